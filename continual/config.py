@@ -1,0 +1,198 @@
+"""Settings of a workspace: validated once, frozen, and stored with every version they made.
+
+`continual.toml` holds only what differs from the defaults below; an unknown key is an error, because a
+misspelt limit that is silently ignored is worse than a refusal.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from continual.errors import ConfigError
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class IngestConfig(Section):
+    """How new files are checked and split."""
+
+    holdout: Share = Field(0.1, description="Share of a new domain's documents held out as its evaluation task.")
+    max_holdout_queries: Positive = Field(1000, description="Queries kept in a held-out task, at most.")
+    max_chars: Positive = Field(20_000, description="Characters in one text; a longer one rejects its row.")
+    max_reject_share: Share = Field(
+        0.1, description="Share of bad rows above which the whole file is refused and nothing changes."
+    )
+    batch_rows: Positive = Field(10_000, description="Rows read at a time; bounds the memory of an ingest.")
+
+
+class ReplayConfig(Section):
+    """Which historical rows a step trains on again."""
+
+    share: Share = Field(0.1, description="Share of the training rows of every domain in the lineage, 0 to 1.")
+    policy: str = Field("uniform", description="Name of a replay policy: uniform or balanced.")
+
+
+class TrainConfig(Section):
+    """The update model: LoRA on all linear layers, trained with InfoNCE."""
+
+    epochs: Positive = Field(2, description="Passes over the drawn rows.")
+    batch_size: Annotated[int, Field(ge=2)] = Field(32, description="Pairs that share in-batch negatives.")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
+    warmup: Share = Field(0.1, description="Share of the optimizer steps with a rising learning rate.")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm above which gradients are scaled down.")
+    temperature: float = Field(0.05, gt=0, description="Divisor of the cosine similarities in the loss.")
+    max_negatives: Annotated[int, Field(ge=0)] = Field(1, description="Given negatives used per row, at most.")
+    guide_margin: Annotated[float, Field(ge=-2, le=2)] | Literal["off"] = Field(
+        "off",
+        description=(
+            "An in-batch negative is masked when the model that training starts from gives it a cosine above the "
+            "positive's minus this margin; 'off': no guide."
+        ),
+    )
+    max_length: Positive = Field(128, description="Tokens per text; capped by the model's own maximum.")
+    lora_rank: Positive = Field(16, description="Rank of the LoRA factors.")
+    lora_alpha: float = Field(32.0, gt=0, description="LoRA scale numerator: the update is alpha / rank * B A.")
+    mix_domains: bool = Field(False, description="Mix domains within a batch instead of one domain per batch.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Arithmetic of the encoder; auto is bf16 where the hardware computes in it."
+    )
+    micro_batch_tokens: Positive = Field(
+        8192, description="Padded tokens encoded at once; bounds memory, and a larger batch caches gradients."
+    )
+    checkpoint_seconds: float = Field(60.0, ge=0, description="Seconds between checkpoints of a running step.")
+
+
+class MergeConfig(Section):
+    """How an update joins what is in service."""
+
+    start: Literal["current", "base"] = Field("current", description="The model that training starts from.")
+    method: Literal["interpolate", "running-mean", "equal"] = Field("interpolate", description="The merge rule.")
+    weight: Share = Field(0.6, description="Weight of the update in interpolate: current + w (update - current).")
+
+
+class EvalConfig(Section):
+    """How versions are scored."""
+
+    batch_size: Positive = Field(64, description="Texts encoded at a time.")
+    max_length: Positive | None = Field(None, description="Tokens per text; unset: the model's own maximum.")
+    bootstrap: Annotated[int, Field(ge=100)] = Field(2000, description="Resamples of the paired bootstrap.")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the bootstrap intervals.")
+
+
+class GateConfig(Section):
+    """Limits, in points of the main score (0-100), against the parent version."""
+
+    max_forgetting: float = Field(
+        2.0, ge=0, description="Largest fall allowed on the task of any domain learned before."
+    )
+    max_ood_loss: float = Field(1.0, ge=0, description="Largest fall allowed of the mean over the OOD tasks.")
+    min_gain: float = Field(0.0, description="Smallest mean gain on the tasks of the domains just learned.")
+
+
+class CatalogConfig(Section):
+    """Access to the catalog file."""
+
+    busy_seconds: float = Field(10.0, ge=0, description="Seconds to wait for another process before giving up.")
+
+
+class Config(Section):
+    """All settings of a workspace."""
+
+    base: str = Field("packaged", description="The root base: a folder, a Hub id, or 'packaged'.")
+    trust_remote_code: bool = Field(False, description="Run code that a model brings with it.")
+    ingest: IngestConfig = IngestConfig()
+    replay: ReplayConfig = ReplayConfig()
+    train: TrainConfig = TrainConfig()
+    merge: MergeConfig = MergeConfig()
+    eval: EvalConfig = EvalConfig()
+    gate: GateConfig = GateConfig()
+    catalog: CatalogConfig = CatalogConfig()
+
+    def replace(self, section: str, **changes: object) -> Config:
+        """Return a copy with settings of one section changed, validated like a file.
+
+        Args:
+            section: Name of a section, such as "train".
+            **changes: Settings of it; None leaves a setting as it is.
+
+        Raises:
+            ConfigError: A value is out of its range.
+        """
+        data = self.model_dump()
+        data[section].update({name: value for name, value in changes.items() if value is not None})
+        return validate(data, "the call")
+
+
+def load(path: Path) -> Config:
+    """Read and validate `continual.toml`.
+
+    Raises:
+        ConfigError: The file is no TOML, or settings are unknown or out of range; all of them are named.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}. Mend it by hand.") from None
+    return validate(data, str(path))
+
+
+def validate(data: dict[str, object], source: str) -> Config:
+    """Build a `Config`, or raise one `ConfigError` that names every fault.
+
+    Args:
+        data: Nested settings, as TOML or `model_dump` gives them.
+        source: Where they come from, for the message.
+    """
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        faults = []
+        for fault in error.errors():
+            where = ".".join(str(part) for part in fault["loc"])
+            value = "" if fault["type"] == "extra_forbidden" else f" (got {fault['input']!r})"
+            faults.append(f"{where}: {fault['msg']}{value}")
+        raise ConfigError(f"{source} has settings that cannot be used: " + "; ".join(faults)) from None
+
+
+def render(config: Config) -> str:
+    """Return a `continual.toml` with the base, and every other setting as a comment with its meaning."""
+    lines = [
+        "# Settings of this continual workspace. Commented lines show the defaults.",
+        "",
+        f"base = {_toml(config.base)}  # the root base: a folder, a Hub id, or 'packaged'",
+    ]
+    if config.trust_remote_code:
+        lines.append("trust_remote_code = true  # run code that the model brings with it")
+    for name in Config.model_fields:
+        section = getattr(config, name)
+        if not isinstance(section, Section):
+            continue
+        lines += ["", f"[{name}]  # {type(section).__doc__}"]
+        defaults = type(section)()
+        for key, setting in type(section).model_fields.items():
+            value = getattr(section, key)
+            mark = "# " if value == getattr(defaults, key) else ""
+            lines.append(f"{mark}{key} = {_toml(value)}  # {setting.description}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if value is None:
+        return '"unset"'
+    return str(value)

@@ -1,0 +1,114 @@
+"""The catalog file: short DuckDB transactions, with a wait for other processes and numbered migrations.
+
+DuckDB lets one process open a file for writing, and then nobody else even for reading. So a connection
+lives for one transaction, milliseconds, and whoever finds the file taken tries again for a while.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from continual.errors import NotFoundError, SchemaError, WorkspaceBusy
+from continual.registry.migrations import MIGRATIONS
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+class Catalog:
+    """The DuckDB file that records domains, batches, tasks, versions, scores and alias events.
+
+    Args:
+        path: The file; `create` makes it.
+        busy_seconds: How long to wait for another process that has it open.
+    """
+
+    def __init__(self, path: Path, busy_seconds: float = 10.0) -> None:
+        self.path = path
+        self.busy_seconds = busy_seconds
+        self._migrated = False
+
+    def create(self) -> None:
+        """Make the file and bring it to the newest schema."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._open(create=True) as connection:
+            _migrate(connection, self.path)
+        self._migrated = True
+
+    @contextmanager
+    def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the file, run the body as one transaction, commit and close; roll back if the body raises.
+
+        Raises:
+            WorkspaceBusy: Another process had it open for `busy_seconds`.
+            SchemaError: It was written by a newer `continual`.
+        """
+        with self._open() as connection:
+            if not self._migrated:
+                _migrate(connection, self.path)
+                self._migrated = True
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    @contextmanager
+    def _open(self, create: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        import duckdb
+
+        if not create and not self.path.exists():
+            raise NotFoundError(f"{self.path} is missing; `continual init` makes a workspace.")
+        deadline = time.monotonic() + self.busy_seconds
+        pause = 0.01
+        while True:
+            try:
+                connection = duckdb.connect(str(self.path))
+                break
+            except duckdb.IOException as error:
+                if "lock" not in str(error).lower():
+                    raise SchemaError(f"{self.path} cannot be opened as a catalog: {error}") from None
+                if time.monotonic() > deadline:
+                    raise WorkspaceBusy(
+                        f"{self.path} is in use by another process (waited {self.busy_seconds:g} s). "
+                        "Try again when it has ended, or raise catalog.busy_seconds in continual.toml."
+                    ) from None
+                time.sleep(pause * (0.5 + random.random()))
+                pause = min(2 * pause, 0.5)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+def _migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Apply the migrations that this file lacks, each in its own transaction."""
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, applied_at TIMESTAMP NOT NULL)"
+    )
+    row = connection.execute("SELECT coalesce(max(number), 0) FROM migrations").fetchone()
+    applied = int(row[0]) if row else 0
+    if applied > len(MIGRATIONS):
+        raise SchemaError(
+            f"{path} has schema {applied}, and this continual knows {len(MIGRATIONS)}. "
+            "Install the newer continual that wrote it: pip install --upgrade continual."
+        )
+    for number, statements in enumerate(MIGRATIONS[applied:], start=applied + 1):
+        connection.execute("BEGIN")
+        for statement in statements:
+            connection.execute(statement)
+        connection.execute("INSERT INTO migrations VALUES (?, ?)", [number, now().replace(tzinfo=None)])
+        connection.execute("COMMIT")
+
+
+def now() -> datetime:
+    """Return the time in UTC."""
+    return datetime.now(UTC)

@@ -1,0 +1,103 @@
+"""The catalog's schema, as numbered migrations. Once released, a migration is never edited.
+
+Each is a list of SQL statements applied in one transaction; `migrations` records the number. JSON columns
+hold what is read back whole and never searched. Times are UTC.
+"""
+
+from __future__ import annotations
+
+m001_initial = [
+    """
+    CREATE TABLE domains (
+        name VARCHAR PRIMARY KEY,
+        position INTEGER NOT NULL UNIQUE,      -- order of first ingest, from 1
+        created_at TIMESTAMP NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE batches (
+        id VARCHAR PRIMARY KEY,                -- b1, b2, ...
+        position INTEGER NOT NULL UNIQUE,
+        domain VARCHAR NOT NULL,
+        source VARCHAR NOT NULL,               -- the file or data set as the caller named it
+        source_sha256 VARCHAR NOT NULL,        -- of its content: the same content changes nothing
+        path VARCHAR NOT NULL,                 -- training rows, relative to .continual/
+        rows_in BIGINT NOT NULL,
+        kept BIGINT NOT NULL,
+        duplicates BIGINT NOT NULL,
+        leaked BIGINT NOT NULL,
+        rejected BIGINT NOT NULL,
+        held_out BIGINT NOT NULL,
+        rejects_path VARCHAR,                  -- bad rows with their reasons, relative to .continual/
+        created_at TIMESTAMP NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE tasks (
+        name VARCHAR PRIMARY KEY,
+        position INTEGER NOT NULL UNIQUE,
+        domain VARCHAR,                        -- NULL: no domain of ours, out of domain for every version
+        path VARCHAR NOT NULL,                 -- relative to .continual/
+        queries BIGINT NOT NULL,
+        documents BIGINT NOT NULL,
+        judgements BIGINT NOT NULL,
+        origin VARCHAR NOT NULL,               -- where it came from: a folder, or "holdout"
+        sha256 VARCHAR NOT NULL,               -- of its texts and judgements
+        created_at TIMESTAMP NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE versions (
+        id VARCHAR PRIMARY KEY,                -- v0 is the root base
+        position INTEGER NOT NULL UNIQUE,
+        parent VARCHAR,
+        status VARCHAR NOT NULL,               -- root, accepted, refused
+        path VARCHAR NOT NULL,                 -- sentence-transformers folder, relative to .continual/
+        adapter VARCHAR,                       -- PEFT folder, relative to .continual/
+        sha256 VARCHAR NOT NULL,               -- of the weights
+        batches JSON NOT NULL,                 -- ids of the batches learned in this step
+        pairs_trained BIGINT NOT NULL,
+        tokens_trained BIGINT NOT NULL,
+        seconds DOUBLE NOT NULL,               -- of training
+        joint_pairs BIGINT NOT NULL,           -- what retraining on the whole lineage would have trained
+        recipe JSON NOT NULL,                  -- start, merge rule, weight, state, replay, config, seed, libraries
+        verdict JSON,                          -- the gate's decision with its figures
+        created_at TIMESTAMP NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE scores (
+        version VARCHAR NOT NULL,
+        task VARCHAR NOT NULL,
+        metric VARCHAR NOT NULL,               -- the main score, such as ndcg_at_10
+        score DOUBLE NOT NULL,                 -- points, 0 to 100
+        queries BIGINT NOT NULL,
+        path VARCHAR,                          -- per-query values, relative to .continual/
+        details JSON NOT NULL,                 -- the other metrics, points
+        created_at TIMESTAMP NOT NULL,
+        PRIMARY KEY (version, task)
+    )
+    """,
+    """
+    CREATE TABLE alias_events (
+        position INTEGER PRIMARY KEY,
+        alias VARCHAR NOT NULL,
+        version VARCHAR NOT NULL,
+        previous VARCHAR,
+        "at" TIMESTAMP NOT NULL,
+        reason VARCHAR NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE runs (
+        id VARCHAR PRIMARY KEY,                -- the version that the run will become
+        state VARCHAR NOT NULL,                -- running, done, discarded
+        spec JSON NOT NULL,                    -- everything a resumed run needs to continue to the same weights
+        started_at TIMESTAMP NOT NULL,
+        ended_at TIMESTAMP
+    )
+    """,
+]
+
+MIGRATIONS: list[list[str]] = [m001_initial]
+"""Migration n is `MIGRATIONS[n - 1]`."""

@@ -1,0 +1,112 @@
+"""The rows of the catalog as frozen records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A named data set; its position is its place in the stream, from 1."""
+
+    name: str
+    position: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One ingested file of a domain, and what became of its rows.
+
+    `rows_in = kept + duplicates + leaked + rejected + held_out`. Paths are relative to `.continual/`.
+    """
+
+    id: str
+    position: int
+    domain: str
+    source: str
+    source_sha256: str
+    path: str
+    rows_in: int
+    kept: int
+    duplicates: int
+    leaked: int
+    rejected: int
+    held_out: int
+    rejects_path: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """An evaluation task: a folder with corpus, queries and qrels in Parquet, relative to `.continual/`."""
+
+    name: str
+    position: int
+    domain: str | None
+    path: str
+    queries: int
+    documents: int
+    judgements: int
+    origin: str
+    sha256: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A model and the recipe that made it. Status is root, accepted or refused."""
+
+    id: str
+    position: int
+    parent: str | None
+    status: str
+    path: str
+    adapter: str | None
+    sha256: str
+    batches: list[str]
+    pairs_trained: int
+    tokens_trained: int
+    seconds: float
+    joint_pairs: int
+    recipe: dict[str, Any]
+    verdict: dict[str, Any] | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A version's main score on a task, in points (0-100), with the path of its per-query values."""
+
+    version: str
+    task: str
+    metric: str
+    score: float
+    queries: int
+    path: str | None
+    details: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """One event in the life of an alias: from `at` on, it named `version`."""
+
+    position: int
+    alias: str
+    version: str
+    previous: str | None
+    at: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """An update that has begun; state is running, done or discarded."""
+
+    id: str
+    state: str
+    spec: dict[str, Any]
+    started_at: datetime
+    ended_at: datetime | None

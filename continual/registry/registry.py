@@ -1,0 +1,234 @@
+"""The registry of one workspace: records in, records out; every call is one short transaction."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import duckdb
+
+from continual.errors import NotFoundError, did_you_mean
+from continual.registry.catalog import Catalog, now
+from continual.registry.records import Alias, Batch, Domain, Run, Score, Task, Version
+
+CURRENT = "current"
+ROOT = "v0"
+
+Record = TypeVar("Record")
+
+
+class Registry:
+    """What a workspace knows, below its `.continual` folder.
+
+    Args:
+        root: The `.continual` folder.
+        busy_seconds: How long a transaction waits for another process.
+    """
+
+    def __init__(self, root: Path, busy_seconds: float = 10.0) -> None:
+        self.root = root
+        self.catalog = Catalog(root / "catalog.duckdb", busy_seconds)
+
+    def path(self, relative: str) -> Path:
+        """Return the absolute path of an artifact that a record names."""
+        return self.root / relative
+
+    # Domains and batches: the stream.
+
+    def domains(self) -> list[Domain]:
+        """Return the domains in the order of the stream."""
+        return self._select(Domain, "SELECT * FROM domains ORDER BY position")
+
+    def batches(self, domain: str | None = None) -> list[Batch]:
+        """Return all batches in the order they came, or those of one domain."""
+        where, values = ("WHERE domain = ?", [domain]) if domain else ("", [])
+        return self._select(Batch, f"SELECT * FROM batches {where} ORDER BY position", values)
+
+    def add_batch(self, batch: Batch, task: Task | None = None) -> Batch:
+        """Record a batch, its domain if it is the domain's first, and the task held out of it.
+
+        `id` and `position` are given out here; what the argument holds in them is ignored.
+        """
+        with self.catalog.transaction() as connection:
+            position = _next(connection, "batches")
+            batch = dataclasses.replace(batch, id=f"b{position}", position=position)
+            known = connection.execute("SELECT 1 FROM domains WHERE name = ?", [batch.domain]).fetchone()
+            if known is None:
+                domain = Domain(batch.domain, _next(connection, "domains"), batch.created_at)
+                _insert(connection, "domains", domain)
+            _insert(connection, "batches", batch)
+            if task is not None:
+                _insert(connection, "tasks", dataclasses.replace(task, position=_next(connection, "tasks")))
+        return batch
+
+    # Evaluation tasks.
+
+    def tasks(self) -> list[Task]:
+        """Return the evaluation tasks in the order they were registered."""
+        return self._select(Task, "SELECT * FROM tasks ORDER BY position")
+
+    def add_task(self, task: Task) -> Task:
+        """Record a task; `position` is given out here."""
+        with self.catalog.transaction() as connection:
+            task = dataclasses.replace(task, position=_next(connection, "tasks"))
+            _insert(connection, "tasks", task)
+        return task
+
+    # Versions and their lineage.
+
+    def versions(self) -> list[Version]:
+        """Return all versions, the root base first."""
+        return self._select(Version, "SELECT * FROM versions ORDER BY position")
+
+    def version(self, name: str) -> Version:
+        """Return a version by its id or by an alias such as "current".
+
+        Raises:
+            NotFoundError: Neither is known; the message names the nearest.
+        """
+        versions = {version.id: version for version in self.versions()}
+        alias = self.alias(name)
+        found = versions.get(alias.version if alias else name)
+        if found is None:
+            known = [*versions, *{event.alias for event in self.alias_events()}]
+            raise NotFoundError(f"There is no version {name!r}.{did_you_mean(name, known)}")
+        return found
+
+    def lineage(self, version: Version) -> list[Version]:
+        """Return the versions from the root base to this one, both included."""
+        versions = {each.id: each for each in self.versions()}
+        line = [version]
+        while line[-1].parent is not None:
+            line.append(versions[line[-1].parent])
+        return line[::-1]
+
+    def next_version_id(self) -> str:
+        """Return the id that the next version or run will have; ids are never used twice."""
+        used = [version.id for version in self.versions()] + [run.id for run in self.runs()]
+        return f"v{1 + max((int(name[1:]) for name in used), default=-1)}"
+
+    def add_version(
+        self,
+        version: Version,
+        scores: Iterable[Score] = (),
+        promote: str | None = None,
+    ) -> Version:
+        """Record a version with its scores, close its run, and move `current` to it if told to.
+
+        Args:
+            version: The version; `position` is given out here.
+            scores: Its scores.
+            promote: The reason to record when `current` moves to it; None leaves `current` where it is.
+        """
+        with self.catalog.transaction() as connection:
+            version = dataclasses.replace(version, position=_next(connection, "versions"))
+            _insert(connection, "versions", version)
+            for score in scores:
+                _insert(connection, "scores", score, created_at=now())
+            connection.execute(
+                "UPDATE runs SET state = 'done', ended_at = ? WHERE id = ?", [_encode("", now()), version.id]
+            )
+            if promote is not None:
+                _append_alias(connection, CURRENT, version.id, promote)
+        return version
+
+    # Scores.
+
+    def scores(self) -> dict[tuple[str, str], Score]:
+        """Return every score by (version, task)."""
+        columns = ", ".join(field.name for field in dataclasses.fields(Score))
+        records = self._select(Score, f"SELECT {columns} FROM scores")
+        return {(score.version, score.task): score for score in records}
+
+    def add_scores(self, scores: Iterable[Score]) -> None:
+        """Record scores of a version that is already known; an old score of the same task is replaced."""
+        with self.catalog.transaction() as connection:
+            for score in scores:
+                connection.execute("DELETE FROM scores WHERE version = ? AND task = ?", [score.version, score.task])
+                _insert(connection, "scores", score, created_at=now())
+
+    # Aliases: an append-only log.
+
+    def alias_events(self) -> list[Alias]:
+        """Return every alias event, oldest first."""
+        return self._select(Alias, "SELECT * FROM alias_events ORDER BY position")
+
+    def alias(self, name: str) -> Alias | None:
+        """Return the newest event of an alias, or None if it was never set."""
+        return next((event for event in reversed(self.alias_events()) if event.alias == name), None)
+
+    def set_alias(self, name: str, version: str, reason: str) -> Alias:
+        """Append an event that points an alias to a version."""
+        with self.catalog.transaction() as connection:
+            return _append_alias(connection, name, version, reason)
+
+    # Runs: updates that have begun.
+
+    def runs(self) -> list[Run]:
+        """Return every run, oldest first."""
+        return self._select(Run, "SELECT * FROM runs ORDER BY started_at")
+
+    def begin_run(self, run: Run) -> None:
+        """Record a run; one that is still marked running is discarded, since only one can be."""
+        with self.catalog.transaction() as connection:
+            connection.execute(
+                "UPDATE runs SET state = 'discarded', ended_at = ? WHERE state = 'running'", [_encode("", now())]
+            )
+            _insert(connection, "runs", run)
+
+    def _select(self, kind: type[Record], query: str, values: list[Any] | None = None) -> list[Record]:
+        with self.catalog.transaction() as connection:
+            cursor = connection.execute(query, values or [])
+            columns = [column[0] for column in cursor.description or []]
+            rows = cursor.fetchall()
+        return [kind(**dict(zip(columns, map(_decode, columns, row), strict=True))) for row in rows]
+
+
+_JSON = {"batches", "recipe", "verdict", "details", "spec"}
+
+
+def _decode(column: str, value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=UTC)
+    return json.loads(value) if column in _JSON and value is not None else value
+
+
+def _encode(column: str, value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).replace(tzinfo=None)
+    return json.dumps(value) if column in _JSON and value is not None else value
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, table: str, record: Any, **more: Any) -> None:
+    row = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)} | more
+    columns = ", ".join(f'"{column}"' for column in row)
+    marks = ", ".join("?" for _ in row)
+    connection.execute(
+        f"INSERT INTO {table} ({columns}) VALUES ({marks})",
+        [_encode(column, value) for column, value in row.items()],
+    )
+
+
+def _next(connection: duckdb.DuckDBPyConnection, table: str) -> int:
+    first = 0 if table == "versions" else 1
+    row = connection.execute(f"SELECT coalesce(max(position) + 1, {first}) FROM {table}").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _append_alias(connection: duckdb.DuckDBPyConnection, name: str, version: str, reason: str) -> Alias:
+    row = connection.execute(
+        "SELECT version FROM alias_events WHERE alias = ? ORDER BY position DESC LIMIT 1", [name]
+    ).fetchone()
+    event = Alias(_next(connection, "alias_events"), name, version, row[0] if row else None, now(), reason)
+    _insert(connection, "alias_events", event)
+    return event
+
+
+def utc(moment: datetime) -> str:
+    """Return a time as people read it: `2026-03-01 09:30 UTC`."""
+    return moment.strftime("%Y-%m-%d %H:%M UTC")

@@ -1,0 +1,82 @@
+"""Fixtures: a tiny real model, and small real data, in seconds."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any Hugging Face library is imported
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+WORDS = [a + b for a in "ba ce di fo gu ha je ki lo mu na pe ri so tu va we xi yo zu".split() for b in "lmnrst"]
+
+
+def sentence(rng: random.Random, words: int) -> str:
+    """Return some made-up words."""
+    return " ".join(rng.choice(WORDS) for _ in range(words))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT (2 layers, 32 dimensions) as a sentence-transformers folder, with prompts and normalisation."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Normalize, Pooling, Transformer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny")
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *"abcdefghijklmnopqrstuvwxyz0123456789:.,?"]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(folder / "bert")
+    BertTokenizerFast(vocab_file=str(folder / "vocab.txt")).save_pretrained(folder / "bert")
+    transformer = Transformer(str(folder / "bert"), max_seq_length=48)
+    model = SentenceTransformer(
+        modules=[transformer, Pooling(32, pooling_mode="mean"), Normalize()],
+        prompts={"query": "query: ", "document": ""},
+        device="cpu",
+    )
+    model.save_pretrained(str(folder / "model"))
+    return folder / "model"
+
+
+def make_pairs(rows: int, seed: int = 0, offset: int = 0) -> list[dict[str, object]]:
+    """Return rows whose query shares words with its positive: a domain that can be learned."""
+    rng = random.Random(seed)
+    pairs: list[dict[str, object]] = []
+    for number in range(offset, offset + rows):
+        topic = sentence(rng, 4)
+        pairs.append(
+            {
+                "query": topic,
+                "positive": f"{sentence(rng, 3)} {topic} {sentence(rng, 6)}",
+                "negatives": [sentence(rng, 10)],
+                "doc_id": f"d{seed}-{number}",
+            }
+        )
+    return pairs
+
+
+@pytest.fixture
+def write_pairs(tmp_path: Path):
+    """Return a function that writes rows to a Parquet file and gives its path."""
+
+    def write(name: str, rows: list[dict[str, object]]) -> Path:
+        path = tmp_path / name
+        pq.write_table(pa.Table.from_pylist(rows), path)
+        return path
+
+    return write
