@@ -1,0 +1,1 @@
+"""Merge methods: pure functions, tensors in, tensor out, fp32."""

@@ -1,0 +1,172 @@
+"""The draw: the rows of one step, read from hash-ordered Parquet.
+
+A domain's rows are stored in the order of a hash of their content, so a random sample without replacement is
+a contiguous *window* of hash space: no shuffle, only the row groups of the window are read, and the same
+window is the same sample everywhere. The next step's window starts where the last one stopped and wraps
+around, so that all history is replayed in time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from continual.registry import Batch, Registry
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The rows of one domain that a step trains on.
+
+    Attributes:
+        domain: The domain.
+        start: First row hash of the window, inclusive, 32 hex digits.
+        stop: Last row hash of the window, inclusive; below `start` when the window wraps around.
+        rows: How many rows it holds.
+        digest: sha256 over the row hashes in hash order, by which a later draw is proved the same.
+    """
+
+    domain: str
+    start: str
+    stop: str
+    rows: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The rows of a step, with the manifest that draws them again.
+
+    Attributes:
+        table: Columns query, positive (string), negatives (list of string), doc_id (string or null), domain.
+        new: A window per domain that is learned; it spans all rows of the new batches.
+        replay: A window per domain that is replayed.
+    """
+
+    table: pa.Table
+    new: list[Window]
+    replay: list[Window]
+
+    @property
+    def rows(self) -> int:
+        """Rows in all."""
+        return int(self.table.num_rows)
+
+
+class Rows:
+    """The trainable rows of a workspace: what the batches keep, without what an evaluation task holds.
+
+    A row whose query is a query of a task, or whose positive is a relevant document of one, is never drawn,
+    whenever the task was registered. Use it as a context manager: it holds an in-memory DuckDB.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        import duckdb
+
+        self._registry = registry
+        spill = registry.root / "runs" / ".spill"
+        spill.parent.mkdir(exist_ok=True)
+        self._session = duckdb.connect(config={"temp_directory": str(spill)})
+        keys = [str(registry.path(task.path) / "keys.parquet") for task in registry.tasks()]
+        leak = "(SELECT hash FROM read_parquet(?) WHERE kind = '{}')"
+        self._values = [keys, keys] if keys else []
+        self._scan = "read_parquet(?) WHERE " + (
+            f"query_hash NOT IN {leak.format('query')} AND positive_hash NOT IN {leak.format('document')}"
+            if keys
+            else "true"
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.close()
+
+    def count(self, batches: Sequence[Batch]) -> dict[str, int]:
+        """Return the trainable rows per domain in some batches."""
+        counts = {}
+        for domain, files in self._files(batches).items():
+            row = self._session.execute(f"SELECT count(*) FROM {self._scan}", [files, *self._values]).fetchone()
+            counts[domain] = int(row[0]) if row else 0
+        return counts
+
+    def draw(
+        self,
+        new: Sequence[Batch],
+        history: Sequence[Batch],
+        quotas: Mapping[str, int],
+        cursors: Mapping[str, str],
+    ) -> Draw:
+        """Read all rows of the new batches, and a window of each historical domain.
+
+        Args:
+            new: Batches to learn.
+            history: Batches of the lineage, from which is replayed.
+            quotas: Rows to replay from each domain.
+            cursors: Per domain, the row hash after which its next window starts; a domain without one starts
+                at the lowest.
+        """
+        import pyarrow as pa
+
+        tables: list[pa.Table] = []
+        manifest: tuple[list[Window], list[Window]] = ([], [])
+        for domain, files in self._files(new).items():
+            table = self._select(files, "true", [])
+            tables.append(_labelled(table, domain))
+            manifest[0].append(_describe(domain, table))
+        for domain, files in self._files(history).items():
+            if quotas.get(domain, 0) > 0:
+                table = self._window(files, cursors.get(domain, ""), quotas[domain])
+                tables.append(_labelled(table, domain))
+                manifest[1].append(_describe(domain, table))
+        return Draw(pa.concat_tables(tables), *manifest)
+
+    def _window(self, files: list[str], after: str, rows: int) -> pa.Table:
+        """Return `rows` rows in hash order from the first above `after` on, wrapping around."""
+        import pyarrow as pa
+
+        parts: list[pa.Table] = []
+        for side in (">", "<="):
+            wanted = rows - sum(part.num_rows for part in parts)
+            # First the last hash of the window from the narrow column, then the wide rows by a range, which
+            # Parquet's statistics push down to the row groups.
+            last = self._session.execute(
+                f"SELECT max(row_hash) FROM (SELECT row_hash FROM {self._scan} AND row_hash {side} ? "
+                "ORDER BY row_hash LIMIT ?)",
+                [files, *self._values, after, wanted],
+            ).fetchone()
+            if last is not None and last[0] is not None:
+                bounds = f"row_hash {side} ? AND row_hash <= ?"
+                parts.append(self._select(files, bounds, [after, last[0]]))
+        return pa.concat_tables(parts)
+
+    def _select(self, files: list[str], bounds: str, values: list[str]) -> pa.Table:
+        return self._session.execute(
+            f"SELECT row_hash, query, positive, negatives, doc_id FROM {self._scan} AND {bounds} ORDER BY row_hash",
+            [files, *self._values, *values],
+        ).to_arrow_table()
+
+    def _files(self, batches: Sequence[Batch]) -> dict[str, list[str]]:
+        files: dict[str, list[str]] = {}
+        for batch in batches:
+            if batch.kept:
+                files.setdefault(batch.domain, []).append(str(self._registry.path(batch.path)))
+        return files
+
+
+def _labelled(table: pa.Table, domain: str) -> pa.Table:
+    import pyarrow as pa
+
+    return table.drop_columns(["row_hash"]).append_column("domain", pa.array([domain] * table.num_rows, pa.string()))
+
+
+def _describe(domain: str, table: pa.Table) -> Window:
+    hashes = table["row_hash"].to_pylist()
+    digest = hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest()
+    start, stop = (hashes[0], hashes[-1]) if hashes else ("", "")
+    return Window(domain, start, stop, len(hashes), digest)
