@@ -1,0 +1,236 @@
+"""The commands of the weekly loop: init, ingest, task add, update, report, status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from continual.cli.options import JsonOption, WorkspaceOption, open_workspace, print_json
+
+app = typer.Typer(
+    name="continual",
+    help="Continual learning for text-embedding models: learn a new domain, measure what was forgotten, refuse a bad "
+    "update.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+    epilog="Exit codes: 0 done, 1 a bug of ours, 2 the input or the call is wrong, 3 the gate refused the update, "
+    "4 the workspace is busy.",
+)
+task_app = typer.Typer(help="Evaluation tasks: what versions are scored on.", no_args_is_help=True)
+versions_app = typer.Typer(help="Versions: what was made, and from what.", no_args_is_help=True)
+app.add_typer(task_app, name="task")
+app.add_typer(versions_app, name="versions")
+
+
+def _version(value: bool) -> None:
+    if value:
+        from continual import __version__
+
+        print(f"continual {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Continual learning for text-embedding models.
+
+    Learn a new domain, measure what was forgotten, refuse a bad update.
+    """
+
+
+@app.command()
+def init(
+    directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder of the workspace.")] = Path(),
+    base: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL",
+            help="The root base: a sentence-transformers folder, a Hub id, or 'packaged' (all-MiniLM-L6-v2).",
+        ),
+    ] = "packaged",
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that the model brings with it.")
+    ] = False,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Make a workspace from a base model."""
+    from continual.cli import render
+    from continual.workspace import Workspace
+
+    made = Workspace.init(workspace or directory, base, trust_remote_code=trust_remote_code)
+    print_json(made.status().to_json()) if json else render.print_init(made.status(), base)
+
+
+@app.command()
+def ingest(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="Parquet, JSONL or CSV files, or hf:NAME[:CONFIG][:SPLIT].")
+    ],
+    domain: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Domain of the rows; by default the name of the file.")
+    ] = None,
+    query_column: Annotated[str | None, typer.Option(metavar="C", help="Column that holds the query.")] = None,
+    positive_column: Annotated[
+        str | None, typer.Option(metavar="C", help="Column that holds the passage that answers it.")
+    ] = None,
+    negatives_column: Annotated[
+        str | None, typer.Option(metavar="C", help="Column that holds a list of passages that do not.")
+    ] = None,
+    doc_id_column: Annotated[
+        str | None, typer.Option(metavar="C", help="Column that names the passage's document.")
+    ] = None,
+    holdout: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Share of the documents to hold out as the domain's task, 0 to 1."),
+    ] = None,
+    task: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder with corpus, queries and qrels, used as the domain's task."),
+    ] = None,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Register new pairs as a domain, and hold some out.
+
+    Rows are checked, stripped of duplicates and of leakage into evaluation tasks, and stored. The same file twice
+    changes nothing.
+    """
+    from continual.cli import render
+    from continual.cli.bars import Bars
+    from continual.stream import Columns
+
+    opened = open_workspace(workspace)
+    columns = Columns(query=query_column, positive=positive_column, negatives=negatives_column, doc_id=doc_id_column)
+    reports = []
+    for file in files:
+        with Bars() as bars:
+            report = opened.ingest(file, domain=domain, columns=columns, holdout=holdout, task=task, progress=bars)
+        reports.append(report.to_json())
+        if not json:
+            render.print_ingest(report)
+    if json:
+        print_json({"batches": reports})
+
+
+@task_app.command("add")
+def task_add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the task.")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder with corpus, queries and qrels: Parquet, or BEIR's JSONL/TSV.")
+    ],
+    domain: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The domain that it tests; without one it is out of domain.")
+    ] = None,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Register an evaluation task: out of domain, or one more of a domain."""
+    from continual.cli import render
+
+    report = open_workspace(workspace).add_task(name, directory, domain=domain)
+    print_json(report.to_json()) if json else render.print_task(report)
+
+
+@app.command()
+def update(
+    replay: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Share of every learned domain's rows to train on again, 0 to 1."),
+    ] = None,
+    replay_rows: Annotated[
+        int | None, typer.Option(metavar="N", help="Learned rows to train on again, in all, instead of a share.")
+    ] = None,
+    replay_policy: Annotated[
+        str | None, typer.Option(metavar="NAME", help="How they are spread over the domains: uniform or balanced.")
+    ] = None,
+    domain: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Domain to learn, once per domain; by default all with new rows."),
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="current|base", help="Model that training starts from.")
+    ] = None,
+    merge: Annotated[
+        str | None,
+        typer.Option(metavar="RULE", help="interpolate, running-mean, equal, or the weight of the update, 0 to 1."),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the step.")] = 0,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print what would be done and its cost, and do nothing.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the update that was interrupted.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Discard the update that was interrupted and begin anew.")
+    ] = False,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Learn what is new, measure it, refuse it if worse.
+
+    One step: draw replay, train a LoRA update, fold it, merge it with what is in service, evaluate, and move
+    current to the result if the gate lets it. A refusal ends with exit code 3.
+    """
+    from continual.cli import render
+    from continual.cli.bars import Bars
+    from continual.errors import GateRefused
+
+    opened = open_workspace(workspace)
+    options: dict[str, Any] = {
+        "replay": replay,
+        "replay_rows": replay_rows,
+        "replay_policy": replay_policy,
+        "domains": domain,
+        "start": start,
+        "merge": render.merge_option(merge),
+        "seed": seed,
+    }
+    with Bars() as bars:
+        if plan:
+            planned = opened.plan(**options, progress=bars)
+        else:
+            step = opened.update(**options, resume=resume, restart=restart, progress=bars)
+    if plan:
+        print_json(planned.to_json()) if json else render.print_plan(planned)
+        return
+    print_json(step.to_json()) if json else render.print_step(step)
+    if not step.passed:
+        raise GateRefused(
+            f"the gate refused {step.version.id}, and {step.parent.id} stays in service. See it with "
+            f"`continual report`; `continual promote {step.version.id}` overrules the gate."
+        )
+
+
+@app.command()
+def report(
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write one self-contained HTML file.")
+    ] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print every score as CSV.")] = False,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show what was gained, forgotten and paid."""
+    from continual.cli import render
+
+    render.print_report(open_workspace(workspace).report(), html=html, as_csv=csv, as_json=json)
+
+
+@app.command()
+def status(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
+    """Show what is in service and what waits."""
+    from continual.cli import render
+
+    found = open_workspace(workspace).status()
+    print_json(found.to_json()) if json else render.print_status(found)
+
+
+from continual.cli import versions  # noqa: E402, F401 - adds its commands to the app

@@ -1,0 +1,101 @@
+"""Progress bars on stderr: what is done, the rate, the time left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import ProgressColumn, Task, TaskID
+    from rich.text import Text
+
+
+class Bars:
+    """Shows one bar at a time in a terminal, and one line per finished bar elsewhere (logs, CI).
+
+    Use it as a context manager, so that a bar never outlives an error.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._rich: RichProgress | None = None
+        self._task: TaskID | None = None
+        self._label, self._unit = "", ""
+        self._done, self._began = 0, 0.0
+
+    def __enter__(self) -> Bars:
+        if self._stream.isatty():
+            self._rich = _rich_progress(self._stream)
+            self._rich.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.finish()
+        if self._rich is not None:
+            self._rich.stop()
+
+    def start(self, label: str, total: int | None, unit: str) -> None:
+        """Begin a bar; the one before it ends."""
+        self.finish()
+        self._label, self._unit, self._done, self._began = label, unit, 0, time.monotonic()
+        if self._rich is not None:
+            self._task = self._rich.add_task(label, total=total, unit=unit)
+
+    def advance(self, count: int) -> None:
+        """Count more units as done."""
+        self._done += count
+        if self._rich is not None and self._task is not None:
+            self._rich.advance(self._task, count)
+
+    def finish(self) -> None:
+        """End the bar: it is replaced by a line that says how much was done and how fast."""
+        if not self._label:
+            return
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        line = f"{self._label}: {seconds:.1f} s"
+        if self._done:
+            rate = f"{self._done / seconds:,.0f} {self._unit}/s"
+            line = f"{self._label}: {self._done:,} {self._unit} in {seconds:.1f} s ({rate})"
+        if self._rich is not None:
+            if self._task is not None:
+                self._rich.remove_task(self._task)
+            self._rich.console.print(line, style="dim", markup=False, highlight=False)
+        else:
+            print(line, file=self._stream, flush=True)
+        self._label, self._task = "", None
+
+
+def _rich_progress(stream: TextIO) -> RichProgress:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        SpinnerColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        """Units per second, such as `118 pairs/s`."""
+
+        def render(self, task: Task) -> Text:
+            speed, unit = task.speed or task.finished_speed, task.fields["unit"]
+            return Text(f"{speed:,.0f} {unit}/s" if speed else "", style="progress.data.speed")
+
+    columns: list[ProgressColumn] = [
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        Rate(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    ]
+    return Progress(*columns, console=Console(file=stream), transient=True)

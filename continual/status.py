@@ -1,0 +1,85 @@
+"""What a person asks first of a workspace: what is in service, what waits, what was interrupted."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from continual.registry import Registry
+from continual.registry.registry import CURRENT
+from continual.spec import interrupted
+
+
+@dataclass(frozen=True)
+class DomainStatus:
+    """One domain of the stream.
+
+    Attributes:
+        name: The domain.
+        rows: Its training rows.
+        learned: How many of them the version in service has learned.
+        tasks: Names of the evaluation tasks that test it.
+    """
+
+    name: str
+    rows: int
+    learned: int
+    tasks: list[str]
+
+
+@dataclass(frozen=True)
+class Status:
+    """The state of a workspace.
+
+    Attributes:
+        directory: The workspace.
+        current: Id of the version in service.
+        since: When it was put into service, ISO 8601 UTC.
+        versions: How many versions there are, the root base included.
+        domains: The stream, in its order.
+        ood_tasks: Tasks of no domain.
+        interrupted: Id of the version whose update was interrupted, or None.
+        bytes: Size of the workspace on disk.
+    """
+
+    directory: str
+    current: str
+    since: str
+    versions: int
+    domains: list[DomainStatus]
+    ood_tasks: list[str]
+    interrupted: str | None
+    bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the status as plain data."""
+        return asdict(self)
+
+
+def read_status(directory: Path, registry: Registry) -> Status:
+    """Return the status of the workspace in `directory`."""
+    current = registry.version(CURRENT)
+    event = registry.alias(CURRENT)
+    assert event is not None  # init sets it
+    learned = {batch for version in registry.lineage(current) for batch in version.batches}
+    batches, tasks, run = registry.batches(), registry.tasks(), interrupted(registry)
+    domains = [
+        DomainStatus(
+            name=domain.name,
+            rows=sum(batch.kept for batch in batches if batch.domain == domain.name),
+            learned=sum(batch.kept for batch in batches if batch.domain == domain.name and batch.id in learned),
+            tasks=[task.name for task in tasks if task.domain == domain.name],
+        )
+        for domain in registry.domains()
+    ]
+    return Status(
+        directory=str(directory),
+        current=current.id,
+        since=event.at.isoformat(timespec="seconds"),
+        versions=len(registry.versions()),
+        domains=domains,
+        ood_tasks=[task.name for task in tasks if task.domain is None],
+        interrupted=run.id if run else None,
+        bytes=sum(path.stat().st_size for path in registry.root.rglob("*") if path.is_file()),
+    )

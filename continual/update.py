@@ -1,0 +1,200 @@
+"""One step: from new rows to a new version in service, or a refusal.
+
+`update` below is the recipe, numbered as the design numbers it: 1 draw, 2 train, 3 fold, 4 merge, 5 evaluate,
+6 gate. Step 1 is `continual.spec.prepare`, which also fixes everything that decides the weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from continual.config import Config, validate
+from continual.progress import SILENT, Progress
+from continual.registry import Registry, Run, Score, Task, Version
+from continual.registry.catalog import now
+from continual.registry.registry import ROOT
+from continual.registry.store import remove, weights_sha256
+from continual.replay import Draw
+from continual.spec import Spec
+
+PROOF_TEXTS = 16
+"""Texts on which the fold is proved."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What an update came to.
+
+    Attributes:
+        version: The new version, accepted or refused.
+        parent: What was in service when the step began.
+        spec: What decided it.
+        scores: The new version's score on every task, in points.
+        previous: The parent's.
+        kinds: What each task is to this step: "new" (a domain just learned), "learned" (before), or "OOD".
+    """
+
+    version: Version
+    parent: Version
+    spec: Spec
+    scores: dict[str, Score]
+    previous: dict[str, Score]
+    kinds: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the step as plain data: version, parent, verdict, and the scores of both in points."""
+        return {
+            "version": self.version.id,
+            "parent": self.parent.id,
+            "status": self.version.status,
+            "verdict": self.version.verdict,
+            "sha256": self.version.sha256,
+            "pairs_trained": self.version.pairs_trained,
+            "tokens_trained": self.version.tokens_trained,
+            "seconds": self.version.seconds,
+            "joint_pairs": self.version.joint_pairs,
+            "scores": {task: score.score for task, score in self.scores.items()},
+            "previous": {task: score.score for task, score in self.previous.items()},
+            "kinds": self.kinds,
+        }
+
+    @property
+    def passed(self) -> bool:
+        """Whether the gate let it into service."""
+        return self.version.status == "accepted"
+
+
+def update(
+    registry: Registry, spec: Spec, drawn: Draw, *, resume: bool = False, progress: Progress = SILENT
+) -> StepResult:
+    """Run one step to its verdict.
+
+    Args:
+        registry: The workspace's registry.
+        spec: What `prepare` fixed.
+        drawn: The rows, from `prepare` or `redraw`: step 1, Draw.
+        resume: Continue from the run's last checkpoint.
+        progress: Shows how far it is.
+    """
+    from continual.eval.gate import judge
+    from continual.merge import merge_models
+    from continual.train import fold, prove_fold, train
+
+    config = validate(spec.config, "the run's settings")
+    parent, start = registry.version(spec.parent), registry.version(spec.start)
+    run_dir = registry.path(f"runs/{spec.version}")
+    adapter, snapshot = f"adapters/{spec.version}", f"versions/{spec.version}"
+    if not resume:
+        registry.begin_run(Run(spec.version, "running", dataclasses.asdict(spec), now(), None))
+
+    # 2. Train an update model: LoRA on the rows drawn, from current or from the root base.
+    trained = train(
+        registry.path(start.path),
+        drawn.table,
+        config.train,
+        seed=spec.seed,
+        run_dir=run_dir,
+        adapter_dir=registry.path(adapter),
+        resume=resume,
+        progress=progress,
+        trust_remote_code=config.trust_remote_code,
+    )
+
+    # 3. Fold the adapter into the weights it was trained on, and prove it on a few texts.
+    folded = run_dir / "update"
+    fold(registry.path(start.path), registry.path(adapter), folded)
+    texts = drawn.table["query"].slice(0, PROOF_TEXTS).to_pylist()
+    fold_error = prove_fold(
+        registry.path(start.path),
+        registry.path(adapter),
+        folded,
+        texts,
+        trust_remote_code=config.trust_remote_code,
+    )
+
+    # 4. Merge with what is in service.
+    merge_models(registry.path(parent.path), folded, spec.weight, registry.path(snapshot))
+    sha256 = weights_sha256(registry.path(snapshot))
+
+    # 5. Evaluate every task; the parent and the root too, where they lack one.
+    for known in {each.id: each for each in (registry.version(ROOT), parent)}.values():
+        score_missing(registry, known, config, progress)
+    scores = _score(registry, spec.version, snapshot, sha256, registry.tasks(), config, progress)
+
+    # 6. Gate: current moves to the new version, or stays.
+    new = {score.task: score for score in scores}
+    old = {task: score for (owner, task), score in registry.scores().items() if owner == parent.id}
+    kinds = task_kinds(registry, spec)
+    verdict = judge(new, old, kinds, registry.root, config)
+    version = Version(
+        id=spec.version,
+        position=0,
+        parent=parent.id,
+        status="accepted" if verdict.passed else "refused",
+        path=snapshot,
+        adapter=adapter,
+        sha256=sha256,
+        batches=spec.batches,
+        pairs_trained=trained.pairs,
+        tokens_trained=trained.tokens,
+        seconds=trained.seconds,
+        joint_pairs=spec.joint_pairs,
+        recipe=dataclasses.asdict(spec) | {"training": trained.to_json(), "fold_error": fold_error},
+        verdict=verdict.to_json(),
+        created_at=now(),
+    )
+    reason = f"update to {version.id} passed the gate" if verdict.passed else None
+    version = registry.add_version(version, scores, promote=reason)
+    remove(run_dir)
+    return StepResult(version, parent, spec, new, old, kinds)
+
+
+def task_kinds(registry: Registry, spec: Spec) -> dict[str, str]:
+    """Return what each task is to a step.
+
+    "new": its domain is learned in this step; "learned": it was learned before; "OOD": neither, so no row of
+    its domain, if it has one, was ever trained on.
+    """
+    domain_of = {batch.id: batch.domain for batch in registry.batches()}
+    learned = {
+        domain_of[batch] for version in registry.lineage(registry.version(spec.parent)) for batch in version.batches
+    }
+    learning = {domain_of[batch] for batch in spec.batches}
+    return {
+        task.name: "new" if task.domain in learning else "learned" if task.domain in learned else "OOD"
+        for task in registry.tasks()
+    }
+
+
+def score_missing(registry: Registry, version: Version, config: Config, progress: Progress) -> None:
+    """Score a version that is known already on the tasks that were registered since it was scored."""
+    known = registry.scores()
+    missing = [task for task in registry.tasks() if (version.id, task.name) not in known]
+    if missing:
+        registry.add_scores(_score(registry, version.id, version.path, version.sha256, missing, config, progress))
+
+
+def _score(
+    registry: Registry,
+    version: str,
+    snapshot: str,
+    sha256: str,
+    tasks: Sequence[Task],
+    config: Config,
+    progress: Progress,
+) -> list[Score]:
+    from continual.eval.run import evaluate
+
+    return evaluate(
+        registry.path(snapshot),
+        version,
+        sha256,
+        tasks,
+        registry.root,
+        config.eval,
+        progress=progress,
+        trust_remote_code=config.trust_remote_code,
+    )

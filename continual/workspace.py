@@ -1,0 +1,343 @@
+"""A workspace: a directory that holds one model's life. Every CLI command is one call of this class."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from continual import config as settings
+from continual.config import Config
+from continual.errors import InputError, NotFoundError, NothingToDoError
+from continual.progress import SILENT, Progress
+from continual.registry import Alias, Registry, Version
+from continual.registry.base import PACKAGED, UNUSED, resolve_base
+from continual.registry.catalog import now
+from continual.registry.names import check_name
+from continual.registry.registry import CURRENT, ROOT
+from continual.registry.store import copy_model, exclusive, publish, remove, weights_sha256
+from continual.status import Status, read_status
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from continual.eval.report import Report
+    from continual.spec import Plan
+    from continual.stream import Columns, IngestReport, TaskReport
+    from continual.update import StepResult
+
+SETTINGS = "continual.toml"
+STORE = ".continual"
+
+
+class Workspace:
+    """One model's life: its stream of domains, its versions, and which of them is in service.
+
+    Args:
+        directory: The folder that holds `continual.toml`; None looks for the nearest one upwards from the
+            working directory, after the environment variable `CONTINUAL_WORKSPACE`.
+
+    Raises:
+        NotFoundError: There is no workspace there.
+        ConfigError: Its settings cannot be used.
+
+    Example:
+        >>> workspace = Workspace.init("search", base="packaged")  # doctest: +SKIP
+        >>> workspace.ingest("medical.parquet")  # doctest: +SKIP
+        >>> workspace.update(replay=0.1).passed  # doctest: +SKIP
+        True
+    """
+
+    def __init__(self, directory: str | Path | None = None) -> None:
+        self.directory = _find(directory)
+        self.config: Config = settings.load(self.directory / SETTINGS)
+        self.registry = Registry(self.directory / STORE, self.config.catalog.busy_seconds)
+
+    @classmethod
+    def init(cls, directory: str | Path = ".", base: str = PACKAGED, *, trust_remote_code: bool = False) -> Workspace:
+        """Make a workspace whose version v0 is a copy of the base.
+
+        Args:
+            directory: The folder; made if it is not there.
+            base: "packaged", a sentence-transformers folder, or a Hub id.
+            trust_remote_code: Run code that the model brings with it.
+
+        Raises:
+            InputError: There is a workspace already.
+            ModelError: The base is no sentence-transformers model.
+        """
+        directory = Path(directory).expanduser().resolve()
+        if (directory / SETTINGS).exists() or (directory / STORE).exists():
+            raise InputError(f"{directory} holds a workspace already. See it with `continual status -w {directory}`.")
+        if directory.exists() and not directory.is_dir():
+            raise InputError(f"{directory} is a file; a workspace is a folder.")
+        folder = resolve_base(base)
+        config = Config(base=base, trust_remote_code=trust_remote_code)
+
+        from continual.train import load_encoder
+
+        load_encoder(folder, trust_remote_code=trust_remote_code)  # refuse now what no step could train
+        with publish(directory / STORE) as partial:
+            registry = Registry(partial)
+            registry.catalog.create()
+            snapshot = partial / "versions" / ROOT
+            snapshot.parent.mkdir(parents=True)
+            shutil.copytree(folder, snapshot, ignore=shutil.ignore_patterns(*UNUSED))
+            root = Version(
+                id=ROOT,
+                position=0,
+                parent=None,
+                status="root",
+                path=f"versions/{ROOT}",
+                adapter=None,
+                sha256=weights_sha256(snapshot),
+                batches=[],
+                pairs_trained=0,
+                tokens_trained=0,
+                seconds=0.0,
+                joint_pairs=0,
+                recipe={"base": base},
+                verdict=None,
+                created_at=now(),
+            )
+            registry.add_version(root, promote="init")
+        with publish(directory / SETTINGS) as partial:
+            partial.write_text(settings.render(config), encoding="utf-8")
+        return cls(directory)
+
+    def ingest(
+        self,
+        source: str | Path,
+        *,
+        domain: str | None = None,
+        columns: Columns | None = None,
+        holdout: float | None = None,
+        task: str | Path | None = None,
+        progress: Progress = SILENT,
+    ) -> IngestReport:
+        """Register the rows of a file as a batch of a domain, and hold some out as its evaluation task.
+
+        Args:
+            source: A Parquet, JSONL or CSV file, or `hf:NAME[:CONFIG][:SPLIT]`.
+            domain: Its domain; by default the file's name without its ending.
+            columns: Names of the columns; by default the common names are recognised.
+            holdout: Share of the documents held out, 0 to 1; by default `ingest.holdout`.
+            task: A BEIR-like folder to use as the domain's task instead of holding rows out.
+            progress: Shows how far it is.
+
+        Raises:
+            DataError: The file cannot be read, lacks columns, or has too many bad rows; nothing changed.
+        """
+        from continual.stream import Columns, ingest
+
+        return ingest(
+            self.registry,
+            self.config.ingest,
+            str(source),
+            domain=domain,
+            columns=columns or Columns(),
+            holdout=holdout,
+            task=Path(task) if task is not None else None,
+            progress=progress,
+        )
+
+    def add_task(self, name: str, directory: str | Path, *, domain: str | None = None) -> TaskReport:
+        """Register an evaluation task from a folder with corpus, queries and qrels (BEIR's layout).
+
+        Args:
+            name: Its name.
+            directory: Parquet files, or BEIR's JSONL and TSV.
+            domain: The domain that it tests; None makes it an OOD task.
+        """
+        from continual.stream import import_task
+
+        return import_task(self.registry, check_name(name, "task"), Path(directory), domain)
+
+    def plan(
+        self,
+        *,
+        replay: float | None = None,
+        replay_rows: int | None = None,
+        replay_policy: str | None = None,
+        domains: Sequence[str] | None = None,
+        start: str | None = None,
+        merge: str | float | None = None,
+        seed: int = 0,
+        progress: Progress = SILENT,
+    ) -> Plan:
+        """Return what `update` would train and evaluate, with its cost beside a full retraining. Changes nothing.
+
+        Arguments are those of `update`.
+        """
+        from continual.spec import make_plan, prepare
+
+        config = self._resolve(replay, replay_policy, start, merge)
+        spec, drawn = prepare(self.registry, config, domains=domains, replay_rows=replay_rows, seed=seed)
+        return make_plan(self.registry, spec, drawn, progress)
+
+    def update(
+        self,
+        *,
+        replay: float | None = None,
+        replay_rows: int | None = None,
+        replay_policy: str | None = None,
+        domains: Sequence[str] | None = None,
+        start: str | None = None,
+        merge: str | float | None = None,
+        seed: int = 0,
+        resume: bool = False,
+        restart: bool = False,
+        progress: Progress = SILENT,
+    ) -> StepResult:
+        """Learn what is new: draw, train, fold, merge, evaluate, gate.
+
+        Args:
+            replay: Share of the training rows of every domain learned so far to train on again, 0 to 1.
+            replay_rows: A fixed number of them in all, instead of a share.
+            replay_policy: How they are spread over the domains: uniform or balanced.
+            domains: Domains to learn; by default all that have new rows.
+            start: Train from "current" or from the root "base".
+            merge: A rule (interpolate, running-mean, equal) or the weight of the update, 0 to 1.
+            seed: Seed of the step.
+            resume: Continue the step that was interrupted, with the settings it was begun with.
+            restart: Discard the step that was interrupted and begin anew.
+            progress: Shows how far it is.
+
+        Returns:
+            The step; `passed` says whether its version is in service now.
+
+        Raises:
+            NothingToDoError: Nothing is new, or nothing was interrupted.
+            InputError: A step was interrupted, and neither `resume` nor `restart` is given.
+        """
+        from continual.spec import interrupted, prepare, reopen
+        from continual.update import update
+
+        with exclusive(self.registry.root / "update.lock", "update"):
+            run = interrupted(self.registry)
+            if resume:
+                if run is None:
+                    raise NothingToDoError("No update was interrupted, so there is nothing to resume.")
+                spec, drawn = reopen(self.registry, run)
+            else:
+                if run is not None and not restart:
+                    raise InputError(
+                        f"The update to {run.id} was interrupted. Continue it with `continual update --resume`, or "
+                        "discard it with `continual update --restart`."
+                    )
+                config = self._resolve(replay, replay_policy, start, merge)
+                spec, drawn = prepare(self.registry, config, domains=domains, replay_rows=replay_rows, seed=seed)
+                if run is not None:
+                    remove(self.registry.path(f"runs/{run.id}"))
+            return update(self.registry, spec, drawn, resume=resume, progress=progress)
+
+    def report(self) -> Report:
+        """Return the R matrix, its metrics and the cost of every step.
+
+        Raises:
+            NothingToDoError: No version was made yet.
+        """
+        from continual.eval.report import build_report
+
+        return build_report(self.registry)
+
+    def status(self) -> Status:
+        """Return what is in service, what waits to be learned, and what was interrupted."""
+        return read_status(self.directory, self.registry)
+
+    def versions(self) -> list[Version]:
+        """Return all versions, the root base first."""
+        return self.registry.versions()
+
+    def version(self, name: str = CURRENT) -> Version:
+        """Return a version by id or alias."""
+        return self.registry.version(name)
+
+    def load(self, name: str = CURRENT) -> SentenceTransformer:
+        """Return a version as a SentenceTransformer.
+
+        Args:
+            name: An id such as "v3", or an alias such as "current".
+        """
+        from continual.train import load_encoder
+
+        version = self.registry.version(name)
+        return load_encoder(self.registry.path(version.path), trust_remote_code=self.config.trust_remote_code)
+
+    def promote(self, name: str, reason: str = "promoted by hand") -> Alias:
+        """Put a version into service, whatever the gate said of it.
+
+        Raises:
+            InputError: It is in service already.
+        """
+        version = self.registry.version(name)
+        if version.id == self.registry.version(CURRENT).id:
+            raise InputError(f"{version.id} is in service already.")
+        return self.registry.set_alias(CURRENT, version.id, reason)
+
+    def rollback(self, reason: str = "rolled back by hand") -> Alias:
+        """Put the parent of what is in service back into service.
+
+        Raises:
+            InputError: The root base is in service; nothing came before it.
+        """
+        current = self.registry.version(CURRENT)
+        if current.parent is None:
+            raise InputError(f"{current.id}, the root base, is in service; there is nothing before it.")
+        return self.registry.set_alias(CURRENT, current.parent, reason)
+
+    def export(self, name: str, directory: str | Path) -> Path:
+        """Copy a version to a folder that `SentenceTransformer` loads.
+
+        Args:
+            name: An id or alias.
+            directory: A folder that does not exist yet, or is empty.
+
+        Raises:
+            InputError: The folder holds something.
+        """
+        version = self.registry.version(name)
+        target = Path(directory).expanduser().resolve()
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise InputError(f"{target} is not empty. Export to a folder that does not exist yet.")
+        copy_model(self.registry.path(version.path), target)
+        return target
+
+    def _resolve(
+        self, replay: float | None, policy: str | None, start: str | None, merge: str | float | None
+    ) -> Config:
+        """Return the settings with what the call changes, a weight for `merge` included."""
+        from continual.merge.rules import RULES
+
+        config = self.config
+        if replay is not None or policy is not None:
+            config = config.replace("replay", share=replay, policy=policy)
+        if isinstance(merge, float | int):
+            config = config.replace("merge", method="interpolate", weight=float(merge))
+        elif merge is not None:
+            rule = RULES.get(merge)
+            implied = rule.start if rule and start is None else None
+            config = config.replace("merge", method=merge, start=implied)
+        return config.replace("merge", start=start)
+
+
+def _find(directory: str | Path | None) -> Path:
+    if directory is None:
+        directory = os.environ.get("CONTINUAL_WORKSPACE") or None
+    if directory is not None:
+        found = Path(directory).expanduser().resolve()
+        if not (found / SETTINGS).is_file():
+            raise NotFoundError(
+                f"{found} holds no workspace (no {SETTINGS}). Make one with `continual init {directory}`."
+            )
+        return found
+    here = Path.cwd().resolve()
+    for folder in (here, *here.parents):
+        if (folder / SETTINGS).is_file():
+            return folder
+    raise NotFoundError(
+        f"Neither {here} nor a folder above it holds a workspace (no {SETTINGS}). Make one with `continual init`, "
+        "or name one with -w DIR."
+    )

@@ -1,0 +1,180 @@
+"""The catalog, the alias log and the store."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from continual.errors import InvalidNameError, ModelError, NotFoundError, SchemaError, WorkspaceBusy
+from continual.registry import Batch, Registry, Run, Score, Task, Version
+from continual.registry.catalog import now
+from continual.registry.migrations import MIGRATIONS
+from continual.registry.names import check_name
+from continual.registry.store import exclusive, publish, weights_sha256
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    made = Registry(tmp_path / ".continual", busy_seconds=0.2)
+    made.catalog.create()
+    return made
+
+
+def version(name: str, parent: str | None = None, batches: list[str] | None = None) -> Version:
+    return Version(
+        id=name,
+        position=0,
+        parent=parent,
+        status="accepted" if parent else "root",
+        path=f"versions/{name}",
+        adapter=None,
+        sha256="0" * 64,
+        batches=batches or [],
+        pairs_trained=10,
+        tokens_trained=100,
+        seconds=1.5,
+        joint_pairs=20,
+        recipe={"merge": "interpolate"},
+        verdict={"passed": True} if parent else None,
+        created_at=now(),
+    )
+
+
+def batch(domain: str) -> Batch:
+    return Batch("", 0, domain, "f", "s", "data/x", 10, 8, 1, 0, 0, 1, None, now())
+
+
+def test_a_record_comes_back_as_it_went_in(registry: Registry) -> None:
+    task = Task("a", 1, "a", "tasks/a", 1, 2, 3, "holdout", "x", now())
+    made = registry.add_batch(batch("a"), task)
+    assert registry.batches() == [made]
+    assert registry.tasks() == [task]
+    assert [domain.name for domain in registry.domains()] == ["a"]
+    registry.add_version(version("v0"), [Score("v0", "a", "ndcg_at_10", 51.5, 10, None, {"map": 40.0})])
+    assert registry.scores()["v0", "a"].details == {"map": 40.0}
+    assert registry.versions()[0] == dataclasses.replace(version("v0"), created_at=registry.versions()[0].created_at)
+    assert registry.versions()[0].created_at.tzinfo is not None
+
+
+def test_domains_keep_the_order_of_the_stream(registry: Registry) -> None:
+    for name in ("z", "a", "z", "m"):
+        registry.add_batch(batch(name))
+    assert [domain.name for domain in registry.domains()] == ["z", "a", "m"]
+    assert [each.id for each in registry.batches("z")] == ["b1", "b3"]
+
+
+def test_aliases_are_an_append_only_log(registry: Registry) -> None:
+    registry.add_version(version("v0"), promote="init")
+    registry.add_version(version("v1", "v0"), promote="better")
+    registry.set_alias("current", "v0", "worse after all")
+    assert registry.version("current").id == "v0"
+    assert [(event.version, event.previous) for event in registry.alias_events()] == [
+        ("v0", None),
+        ("v1", "v0"),
+        ("v0", "v1"),
+    ]
+
+
+def test_lineage_follows_parents_not_numbers(registry: Registry) -> None:
+    for name, parent in (("v0", None), ("v1", "v0"), ("v2", "v0")):
+        registry.add_version(version(name, parent))
+    assert [each.id for each in registry.lineage(registry.version("v2"))] == ["v0", "v2"]
+
+
+def test_an_unknown_version_is_answered_with_the_nearest(registry: Registry) -> None:
+    registry.add_version(version("v0"), promote="init")
+    with pytest.raises(NotFoundError, match="Did you mean 'current'"):
+        registry.version("curent")
+
+
+def test_ids_of_discarded_runs_are_not_used_again(registry: Registry) -> None:
+    registry.add_version(version("v0"))
+    registry.begin_run(Run("v1", "running", {"seed": 1}, now(), None))
+    assert registry.next_version_id() == "v2"
+    registry.begin_run(Run("v2", "running", {"seed": 1}, now(), None))
+    assert [(run.id, run.state) for run in registry.runs()] == [("v1", "discarded"), ("v2", "running")]
+
+
+def test_a_failed_transaction_leaves_nothing(registry: Registry) -> None:
+    with pytest.raises(RuntimeError), registry.catalog.transaction() as connection:
+        connection.execute("INSERT INTO domains VALUES ('a', 1, now())")
+        raise RuntimeError
+    assert registry.domains() == []
+
+
+def test_a_catalog_in_use_is_busy_and_then_free(registry: Registry) -> None:
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"import duckdb; c = duckdb.connect({str(registry.catalog.path)!r}); print('open', flush=True); input()",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "open\n"
+    with pytest.raises(WorkspaceBusy, match="in use by another process"):
+        registry.domains()
+    holder.communicate("\n")
+    assert registry.domains() == []
+
+
+def test_a_catalog_of_a_newer_schema_is_refused_untouched(registry: Registry) -> None:
+    with duckdb.connect(str(registry.catalog.path)) as connection:
+        connection.execute("INSERT INTO migrations VALUES (?, now())", [len(MIGRATIONS) + 1])
+    with pytest.raises(SchemaError, match="newer continual"):
+        Registry(registry.root).domains()
+
+
+def test_a_file_that_is_no_catalog_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "catalog.duckdb").write_bytes(b"not a database" * 1000)
+    with pytest.raises(SchemaError, match="cannot be opened"):
+        Registry(tmp_path).domains()
+
+
+def test_publish_leaves_all_or_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    with pytest.raises(RuntimeError), publish(target) as partial:
+        partial.mkdir()
+        (partial / "half").write_text("x")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    for text in ("one", "two"):
+        with publish(target) as partial:
+            partial.mkdir()
+            (partial / text).write_text(text)
+    assert [path.name for path in target.iterdir()] == ["two"]
+
+
+def test_a_lock_is_exclusive_and_freed(tmp_path: Path) -> None:
+    with exclusive(tmp_path / "lock", "update"):
+        with pytest.raises(WorkspaceBusy, match="continual update"), exclusive(tmp_path / "lock", "update"):
+            pass
+    with exclusive(tmp_path / "lock", "update"):
+        pass
+
+
+def test_weights_without_safetensors_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(ModelError, match="no safetensors"):
+        weights_sha256(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a/b", "a\\b", "..", ".hidden", "-flag", "a\x00b", "a\nb", " a", "x" * 101, "\u202eabc"]
+)
+def test_names_that_could_harm_are_refused(name: str) -> None:
+    with pytest.raises(InvalidNameError, match="cannot name a domain"):
+        check_name(name, "domain")
+
+
+@pytest.mark.parametrize("name", ["medquad", "legal_de", "Fragen & Antworten", "médical", "<img src=x>"])
+def test_names_that_people_use_are_kept(name: str) -> None:
+    assert check_name(name, "domain") == name
