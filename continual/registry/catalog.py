@@ -94,8 +94,7 @@ def _migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     connection.execute(
         "CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, applied_at TIMESTAMP NOT NULL)"
     )
-    row = connection.execute("SELECT coalesce(max(number), 0) FROM migrations").fetchone()
-    applied = int(row[0]) if row else 0
+    ((applied,),) = connection.execute("SELECT coalesce(max(number), 0) FROM migrations").fetchall()
     if applied > len(MIGRATIONS):
         raise SchemaError(
             f"{path} has schema {applied}, and this continual knows {len(MIGRATIONS)}. "

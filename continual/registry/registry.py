@@ -56,8 +56,8 @@ class Registry:
         with self.catalog.transaction() as connection:
             position = _next(connection, "batches")
             batch = dataclasses.replace(batch, id=f"b{position}", position=position)
-            known = connection.execute("SELECT 1 FROM domains WHERE name = ?", [batch.domain]).fetchone()
-            if known is None:
+            known = connection.execute("SELECT 1 FROM domains WHERE name = ?", [batch.domain]).fetchall()
+            if not known:
                 domain = Domain(batch.domain, _next(connection, "domains"), batch.created_at)
                 _insert(connection, "domains", domain)
             _insert(connection, "batches", batch)
@@ -215,16 +215,16 @@ def _insert(connection: duckdb.DuckDBPyConnection, table: str, record: Any, **mo
 
 def _next(connection: duckdb.DuckDBPyConnection, table: str) -> int:
     first = 0 if table == "versions" else 1
-    row = connection.execute(f"SELECT coalesce(max(position) + 1, {first}) FROM {table}").fetchone()
-    assert row is not None
-    return int(row[0])
+    ((position,),) = connection.execute(f"SELECT coalesce(max(position) + 1, {first}) FROM {table}").fetchall()
+    return int(position)
 
 
 def _append_alias(connection: duckdb.DuckDBPyConnection, name: str, version: str, reason: str) -> Alias:
-    row = connection.execute(
+    events = connection.execute(
         "SELECT version FROM alias_events WHERE alias = ? ORDER BY position DESC LIMIT 1", [name]
-    ).fetchone()
-    event = Alias(_next(connection, "alias_events"), name, version, row[0] if row else None, now(), reason)
+    ).fetchall()
+    previous = events[0][0] if events else None
+    event = Alias(_next(connection, "alias_events"), name, version, previous, now(), reason)
     _insert(connection, "alias_events", event)
     return event
 

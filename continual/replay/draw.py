@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+COLUMNS = "row_hash, query, positive, negatives, doc_id"
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """The rows of one domain that a step trains on.
@@ -91,8 +94,8 @@ class Rows:
         """Return the trainable rows per domain in some batches."""
         counts = {}
         for domain, files in self._files(batches).items():
-            row = self._session.execute(f"SELECT count(*) FROM {self._scan}", [files, *self._values]).fetchone()
-            counts[domain] = int(row[0]) if row else 0
+            query = f"SELECT count(*) FROM {self._scan}"
+            ((counts[domain],),) = self._session.sql(query, params=[files, *self._values]).fetchall()
         return counts
 
     def draw(
@@ -135,21 +138,19 @@ class Rows:
             wanted = rows - sum(part.num_rows for part in parts)
             # First the last hash of the window from the narrow column, then the wide rows by a range, which
             # Parquet's statistics push down to the row groups.
-            last = self._session.execute(
+            query = (
                 f"SELECT max(row_hash) FROM (SELECT row_hash FROM {self._scan} AND row_hash {side} ? "
-                "ORDER BY row_hash LIMIT ?)",
-                [files, *self._values, after, wanted],
-            ).fetchone()
-            if last is not None and last[0] is not None:
+                "ORDER BY row_hash LIMIT ?)"
+            )
+            ((last,),) = self._session.sql(query, params=[files, *self._values, after, wanted]).fetchall()
+            if last is not None:
                 bounds = f"row_hash {side} ? AND row_hash <= ?"
-                parts.append(self._select(files, bounds, [after, last[0]]))
+                parts.append(self._select(files, bounds, [after, last]))
         return pa.concat_tables(parts)
 
     def _select(self, files: list[str], bounds: str, values: list[str]) -> pa.Table:
-        return self._session.execute(
-            f"SELECT row_hash, query, positive, negatives, doc_id FROM {self._scan} AND {bounds} ORDER BY row_hash",
-            [files, *self._values, *values],
-        ).to_arrow_table()
+        query = f"SELECT {COLUMNS} FROM {self._scan} AND {bounds} ORDER BY row_hash"
+        return self._session.sql(query, params=[files, *self._values, *values]).to_arrow_table()
 
     def _files(self, batches: Sequence[Batch]) -> dict[str, list[str]]:
         files: dict[str, list[str]] = {}

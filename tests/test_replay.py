@@ -1,0 +1,150 @@
+"""Replay: quotas, windows of hash space, leakage."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from continual.errors import InputError, NotFoundError
+from continual.registry import Batch, Registry, Task
+from continual.registry.catalog import now
+from continual.replay import Rows, allot
+
+AVAILABLE = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(0, 500), max_size=6)
+
+
+def md5(text: str) -> str:
+    return hashlib.md5(text.encode()).hexdigest()
+
+
+@given(AVAILABLE, st.floats(0, 1), st.sampled_from(["uniform", "balanced"]))
+def test_quotas_sum_to_the_share_and_never_exceed_a_domain(
+    available: dict[str, int], share: float, policy: str
+) -> None:
+    quotas = allot(policy, available, share)
+    assert sum(quotas.values()) == round(share * sum(available.values()))
+    assert all(0 <= quotas[domain] <= rows for domain, rows in available.items())
+
+
+@given(AVAILABLE, st.integers(0, 3000), st.sampled_from(["uniform", "balanced"]))
+def test_fixed_rows_are_a_cap(available: dict[str, int], rows: int, policy: str) -> None:
+    assert sum(allot(policy, available, 0.5, rows).values()) == min(rows, sum(available.values()))
+
+
+def test_uniform_follows_sizes_and_balanced_does_not() -> None:
+    available = {"large": 900, "middle": 90, "small": 10}
+    assert allot("uniform", available, 0.1) == {"large": 90, "middle": 9, "small": 1}
+    assert allot("balanced", available, 0.1) == {"large": 45, "middle": 45, "small": 10}
+
+
+def test_a_share_outside_its_range_is_refused() -> None:
+    for share in (-0.1, 1.1, float("nan")):
+        with pytest.raises(InputError, match="from 0 to 1"):
+            allot("uniform", {"a": 1}, share)
+    with pytest.raises(InputError, match="from 0 up"):
+        allot("uniform", {"a": 1}, 0.1, -1)
+    with pytest.raises(NotFoundError, match="Did you mean 'uniform'"):
+        allot("unifrom", {"a": 1}, 0.1)
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    made = Registry(tmp_path / ".continual")
+    made.catalog.create()
+    return made
+
+
+def store(registry: Registry, domain: str, rows: int, start: int = 0) -> Batch:
+    """Write a batch as ingest does: hashed, in hash order."""
+    records = [
+        {
+            "row_hash": md5(f"{domain} q{number} p{number}"),
+            "query": f"{domain} q{number}",
+            "positive": f"{domain} p{number}",
+            "negatives": [],
+            "doc_id": None,
+            "query_hash": md5(f"{domain} q{number}"),
+            "positive_hash": md5(f"{domain} p{number}"),
+        }
+        for number in range(start, start + rows)
+    ]
+    records.sort(key=lambda record: str(record["row_hash"]))
+    path = f"data/{domain}/{start}.parquet"
+    registry.path(path).parent.mkdir(parents=True, exist_ok=True)
+    schema = pa.schema(
+        [(name, pa.string()) for name in ("row_hash", "query", "positive")]
+        + [("negatives", pa.list_(pa.string()))]
+        + [(name, pa.string()) for name in ("doc_id", "query_hash", "positive_hash")]
+    )
+    pq.write_table(pa.Table.from_pylist(records, schema), registry.path(path), row_group_size=10)
+    return registry.add_batch(Batch("", 0, domain, path, md5(path), path, rows, rows, 0, 0, 0, 0, None, now()))
+
+
+def test_successive_windows_see_all_history_once(registry: Registry) -> None:
+    batches = [store(registry, "a", 60), store(registry, "a", 40, start=60)]
+    new, cursors, seen = store(registry, "b", 5), {}, []
+    for _ in range(5):
+        with Rows(registry) as rows:
+            drawn = rows.draw([new], batches, {"a": 20}, cursors)
+        assert drawn.rows == 25
+        cursors = {"a": drawn.replay[0].stop}
+        table = drawn.table.filter(pc.equal(drawn.table["domain"], "a"))
+        assert table.num_rows == drawn.replay[0].rows == 20
+        seen += table["query"].to_pylist()
+    assert len(set(seen)) == 100
+
+
+def test_a_window_wraps_around_without_repeating_a_row(registry: Registry) -> None:
+    batch, new = store(registry, "a", 50), store(registry, "b", 1)
+    with Rows(registry) as rows:
+        first = rows.draw([new], [batch], {"a": 30}, {})
+        second = rows.draw([new], [batch], {"a": 30}, {"a": first.replay[0].stop})
+        everything = rows.draw([new], [batch], {"a": 50}, {"a": first.replay[0].stop})
+    assert second.replay[0].stop < second.replay[0].start
+    assert len(set(second.table["query"].to_pylist())) == 31
+    assert len(set(everything.table["query"].to_pylist())) == 51
+
+
+def test_the_same_draw_has_the_same_digest_and_a_window_is_a_random_sample(registry: Registry) -> None:
+    batch, new = store(registry, "a", 1000), store(registry, "b", 1)
+    with Rows(registry) as rows:
+        one = rows.draw([new], [batch], {"a": 200}, {})
+        two = rows.draw([new], [batch], {"a": 200}, {})
+    assert one.replay == two.replay
+    assert one.table.equals(two.table)
+    numbers = [int(query.split("q")[1]) for query in one.table["query"].to_pylist() if query.startswith("a")]
+    # The mean of 200 of 0..999 without replacement: 499.5, standard deviation 18.3.
+    assert abs(sum(numbers) / 200 - 499.5) < 5 * 18.3
+
+
+def test_rows_of_an_evaluation_task_are_never_drawn(registry: Registry) -> None:
+    batch, new = store(registry, "a", 30), store(registry, "b", 10)
+    folder = registry.path("tasks/t")
+    folder.mkdir(parents=True)
+    keys = [("query", md5("a q3")), ("document", md5("a p4")), ("query", md5("a p5")), ("document", md5("b p0"))]
+    pq.write_table(
+        pa.table({"kind": [kind for kind, _ in keys], "hash": [value for _, value in keys]}), folder / "keys.parquet"
+    )
+    registry.add_task(Task("t", 0, None, "tasks/t", 1, 1, 1, "folder", "x", now()))
+    with Rows(registry) as rows:
+        assert rows.count([batch]) == {"a": 28}
+        drawn = rows.draw([new], [batch], {"a": 28}, {})
+    queries = set(drawn.table["query"].to_pylist())
+    assert {"a q3", "a q4", "b q0"}.isdisjoint(queries)
+    assert "a q5" in queries
+    assert drawn.rows == 37
+
+
+def test_the_first_window_holds_the_lowest_hashes(registry: Registry) -> None:
+    whole, new = store(registry, "a", 40), store(registry, "b", 1)
+    with Rows(registry) as rows:
+        drawn = rows.draw([new], [whole], {"a": 10}, {})
+    expected = sorted(range(40), key=lambda number: md5(f"a q{number} p{number}"))[:10]
+    assert set(drawn.table["query"].to_pylist()) == {"b q0"} | {f"a q{number}" for number in expected}
