@@ -1,0 +1,285 @@
+"""From a file to a batch of a domain: read top to bottom, it is the way of a row."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from continual.config import IngestConfig
+from continual.errors import DataError, InputError, InvalidNameError
+from continual.progress import SILENT, Progress
+from continual.registry import Batch, Registry, Task
+from continual.registry.catalog import now
+from continual.registry.names import check_name
+from continual.registry.store import exclusive, publish
+from continual.stream import split
+from continual.stream.database import database
+from continual.stream.holdout import held_out_task, hold_out
+from continual.stream.readers import open_source
+from continual.stream.schema import Columns, resolve
+from continual.stream.stage import Staged, stage
+from continual.stream.sweep import staging
+from continual.stream.task_files import KEYS, read_task, write_task
+from continual.stream.tasks import LOCK, task_path, task_record, task_taken
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What an ingest did: `rows_in = kept + duplicates + leaked + rejected + held_out`.
+
+    Attributes:
+        domain: The domain.
+        batch: Id of the batch; None when no row was kept, and so none was recorded.
+        source: The file, as the caller named it.
+        unchanged: The domain has this content already; the counts are those of then, and nothing changed.
+        rows_in: Rows of the file.
+        kept: Training rows stored.
+        duplicates: Pairs that the file has before, or that any batch of any domain has.
+        leaked: Rows whose query is a query of an evaluation task, or whose positive is relevant in one.
+        rejected: Bad rows; see `reject_reasons` and the file at `rejects_path`.
+        held_out: Rows held out as the domain's evaluation task.
+        rejects_path: The reject file, relative to `.continual/`; None if no row was bad.
+        reject_reasons: Bad rows by reason; empty when `unchanged`.
+        task: Name of the evaluation task that this ingest made; None if it made none.
+    """
+
+    domain: str
+    batch: str | None
+    source: str
+    unchanged: bool
+    rows_in: int
+    kept: int
+    duplicates: int
+    leaked: int
+    rejected: int
+    held_out: int
+    rejects_path: str | None = None
+    reject_reasons: dict[str, int] = field(default_factory=dict)
+    task: str | None = None
+
+
+def ingest(
+    registry: Registry,
+    config: IngestConfig,
+    source: str,
+    *,
+    domain: str | None = None,
+    columns: Columns = Columns(),  # noqa: B008  frozen
+    holdout: float | None = None,
+    task: Path | None = None,
+    progress: Progress = SILENT,
+) -> IngestReport:
+    """Register the rows of a file as a batch of a domain.
+
+    Each row has one fate, the first that fits: *rejected* (missing, empty, not text, too long, NUL or lone
+    surrogates; kept in a reject file), *duplicate* (of a row in the file or in any batch of any domain),
+    *leaked* (into an evaluation task), *held out*, *kept*. None depends on the order of the rows.
+
+    The first batch of a domain is split: a share of its documents becomes the domain's evaluation task, of
+    the domain's name, and never changes again (`continual.stream.split.hold_out` says how they are chosen).
+    With `task`, that folder is the domain's task instead. Later batches are not split unless `holdout` is
+    given and the domain has no task; their rows that leak into its task are counted as leaked.
+
+    If no row is kept (all are duplicates, say), no batch is recorded and that is no error. Memory is bounded by
+    `batch_rows` and DuckDB's limit, whatever the size of the file; the disk needs about three times its size.
+
+    Args:
+        registry: The workspace's registry.
+        config: Limits and defaults.
+        source: A file, or `hf:NAME[:CONFIG][:SPLIT]`; see `open_source`.
+        domain: The domain; by default the file's name without its ending, or the data set's name.
+        columns: Column names; what is None is recognised.
+        holdout: Share of documents to hold out, 0 to 1, 0 for no task; None: `config.holdout` in a domain's
+            first batch.
+        task: A BEIR-like folder to use as the domain's task; see `read_task`.
+        progress: Shows how far it is.
+
+    Returns:
+        What became of the rows.
+
+    Raises:
+        DataError: The source cannot be read, lacks columns, has too many bad rows, or is too small to hold
+            anything out of.
+        InputError: The call contradicts itself or the domain's state.
+        InvalidNameError: The domain's name is not allowed, or an unrelated task has it.
+        WorkspaceBusy: Another ingest is running.
+    """
+    if holdout is not None and not 0 <= holdout <= 1:
+        raise InputError(f"--holdout is a share from 0 to 1, not {holdout:g}.")
+    if holdout and task is not None:
+        raise InputError("--holdout and --task exclude each other: a domain has one evaluation task of its own.")
+    opened = open_source(source)
+    domain = check_name(opened.stem if domain is None else domain, "domain")
+    mapping = resolve(columns, opened.columns, source)
+    opened.check(mapping)
+
+    with exclusive(registry.root / LOCK, "ingest"):
+        content = opened.sha256()
+        batches, tasks = registry.batches(), registry.tasks()
+        for batch in batches:
+            if batch.domain == domain and batch.source_sha256 == content:
+                return _unchanged(batch, source)
+        first = all(batch.domain != domain for batch in batches)
+        share = _share(tasks, config, domain, first, holdout, task)
+        tables = read_task(task) if task is not None else None
+        with staging(registry) as folder, _finishing(progress):
+            rows, rejects, kept = folder / "rows.parquet", folder / "rejects.jsonl", folder / "kept.parquet"
+            staged = stage(opened, mapping, config, rows, rejects, progress)
+            if staged.rejected > config.max_reject_share * staged.rows_in:
+                raise _too_many(staged, source, _keep_loose(registry, rejects, domain, content), config)
+
+            history = [registry.path(batch.path) for batch in batches]
+            keys = [registry.path(known.path) / KEYS for known in tasks]
+            if tables is not None:
+                write_task(tables, folder / "task")
+                keys.append(folder / "task" / KEYS)
+            with database(folder / "spill") as connection:
+                split.load(connection, rows, history)
+                split.drop_duplicates(connection, rows)
+                clean = split.drop_leaks(connection, keys)
+                documents = hold_out(connection, share if clean else 0.0, config.max_holdout_queries)
+                counts = split.keep_rest(connection)
+                if share and clean:
+                    _check_hold_out(source, share, documents, counts)
+                    tables = held_out_task(connection, rows)
+                    write_task(tables, folder / "task")
+                if counts.kept:
+                    split.write_rows(connection, rows, kept, counts.kept, progress)
+            report = IngestReport(
+                domain=domain,
+                batch=None,
+                source=source,
+                unchanged=False,
+                rows_in=staged.rows_in,
+                kept=counts.kept,
+                duplicates=counts.duplicates,
+                leaked=counts.leaked,
+                rejected=staged.rejected,
+                held_out=counts.held_out,
+                reject_reasons=staged.reasons,
+            )
+            if not counts.kept:
+                where = _keep_loose(registry, rejects, domain, content) if staged.rejected else None
+                return dataclasses.replace(report, rejects_path=where)
+
+            # Nothing counts before the transaction at the end; what is published until then is swept if it fails.
+            identity = f"b{1 + max((batch.position for batch in batches), default=0)}"
+            path, rejects_path = f"data/{domain}/{identity}.parquet", None
+            _move(kept, registry.path(path))
+            if staged.rejected:
+                rejects_path = f"data/{domain}/{identity}.rejects.jsonl"
+                _move(rejects, registry.path(rejects_path))
+            record = None
+            if tables is not None:
+                _move(folder / "task", registry.path(task_path(domain)))
+                record = task_record(domain, domain, tables, "holdout" if task is None else str(task))
+            batch = registry.add_batch(
+                Batch(
+                    id=identity,
+                    position=0,
+                    domain=domain,
+                    source=source,
+                    source_sha256=content,
+                    path=path,
+                    rows_in=report.rows_in,
+                    kept=report.kept,
+                    duplicates=report.duplicates,
+                    leaked=report.leaked,
+                    rejected=report.rejected,
+                    held_out=report.held_out,
+                    rejects_path=rejects_path,
+                    created_at=now(),
+                ),
+                record,
+            )
+            assert batch.id == identity, "only an ingest adds batches, and it holds the lock"
+            return dataclasses.replace(
+                report, batch=identity, rejects_path=rejects_path, task=domain if record is not None else None
+            )
+
+
+def _unchanged(batch: Batch, source: str) -> IngestReport:
+    return IngestReport(
+        domain=batch.domain,
+        batch=batch.id,
+        source=source,
+        unchanged=True,
+        rows_in=batch.rows_in,
+        kept=batch.kept,
+        duplicates=batch.duplicates,
+        leaked=batch.leaked,
+        rejected=batch.rejected,
+        held_out=batch.held_out,
+        rejects_path=batch.rejects_path,
+    )
+
+
+def _share(
+    tasks: Sequence[Task], config: IngestConfig, domain: str, first: bool, holdout: float | None, task: Path | None
+) -> float:
+    """Return the share to hold out, or refuse what would change or double the domain's task."""
+    own = [known.name for known in tasks if known.domain == domain]
+    if (own and (holdout or task is not None)) or (task is not None and not first):
+        state = f"has the evaluation task {own[0]!r}, which stays as it is" if own else "has stored rows already"
+        raise InputError(
+            f"Domain {domain!r} {state}. Ingest without --holdout and --task; "
+            f"`continual task add NAME DIR --domain {domain}` adds another task."
+        )
+    share = 0.0 if task is not None else holdout if holdout is not None else config.holdout if first else 0.0
+    taken = next((known for known in tasks if known.name == domain), None)
+    if taken is not None and (share or task is not None):
+        raise InvalidNameError(
+            f"{task_taken(taken)} The task of a new domain has the domain's name: give another --domain, "
+            "or --holdout 0 for no task."
+        )
+    return share
+
+
+def _check_hold_out(source: str, share: float, documents: int, counts: split.Split) -> None:
+    """Refuse a hold-out that leaves nothing to evaluate or nothing to train."""
+    if documents and counts.kept:
+        return
+    why = (
+        "leaves no row to train on"
+        if documents
+        else "is less than one document, or every document shares a text with stored batches"
+    )
+    raise DataError(
+        f"{source}: holding out {share:.3g} of its documents {why}. Give an evaluation task with --task DIR, "
+        "another share with --holdout, or --holdout 0 for a domain that is not evaluated."
+    )
+
+
+def _too_many(staged: Staged, source: str, path: str, config: IngestConfig) -> DataError:
+    reasons = ", ".join(
+        f"{reason} ({count})" for reason, count in sorted(staged.reasons.items(), key=lambda item: -item[1])
+    )
+    return DataError(
+        f"{source}: {staged.rejected} of {staged.rows_in} rows ({staged.rejected / staged.rows_in:.1%}) cannot be "
+        f"used, more than max_reject_share = {config.max_reject_share:.1%}: {reasons}. They are listed in {path}. "
+        "Mend the file, or raise ingest.max_reject_share in continual.toml. Nothing else was changed."
+    )
+
+
+def _keep_loose(registry: Registry, rejects: Path, domain: str, content: str) -> str:
+    """Publish the rejects of a file that made no batch, and return their path relative to `.continual/`."""
+    path = f"rejects/{domain}-{content[:12]}.jsonl"
+    _move(rejects, registry.path(path))
+    return path
+
+
+def _move(source: Path, target: Path) -> None:
+    with publish(target) as partial:
+        source.replace(partial)
+
+
+@contextmanager
+def _finishing(progress: Progress) -> Iterator[None]:
+    """End the bar whatever happens, so that an error is not printed over it."""
+    try:
+        yield
+    finally:
+        progress.finish()

@@ -1,0 +1,118 @@
+"""The second pass: which good rows are duplicates, leak, are held out, or are kept. SQL on hashes only.
+
+Every decision is a function of the rows' content, never of their order in the file: the same rows shuffled
+give the same batch and the same task. The texts stay in the staging file until `write_rows`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+
+from continual.progress import Progress
+from continual.stream.database import count, scan
+from continual.stream.stage import BATCH_SCHEMA
+
+GROUP_ROWS = 10_000
+"""Rows of a row group: the step in which a replay window reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How many good rows went where."""
+
+    kept: int
+    duplicates: int
+    leaked: int
+    held_out: int
+
+
+def load(connection: duckdb.DuckDBPyConnection, staged: Path, history: Sequence[Path]) -> None:
+    """Make the tables `rows` (the hashes of the staging file) and `stored` (those of all batches so far).
+
+    UUID is DuckDB's 128-bit type that sorts as the hex digits do.
+    """
+    names = ("row", "query", "positive", "document")
+    hashes = ", ".join(f"{name}_hash::UUID AS {name}" for name in names)
+    connection.execute(f"CREATE TABLE rows AS SELECT * FROM {scan([staged], f'seq, {hashes}')}")
+    hashes = ", ".join(f"{name}_hash::UUID AS {name}" for name in names[:3])
+    connection.execute(f"CREATE VIEW stored AS SELECT * FROM {scan(history, hashes)}")
+
+
+def drop_duplicates(connection: duckdb.DuckDBPyConnection, staged: Path) -> None:
+    """Make `fresh`: one row for each pair that no batch has.
+
+    Of equal pairs, the one with the most negatives stays, then one with a document id, then the first by a
+    hash of its content.
+    """
+    connection.execute("CREATE TABLE twice AS SELECT row FROM rows GROUP BY row HAVING count(*) > 1")
+    connection.execute(
+        """
+        CREATE TABLE fresh AS
+        WITH best AS (
+            SELECT seq FROM (
+                SELECT seq, row_number() OVER (
+                    PARTITION BY row_hash ORDER BY len(negatives) DESC, doc_id IS NULL, content
+                ) AS place
+                FROM (
+                    SELECT seq, row_hash, negatives, doc_id, md5(concat_ws(
+                        chr(31), query, positive, coalesce(doc_id, ''), array_to_string(negatives, chr(31))
+                    )) AS content
+                    FROM read_parquet($1)
+                    SEMI JOIN twice ON twice.row = row_hash::UUID
+                )
+            ) WHERE place = 1
+        ), single AS (
+            SELECT * FROM rows ANTI JOIN twice USING (row)
+            UNION ALL
+            SELECT * FROM rows SEMI JOIN best USING (seq)
+        )
+        SELECT * FROM single ANTI JOIN stored USING (row)
+        """,
+        [str(staged)],
+    )
+
+
+def drop_leaks(connection: duckdb.DuckDBPyConnection, keys: Sequence[Path]) -> int:
+    """Make `clean`: the fresh rows whose query and positive no evaluation task knows. Return how many there are."""
+    connection.execute(f"CREATE TABLE keys AS SELECT * FROM {scan(keys, 'kind, hash::UUID AS hash')}")
+    connection.execute(
+        """
+        CREATE TABLE clean AS
+        SELECT * FROM fresh
+        ANTI JOIN (SELECT hash AS query FROM keys WHERE kind = 'query') USING (query)
+        ANTI JOIN (SELECT hash AS positive FROM keys WHERE kind = 'document') USING (positive)
+        """
+    )
+    return count(connection, "SELECT count(*) FROM clean")
+
+
+def keep_rest(connection: duckdb.DuckDBPyConnection) -> Split:
+    """Make `kept`: clean rows that are not held out, and whose query is no held-out query. Count everything."""
+    connection.execute(
+        "CREATE TABLE kept AS SELECT * FROM clean ANTI JOIN held USING (seq) ANTI JOIN judged USING (query)"
+    )
+    rows, fresh, held, kept = (
+        count(connection, f"SELECT count(*) FROM {table}") for table in ("rows", "fresh", "held", "kept")
+    )
+    return Split(kept=kept, duplicates=rows - fresh, leaked=fresh - held - kept, held_out=held)
+
+
+def write_rows(
+    connection: duckdb.DuckDBPyConnection, staged: Path, target: Path, rows: int, progress: Progress
+) -> None:
+    """Write the kept rows to a Parquet file in the order of their hash, zstd, with `BATCH_SCHEMA`."""
+    columns = ", ".join(BATCH_SCHEMA.names)
+    ordered = connection.sql(
+        f"SELECT {columns} FROM read_parquet($1) SEMI JOIN kept USING (seq) ORDER BY row_hash", params=[str(staged)]
+    )
+    progress.start("writing", rows, "rows")
+    with pq.ParquetWriter(target, BATCH_SCHEMA, compression="zstd", use_dictionary=["doc_id"]) as writer:
+        for batch in ordered.to_arrow_reader(GROUP_ROWS):
+            writer.write_batch(batch.cast(BATCH_SCHEMA), row_group_size=GROUP_ROWS)
+            progress.advance(batch.num_rows)
+    progress.finish()

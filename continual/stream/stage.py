@@ -1,0 +1,231 @@
+"""The first pass: check every row, hash the good ones into a staging file, and keep the bad ones with a reason."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from continual.config import IngestConfig
+from continual.progress import Progress
+from continual.stream.readers import Rows, Source
+from continual.stream.schema import Mapping
+from continual.stream.text import SEPARATOR, clean, digest, fault, normalise
+
+# What a stored training row holds, in this order.
+BATCH_SCHEMA = pa.schema(
+    [
+        pa.field("row_hash", pa.string(), nullable=False),
+        pa.field("query", pa.string(), nullable=False),
+        pa.field("positive", pa.string(), nullable=False),
+        pa.field("negatives", pa.list_(pa.field("element", pa.string(), nullable=False)), nullable=False),
+        pa.field("doc_id", pa.string()),
+        pa.field("query_hash", pa.string(), nullable=False),
+        pa.field("positive_hash", pa.string(), nullable=False),
+    ]
+)
+# A staged row also knows its place in the file, and the document that it is held out with.
+STAGED_SCHEMA = pa.schema(
+    [
+        pa.field("seq", pa.int64(), nullable=False),
+        *BATCH_SCHEMA,
+        pa.field("document_hash", pa.string(), nullable=False),
+    ]
+)
+SHOWN_CHARS = 200
+SHOWN_ITEMS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """What the first pass saw: `rows_in = good + rejected`, and why rows were rejected."""
+
+    rows_in: int
+    good: int
+    reasons: dict[str, int]
+
+    @property
+    def rejected(self) -> int:
+        """Return the number of bad rows."""
+        return self.rows_in - self.good
+
+
+class Bad(Exception):
+    """A row that cannot be stored; its text is the reason."""
+
+
+def stage(
+    source: Source, mapping: Mapping, config: IngestConfig, rows: Path, rejects: Path, progress: Progress
+) -> Staged:
+    """Read a source once, in bounded memory.
+
+    Args:
+        source: Where the rows are.
+        mapping: Its columns.
+        config: Limits.
+        rows: Parquet file to write the good rows to, in the order of the source, with `STAGED_SCHEMA`.
+        rejects: JSON Lines file to write the bad rows to: `row` (number in the source), `reason`, and `data`,
+            the row's values with long ones shortened.
+        progress: Counts rows.
+
+    Raises:
+        DataError: The source turns out to be damaged.
+    """
+    rows_in = good = 0
+    reasons: Counter[str] = Counter()
+    progress.start("checking", source.rows, "rows")
+    with (
+        pq.ParquetWriter(rows, STAGED_SCHEMA, compression="snappy", use_dictionary=False) as writer,
+        rejects.open("w", encoding="ascii") as rejected,
+    ):
+        for piece in source.read(mapping.names, config.batch_rows):
+            batch, bad = _check(piece, mapping, config.max_chars, source.text_only, good)
+            if batch.num_rows:
+                writer.write_batch(batch)
+            for index, reason in bad.items():
+                data = {name: _shown(values[index]) for name, values in piece.columns.items()}
+                record = {"row": piece.numbers[index], "reason": reason, "data": data}
+                rejected.write(json.dumps(record, default=repr) + "\n")
+            reasons.update(bad.values())
+            good += batch.num_rows
+            rows_in += len(piece.numbers)
+            progress.advance(len(piece.numbers))
+    progress.finish()
+    return Staged(rows_in, good, dict(sorted(reasons.items())))
+
+
+def _check(piece: Rows, mapping: Mapping, max_chars: int, text_only: bool, first: int) -> tuple[Any, dict[int, str]]:
+    """Return the good rows as a record batch numbered from `first`, and the bad ones' reasons by position."""
+    bad = dict(piece.faults)
+    count = len(piece.numbers)
+    queries, positives = piece.columns[mapping.query], piece.columns[mapping.positive]
+    negatives = [piece.columns[name] for name in mapping.negatives]
+    doc_ids = piece.columns[mapping.doc_id] if mapping.doc_id is not None else [None] * count
+    columns: list[list[Any]] = [[] for _ in STAGED_SCHEMA]
+    appends = [column.append for column in columns]
+    for index in range(count):
+        if index in bad:
+            continue
+        try:
+            query, query_key = _text("query", queries[index], max_chars)
+            positive, positive_key = _text("positive", positives[index], max_chars)
+            given = [text for column in negatives for text in _negatives(column[index], max_chars, text_only)]
+            doc_id = _doc_id(doc_ids[index], max_chars)
+        except Bad as reason:
+            bad[index] = str(reason)
+            continue
+        positive_hash = digest(positive_key)
+        row = (
+            first,
+            digest(query_key + SEPARATOR + positive_key),
+            query,
+            positive,
+            given,
+            doc_id,
+            digest(query_key),
+            positive_hash,
+            positive_hash if doc_id is None else digest(doc_id),
+        )
+        for append, value in zip(appends, row, strict=True):
+            append(value)
+        first += 1
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, STAGED_SCHEMA, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=STAGED_SCHEMA), bad
+
+
+def _text(role: str, value: object, max_chars: int) -> tuple[str, str]:
+    """Return a text as it is stored and as it is compared."""
+    if not isinstance(value, str):
+        raise Bad(f"{role}: {_not_text(value)}")
+    text = clean(value)
+    why = fault(text, max_chars)
+    if why:
+        raise Bad(f"{role}: {why}")
+    return text, normalise(text)
+
+
+def _negatives(value: object, max_chars: int, text_only: bool) -> list[str]:
+    """Return the texts of a negatives cell: a list, one text, or nothing; empty items only fill up and are left out."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return []
+    if isinstance(value, str):
+        value = _json_list(value) if text_only else [value]
+    if not isinstance(value, list):
+        raise Bad(f"negatives: {_not_text(value)}")
+    texts = []
+    for item in value:
+        if item is None or item == "":
+            continue
+        if not isinstance(item, str):
+            raise Bad(f"negatives: {_not_text(item)}")
+        text = clean(item)
+        why = fault(text, max_chars)
+        if why and why != "empty":
+            raise Bad(f"negatives: {why}")
+        if text:
+            texts.append(text)
+    return texts
+
+
+def _json_list(cell: str) -> list[Any]:
+    """Return the list that a CSV cell spells as JSON, or the cell as the only text."""
+    if cell.lstrip().startswith("["):
+        try:
+            value = json.loads(cell)
+        except (ValueError, RecursionError):
+            return [cell]
+        if isinstance(value, list):
+            return value
+    return [cell]
+
+
+def _doc_id(value: object, max_chars: int) -> str | None:
+    """Return a document id as text: whole numbers without a fraction, nothing for a missing one."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise Bad(f"doc_id: not an id but {_kind(value)}")
+    text = clean(str(value))
+    why = fault(text, max_chars)
+    if why and why != "empty":
+        raise Bad(f"doc_id: {why}")
+    return text or None
+
+
+def _not_text(value: object) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "missing"
+    if isinstance(value, bytes):
+        return "not valid UTF-8"
+    return f"not text but {_kind(value)}"
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, (int, float)):
+        return "a number"
+    return "a list" if isinstance(value, list) else "an object" if isinstance(value, dict) else type(value).__name__
+
+
+def _shown(value: object) -> object:
+    """Return a value as a reject file shows it: short, and valid JSON."""
+    if isinstance(value, str):
+        return value if len(value) <= SHOWN_CHARS else f"{value[:SHOWN_CHARS]}... ({len(value)} characters)"
+    if isinstance(value, list):
+        more = [f"... ({len(value)} items)"] if len(value) > SHOWN_ITEMS else []
+        return [_shown(item) for item in value[:SHOWN_ITEMS]] + more
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else repr(value)
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}..."

@@ -1,0 +1,256 @@
+"""The files of an evaluation task: written from Arrow tables, read from a BEIR-like folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from continual.errors import DataError
+from continual.stream.readers import Source, open_source
+from continual.stream.text import clean, fault, hash_text
+
+CORPUS_SCHEMA = pa.schema([pa.field("doc_id", pa.string(), False), pa.field("text", pa.string(), False)])
+QUERIES_SCHEMA = pa.schema([pa.field("query_id", pa.string(), False), pa.field("text", pa.string(), False)])
+QRELS_SCHEMA = pa.schema(
+    [
+        pa.field("query_id", pa.string(), False),
+        pa.field("doc_id", pa.string(), False),
+        pa.field("score", pa.int64(), False),
+    ]
+)
+KEYS_SCHEMA = pa.schema([pa.field("kind", pa.string(), False), pa.field("hash", pa.string(), False)])
+KEYS = "keys.parquet"
+
+ENDINGS = (".parquet", ".jsonl", ".jsonl.gz")
+QRELS = ("qrels.parquet", "qrels.tsv", "qrels.jsonl", "qrels/test.parquet", "qrels/test.tsv", "qrels/test.jsonl")
+QUERY_IDS = ("query_id", "query-id", "_id", "id")
+DOCUMENT_IDS = ("doc_id", "corpus_id", "corpus-id", "_id", "id")
+READ_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class TaskTables:
+    """A task in memory, sorted by id.
+
+    Attributes:
+        corpus: `doc_id` string, `text` string.
+        queries: `query_id` string, `text` string; each has a judgement with a score above 0.
+        qrels: `query_id` string, `doc_id` string, `score` int64, 0 or more.
+        dropped_queries: Queries left out because no document is relevant to them.
+        dropped_documents: Documents left out because they have no text, and are relevant to nothing.
+    """
+
+    corpus: Any
+    queries: Any
+    qrels: Any
+    dropped_queries: int = 0
+    dropped_documents: int = 0
+
+    def sha256(self) -> str:
+        """Return the sha256 over all ids, texts and judgements, whatever their order was."""
+        result = hashlib.sha256()
+        for table in (self.corpus, self.queries, self.qrels):
+            for batch in table.to_batches(max_chunksize=READ_ROWS):
+                for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                    result.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            result.update(b"\n")
+        return result.hexdigest()
+
+
+def task_tables(corpus: Any, queries: Any, qrels: Any, *, dropped: tuple[int, int] = (0, 0)) -> TaskTables:
+    """Return Arrow tables as a task, sorted by id; the columns are as in `TaskTables`."""
+    return TaskTables(
+        corpus.cast(CORPUS_SCHEMA).sort_by("doc_id"),
+        queries.cast(QUERIES_SCHEMA).sort_by("query_id"),
+        qrels.cast(QRELS_SCHEMA).sort_by([("query_id", "ascending"), ("doc_id", "ascending")]),
+        *dropped,
+    )
+
+
+def write_task(tables: TaskTables, folder: Path) -> None:
+    """Write a task's folder: corpus, queries, qrels and keys, in Parquet.
+
+    keys.parquet (`kind` "query" or "document", `hash` of 32 hex digits) has every query, and every document
+    that is relevant to one: a training row with one of these would leak into the task.
+    """
+    relevant = set(tables.qrels.filter(pa.compute.greater(tables.qrels["score"], 0))["doc_id"].to_pylist())
+    documents = zip(tables.corpus["doc_id"].to_pylist(), tables.corpus["text"].to_pylist(), strict=True)
+    hashes = {
+        "document": sorted({hash_text(text) for name, text in documents if name in relevant}),
+        "query": sorted({hash_text(text) for text in tables.queries["text"].to_pylist()}),
+    }
+    keys = pa.table(
+        [[kind for kind in hashes for _ in hashes[kind]], [each for kind in hashes for each in hashes[kind]]],
+        schema=KEYS_SCHEMA,
+    )
+    folder.mkdir(parents=True)
+    for name, table in (("corpus", tables.corpus), ("queries", tables.queries), ("qrels", tables.qrels)):
+        pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+    pq.write_table(keys, folder / KEYS, compression="zstd")
+
+
+def read_task(folder: Path) -> TaskTables:
+    """Read and check a BEIR-like folder.
+
+    corpus and queries are .parquet or .jsonl(.gz): an id (`doc_id` or `query_id`, or `_id`, `id`), `text`,
+    and in the corpus an optional `title` that is put before the text. The judgements are qrels.parquet,
+    qrels.tsv or qrels/test.tsv (with or without a header): query, document, integer score; a negative score
+    counts as 0. BEIR's query files hold the queries of all splits: those without a relevant document are
+    left out and counted, as are documents without text that no judgement needs.
+
+    Raises:
+        DataError: A file is missing or unreadable, an id is missing, used twice or unknown, a text is empty
+            or holds what cannot be stored, or no query has a relevant document.
+    """
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise DataError(f"{folder} {what}; a task is a folder with corpus, queries and qrels.")
+    corpus = _texts(_find(folder, [f"corpus{end}" for end in ENDINGS]), DOCUMENT_IDS, empty=True)
+    queries = _texts(_find(folder, [f"queries{end}" for end in ENDINGS]), QUERY_IDS)
+    path = _find(folder, QRELS)
+    scores = _judgements(path)
+    for what, known, place in (("query", queries, 0), ("document", corpus, 1)):
+        unknown = sorted({pair[place] for pair in scores if pair[place] not in known})
+        if unknown:
+            file = "queries" if place == 0 else "corpus"
+            raise DataError(f"{path} judges {len(unknown)} {what} id(s) that {file} lacks, such as {unknown[0]!r}.")
+    judged = {document for (_, document), score in scores.items() if score > 0}
+    empty = {name for name, text in corpus.items() if not text}
+    if empty & judged:
+        raise DataError(f"{folder} has a relevant document without text: {min(empty & judged)!r}.")
+    used = {query for (query, _), score in scores.items() if score > 0}
+    if not used:
+        raise DataError(f"{path} has no judgement with a score above 0: no query has a relevant document.")
+    pairs = sorted(
+        (query, document, score)
+        for (query, document), score in scores.items()
+        if query in used and document not in empty
+    )
+    return task_tables(
+        _table([(name, text) for name, text in corpus.items() if text], CORPUS_SCHEMA),
+        _table([(name, text) for name, text in queries.items() if name in used], QUERIES_SCHEMA),
+        _table(pairs, QRELS_SCHEMA),
+        dropped=(len(queries) - len(used), len(empty)),
+    )
+
+
+def _find(folder: Path, names: Sequence[str]) -> Path:
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise DataError(f"{folder} is no evaluation task: it has none of {', '.join(names)}.")
+
+
+def _texts(path: Path, ids: Sequence[str], empty: bool = False) -> dict[str, str]:
+    """Return the texts of a corpus or of queries by id; with `empty`, a text may be missing."""
+    source = open_source(str(path))
+    identity, text = _column(source, ids), _column(source, ("text", "query"))
+    title = "title" if "title" in source.columns else None
+    texts: dict[str, str] = {}
+    for number, row in _rows(source, [identity, text, *([title] if title else [])]):
+        name = _identity(row[identity], f"{path}, row {number}")
+        if name in texts:
+            raise DataError(f"{path} has the id {name!r} twice (again in row {number}).")
+        parts = [row[column] for column in (title, text) if column and row[column] is not None]
+        if not all(isinstance(part, str) for part in parts):
+            raise DataError(f"{path}, row {number} (id {name!r}), has something other than text in {text!r}.")
+        value = clean(" ".join(parts))
+        why = fault(value)
+        if why and not (why == "empty" and empty):
+            raise DataError(f"{path}, row {number} (id {name!r}), has a text that cannot be used: {why}.")
+        texts[name] = value
+    return texts
+
+
+def _judgements(path: Path) -> dict[tuple[str, str], int]:
+    scores: dict[tuple[str, str], int] = {}
+    for number, query, document, score in _qrels_tsv(path) if path.suffix == ".tsv" else _qrels_rows(path):
+        where = f"{path}, row {number}"
+        pair = (_identity(query, where), _identity(document, where))
+        value = max(0, _integer(score, where))
+        if scores.setdefault(pair, value) != value:
+            raise DataError(f"{where}, judges {pair} a second time with another score.")
+    return scores
+
+
+def _qrels_rows(path: Path) -> Iterator[tuple[int, object, object, object]]:
+    source = open_source(str(path))
+    names = [
+        _column(source, QUERY_IDS[:2]),
+        _column(source, DOCUMENT_IDS[:3]),
+        _column(source, ("score", "relevance")),
+    ]
+    for number, row in _rows(source, names):
+        query, document, score = (row[name] for name in names)
+        yield number, query, document, score
+
+
+def _qrels_tsv(path: Path) -> Iterator[tuple[int, object, object, object]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline=None) as file:
+            for number, line in enumerate(file, start=1):
+                fields = line.rstrip("\n").split("\t")
+                if fields == [""]:
+                    continue
+                if len(fields) != 3:
+                    raise DataError(
+                        f"{path}, row {number}, has {len(fields)} tab-separated fields, not query, document, score."
+                    )
+                if number == 1 and not _is_integer(fields[2]):
+                    continue  # a header
+                yield number, fields[0], fields[1], fields[2]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}.") from None
+
+
+def _rows(source: Source, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    for piece in source.read(columns, READ_ROWS):
+        for index, number in enumerate(piece.numbers):
+            if index in piece.faults:
+                raise DataError(f"{source.name}, row {number}: {piece.faults[index]}.")
+            yield number, {name: values[index] for name, values in piece.columns.items()}
+
+
+def _column(source: Source, names: Sequence[str]) -> str:
+    for name in names:
+        if name in source.columns:
+            return name
+    raise DataError(f"{source.name} has the columns {', '.join(source.columns)}, but none of {', '.join(names)}.")
+
+
+def _identity(value: object, where: str) -> str:
+    name = value if isinstance(value, str) else str(value) if type(value) is int else ""
+    why = fault(name)
+    if why:
+        raise DataError(f"{where}, has an id that cannot be used ({value!r}): {why if name else 'not text'}.")
+    return name
+
+
+def _integer(value: object, where: str) -> int:
+    if isinstance(value, str) and _is_integer(value):
+        return int(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1:
+        return int(value)
+    raise DataError(f"{where}, has the score {value!r}; a score is a whole number.")
+
+
+def _is_integer(text: str) -> bool:
+    try:
+        int(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _table(rows: Sequence[tuple[Any, ...]], schema: Any) -> Any:
+    columns = list(zip(*rows, strict=True)) or [()] * len(schema)
+    return pa.table(
+        [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema
+    )
