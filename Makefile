@@ -1,0 +1,49 @@
+# One verb per habit. `make demo` and `make test` install what they need.
+
+SHELL := /bin/bash
+BEGAN := $(shell date +%s)
+
+# The first interpreter that starts and is new enough; choose another with `make PYTHON=...`.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+# Further arguments for pip, such as `PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"`.
+PIP_FLAGS ?=
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: help install demo test lint docs bench clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+install: $(INSTALLED) ## Make .venv with everything that development needs
+
+# Runs again only when the requirements changed.
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found. Install one, or run make PYTHON=/path/to/python."; exit 2; }
+	@echo "Installing into .venv; the first time takes about two minutes."
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: install ## Three weeks of updates on real text, with a report
+	@PATH="$(CURDIR)/$(BIN):$$PATH" BEGAN=$(BEGAN) bash examples/demo.sh demo
+
+test: install ## Run the tests, and refuse less than 85 % branch coverage
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+
+lint: install ## Check style, types, and that the command page is up to date
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python docs/generate_cli.py --check
+
+docs: install ## Write docs/cli.md from the commands
+	$(BIN)/python docs/generate_cli.py
+
+bench: install ## Run the benchmarks that need no data of their own
+	$(BIN)/python benchmarks/startup.py
+
+clean: ## Remove the demo, caches and build products; .venv stays
+	rm -rf demo build dist *.egg-info htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
