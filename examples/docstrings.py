@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib.util
+import os
 import random
 import re
 import sys
@@ -62,17 +63,20 @@ def source_folder(library: str) -> Path:
 def documented(library: str) -> Iterator[tuple[str, str]]:
     """Yield (qualified name, docstring) of the public classes and functions of a library, in the order of its files."""
     folder = source_folder(library)
-    for path in sorted(folder.rglob("*.py")):
-        parts = path.relative_to(folder).with_suffix("").parts
-        # A private file may hold public classes (sklearn), a private folder seldom does.
-        if SKIPPED & set(parts) or any(part.startswith("_") for part in parts[:-1]):
-            continue
+    for path in _source_files(folder):
         try:
             tree = ast.parse(path.read_bytes())
         except (SyntaxError, ValueError):
             continue  # some libraries ship templates that only look like Python
-        prefix = [library, *(part for part in parts if part != "__init__")]
-        yield from _walk(tree, prefix)
+        parts = path.relative_to(folder).with_suffix("").parts
+        yield from _walk(tree, [library, *(part for part in parts if part != "__init__")])
+
+
+def _source_files(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        # A private file may hold public classes (sklearn), a private folder seldom does.
+        folders[:] = sorted(name for name in folders if name not in SKIPPED and not name.startswith("_"))
+        yield from (Path(parent, name) for name in sorted(files) if name.endswith(".py") and name != "conftest.py")
 
 
 def _walk(node: ast.AST, names: list[str]) -> Iterator[tuple[str, str]]:
@@ -92,6 +96,8 @@ def split(text: str) -> tuple[str, str] | None:
     summary = plain(head)
     body = plain(prose(rest))[:MAX_BODY_CHARS].strip()
     if len(summary.split()) < MIN_SUMMARY_WORDS or len(summary) > MAX_SUMMARY_CHARS or len(body) < MIN_BODY_CHARS:
+        return None
+    if re.match(r"[\w.]+\(", summary):  # a signature, not a sentence
         return None
     return summary, body
 

@@ -16,7 +16,8 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").r
 def load(path: Path) -> ModuleType:
     """Import a script that belongs to no package."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -39,7 +40,7 @@ def test_every_command_of_the_product_is_there():
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_and_parameter_has_help(name: str):
     command = COMMANDS[name]
-    assert command.help and command.help.strip()
+    assert (command.help or "").strip()
     assert [parameter.name for parameter in command.params if not parameter.help] == []
 
 
