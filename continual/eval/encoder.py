@@ -1,0 +1,146 @@
+"""An mteb encoder that computes every distinct text once, in batches of texts of one length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from mteb.models import ModelMeta
+from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
+from mteb.types import PromptType
+from torch.utils.data import DataLoader
+
+from continual.errors import ModelError
+from continual.progress import SILENT, Progress
+
+ROLES = {"query": PromptType.query, "document": PromptType.document}
+
+
+class OnceEncoder:
+    """A sentence-transformers folder as mteb sees it, with an embedding memory for the length of one evaluation.
+
+    Prompts are the model's own, chosen as mteb's wrapper chooses them. Equal texts get the very same vector, so
+    ties between duplicate documents are real ties, whatever batch they fell into.
+
+    Args:
+        model: A sentence-transformers folder.
+        version: Name of the version; mteb knows the model as `continual/<version>`.
+        sha256: Digest of its weights; mteb knows it as the revision, so that two versions are never one model.
+        batch_size: Texts encoded at a time.
+        max_length: Tokens per text, at most; None leaves the model's own limit.
+        trust_remote_code: Run code that the model brings with it.
+        progress: Told of every text that was encoded.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        version: str,
+        sha256: str,
+        *,
+        batch_size: int = 64,
+        max_length: int | None = None,
+        trust_remote_code: bool = False,
+        progress: Progress = SILENT,
+    ) -> None:
+        self.version = version
+        self.batch_size = batch_size
+        self.progress = progress
+        # Given a path, the wrapper loads it and looks nothing up; given a model, it would ask the Hub about it.
+        self.wrapper = SentenceTransformerEncoderWrapper(str(model), trust_remote_code=trust_remote_code)
+        inner = self.wrapper.model
+        if max_length is not None:
+            inner.max_seq_length = min(max_length, inner.max_seq_length or max_length)
+        names = {"name": f"continual/{version}", "revision": sha256}
+        self.mteb_model_meta = ModelMeta.create_empty(overwrites=names)
+        routed = any(type(module).__name__ == "Router" for module in inner.modules())
+        # Without prompts and routes a text is the same to the model as query and as document.
+        self._one_role = not routed and not any((inner.prompts or {}).values())
+        self._vectors: dict[tuple[str, str], np.ndarray[Any, np.dtype[np.float32]]] = {}
+
+    def __len__(self) -> int:
+        """Return the number of distinct texts encoded so far."""
+        return len(self._vectors)
+
+    def missing(self, role: str, texts: Iterable[str]) -> list[tuple[str, str]]:
+        """Return the distinct (role, text) that have no vector yet, in the order they came."""
+        key = "text" if self._one_role else role
+        return [pair for pair in dict.fromkeys((key, text) for text in texts) if pair not in self._vectors]
+
+    def learn(self, role: str, texts: Iterable[str], task: Any) -> None:
+        """Encode the texts that have no vector yet.
+
+        Args:
+            role: "query" or "document".
+            texts: Any texts, in any order.
+            task: mteb's metadata of a task they belong to; its type chooses the prompt.
+
+        Raises:
+            ModelError: The model gives numbers that are not finite.
+        """
+        wanted = self.missing(role, texts)
+        # Longest first: what does not fit in memory fails at once, and the time left is never underestimated.
+        # The sort is stable, so the same texts always meet in the same batches.
+        lengths = self._tokens([text for _, text in wanted])
+        wanted = [wanted[index] for index in sorted(range(len(wanted)), key=lambda index: -lengths[index])]
+        step = 4 * self.batch_size
+        for start in range(0, len(wanted), step):
+            chunk = wanted[start : start + step]
+            loader = DataLoader(Dataset.from_dict({"text": [text for _, text in chunk]}), batch_size=len(chunk))
+            vectors = np.asarray(
+                self.wrapper.encode(
+                    loader,
+                    task_metadata=task,
+                    hf_split="test",
+                    hf_subset="default",
+                    prompt_type=ROLES[role],
+                    batch_size=self.batch_size,
+                    show_progress_bar=False,
+                ),
+                dtype=np.float32,
+            )
+            if not np.isfinite(vectors).all():
+                raise ModelError(
+                    f"{self.version} gives embeddings that are not finite numbers, so it cannot be scored. "
+                    "Train again with a lower train.learning_rate."
+                )
+            self._vectors.update(zip(chunk, vectors, strict=True))
+            self.progress.advance(len(chunk))
+
+    def _tokens(self, texts: list[str]) -> list[int]:
+        """Return each text's number of tokens, up to the model's limit.
+
+        sentence-transformers sorts by characters, which leaves a fifth of the computed tokens padding; tokenizing
+        twice costs far less.
+        """
+        tokenizer, limit = self.wrapper.model.tokenizer, self.wrapper.model.max_seq_length
+        if not getattr(tokenizer, "is_fast", False) or limit is None:
+            return [len(text) for text in texts]
+        lengths: list[int] = []
+        for start in range(0, len(texts), 4096):
+            # Nearly all text has fewer than ten characters a token, so what lies beyond is cut off anyway.
+            part = [text[: 10 * limit] for text in texts[start : start + 4096]]
+            tokens = tokenizer(part, truncation=True, max_length=limit, return_attention_mask=False)["input_ids"]
+            lengths += [len(ids) for ids in tokens]
+        return lengths
+
+    def encode(
+        self, inputs: Any, *, task_metadata: Any, prompt_type: PromptType | None = None, **_: Any
+    ) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Return the vectors of mteb's batches, float32, of shape [texts, dimensions]."""
+        role = "query" if prompt_type == PromptType.query else "document"
+        texts = [text for batch in inputs for text in batch["text"]]
+        self.learn(role, texts, task_metadata)
+        key = "text" if self._one_role else role
+        return np.stack([self._vectors[key, text] for text in texts])
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """Return the model's similarity of every pair, [first, second]."""
+        return self.wrapper.similarity(embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """Return the model's similarity row by row, [rows]."""
+        return self.wrapper.similarity_pairwise(embeddings1, embeddings2)
