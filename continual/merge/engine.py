@@ -17,8 +17,9 @@ from continual.registry.store import publish, weight_files
 def merge_models(current: Path, update: Path, weight: float, out: Path) -> None:
     """Write the model folder current + weight (update - current).
 
-    Everything but the weights (tokenizer, pooling, prompts, maximum length) is `current`'s. The arithmetic is
-    fp32; the result has `current`'s dtypes. Integer tensors, which cannot be averaged, must be equal.
+    Everything but the weights (tokenizer, pooling, prompts, maximum length) is the update's, which has it from
+    what it was trained on. The arithmetic is fp32, and a result is stored in the wider of the two dtypes.
+    Integer tensors, which cannot be averaged, must be equal.
 
     Args:
         current: Folder of the model in service.
@@ -30,12 +31,12 @@ def merge_models(current: Path, update: Path, weight: float, out: Path) -> None:
         ModelError: A tensor is missing, or differs in shape; it is named.
     """
     with publish(out) as partial:
-        shutil.copytree(current, partial)
-        for path in weight_files(current):
-            name = path.relative_to(current)
-            if not (update / name).is_file():
-                raise ModelError(f"{update} has no {name}, and {current} has: they are not the same architecture.")
-            _merge_file(path, update / name, weight, partial / name)
+        shutil.copytree(update, partial)
+        for path in weight_files(update):
+            name = path.relative_to(update)
+            if not (current / name).is_file():
+                raise ModelError(f"{current} has no {name}, and {update} has: they are not the same architecture.")
+            _merge_file(current / name, path, weight, partial / name)
 
 
 def _merge_file(current: Path, update: Path, weight: float, out: Path) -> None:
@@ -51,7 +52,8 @@ def _merge_file(current: Path, update: Path, weight: float, out: Path) -> None:
             if a.shape != b.shape:
                 raise ModelError(f"{name} is {tuple(a.shape)} in {current}, and {tuple(b.shape)} in {update}.")
             if a.is_floating_point():
-                merged[name] = interpolate(a.float(), b.float(), weight).to(a.dtype)
+                dtype = torch.promote_types(a.dtype, b.dtype)
+                merged[name] = interpolate(a.float(), b.float(), weight).to(dtype)
             elif torch.equal(a, b):
                 merged[name] = a
             else:

@@ -1,0 +1,243 @@
+"""The command line as a stranger meets it: what is printed, the exit codes, bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from continual.cli import main
+from tests.conftest import make_pairs
+from tests.test_workspace import SETTINGS
+
+Write = Callable[[str, list[dict[str, object]]], Path]
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return a function that calls the command line in this process."""
+
+    def call(*words: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["continual", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+            raise SystemExit(0)
+        streams = capsys.readouterr()
+        code = ended.value.code
+        return Result(code if isinstance(code, int) else 0, streams.out, streams.err)
+
+    return call
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_model: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    result = run("init", "w", "--base", tiny_model)
+    assert result.code == 0
+    assert "v0 in service" in result.out
+    (tmp_path / "w" / "continual.toml").write_text(SETTINGS)
+    monkeypatch.chdir(tmp_path / "w")
+    return tmp_path / "w"
+
+
+def test_the_weekly_loop(folder: Path, run: Run, write_pairs: Write) -> None:
+    result = run("ingest", write_pairs("first.parquet", make_pairs(80)))
+    assert result.code == 0
+    assert "domain first, batch b1" in result.out
+    plan = run("update", "--plan")
+    assert plan.code == 0
+    assert "full retraining" in plan.out
+    step = run("update", "--replay", "0.1")
+    assert step.code == 0
+    assert "v1 passed the gate and is in service" in step.out
+    assert "pairs/s" in step.err
+    assert "* " in run("versions", "list").out
+    assert "lineage: v0 -> v1" in run("versions", "show", "current").out
+    report = run("report", "--html", folder / "report.html")
+    assert report.code == 0
+    assert "v1" in report.out
+    assert (folder / "report.html").stat().st_size > 1000
+    assert run("rollback").out.startswith("v0 is in service now")
+    assert run("promote", "v1", "--reason", "it is fine").out.startswith("v1 is in service now")
+    assert "is in" in run("export", "v1", folder / "out").out
+    assert "v1 is in service" in run("status").out
+
+
+def test_json_everywhere(folder: Path, run: Run, write_pairs: Write) -> None:
+    source = write_pairs("first.parquet", make_pairs(80))
+    batch = json.loads(run("ingest", source, "--json").out)["batches"][0]
+    assert batch["rows_in"] == 80
+    assert batch["rows_in"] == sum(batch[key] for key in ("kept", "duplicates", "leaked", "rejected", "held_out"))
+    assert json.loads(run("ingest", source, "--json").out)["batches"][0]["unchanged"] is True
+    assert json.loads(run("update", "--plan", "--json").out)["pairs"] == batch["kept"]
+    step = json.loads(run("update", "--json").out)
+    assert step["status"] == "accepted"
+    assert set(step["scores"]) == {"first"}
+    assert json.loads(run("status", "--json").out)["current"] == "v1"
+    assert json.loads(run("versions", "list", "--json").out)["current"] == "v1"
+    assert json.loads(run("versions", "show", "v1", "--json").out)["parent"] == "v0"
+    report = json.loads(run("report", "--json").out)
+    assert [version["verdict"] for version in report["versions"]] == ["root", "accepted"]
+    assert run("report", "--csv").out.count("\n") >= 2
+    assert json.loads(run("rollback", "--json").out)["version"] == "v0"
+
+
+def test_a_refusal_ends_with_3_and_says_how_to_overrule(folder: Path, run: Run, write_pairs: Write) -> None:
+    (folder / "continual.toml").write_text(SETTINGS.replace("min_gain = -100", "min_gain = 99"))
+    run("ingest", write_pairs("a.parquet", make_pairs(60)))
+    result = run("update")
+    assert result.code == 3
+    assert "continual promote v1" in result.err
+    assert "v0 is in service" in run("status").out
+
+
+def test_tasks_from_the_command_line(folder: Path, run: Run, tmp_path: Path) -> None:
+    beir = tmp_path / "beir"
+    beir.mkdir()
+    (beir / "corpus.jsonl").write_text(
+        "".join(json.dumps({"_id": f"d{i}", "text": f"text {i}"}) + "\n" for i in range(5))
+    )
+    (beir / "queries.jsonl").write_text(json.dumps({"_id": "q1", "text": "a question"}) + "\n")
+    (beir / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td3\t1\n")
+    assert "out of domain" in run("task", "add", "ood", beir).out
+    assert "nothing changed" in run("task", "add", "ood", beir).out
+    assert "ood" in run("status").out
+
+
+BAD_UPDATES = [
+    (["--replay", "1.5"], "from 0 to 1"),
+    (["--replay", "-0.1"], "from 0 to 1"),
+    (["--replay", "nan"], "from 0 to 1"),
+    (["--replay-rows", "-5"], "from 0 up"),
+    (["--merge", "2"], "from 0 to 1"),
+    (["--merge", "sleprp"], "no merge rule"),
+    (["--from", "nowhere"], "merge.start"),
+    (["--domain", "nowhere"], "There is no domain"),
+    (["--replay-policy", "unifrom"], "Did you mean 'uniform'"),
+    (["--seed", "-1"], "from 0 up"),
+    (["--resume"], "nothing to resume"),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"), BAD_UPDATES, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_bad_calls_of_update(folder: Path, run: Run, write_pairs: Write, words: list[str], message: str) -> None:
+    run("ingest", write_pairs("a.parquet", make_pairs(40)))
+    result = run("update", *words)
+    assert result.code == 2, result
+    assert message in result.err
+    assert "Traceback" not in result.err
+    assert result.err.count("\n") == 1
+    assert run("versions", "list", "--json").out.count('"id"') == 1
+
+
+def test_nothing_to_do(folder: Path, run: Run) -> None:
+    for words in (["update"], ["update", "--plan"], ["report"]):
+        result = run(*words)
+        assert result.code == 2, words
+        assert result.err.startswith("continual: ")
+    assert run("versions", "show", "v7").code == 2
+    assert run("promote", "v0").code == 2
+    assert run("rollback").code == 2
+
+
+def bad_files(folder: Path) -> dict[str, Path]:
+    files = {name: folder / name for name in ("missing.parquet", "empty.parquet", "text.parquet", "truncated.parquet")}
+    files["empty.parquet"].write_bytes(b"")
+    files["text.parquet"].write_text("query,positive\na,b\n")
+    pq.write_table(pa.Table.from_pylist(make_pairs(50)), files["truncated.parquet"])
+    files["truncated.parquet"].write_bytes(files["truncated.parquet"].read_bytes()[:-100])
+    for name, columns in {
+        "wrong-columns": {"foo": ["a"], "bar": ["b"]},
+        "list-column": {"query": ["a"], "positive": [["b", "c"]]},
+        "number-column": {"query": [1.0, float("nan")], "positive": ["a", "b"]},
+        "all-empty": {"query": ["", " "], "positive": ["a", None]},
+    }.items():
+        files[name] = folder / f"{name}.parquet"
+        pq.write_table(pa.table(columns), files[name])
+    files["json-nan"] = folder / "nan.jsonl"
+    files["json-nan"].write_text('{"query": NaN, "positive": "a"}\n{"query": ["a"], "positive": "b"}\n')
+    files["unknown-ending"] = folder / "data.xyz"
+    files["unknown-ending"].write_text("x")
+    return files
+
+
+def test_bad_files_are_refused_and_change_nothing(folder: Path, run: Run, tmp_path: Path) -> None:
+    for name, path in bad_files(tmp_path).items():
+        result = run("ingest", path)
+        assert result.code == 2, (name, result)
+        assert "Traceback" not in result.err
+        assert result.err.startswith("continual: "), name
+    status = json.loads(run("status", "--json").out)
+    assert status["domains"] == []
+    assert status["ood_tasks"] == []
+
+
+@pytest.mark.parametrize("name", ["a/b", "a\nb", "..", ""])
+def test_bad_domain_names(folder: Path, run: Run, write_pairs: Write, name: str) -> None:
+    result = run("ingest", write_pairs("a.parquet", make_pairs(40)), "--domain", name)
+    assert result.code == 2
+    assert "cannot name a domain" in result.err
+
+
+def test_bases_that_are_none(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "folder").mkdir()
+    for base in (tmp_path / "folder", tmp_path / "missing", "nonsense"):
+        result = run("init", tmp_path / "w", "--base", base)
+        assert result.code == 2
+        assert "sentence-transformers" in result.err
+
+
+def test_a_workspace_in_use_ends_with_4(folder: Path, run: Run) -> None:
+    (folder / "continual.toml").write_text(SETTINGS + "[catalog]\nbusy_seconds = 0.1\n")
+    catalog = folder / ".continual" / "catalog.duckdb"
+    code = f"import duckdb; c = duckdb.connect({str(catalog)!r}); print('open', flush=True); input()"
+    holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    result = run("status")
+    holder.communicate("\n")
+    assert result.code == 4
+    assert "in use by another process" in result.err
+
+
+def test_no_workspace_here(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("status")
+    assert result.code == 2
+    assert "continual init" in result.err
+
+
+def test_help_needs_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['continual', '--help']\n"
+        "from continual.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'mteb', 'datasets', 'duckdb', 'pydantic', 'pyarrow'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_version(run: Run) -> None:
+    assert run("--version").out.startswith("continual 0.")

@@ -1,0 +1,268 @@
+"""The life of a workspace, on a tiny model: the whole step, resume, refusal, rollback, export."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from continual import Workspace
+from continual.errors import ConfigError, InputError, ModelError, NotFoundError, NothingToDoError, WorkspaceBusy
+from continual.registry.store import exclusive, weights_sha256
+from tests.conftest import make_pairs
+
+Write = Callable[[str, list[dict[str, object]]], Path]
+SETTINGS = """
+base = "tiny"
+[ingest]
+holdout = 0.2
+[train]
+epochs = 1
+batch_size = 16
+max_length = 32
+lora_rank = 4
+checkpoint_seconds = 0
+[gate]
+max_forgetting = 100
+max_ood_loss = 100
+min_gain = -100
+"""
+
+
+@pytest.fixture
+def workspace(tiny_model: Path, tmp_path: Path) -> Workspace:
+    Workspace.init(tmp_path / "w", str(tiny_model))
+    (tmp_path / "w" / "continual.toml").write_text(SETTINGS)
+    return Workspace(tmp_path / "w")
+
+
+@pytest.fixture
+def learned(workspace: Workspace, write_pairs: Write) -> Workspace:
+    """A workspace that has learned two domains, in two steps."""
+    for number, name in enumerate(("first", "second")):
+        workspace.ingest(write_pairs(f"{name}.parquet", make_pairs(80, seed=number)))
+        assert workspace.update(replay=0.5).passed
+    return workspace
+
+
+def test_two_steps_from_an_empty_folder(learned: Workspace) -> None:
+    root, first, second = learned.versions()
+    assert [version.status for version in (root, first, second)] == ["root", "accepted", "accepted"]
+    assert second.parent == first.id
+    assert learned.version().id == second.id == "v2"
+    assert first.recipe["replay"] == []
+    (window,) = second.recipe["replay"]
+    first_rows = first.recipe["new"][0]["rows"]
+    assert window["domain"] == "first"
+    assert window["rows"] == round(0.5 * first_rows)
+    assert second.pairs_trained == second.recipe["new"][0]["rows"] + window["rows"]
+    assert second.joint_pairs == first_rows + second.recipe["new"][0]["rows"]
+    for version in (root, first, second):
+        assert version.sha256 == weights_sha256(learned.registry.path(version.path))
+    assert len({version.sha256 for version in (root, first, second)}) == 3
+    scores = learned.registry.scores()
+    assert set(scores) == {(v, t) for v in ("v0", "v1", "v2") for t in ("first", "second")}
+    assert not list(learned.registry.path("runs").glob("v*"))
+
+
+def test_every_version_loads_everywhere_and_keeps_what_the_base_was(
+    learned: Workspace, tiny_model: Path, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+    from sentence_transformers import SentenceTransformer
+    from transformers import AutoModel
+
+    texts = [str(row["positive"]) for row in make_pairs(100, seed=7)]
+    exported = learned.export("current", tmp_path / "exported")
+    ours = learned.load("current").encode(texts)
+    np.testing.assert_allclose(SentenceTransformer(str(exported), device="cpu").encode(texts), ours, atol=1e-6)
+    base = SentenceTransformer(str(tiny_model), device="cpu")
+    loaded = learned.load()
+    assert loaded.prompts == base.prompts
+    assert loaded.max_seq_length == base.max_seq_length
+    assert [type(module) for module in loaded] == [type(module) for module in base]
+    np.testing.assert_allclose(np.linalg.norm(ours, axis=1), 1.0, atol=1e-5)
+    assert np.abs(ours - base.encode(texts)).max() > 1e-3
+    version = learned.version()
+    start = learned.registry.path(learned.version("v1").path)
+    adapter = learned.registry.path(version.adapter or "")
+    assert PeftModel.from_pretrained(AutoModel.from_pretrained(start), adapter).peft_config
+
+
+def test_the_same_seed_gives_the_same_weights(workspace: Workspace, write_pairs: Write, tmp_path: Path) -> None:
+    source = write_pairs("a.parquet", make_pairs(60))
+    workspace.ingest(source)
+    one = workspace.update(seed=3).version
+    workspace.rollback()
+    two = workspace.update(seed=3).version
+    workspace.rollback()
+    three = workspace.update(seed=4).version
+    assert one.sha256 == two.sha256 != three.sha256
+
+
+def test_a_plan_counts_and_changes_nothing(learned: Workspace, write_pairs: Write) -> None:
+    learned.ingest(write_pairs("third.parquet", make_pairs(40, seed=9)))
+    before = sorted(path for path in learned.registry.root.rglob("*") if path.is_file())
+    plan = learned.plan(replay_rows=10)
+    kept = {batch.domain: batch.kept for batch in learned.registry.batches()}
+    assert sum(window["rows"] for window in plan.spec.replay) == 10
+    assert plan.pairs == kept["third"] + 10
+    assert plan.joint_pairs == sum(kept.values())
+    assert plan.tokens > 0
+    assert plan.seconds > 0
+    assert sorted(path for path in learned.registry.root.rglob("*") if path.is_file()) == before
+    assert learned.update(replay_rows=10).version.pairs_trained == plan.pairs
+
+
+def test_nothing_new_is_said_plainly(workspace: Workspace, learned: Workspace) -> None:
+    with pytest.raises(NothingToDoError, match="nothing new to learn"):
+        learned.update()
+    with pytest.raises(NotFoundError, match="Did you mean 'first'"):
+        learned.update(domains=["frist"])
+    with pytest.raises(NothingToDoError, match="nothing to resume"):
+        learned.update(resume=True)
+
+
+def test_a_refused_version_stays_a_candidate(workspace: Workspace, write_pairs: Write) -> None:
+    path = workspace.directory / "continual.toml"
+    path.write_text(SETTINGS.replace("min_gain = -100", "min_gain = 99"))
+    workspace = Workspace(workspace.directory)
+    workspace.ingest(write_pairs("a.parquet", make_pairs(60)))
+    step = workspace.update()
+    assert not step.passed
+    assert (step.version.verdict or {})["reasons"]
+    assert workspace.version().id == "v0"
+    assert workspace.status().domains[0].learned == 0
+    workspace.promote(step.version.id)
+    assert workspace.version().id == "v1"
+    assert workspace.status().domains[0].learned == workspace.status().domains[0].rows
+    workspace.rollback()
+    assert workspace.version().id == "v0"
+    with pytest.raises(InputError, match="nothing before it"):
+        workspace.rollback()
+
+
+def test_running_mean_goes_from_the_base_and_remembers(workspace: Workspace, write_pairs: Write) -> None:
+    weights = []
+    for number in range(3):
+        workspace.ingest(write_pairs(f"d{number}.parquet", make_pairs(50, seed=number)))
+        step = workspace.update(merge="running-mean")
+        assert step.spec.start == "v0"
+        weights.append(step.spec.weight)
+    np.testing.assert_allclose(weights, [1, 1 / 2, 1 / 3])
+    with pytest.raises(InputError, match="trained from the root base"):
+        workspace.plan(merge="running-mean", start="current")
+
+
+def test_an_update_without_any_task_is_made_and_said_to_be_unjudged(workspace: Workspace, write_pairs: Write) -> None:
+    workspace.ingest(write_pairs("a.parquet", make_pairs(40)), holdout=0.0)
+    step = workspace.update()
+    assert step.passed
+    assert step.scores == {}
+
+
+KILLED = """
+import os, signal, sys
+from continual import Workspace
+
+class Killer:
+    done = 0
+    def start(self, label, total, unit): self.label = label
+    def finish(self): pass
+    def advance(self, count):
+        if self.label == "training":
+            self.done += 1
+            if self.done == int(sys.argv[2]):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+Workspace(sys.argv[1]).update(seed=5, progress=Killer())
+"""
+
+
+def test_a_killed_update_resumes_to_the_same_weights(workspace: Workspace, write_pairs: Write) -> None:
+    workspace.ingest(write_pairs("a.parquet", make_pairs(120)))
+    expected = workspace.update(seed=5).version
+    workspace.rollback()
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(workspace.directory), "3"], env=os.environ, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert workspace.status().interrupted == "v2"
+    with pytest.raises(InputError, match="--resume"):
+        workspace.update(seed=5)
+    resumed = workspace.update(resume=True).version
+    assert resumed.id == "v2"
+    assert resumed.sha256 == expected.sha256
+    assert resumed.pairs_trained == expected.pairs_trained
+    assert workspace.status().interrupted is None
+
+
+def test_an_interrupted_update_can_be_discarded(workspace: Workspace, write_pairs: Write) -> None:
+    workspace.ingest(write_pairs("a.parquet", make_pairs(120)))
+    subprocess.run([sys.executable, "-c", KILLED, str(workspace.directory), "2"], env=os.environ, check=False)
+    step = workspace.update(seed=6, restart=True)
+    assert step.version.id == "v2"
+    assert not list(workspace.registry.path("runs").glob("v*"))
+
+
+def test_two_updates_at_once_are_refused(workspace: Workspace) -> None:
+    with exclusive(workspace.registry.root / "update.lock", "update"), pytest.raises(WorkspaceBusy):
+        workspace.update()
+
+
+def test_a_folder_is_found_from_below_and_from_the_environment(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    below = workspace.directory / "some" / "folder"
+    below.mkdir(parents=True)
+    monkeypatch.chdir(below)
+    assert Workspace().directory == workspace.directory
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NotFoundError, match="continual init"):
+        Workspace()
+    monkeypatch.setenv("CONTINUAL_WORKSPACE", str(workspace.directory))
+    assert Workspace().directory == workspace.directory
+
+
+def test_init_refuses_what_is_no_model_and_leaves_nothing(tmp_path: Path, tiny_model: Path) -> None:
+    (tmp_path / "file.txt").write_text("x")
+    (tmp_path / "empty").mkdir()
+    for base in (tmp_path / "file.txt", tmp_path / "empty", tmp_path / "missing", "no-such-model"):
+        with pytest.raises(ModelError):
+            Workspace.init(tmp_path / "w", str(base))
+        assert not (tmp_path / "w").exists()
+    Workspace.init(tmp_path / "w", str(tiny_model))
+    with pytest.raises(InputError, match="already"):
+        Workspace.init(tmp_path / "w", str(tiny_model))
+
+
+def test_settings_are_checked_all_at_once(workspace: Workspace) -> None:
+    (workspace.directory / "continual.toml").write_text(
+        "[train]\nepochs = 0\nlearning_rte = 1\n[gate]\nmin_gain = nan\n"
+    )
+    with pytest.raises(ConfigError, match=r"train.epochs.*train.learning_rte.*gate.min_gain"):
+        Workspace(workspace.directory)
+
+
+def test_export_never_overwrites(learned: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious").write_text("x")
+    with pytest.raises(InputError, match="not empty"):
+        learned.export("v1", tmp_path / "full")
+    with pytest.raises(NotFoundError, match="There is no version 'v9'"):
+        learned.export("v9", tmp_path / "new")
+
+
+def test_the_report_of_a_real_stream(learned: Workspace) -> None:
+    report: dict[str, Any] = learned.report().to_json()
+    assert [version["id"] for version in report["versions"]] == ["v0", "v1", "v2"]
+    assert [version["domains"] for version in report["versions"]] == [[], ["first"], ["second"]]
+    assert [task["name"] for task in report["tasks"]] == ["first", "second"]
+    assert len(report["matrix"]) == 3
+    assert report["metrics"]["bwt"][0] is None
+    assert report["metrics"]["bwt"][2] == pytest.approx(report["matrix"][2][0] - report["matrix"][1][0])
