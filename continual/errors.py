@@ -9,6 +9,7 @@
     │   ├── NotFoundError                  no such workspace, domain, task, version
     │   ├── NothingToDoError               an update with nothing new, a report with no version
     │   └── SchemaError                    a workspace written by a newer `continual`
+    ├── FoldError                      1   the folded weights are not what was trained
     ├── GateRefused                    3   the update is worse than the limits allow
     └── WorkspaceBusy                  4   another process uses the workspace
 
@@ -60,6 +61,10 @@ class NothingToDoError(InputError):
 
 class SchemaError(InputError):
     """The workspace was written by a newer version of `continual`."""
+
+
+class FoldError(ContinualError):
+    """The folded weights do not encode as the model that was trained."""
 
 
 class GateRefused(ContinualError):

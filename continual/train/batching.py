@@ -1,0 +1,67 @@
+"""Which rows make a batch, and which texts are encoded together."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Indices = NDArray[np.int64]
+
+_SIMILAR = 0.75  # texts in one micro-batch have at least this share of its longest one's tokens ...
+_ENOUGH = 0.25  # ... unless it is filled less than this: many tiny micro-batches cost more than padding
+
+
+def epoch_batches(domains: Indices, batch_size: int, *, seed: int, epoch: int, mix: bool = False) -> list[Indices]:
+    """Return the batches of one epoch: each of one domain, in an order that mixes the domains.
+
+    Batch-level shuffling as in BOOM (https://arxiv.org/abs/2602.05787). A function of its arguments alone, so
+    that a resumed run draws what the killed one would have.
+
+    Args:
+        domains: Code of each row's domain, [rows].
+        batch_size: Rows in a batch, at least 2; the last one of a domain may be shorter.
+        seed: Of the whole run.
+        epoch: 0, 1, ...; every epoch has another order, and the same number of batches.
+        mix: Draw the batches from all rows together instead.
+
+    Returns:
+        Row indices per batch, each of 2 to `batch_size`. A single row that is left over is skipped: it has
+        nothing to be told from.
+    """
+    batches = []
+    for domain in [-1] if mix else np.unique(domains):
+        rows = np.arange(len(domains)) if mix else np.flatnonzero(domains == domain)
+        rows = np.random.default_rng([seed, epoch, int(domain) + 1]).permutation(rows)
+        batches += [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    batches = [batch for batch in batches if len(batch) > 1]
+    order = np.random.default_rng([seed, epoch]).permutation(len(batches))
+    return [batches[place] for place in order]
+
+
+def micro_batches(lengths: Indices, max_tokens: int, groups: Indices | None = None) -> list[Indices]:
+    """Cut texts into micro-batches of similar length, longest first.
+
+    Args:
+        lengths: Tokens of each text, [texts].
+        max_tokens: Padded tokens in one micro-batch, at most; a longer text is alone.
+        groups: Code per text of what cannot be encoded together, [texts]; None: everything can.
+
+    Returns:
+        Indices into `lengths`, every one exactly once.
+    """
+    if groups is None:
+        groups = np.zeros_like(lengths)
+    found: list[Indices] = []
+    order = np.lexsort((-lengths, groups))
+    start = 0
+    for place in range(1, len(order) + 1):
+        longest = int(lengths[order[start]])
+        if place < len(order):
+            tokens = (place - start) * longest
+            fits = tokens + longest <= max_tokens
+            similar = lengths[order[place]] >= _SIMILAR * longest or tokens < _ENOUGH * max_tokens
+            if fits and similar and groups[order[place]] == groups[order[start]]:
+                continue
+        found.append(order[start:place])
+        start = place
+    return found

@@ -1,0 +1,271 @@
+"""The training loop: from a model folder and a table of rows to a LoRA adapter.
+
+Everything that happens at a step follows from the seed and the step's number, so a run that is killed and
+resumed ends with the weights of one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from continual.config import TrainConfig
+from continual.errors import ConfigError, NothingToDoError
+from continual.progress import SILENT, Progress
+from continual.registry.store import weights_sha256
+from continual.train import checkpoint
+from continual.train.batching import Indices, epoch_batches
+from continual.train.lora import save_adapter
+from continual.train.step import Session, open_session
+
+CURVE_POINTS = 200
+"""Points of a loss curve, at most."""
+
+_SAMPLE = 1024  # rows that an estimate looks at
+_WARM_UP_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training came to.
+
+    Attributes:
+        pairs: Rows trained, each as often as it was.
+        tokens: Tokens encoded with a gradient, padding not counted.
+        seconds: Time spent, over all resumptions.
+        steps: Optimizer steps.
+        loss: Mean loss of the last tenth of the steps.
+        curve: (step, mean loss since the point before), at most 200 points.
+        precision: "fp32" or "bf16".
+        device: Such as "cpu" or "cuda:0".
+    """
+
+    pairs: int
+    tokens: int
+    seconds: float
+    steps: int
+    loss: float
+    curve: tuple[tuple[int, float], ...]
+    precision: str
+    device: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a training would cost.
+
+    Attributes:
+        pairs: Rows times epochs.
+        tokens: Tokens to encode, padding not counted; extrapolated from a sample of the rows.
+        seconds: At the speed of a few real batches, measured here.
+    """
+
+    pairs: int
+    tokens: int
+    seconds: float
+
+
+def train(
+    start: Path,
+    table: pa.Table,
+    config: TrainConfig,
+    *,
+    seed: int,
+    run_dir: Path,
+    adapter_dir: Path,
+    resume: bool = False,
+    progress: Progress = SILENT,
+    trust_remote_code: bool = False,
+) -> TrainResult:
+    """Train a LoRA adapter with InfoNCE and publish it.
+
+    On a CPU the same arguments give the same bytes, whether or not the run was interrupted and resumed.
+
+    Args:
+        start: The sentence-transformers folder to train from.
+        table: Columns query, positive: string; negatives: list of string; doc_id: string, null where unknown;
+            domain: string.
+        config: Settings of the training.
+        seed: Of LoRA's start values and of the order of the rows, 0 or more.
+        run_dir: Folder for the checkpoint; the caller removes it when the step is done.
+        adapter_dir: The folder to publish; it loads with peft's `PeftModel`.
+        resume: Continue from the checkpoint in `run_dir`, if there is one.
+        progress: A bar over the pairs.
+        trust_remote_code: Run code that the model brings with it.
+
+    Raises:
+        ModelError: The model cannot be loaded or trained.
+        NothingToDoError: No domain has two rows.
+        ConfigError: The checkpoint is of another training, or the loss is no longer a number.
+    """
+    clock = time.monotonic()
+    device = _device()
+    session = open_session(
+        start, table, config, seed=seed, device=device, trust_remote_code=trust_remote_code, progress=progress
+    )
+    schedule = Schedule(session, seed)
+    parameters = [parameter for _, parameter in session.parameters]
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    identity = _identity(start, session, seed)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    checkpoint.clear(run_dir, keep_last=resume)
+    done = checkpoint.restore(run_dir, session.parameters, optimizer, identity)
+    session.refresh()
+    clock -= done.seconds
+
+    progress.start("training", schedule.pairs, "pairs")
+    progress.advance(done.pairs)
+    saved = time.monotonic()
+    while done.step < schedule.steps:
+        batch = schedule.batch(done.step)
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * schedule.rate(done.step)
+        loss, tokens = session.backward(batch)
+        if not math.isfinite(loss):
+            raise ConfigError(
+                f"The loss is {loss} at step {done.step + 1} of {schedule.steps}. Lower train.learning_rate "
+                f"(now {config.learning_rate:g}) and start anew."
+            )
+        torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        session.refresh()
+        done.step += 1
+        done.pairs += len(batch)
+        done.tokens += tokens
+        done.losses.append(loss)
+        now = time.monotonic()
+        if now - saved >= config.checkpoint_seconds or done.step == schedule.steps:
+            done.seconds = now - clock
+            checkpoint.save(run_dir, done, session.parameters, optimizer, identity)
+            saved = time.monotonic()
+        progress.advance(len(batch))
+    progress.finish()
+    save_adapter(session.model, adapter_dir)
+    return TrainResult(
+        pairs=done.pairs,
+        tokens=done.tokens,
+        seconds=done.seconds,
+        steps=done.step,
+        loss=float(np.mean(done.losses[-max(1, done.step // 10) :])),
+        curve=_curve(done.losses),
+        precision=session.precision,
+        device=str(device),
+    )
+
+
+def estimate(start: Path, table: pa.Table, config: TrainConfig, *, trust_remote_code: bool = False) -> Estimate:
+    """Return what `train` would cost, from a sample of the rows and about two seconds of real batches.
+
+    Args:
+        start: The sentence-transformers folder to train from.
+        table: As in `train`, at least two rows.
+        config: Settings of the training.
+        trust_remote_code: Run code that the model brings with it.
+
+    Raises:
+        ModelError: The model cannot be loaded or trained.
+        NothingToDoError: No domain has two rows.
+    """
+    rows = len(table)
+    if rows > _SAMPLE:
+        table = table.take(np.sort(np.random.default_rng(0).choice(rows, _SAMPLE, replace=False)))
+    session = open_session(start, table, config, seed=0, device=_device(), trust_remote_code=trust_remote_code)
+    schedule = Schedule(session, seed=0)
+    session.backward(schedule.batch(0)[:2])  # the first pass pays for allocations that no later one does
+    tokens, began = 0, time.perf_counter()
+    for step in range(schedule.steps):
+        tokens += session.backward(schedule.batch(step))[1]
+        session.refresh()
+        if time.perf_counter() - began >= _WARM_UP_SECONDS:
+            break
+    per_token = (time.perf_counter() - began) / tokens
+    sampled = session.rows
+    lengths = sampled.tokens.lengths
+    used = sum(int(lengths[texts].sum()) for texts in (sampled.query, sampled.positive, sampled.negatives))
+    total = round(used * rows / len(sampled)) * config.epochs
+    return Estimate(pairs=rows * config.epochs, tokens=total, seconds=total * per_token)
+
+
+class Schedule:
+    """Which rows are trained at which step, and how fast.
+
+    Attributes:
+        steps: Optimizer steps in all.
+        pairs: Rows trained in all, each as often as it is.
+    """
+
+    def __init__(self, session: Session, seed: int) -> None:
+        self._session = session
+        self._seed = seed
+        self._epoch = -1
+        self._batches: list[Indices] = []
+        self._load(0)
+        if not self._batches:
+            raise NothingToDoError(
+                f"There is nothing to train on: {len(session.rows)} rows, and no domain with two of them. "
+                "InfoNCE tells a row from others of its domain."
+            )
+        self.steps = len(self._batches) * session.config.epochs
+        self.pairs = sum(map(len, self._batches)) * session.config.epochs
+
+    def batch(self, step: int) -> Indices:
+        """Return the row indices of a step."""
+        epoch, place = divmod(step, len(self._batches))
+        self._load(epoch)
+        return self._batches[place]
+
+    def rate(self, step: int) -> float:
+        """Return the share of the peak learning rate at a step: a linear rise, then a linear fall to near 0."""
+        rise = round(self._session.config.warmup * self.steps)
+        if step < rise:
+            return (step + 1) / (rise + 1)
+        return (self.steps - step) / (self.steps - rise)
+
+    def _load(self, epoch: int) -> None:
+        if epoch != self._epoch:
+            config = self._session.config
+            self._batches = epoch_batches(
+                self._session.rows.domains, config.batch_size, seed=self._seed, epoch=epoch, mix=config.mix_domains
+            )
+            self._epoch = epoch
+
+
+def _device() -> torch.device:
+    from accelerate import PartialState
+
+    state = PartialState()
+    if state.num_processes > 1:
+        raise ConfigError(
+            f"Training runs in one process, not in {state.num_processes}. Start `continual update` without a launcher."
+        )
+    return torch.device(state.device)
+
+
+def _identity(start: Path, session: Session, seed: int) -> dict[str, Any]:
+    settings = session.config.model_dump(mode="json", exclude={"checkpoint_seconds"})
+    return {
+        "start": weights_sha256(start),
+        "rows": session.rows.digest,
+        "settings": json.loads(json.dumps(settings)),
+        "seed": seed,
+        "precision": session.precision,
+    }
+
+
+def _curve(losses: list[float]) -> tuple[tuple[int, float], ...]:
+    width = math.ceil(len(losses) / CURVE_POINTS)
+    windows = [losses[start : start + width] for start in range(0, len(losses), width)]
+    return tuple((min((i + 1) * width, len(losses)), float(np.mean(window))) for i, window in enumerate(windows))
