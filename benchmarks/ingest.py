@@ -77,7 +77,7 @@ def generate(path: Path, rows: int, group_rows: int) -> None:
 def measure(source: Path, folder: Path) -> dict[str, float]:
     """Ingest a file in a process of its own."""
     command = [sys.executable, "-c", INGEST, str(source), str(folder / ".continual")]
-    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     figures: dict[str, float] = json.loads(result.stdout)
     return figures
 

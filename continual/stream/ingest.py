@@ -18,6 +18,7 @@ from continual.registry.store import exclusive, publish
 from continual.stream import split
 from continual.stream.database import database
 from continual.stream.holdout import held_out_task, hold_out
+from continual.stream.ordered import write_rows
 from continual.stream.readers import open_source
 from continual.stream.schema import Columns, resolve
 from continual.stream.stage import Staged, stage
@@ -146,8 +147,9 @@ def ingest(
                     _check_hold_out(source, share, documents, counts)
                     tables = held_out_task(connection, rows)
                     write_task(tables, folder / "task")
-                if counts.kept:
-                    split.write_rows(connection, rows, kept, counts.kept, progress)
+                mask = split.kept_rows(connection, staged.good)
+            if counts.kept:
+                write_rows(rows, mask, kept, folder, progress)
             report = IngestReport(
                 domain=domain,
                 batch=None,

@@ -11,14 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
-import pyarrow.parquet as pq
+import numpy as np
+import numpy.typing as npt
 
-from continual.progress import Progress
 from continual.stream.database import count, scan
-from continual.stream.stage import BATCH_SCHEMA
-
-GROUP_ROWS = 10_000
-"""Rows of a row group: the step in which a replay window reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +98,9 @@ def keep_rest(connection: duckdb.DuckDBPyConnection) -> Split:
     return Split(kept=kept, duplicates=rows - fresh, leaked=fresh - held - kept, held_out=held)
 
 
-def write_rows(
-    connection: duckdb.DuckDBPyConnection, staged: Path, target: Path, rows: int, progress: Progress
-) -> None:
-    """Write the kept rows to a Parquet file in the order of their hash, zstd, with `BATCH_SCHEMA`."""
-    columns = ", ".join(BATCH_SCHEMA.names)
-    ordered = connection.sql(
-        f"SELECT {columns} FROM read_parquet($1) SEMI JOIN kept USING (seq) ORDER BY row_hash", params=[str(staged)]
-    )
-    progress.start("writing", rows, "rows")
-    with pq.ParquetWriter(target, BATCH_SCHEMA, compression="zstd", use_dictionary=["doc_id"]) as writer:
-        for batch in ordered.to_arrow_reader(GROUP_ROWS):
-            writer.write_batch(batch.cast(BATCH_SCHEMA), row_group_size=GROUP_ROWS)
-            progress.advance(batch.num_rows)
-    progress.finish()
+def kept_rows(connection: duckdb.DuckDBPyConnection, good: int) -> npt.NDArray[np.bool_]:
+    """Return which rows of the staging file are kept, of shape `(good,)`."""
+    kept = np.zeros(good, dtype=np.bool_)
+    for batch in connection.sql("SELECT seq FROM kept").to_arrow_reader(100_000):
+        kept[batch.column(0).to_numpy()] = True
+    return kept

@@ -1,0 +1,96 @@
+"""Writing rows in the order of their hash, in bounded memory.
+
+Hashes are uniform, so ranges of them hold about the same number of rows each: rows are dealt into as many
+ranges as it takes for one to be small, and each range is sorted in memory. (DuckDB's own sort of two
+million rows with their texts needs more memory than we want to give it.)
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from continual.progress import Progress
+from continual.stream.stage import BATCH_SCHEMA
+
+GROUP_ROWS = 10_000
+"""Rows of a row group: the step in which a replay window reads."""
+RANGE_BYTES = 32 << 20
+"""Bytes of text that are sorted at a time, about."""
+MAX_RANGES = 512
+"""Files open at a time, at most; above `MAX_RANGES * RANGE_BYTES` (16 GB) of text the ranges grow instead."""
+
+
+def write_rows(staged: Path, kept: npt.NDArray[np.bool_], target: Path, work: Path, progress: Progress) -> None:
+    """Write the kept rows of a staging file in the order of their hash: Parquet, zstd, `BATCH_SCHEMA`.
+
+    Args:
+        staged: The staging file, whose rows are numbered from 0 in its order.
+        kept: Which rows to write, of shape `(rows,)`.
+        target: The file to write.
+        work: An empty folder for files that are removed at the end with it.
+        progress: Counts rows.
+    """
+    progress.start("writing", int(kept.sum()), "rows")
+    with pq.ParquetFile(staged, buffer_size=1 << 20, pre_buffer=False) as file:
+        groups = range(file.num_row_groups)
+        size = sum(file.metadata.row_group(group).total_byte_size for group in groups) * kept.mean()
+    ranges = min(MAX_RANGES, max(1, math.ceil(size / RANGE_BYTES)))
+    with pq.ParquetWriter(target, BATCH_SCHEMA, compression="zstd", use_dictionary=["doc_id"]) as writer:
+        rest = BATCH_SCHEMA.empty_table()
+        for table in _ranges(staged, kept, work, ranges):
+            rest = pa.concat_tables([rest, table.sort_by("row_hash")])
+            whole = rest.num_rows // GROUP_ROWS * GROUP_ROWS
+            writer.write_table(rest.slice(0, whole), row_group_size=GROUP_ROWS)
+            rest = rest.slice(whole)
+            progress.advance(table.num_rows)
+        if rest.num_rows:
+            writer.write_table(rest)
+    progress.finish()
+
+
+def _ranges(staged: Path, kept: npt.NDArray[np.bool_], work: Path, ranges: int) -> Iterator[Any]:
+    """Yield the kept rows as one table per range of hashes, the ranges in order."""
+    if ranges == 1:
+        yield pa.Table.from_batches(_kept(staged, kept), BATCH_SCHEMA)
+        return
+    bounds = [f"{math.ceil(place * 0x10000 / ranges):04x}" for place in range(1, ranges)]
+    files = [work / f"range-{place}.arrow" for place in range(ranges)]
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(
+                pa.ipc.new_stream(stack.enter_context(pa.OSFile(str(file), "wb")), BATCH_SCHEMA, options=options)
+            )
+            for file in files
+        ]
+        for batch in _kept(staged, kept):
+            table = batch.sort_by("row_hash")
+            hashes = table.column(0).to_pylist()
+            cuts = [0, *(bisect_left(hashes, bound) for bound in bounds), len(hashes)]
+            for writer, begin, end in zip(writers, cuts, cuts[1:], strict=False):
+                if begin < end:
+                    writer.write_batch(table.slice(begin, end - begin))
+    for path in files:
+        with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as reader:
+            table = reader.read_all()
+        path.unlink()
+        yield table
+
+
+def _kept(staged: Path, kept: npt.NDArray[np.bool_]) -> Iterator[Any]:
+    first = 0
+    with pq.ParquetFile(staged, buffer_size=1 << 20, pre_buffer=False) as file:
+        for batch in file.iter_batches(batch_size=GROUP_ROWS, columns=BATCH_SCHEMA.names, use_threads=False):
+            mask = pa.array(kept[first : first + batch.num_rows])
+            first += batch.num_rows
+            yield batch.filter(mask).cast(BATCH_SCHEMA)
