@@ -22,7 +22,7 @@ MAIN_MEASURE = "ndcg_cut_10"
 SPLIT = "test"
 
 
-class FolderTask(AbsTaskRetrieval):
+class FolderTask(AbsTaskRetrieval):  # type: ignore[misc]
     """A retrieval task whose corpus, queries and judgements lie in memory, and which keeps its per-query values.
 
     Args:
@@ -34,6 +34,8 @@ class FolderTask(AbsTaskRetrieval):
 
     # The main score needs ten documents; mteb's default of a thousand costs more than encoding on a small corpus.
     k_values = (1, 3, 5, 10, 20, 100)
+
+    data_loaded: bool = False
 
     def __init__(
         self, name: str, corpus: dict[str, str], queries: dict[str, str], qrels: dict[str, dict[str, int]]

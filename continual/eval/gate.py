@@ -1,0 +1,180 @@
+"""The gate: may a version go into service? Limits on forgetting, out-of-domain loss and gain, against its parent.
+
+It decides on the differences in points and shows their bootstrap intervals beside them. With some hundred queries
+a task an interval is about two points wide on either side: a gate that refused only what is significant would let
+real losses through, and one that demanded proof of harmlessness would refuse nearly every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from continual.config import Config, GateConfig
+from continual.eval.significance import Interval, mean_bootstrap, paired, paired_bootstrap
+from continual.registry.records import Score
+
+NEW, LEARNED, AGAIN, OOD = "new", "learned", "again", "OOD"
+"""What a task is to a step: its domain was just learned, was learned before, both, or neither."""
+
+SLACK = 1e-9
+"""Points by which a limit may be missed before it counts, so that a fall of exactly the limit passes."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The gate's decision.
+
+    Attributes:
+        passed: Whether the version may go into service.
+        reasons: One sentence a limit: the ones that were broken if any was, else the ones that held.
+        figures: What was measured, as plain data: `gain`, `worst` and `ood` (each with difference, low, high in
+            points, or None where there was nothing to measure), `limits`, `confidence`, and `tasks` (kind, new,
+            old, difference, low, high, p per task).
+    """
+
+    passed: bool
+    reasons: list[str]
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the verdict as plain data, as it is kept with the version."""
+        return asdict(self)
+
+
+def judge(
+    new: Mapping[str, Score], old: Mapping[str, Score], kinds: Mapping[str, str], root: Path, config: Config
+) -> Verdict:
+    """Compare a candidate's scores with its parent's and decide.
+
+    Args:
+        new: The candidate's score by task.
+        old: The parent's. A task that either lacks is not compared.
+        kinds: What each task is to the step: "new", "learned", "again" (learned before and now once more) or "OOD".
+        root: The `.continual` folder, where the per-query values are.
+        config: The limits and the settings of the bootstrap.
+    """
+    pairs = {}
+    for task in kinds:
+        if task in new and task in old:
+            paths = new[task].path, old[task].path
+            known = paths[0] is not None and paths[1] is not None
+            pairs[task] = paired(root / paths[0], root / paths[1]) if known else None  # type: ignore[operator]
+    settings = config.eval.bootstrap, config.eval.confidence
+    intervals = {task: paired_bootstrap(*pair, *settings) for task, pair in pairs.items() if pair is not None}
+    means = {}
+    for name, wanted in (("gain", (NEW, AGAIN)), ("ood", (OOD,))):
+        chosen = [pairs[task] for task in pairs if kinds[task] in wanted]
+        if chosen and all(pair is not None for pair in chosen):
+            means[name] = mean_bootstrap([pair for pair in chosen if pair is not None], *settings)
+    points = {name: {task: score.score for task, score in scores.items()} for name, scores in (("n", new), ("o", old))}
+    return weigh(points["n"], points["o"], kinds, config.gate, intervals, means, config.eval.confidence)
+
+
+def weigh(
+    new: Mapping[str, float],
+    old: Mapping[str, float],
+    kinds: Mapping[str, str],
+    limits: GateConfig,
+    intervals: Mapping[str, Interval] | None = None,
+    means: Mapping[str, Interval] | None = None,
+    confidence: float = 0.95,
+) -> Verdict:
+    """Decide on points; a pure function.
+
+    Args:
+        new: The candidate's points by task.
+        old: The parent's.
+        kinds: What each task is to the step.
+        limits: The limits, in points.
+        intervals: Bootstrap interval by task, for the figures and the sentences.
+        means: Bootstrap intervals of the mean "gain" and of the mean "ood" difference.
+        confidence: Their level.
+    """
+    intervals, means = intervals or {}, means or {}
+    change = {task: new[task] - old[task] for task in kinds if task in new and task in old}
+    learned = [task for task in change if kinds[task] in (NEW, AGAIN)]
+    earlier = [task for task in change if kinds[task] in (LEARNED, AGAIN)]
+    outside = [task for task in change if kinds[task] == OOD]
+    broken, held = [], []
+
+    def sure(interval: Interval | None, falling: bool) -> str:
+        if interval is None:
+            return ""
+        low, high = (-interval.high, -interval.low) if falling else (interval.low, interval.high)
+        return f" ({100 * confidence:g} % interval {_points(low)} to {_points(high)})"
+
+    if learned:
+        gain = _mean(change[task] for task in learned)
+        what = f"{_list(learned)} {'lost' if gain < 0 else 'gained'} {_points(abs(gain))} points"
+        what += (" on average" if len(learned) > 1 else "") + sure(means.get("gain"), gain < 0)
+        if gain < limits.min_gain - SLACK:
+            broken.append(f"{what}, less than gate.min_gain = {limits.min_gain}")
+        else:
+            held.append(f"{what}, at least gate.min_gain = {limits.min_gain}")
+    falls = sorted(earlier, key=lambda task: change[task])
+    for task in falls:
+        if -change[task] > limits.max_forgetting + SLACK:
+            broken.append(
+                f"{task} fell by {_points(-change[task])} points{sure(intervals.get(task), True)}, "
+                f"more than gate.max_forgetting = {limits.max_forgetting}"
+            )
+    if falls and -change[falls[0]] <= limits.max_forgetting + SLACK:
+        worst = falls[0]
+        if change[worst] < 0:
+            what = f"{worst} fell most, by {_points(-change[worst])} points{sure(intervals.get(worst), True)}"
+        else:
+            what = "no domain learned before fell"
+        held.append(f"{what}; gate.max_forgetting = {limits.max_forgetting}")
+    if outside:
+        ood = _mean(change[task] for task in outside)
+        sense = "fell" if ood < 0 else "rose"
+        what = f"the mean of {len(outside)} OOD task{'s' * (len(outside) > 1)} {sense} by {_points(abs(ood))} points"
+        what += sure(means.get("ood"), ood < 0)
+        if -ood > limits.max_ood_loss + SLACK:
+            broken.append(f"{what}, more than gate.max_ood_loss = {limits.max_ood_loss}")
+        else:
+            held.append(f"{what}; gate.max_ood_loss = {limits.max_ood_loss}")
+    if not change:
+        held.append("there was no task to compare on, so nothing was limited")
+    figures = {
+        "gain": _figure(_mean(change[task] for task in learned), means.get("gain")) if learned else None,
+        "worst": {"task": falls[0], **_figure(change[falls[0]], intervals.get(falls[0]))} if falls else None,
+        "ood": _figure(_mean(change[task] for task in outside), means.get("ood")) if outside else None,
+        "limits": limits.model_dump(),
+        "confidence": confidence,
+        "tasks": {
+            task: {
+                "kind": kinds[task],
+                "new": new[task],
+                "old": old[task],
+                **_figure(change[task], intervals.get(task)),
+                "p": intervals[task].p if task in intervals else None,
+            }
+            for task in change
+        },
+    }
+    return Verdict(not broken, broken or held, figures)
+
+
+def _figure(difference: float, interval: Interval | None) -> dict[str, float | None]:
+    low, high = (interval.low, interval.high) if interval else (None, None)
+    return {"difference": difference, "low": low, "high": high}
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
+
+
+def _points(value: float) -> str:
+    # Two digits where one would say "0.0" of something that is not.
+    text = f"{value:.1f}" if abs(value) >= 0.05 or value == 0 else f"{value:.2f}"
+    return text.replace("-0.00", "0.00")
+
+
+def _list(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]

@@ -1,0 +1,255 @@
+"""The report: what every version scores on every task, what it gained, forgot and cost. Data, no layout."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from continual.errors import NothingToDoError
+from continual.eval.metrics import METRICS, ood_mean
+from continual.registry.records import Version
+from continual.registry.registry import CURRENT, Registry
+
+SCHEMA = 1
+"""Changes only when a key of the JSON form changes its meaning or goes."""
+
+METRIC_NAMES = (*METRICS, "ood_mean")
+
+DEFINITIONS = {
+    "acc": ("ACC", "mean score on the domains learned so far"),
+    "bwt": (
+        "BWT",
+        "score now minus score right after learning, mean over domains learned before; below 0 is forgetting",
+    ),
+    "fwt": ("FWT", "score just before learning minus the root base's, mean over domains from the second step on"),
+    "forgetting": ("forgetting", "best score of any earlier version minus score now, mean over domains learned before"),
+    "ood_mean": ("OOD mean", "mean score on the tasks that belong to no domain"),
+}
+"""Short name and one-line definition of each metric; `docs/metrics.md` has the formulae."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A version as the report shows it.
+
+    Attributes:
+        id: Such as "v3".
+        parent: What was in service when it was made; None for the root base.
+        domains: Domains learned in this step, in the order of the stream.
+        pairs_trained: Rows times epochs, replay included.
+        tokens_trained: Tokens of those texts.
+        seconds: Of training.
+        joint_pairs: Pairs that retraining on the whole lineage would have trained.
+        verdict: "root", "accepted" or "refused".
+        reasons: The gate's sentences.
+        made: When, in UTC.
+        recipe: How it was made.
+        scores: Points by task; tasks it was not scored on are left out.
+        changes: Per task, the gate's difference to the parent with its interval, as it was judged.
+    """
+
+    id: str
+    parent: str | None
+    domains: list[str]
+    pairs_trained: int
+    tokens_trained: int
+    seconds: float
+    joint_pairs: int
+    verdict: str
+    reasons: list[str]
+    made: datetime
+    recipe: dict[str, Any]
+    scores: dict[str, float]
+    changes: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A task as the report shows it; `domain` is None for a task that belongs to none."""
+
+    name: str
+    domain: str | None
+    queries: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the terminal, the HTML page and the JSON form show.
+
+    Attributes:
+        versions: Row 0 is the root base; then all others in the order they were made, refused ones included.
+        tasks: In-domain tasks in the order of the stream, then the ones that belong to no domain.
+        metrics: By name, a value or None per version, computed along that version's own lineage.
+        learned: Per version, the tasks whose domain this very step was the first of its lineage to learn.
+        lineages: Per version, the positions in `versions` from the root base to it.
+        ood_set: The tasks behind `ood_mean`: those without a domain, the same for every version.
+        current: Id of the version in service.
+        since: Since when, in UTC.
+        why: The reason that was given when it came into service.
+    """
+
+    versions: list[Row]
+    tasks: list[Column]
+    metrics: dict[str, list[float | None]]
+    learned: list[set[str]]
+    lineages: list[list[int]]
+    ood_set: list[str]
+    current: str
+    since: datetime
+    why: str
+
+    @property
+    def matrix(self) -> list[list[float | None]]:
+        """R: a row per version, a column per task, points; None where it was not measured."""
+        return [[row.scores.get(task.name) for task in self.tasks] for row in self.versions]
+
+    @property
+    def path(self) -> list[int]:
+        """Positions of the versions from the root base to the one in service."""
+        return self.lineages[self.position(self.current)]
+
+    def position(self, version: str) -> int:
+        """Return the place of a version in `versions`."""
+        return next(place for place, row in enumerate(self.versions) if row.id == version)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain data: the stable form, see `docs/metrics.md`.
+
+        Keys: schema, current, versions (id, parent, domains, pairs_trained, tokens_trained, seconds, joint_pairs,
+        verdict), tasks (name, domain or null), matrix (a row per version, a column per task, points or null) and
+        metrics (acc, bwt, fwt, forgetting, ood_mean: one number or null per version).
+        """
+        fields = ("id", "parent", "domains", "pairs_trained", "tokens_trained", "seconds", "joint_pairs", "verdict")
+        return {
+            "schema": SCHEMA,
+            "current": self.current,
+            "versions": [{field: getattr(row, field) for field in fields} for row in self.versions],
+            "tasks": [{"name": task.name, "domain": task.domain} for task in self.tasks],
+            "matrix": self.matrix,
+            "metrics": self.metrics,
+        }
+
+    def to_csv(self) -> str:
+        """Return one line per version: what it is, what it cost, its metrics, then its score on every task.
+
+        An unknown value is an empty cell; several domains are joined by "; ". Task columns are called "task:NAME".
+        """
+        data = self.to_json()
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([*data["versions"][0], *METRIC_NAMES, *(f"task:{task.name}" for task in self.tasks)])
+        for place, row in enumerate(data["versions"]):
+            cells = [*(row | {"domains": "; ".join(row["domains"])}).values()]
+            cells += [self.metrics[name][place] for name in METRIC_NAMES] + data["matrix"][place]
+            writer.writerow(["" if cell is None else cell for cell in cells])
+        return text.getvalue()
+
+
+def build_report(registry: Registry) -> Report:
+    """Read the registry and compute the metrics of every version along its own lineage.
+
+    So a refused version, a rollback, or two lines of descent never disturb each other's figures.
+
+    Raises:
+        NothingToDoError: There is no version, or only a root base that was never scored.
+    """
+    versions, scores = registry.versions(), registry.scores()
+    if not versions or (len(versions) == 1 and not scores):
+        raise NothingToDoError(
+            "There is nothing to report yet: no version was made. Register rows with `continual ingest FILE`, then "
+            "run `continual update`."
+        )
+    domains = [domain.name for domain in registry.domains()]
+    domain_of = {batch.id: batch.domain for batch in registry.batches()}
+    place_of = {name: place for place, name in enumerate(domains)}
+    tasks = sorted(registry.tasks(), key=lambda task: (place_of.get(task.domain or "", len(domains)), task.position))
+    columns = [Column(task.name, task.domain, task.queries) for task in tasks]
+    rows = [_row(version, scores, domain_of, domains) for version in versions]
+    position = {row.id: place for place, row in enumerate(rows)}
+    matrix = np.array(
+        [[row.scores.get(column.name, math.nan) for column in columns] for row in rows], dtype=np.float64
+    ).reshape(len(rows), len(columns))
+    lineages: list[list[int]] = []
+    for row in rows:
+        before = lineages[position[row.parent]] if row.parent is not None else []
+        lineages.append([*before, position[row.id]])
+    current = registry.alias(CURRENT)
+    ood = _ood_set(rows, columns, matrix, position[current.version] if current else 0)
+    metrics: dict[str, list[float | None]] = {name: [] for name in METRIC_NAMES}
+    first: list[set[str]] = []
+    for line in lineages:
+        learned = _learned(columns, [rows[place].domains for place in line])
+        first.append({column.name for column, step in zip(columns, learned, strict=True) if step == len(line) - 1})
+        for name, metric in METRICS.items():
+            metrics[name].append(_number(metric(matrix[line], learned)))
+        metrics["ood_mean"].append(_number(ood_mean(matrix[line], ood)))
+    root = versions[0]
+    return Report(
+        versions=rows,
+        tasks=columns,
+        metrics=metrics,
+        learned=first,
+        lineages=lineages,
+        ood_set=[columns[place].name for place in ood],
+        current=current.version if current else root.id,
+        since=current.at if current else root.created_at,
+        why=current.reason if current else "",
+    )
+
+
+def _row(version: Version, scores: dict[tuple[str, str], Any], domain_of: dict[str, str], domains: list[str]) -> Row:
+    verdict = version.verdict or {}
+    learned = {domain_of[batch] for batch in version.batches if batch in domain_of}
+    return Row(
+        id=version.id,
+        parent=version.parent,
+        domains=[name for name in domains if name in learned],
+        pairs_trained=version.pairs_trained,
+        tokens_trained=version.tokens_trained,
+        seconds=version.seconds,
+        joint_pairs=version.joint_pairs,
+        verdict=version.status,
+        reasons=list(verdict.get("reasons", [])),
+        made=version.created_at,
+        recipe=version.recipe,
+        scores={task: score.score for (owner, task), score in scores.items() if owner == version.id},
+        changes=dict(verdict.get("figures", {}).get("tasks", {})),
+    )
+
+
+def _ood_set(rows: Sequence[Row], columns: Sequence[Column], matrix: NDArray[np.float64], current: int) -> list[int]:
+    """Return the columns without a domain that every version was scored on, refused ones left aside.
+
+    A task that was added late is left out of the mean, so that the curve goes on; if all were added late, the set
+    is what both the root base and the version in service were scored on, and the curve has a gap.
+    """
+    for kept in ([place for place, row in enumerate(rows) if row.verdict != "refused"], [0, current]):
+        chosen = [
+            place
+            for place, column in enumerate(columns)
+            if column.domain is None and np.isfinite(matrix[kept, place]).all()
+        ]
+        if chosen:
+            return chosen
+    return []
+
+
+def _learned(columns: Sequence[Column], steps: Sequence[Sequence[str]]) -> list[int | None]:
+    """Return, per task, the first step of a lineage that learned its domain."""
+    first: dict[str, int] = {}
+    for step, names in enumerate(steps):
+        for name in names:
+            first.setdefault(name, step)
+    return [first.get(column.domain) if column.domain is not None else None for column in columns]
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value

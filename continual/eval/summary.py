@@ -1,0 +1,116 @@
+"""What the terminal and the page both say of a report: one sentence, the changes, and the bill."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from continual.eval.report import Column, Report, Row
+from continual.registry.registry import utc
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What training cost, beside what retraining on the whole lineage at every step would have.
+
+    Attributes:
+        version: Id of the step; "" for the total.
+        pairs: Pairs trained.
+        seconds: Of training.
+        joint_pairs: Pairs a full retraining would have trained.
+    """
+
+    version: str
+    pairs: int
+    seconds: float
+    joint_pairs: int
+
+    @property
+    def ratio(self) -> float | None:
+        """Pairs trained over pairs of a full retraining; None when there is nothing to divide by."""
+        return self.pairs / self.joint_pairs if self.joint_pairs else None
+
+
+def bills(report: Report) -> tuple[list[Bill], Bill]:
+    """Return the cost of every step, refused ones included because they were paid for too, and the total."""
+    steps = [Bill(row.id, row.pairs_trained, row.seconds, row.joint_pairs) for row in report.versions if row.parent]
+    total = Bill(
+        "",
+        sum(step.pairs for step in steps),
+        sum(step.seconds for step in steps),
+        sum(step.joint_pairs for step in steps),
+    )
+    return steps, total
+
+
+def headline(report: Report) -> str:
+    """Return who is in service since when, and how the last update ended."""
+    row = report.versions[report.position(report.current)]
+    sentence = f"{row.id}{' (the root base)' if row.parent is None else ''} is in service since {utc(report.since)}."
+    last = report.versions[-1]
+    if last.parent is None:
+        return sentence + " No update was made yet."
+    ending = "passed the gate" if last.verdict == "accepted" else "was refused"
+    learned = f", which learned {names(last.domains)}," if last.domains else ""
+    return f"{sentence} The last update, {last.id}{learned} {ending}."
+
+
+def names(items: list[str]) -> str:
+    """Join names as a sentence does."""
+    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1] if items else "nothing"
+
+
+def groups(report: Report) -> list[tuple[str, list[Column]]]:
+    """Return the tasks in two groups with titles, empty groups left out."""
+    inside = [task for task in report.tasks if task.domain is not None]
+    outside = [task for task in report.tasks if task.domain is None]
+    named = [("Tasks of the stream's domains", inside), ("OOD tasks, of no domain", outside)]
+    return [(title, tasks) for title, tasks in named if tasks]
+
+
+def over_base(report: Report, row: Row, task: str) -> float | None:
+    """Return a version's score minus the root base's, points."""
+    return _minus(row.scores.get(task), report.versions[0].scores.get(task))
+
+
+def since_learned(report: Report, place: int, task: str) -> float | None:
+    """Return a version's score minus what its lineage scored right after learning the task's domain, points.
+
+    None before that step, for tasks of no domain, and where a cell is missing.
+    """
+    for step in report.lineages[place]:
+        if task in report.learned[step]:
+            return _minus(report.versions[place].scores.get(task), report.versions[step].scores.get(task))
+    return None
+
+
+def mean_gain(report: Report) -> float | None:
+    """Return the mean gain over the root base, points, of the tasks that the version in service has learned."""
+    row = report.versions[report.path[-1]]
+    learned = {task for step in report.path for task in report.learned[step]}
+    gains = [gain for task in sorted(learned) if (gain := over_base(report, row, task)) is not None]
+    return sum(gains) / len(gains) if gains else None
+
+
+def ood_change(report: Report) -> float | None:
+    """Return the OOD mean of the version in service minus the root base's, points."""
+    values = report.metrics["ood_mean"]
+    return _minus(values[report.path[-1]], values[0])
+
+
+def extremes(report: Report, task: str) -> tuple[float | None, float | None]:
+    """Return the best and the worst score on a task; None for both where fewer than three versions differ."""
+    known = {round(row.scores[task], 1) for row in report.versions if task in row.scores}
+    return (max(known), min(known)) if len(known) >= 3 else (None, None)
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time as people read it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def _minus(value: float | None, other: float | None) -> float | None:
+    return None if value is None or other is None else value - other

@@ -1,0 +1,243 @@
+"""The report: its numbers on a hand-made stream, its forms, and names that try to be markup."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from continual.errors import NothingToDoError
+from continual.eval.report import Report, build_report
+from continual.eval.terminal import print_report
+from continual.registry import Batch, Registry, Score, Task, Version
+
+START = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+def make_registry(root: Path) -> Registry:
+    registry = Registry(root / ".continual")
+    registry.catalog.create()
+    return registry
+
+
+def add_domain(registry: Registry, name: str) -> str:
+    """Register a batch of a domain with its task, and return the batch's id."""
+    batch = Batch("", 0, name, f"{name}.parquet", "0", f"data/{name}/0.parquet", 9, 9, 0, 0, 0, 0, None, START)
+    return registry.add_batch(batch, make_task(name, name)).id
+
+
+def make_task(name: str, domain: str | None) -> Task:
+    return Task(name, 0, domain, f"tasks/{name}", 300, 1500, 300, "holdout", "0", START)
+
+
+def add_version(
+    registry: Registry,
+    name: str,
+    parent: str | None,
+    scores: dict[str, float],
+    *,
+    batches: tuple[str, ...] = (),
+    status: str = "accepted",
+    pairs: int = 0,
+    joint: int = 0,
+    reasons: tuple[str, ...] = (),
+    changes: dict[str, Any] | None = None,
+) -> None:
+    number = int(name[1:])
+    version = Version(
+        id=name,
+        position=0,
+        parent=parent,
+        status="root" if parent is None else status,
+        path=f"versions/{name}",
+        adapter=None if parent is None else f"adapters/{name}",
+        sha256="0" * 64,
+        batches=list(batches),
+        pairs_trained=pairs,
+        tokens_trained=pairs * 60,
+        seconds=pairs / 25,
+        joint_pairs=joint,
+        recipe={"base": "packaged"} if parent is None else {"merge": "interpolate", "weight": 0.6, "seed": 0},
+        verdict=None
+        if parent is None
+        else {
+            "passed": status == "accepted",
+            "reasons": list(reasons),
+            "figures": {"tasks": changes or {}, "confidence": 0.95},
+        },
+        created_at=START + timedelta(days=7 * number),
+    )
+    records = [Score(name, task, "ndcg_at_10", score, 300, None) for task, score in scores.items()]
+    registry.add_version(version, records, promote=f"update to {name}" if status == "accepted" else None)
+
+
+@pytest.fixture
+def stream(tmp_path: Path) -> Registry:
+    """Three steps: med; bash, refused; bash and table together. Then two tasks of no domain, one added late."""
+    registry = make_registry(tmp_path)
+    batches = {name: add_domain(registry, name) for name in ("med", "bash", "table")}
+    for name in ("wiki", "late"):
+        registry.add_task(make_task(name, None))
+    root = {"med": 60.0, "bash": 50.0, "table": 40.0, "wiki": 80.0}
+    add_version(registry, "v0", None, root)
+    first = {"med": 72.0, "bash": 52.0, "table": 39.0, "wiki": 79.5}
+    add_version(registry, "v1", "v0", first, batches=(batches["med"],), pairs=2000, joint=2000)
+    bad = {"med": 66.0, "bash": 65.0, "table": 38.0, "wiki": 75.0}
+    reasons = ("med fell by 6.0 points (95 % interval 4.1 to 7.9), more than gate.max_forgetting = 2.0",)
+    add_version(
+        registry, "v2", "v1", bad, batches=(batches["bash"],), status="refused", pairs=2200, joint=4000, reasons=reasons
+    )
+    both = {"med": 71.0, "bash": 64.0, "table": 55.0, "wiki": 80.5, "late": 30.0}
+    add_version(registry, "v3", "v1", both, batches=(batches["bash"], batches["table"]), pairs=4200, joint=6000)
+    return registry
+
+
+def test_the_json_form_is_the_documented_one(stream: Registry) -> None:
+    data = build_report(stream).to_json()
+    assert json.loads(json.dumps(data)) == data
+    assert list(data) == ["schema", "current", "versions", "tasks", "matrix", "metrics"]
+    assert data["schema"] == 1
+    assert data["current"] == "v3"
+    assert data["versions"][0] == {
+        "id": "v0",
+        "parent": None,
+        "domains": [],
+        "pairs_trained": 0,
+        "tokens_trained": 0,
+        "seconds": 0.0,
+        "joint_pairs": 0,
+        "verdict": "root",
+    }
+    assert [row["verdict"] for row in data["versions"]] == ["root", "accepted", "refused", "accepted"]
+    assert [row["domains"] for row in data["versions"]] == [[], ["med"], ["bash"], ["bash", "table"]]
+    assert [row["parent"] for row in data["versions"]] == [None, "v0", "v1", "v1"]
+    assert data["tasks"] == [
+        {"name": "med", "domain": "med"},
+        {"name": "bash", "domain": "bash"},
+        {"name": "table", "domain": "table"},
+        {"name": "wiki", "domain": None},
+        {"name": "late", "domain": None},
+    ]
+    assert data["matrix"] == [
+        [60.0, 50.0, 40.0, 80.0, None],
+        [72.0, 52.0, 39.0, 79.5, None],
+        [66.0, 65.0, 38.0, 75.0, None],
+        [71.0, 64.0, 55.0, 80.5, 30.0],
+    ]
+
+
+def test_metrics_follow_each_versions_own_lineage(stream: Registry) -> None:
+    metrics = build_report(stream).metrics
+    assert list(metrics) == ["acc", "bwt", "fwt", "forgetting", "ood_mean"]
+    # v3 descends from v0 and v1; the refused v2 leaves no trace in its figures.
+    assert metrics["acc"] == pytest.approx([None, 72, (66 + 65) / 2, (71 + 64 + 55) / 3])
+    assert metrics["bwt"] == pytest.approx([None, None, 66 - 72, 71 - 72])
+    assert metrics["forgetting"] == pytest.approx([None, None, 72 - 66, 72 - 71])
+    assert metrics["fwt"] == pytest.approx([None, None, 52 - 50, ((52 - 50) + (39 - 40)) / 2])
+    # "late" was added after v1 was scored, so it is no part of the curve.
+    assert metrics["ood_mean"] == pytest.approx([80, 79.5, 75, 80.5])
+    report = build_report(stream)
+    assert report.learned == [set(), {"med"}, {"bash"}, {"bash", "table"}]
+    assert report.lineages == [[0], [0, 1], [0, 1, 2], [0, 1, 3]]
+    assert report.ood_set == ["wiki"]
+
+
+def test_a_domain_learned_in_two_steps_counts_from_the_first(stream: Registry) -> None:
+    more = Batch("", 0, "med", "more.parquet", "1", "data/med/1.parquet", 9, 9, 0, 0, 0, 0, None, START)
+    batch = stream.add_batch(more).id
+    scores = {"med": 73.0, "bash": 62.0, "table": 55.0, "wiki": 80.5}
+    add_version(stream, "v4", "v3", scores, batches=(batch,), pairs=100, joint=7000)
+    report = build_report(stream)
+    assert report.learned[-1] == set()
+    assert report.metrics["bwt"][-1] == pytest.approx(((73 - 72) + (62 - 64) + (55 - 55)) / 3)
+
+
+def test_a_rollback_changes_what_is_current_and_no_figure(stream: Registry) -> None:
+    before = build_report(stream)
+    stream.set_alias("current", "v1", "rolled back by hand")
+    after = build_report(stream)
+    assert after.current == "v1"
+    assert after.path == [0, 1]
+    assert after.metrics == before.metrics
+    assert after.why == "rolled back by hand"
+
+
+def test_ood_tasks_that_all_came_late_leave_a_gap(tmp_path: Path) -> None:
+    registry = make_registry(tmp_path)
+    batch = add_domain(registry, "med")
+    registry.add_task(make_task("late", None))
+    add_version(registry, "v0", None, {"med": 1.0, "late": 5.0})
+    add_version(registry, "v1", "v0", {"med": 2.0}, batches=(batch,))
+    add_version(registry, "v2", "v1", {"med": 3.0, "late": 4.0})
+    assert build_report(registry).metrics["ood_mean"] == [5.0, None, 4.0]
+
+
+def test_csv(stream: Registry) -> None:
+    rows = list(csv.DictReader(io.StringIO(build_report(stream).to_csv())))
+    assert len(rows) == 4
+    assert rows[3]["domains"] == "bash; table"
+    assert float(rows[3]["task:table"]) == 55
+    assert rows[0]["task:late"] == rows[0]["parent"] == rows[0]["bwt"] == ""
+    assert float(rows[3]["bwt"]) == -1
+
+
+def test_nothing_to_report(tmp_path: Path) -> None:
+    registry = make_registry(tmp_path)
+    with pytest.raises(NothingToDoError, match="continual update"):
+        build_report(registry)
+    add_version(registry, "v0", None, {})
+    with pytest.raises(NothingToDoError):
+        build_report(registry)
+    registry.add_task(make_task("wiki", None))
+    registry.add_scores([Score("v0", "wiki", "ndcg_at_10", 80.0, 300, None)])
+    report = build_report(registry)
+    assert report.metrics["ood_mean"] == [80.0]
+    assert "No update was made yet" in shown(report, 200)
+
+
+def shown(report: Report, width: int = 80, **options: Any) -> str:
+    stream = io.StringIO()
+    print_report(report, Console(file=stream, width=width, highlight=False, **options))
+    return stream.getvalue()
+
+
+def test_the_terminal_shows_what_matters(stream: Registry) -> None:
+    text = shown(build_report(stream))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "v3 is in service since" in text
+    assert "55.0●▲" in text
+    assert "✗ v2" in text
+    assert "8,400" in text
+    assert "70%" in text
+    for word in ("ACC", "BWT", "FWT", "forgetting", "OOD mean"):
+        assert f"{word}: " in text
+
+
+def test_the_terminal_cuts_many_tasks_into_several_tables(tmp_path: Path) -> None:
+    registry = make_registry(tmp_path)
+    tasks = {f"a rather long task name, number {number}": 50.0 + number for number in range(12)}
+    for name in tasks:
+        add_domain(registry, name)
+    add_version(registry, "v0", None, tasks)
+    report = build_report(registry)
+    for width in (40, 80, 200):
+        text = shown(report, width)
+        assert max(map(len, text.splitlines())) <= width
+        for score in tasks.values():
+            assert f"{score:.1f}" in text
+    assert "continued" in shown(report)
+
+
+def test_names_are_text_in_the_terminal(tmp_path: Path) -> None:
+    registry = make_registry(tmp_path)
+    batch = add_domain(registry, "[red]x[/red]")
+    add_version(registry, "v0", None, {"[red]x[/red]": 1.0})
+    add_version(registry, "v1", "v0", {"[red]x[/red]": 2.0}, batches=(batch,), pairs=1, joint=1)
+    assert shown(build_report(registry), 120).count("[red]x[/red]") >= 3
