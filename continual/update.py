@@ -34,7 +34,7 @@ class StepResult:
         spec: What decided it.
         scores: The new version's score on every task, in points.
         previous: The parent's.
-        kinds: What each task is to this step: "new" (a domain just learned), "learned" (before), or "OOD".
+        kinds: What each task is to this step: "new", "learned", "again" or "OOD" (see `task_kinds`).
     """
 
     version: Version
@@ -155,18 +155,15 @@ def update(
 def task_kinds(registry: Registry, spec: Spec) -> dict[str, str]:
     """Return what each task is to a step.
 
-    "new": its domain is learned in this step; "learned": it was learned before; "OOD": neither, so no row of
-    its domain, if it has one, was ever trained on.
+    "new": its domain is learned in this step; "learned": it was learned before; "again": both; "OOD": neither, so
+    no row of its domain, if it has one, was ever trained on.
     """
     domain_of = {batch.id: batch.domain for batch in registry.batches()}
-    learned = {
-        domain_of[batch] for version in registry.lineage(registry.version(spec.parent)) for batch in version.batches
-    }
+    lineage = registry.lineage(registry.version(spec.parent))
+    learned = {domain_of[batch] for version in lineage for batch in version.batches}
     learning = {domain_of[batch] for batch in spec.batches}
-    return {
-        task.name: "new" if task.domain in learning else "learned" if task.domain in learned else "OOD"
-        for task in registry.tasks()
-    }
+    kinds = {(True, False): "new", (False, True): "learned", (True, True): "again", (False, False): "OOD"}
+    return {task.name: kinds[task.domain in learning, task.domain in learned] for task in registry.tasks()}
 
 
 def score_missing(registry: Registry, version: Version, config: Config, progress: Progress) -> None:
