@@ -94,6 +94,7 @@ class Report:
         current: Id of the version in service.
         since: Since when, in UTC.
         why: The reason that was given when it came into service.
+        workspace: Name of the workspace's folder.
     """
 
     versions: list[Row]
@@ -105,6 +106,7 @@ class Report:
     current: str
     since: datetime
     why: str
+    workspace: str
 
     @property
     def matrix(self) -> list[list[float | None]]:
@@ -202,6 +204,7 @@ def build_report(registry: Registry) -> Report:
         current=current.version if current else root.id,
         since=current.at if current else root.created_at,
         why=current.reason if current else "",
+        workspace=registry.root.resolve().parent.name,
     )
 
 

@@ -44,14 +44,23 @@ def bills(report: Report) -> tuple[list[Bill], Bill]:
 
 def headline(report: Report) -> str:
     """Return who is in service since when, and how the last update ended."""
+    return f"{in_service(report)} {last_update(report)}"
+
+
+def in_service(report: Report) -> str:
+    """Return which version is in service, and since when."""
     row = report.versions[report.position(report.current)]
-    sentence = f"{row.id}{' (the root base)' if row.parent is None else ''} is in service since {utc(report.since)}."
+    return f"{row.id}{' (the root base)' if row.parent is None else ''} is in service since {utc(report.since)}."
+
+
+def last_update(report: Report) -> str:
+    """Return how the last update ended."""
     last = report.versions[-1]
     if last.parent is None:
-        return sentence + " No update was made yet."
+        return "No update was made yet."
     ending = "passed the gate" if last.verdict == "accepted" else "was refused"
     learned = f", which learned {names(last.domains)}," if last.domains else ""
-    return f"{sentence} The last update, {last.id}{learned} {ending}."
+    return f"The last update, {last.id}{learned} {ending}."
 
 
 def names(items: list[str]) -> str:

@@ -124,7 +124,7 @@ def _metrics(report: Report, marks: dict[str, str]) -> Table:
         table.add_column(DEFINITIONS[name][0], justify="right")
     for place in range(len(report.versions)):
         values = [report.metrics[name][place] for name in METRIC_NAMES]
-        signed = {"bwt", "fwt", "forgetting"}
+        signed = {"bwt", "fwt"}
         shown = [
             "-" if value is None else f"{value:+.1f}" if name in signed else f"{value:.1f}"
             for name, value in zip(METRIC_NAMES, values, strict=True)
