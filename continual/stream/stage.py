@@ -88,7 +88,7 @@ def stage(
             batch, bad = _check(piece, mapping, config.max_chars, source.text_only, good)
             if batch.num_rows:
                 writer.write_batch(batch)
-            for index, reason in bad.items():
+            for index, reason in sorted(bad.items()):
                 data = {name: _shown(values[index]) for name, values in piece.columns.items()}
                 record = {"row": piece.numbers[index], "reason": reason, "data": data}
                 rejected.write(json.dumps(record, default=repr) + "\n")
