@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import hashlib
 import io
+import itertools
 import json
+import re
 from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from continual.errors import NothingToDoError
+from continual.errors import InputError, NothingToDoError
+from continual.eval.charts import charts, plain
+from continual.eval.html import render_html, write_html
 from continual.eval.report import Report, build_report
 from continual.eval.terminal import print_report
 from continual.registry import Batch, Registry, Score, Task, Version
@@ -241,3 +248,168 @@ def test_names_are_text_in_the_terminal(tmp_path: Path) -> None:
     add_version(registry, "v0", None, {"[red]x[/red]": 1.0})
     add_version(registry, "v1", "v0", {"[red]x[/red]": 2.0}, batches=(batch,), pairs=1, joint=1)
     assert shown(build_report(registry), 120).count("[red]x[/red]") >= 3
+
+
+class Page(HTMLParser):
+    """The elements of a page with their attributes, the texts of its scripts, and all other text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.text = ""
+        self.inside: str | None = None
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag in ("script", "style"):
+            self.inside = tag
+            if tag == "script":
+                self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == self.inside:
+            self.inside = None
+
+    def handle_data(self, data: str) -> None:
+        if self.inside == "script":
+            self.scripts[-1] += data
+        elif self.inside is None:
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def test_the_page_holds_every_number_and_needs_nothing_else(stream: Registry) -> None:
+    report = build_report(stream)
+    page = render_html(report)
+    parsed = Page(page)
+    for row in report.matrix:
+        for score in row:
+            assert score is None or f"{score:.1f}" in parsed.text
+    for words in (
+        "v3 is in service since",
+        "med fell by 6.0 points",
+        "8,400 of 12,000 pairs",
+        "lineage",
+        "interpolate",
+    ):
+        assert words in parsed.text
+    for tag, name in (("img", "src"), ("script", "src"), ("iframe", "src"), ("object", "data")):
+        assert not any(name in attributes for attributes in parsed.all(tag))
+    assert all((link.get("href") or "").startswith(("#", "data:")) for link in parsed.all("a") + parsed.all("link"))
+    # Every chart has its place, its words, and its data.
+    figures = json.loads(parsed.scripts[0])
+    places = {str(each["id"]): each for each in parsed.all("div") if each.get("role") == "img"}
+    assert set(places) == {f"chart-{name}" for name in figures} == {f"chart-{name}" for name in charts(report)}
+    assert all("table below" in str(each["aria-label"]) for each in places.values())
+    assert {"gain", "since", "ood", "cost", "total"} <= set(figures)
+    # Every header cell says what it heads, every table what it is, and every anchor leads somewhere.
+    assert all(each.get("scope") in ("col", "row", "colgroup") for each in parsed.all("th"))
+    assert len(parsed.all("caption")) == len(parsed.all("table"))
+    ids = {each["id"] for _, each in parsed.elements if "id" in each}
+    assert {str(each["href"])[1:] for each in parsed.all("a")} <= ids
+
+
+def test_the_policy_lets_the_two_scripts_run_and_no_other(stream: Registry) -> None:
+    page = render_html(build_report(stream))
+    parsed = Page(page)
+    policy = next(str(each["content"]) for each in parsed.all("meta") if "http-equiv" in each)
+    allowed = re.search(r"script-src ([^;]*);", policy)
+    assert allowed
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in parsed.scripts[1:]]
+    assert allowed[1].split() == [f"'sha256-{digest}'" for digest in digests]
+    assert len(parsed.scripts) == 3
+    assert "default-src 'none'" in policy
+
+
+def test_markup_in_names_is_text_everywhere(tmp_path: Path) -> None:
+    registry = make_registry(tmp_path)
+    evil = [EVIL, "<script>alert(2)</script>", "--ink", "%{x} $a$ &lt;"]
+    batches = [add_domain(registry, name) for name in evil]
+    task = "<b onclick=alert(3)>"
+    registry.add_task(make_task(task, None))
+    scores = dict.fromkeys([*evil, task], 50.0)
+    add_version(registry, "v0", None, scores)
+    change = {"kind": "new", "new": 60.0, "old": 50.0, "difference": 10.0, "low": 9.0, "high": 11.0, "p": 0.001}
+    better = dict.fromkeys(scores, 60.0)
+    reasons = tuple(f"{name} gained" for name in evil)
+    changes = dict.fromkeys(scores, change)
+    add_version(
+        registry, "v1", "v0", better, batches=tuple(batches), pairs=1, joint=1, reasons=reasons, changes=changes
+    )
+    registry.set_alias("current", "v1", "</script><script>alert(4)</script>")
+    report = build_report(registry)
+    parsed = Page(render_html(report))
+    assert not parsed.all("img")
+    assert not parsed.all("b")
+    assert len(parsed.scripts) == 3
+    assert not any(name.startswith("on") for _, attributes in parsed.elements for name in attributes)
+    for name in (*evil, task):
+        assert name in parsed.text
+    assert "alert(4)" in parsed.text
+    # Plotly reads tags, entities and TeX in any text, so none may reach it.
+    texts = json.dumps(charts(report), ensure_ascii=False)
+    assert "<" not in texts
+    assert "$" not in texts
+    assert plain(EVIL) in texts
+
+
+def test_a_page_without_tasks_or_steps(tmp_path: Path) -> None:
+    registry = make_registry(tmp_path)
+    batch = add_domain(registry, "med")
+    registry.add_task(make_task("wiki", None))
+    add_version(registry, "v0", None, {"med": 1.0, "wiki": 2.0})
+    assert "No update was made yet" in Page(render_html(build_report(registry))).text
+    assert charts(build_report(registry)) == {}
+    bare = make_registry(tmp_path / "bare")
+    add_version(bare, "v0", None, {})
+    add_version(bare, "v1", "v0", {}, batches=(batch,))
+    text = Page(render_html(build_report(bare))).text
+    assert "v1 is in service" in text
+    assert "no evaluation task yet" in shown(build_report(bare))
+
+
+def test_the_file_is_written_whole_or_not_at_all(stream: Registry, tmp_path: Path) -> None:
+    report = build_report(stream)
+    target = tmp_path / "out" / "report.html"
+    write_html(report, target)
+    assert target.read_text(encoding="utf-8") == render_html(report)
+    assert [path.name for path in target.parent.iterdir()] == ["report.html"]
+    with pytest.raises(InputError, match="is a folder"):
+        write_html(report, target.parent)
+    assert target.exists()
+    with pytest.raises(InputError, match="cannot be written"):
+        write_html(report, target / "inside.html")
+
+
+def test_labels_at_line_ends_stay_apart_and_on_the_chart(tmp_path: Path) -> None:
+    registry = make_registry(tmp_path)
+    names = [f"d{number}" for number in range(8)]
+    batches = tuple(add_domain(registry, name) for name in names)
+    add_version(registry, "v0", None, dict.fromkeys(names, 50.0))
+    add_version(registry, "v1", "v0", dict.fromkeys(names, 60.0), batches=batches, pairs=1, joint=1)
+    layout = charts(build_report(registry))["gain"]["layout"]
+    places = sorted(label["y"] for label in layout["annotations"])
+    low, high = layout["yaxis"]["range"]
+    assert low <= places[0]
+    assert places[-1] <= high
+    gaps = [after - before for before, after in itertools.pairwise(places)]
+    assert min(gaps) > 0.9 * 17 * (high - low) / 330
+
+
+def test_a_large_report_stays_light(tmp_path: Path) -> None:
+    registry = make_registry(tmp_path)
+    names = [f"domain-{number:02d}" for number in range(24)] + [f"ood-{number}" for number in range(6)]
+    batches = [add_domain(registry, name) for name in names[:24]]
+    for name in names[24:]:
+        registry.add_task(make_task(name, None))
+    for number in range(25):
+        scores = {name: 50.0 + place + number / 10 for place, name in enumerate(names)}
+        learned = (batches[number - 1],) if number else ()
+        add_version(registry, f"v{number}", f"v{number - 1}" if number else None, scores, batches=learned, pairs=10)
+    page = render_html(build_report(registry))
+    assert len(page.encode()) < 6e6
+    assert charts(build_report(registry))["gain"]["layout"]["showlegend"]

@@ -23,7 +23,7 @@ LABELLED = 8
 HEIGHT = 330
 """Pixels of a chart, of which the plot itself takes all but `MARGINS`."""
 
-MARGINS = 70
+MARGINS = 56
 GAP = 17
 """Pixels between two labels at the right end."""
 
@@ -32,8 +32,8 @@ SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexag
 
 
 def plain(text: str) -> str:
-    """Return text that Plotly shows as it is: its pseudo-HTML sees entities, never a tag."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """Return text that Plotly shows as it is: its pseudo-HTML and its TeX see entities, never a tag or a formula."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("$", "&#36;")
 
 
 def charts(report: Report) -> dict[str, Figure]:
@@ -82,7 +82,13 @@ def _lines(
                 "x": ids,
                 "y": values,
                 "line": style,
-                "marker": {"color": colour, "size": sizes, "symbol": SYMBOLS[number % len(SYMBOLS)]},
+                "marker": {
+                    "color": colour,
+                    "size": sizes,
+                    "symbol": SYMBOLS[number % len(SYMBOLS)],
+                    "opacity": 1,
+                    "line": {"width": 0},
+                },
                 "opacity": 0.75 if mean else 1,
                 "hoverinfo": "text",
                 "hovertext": hover,
@@ -127,7 +133,7 @@ def _lines(
     layout["showlegend"] = not labelled
     if labelled:
         layout["annotations"] = _end_labels(ends, bounds)
-        layout["margin"]["r"] = 24 + 7 * max(len(_short(name)) for _, name, _ in ends)
+        layout["margin"]["r"] = 24 + 7.6 * max(len(_short(name)) for _, name, _ in ends)
     return {"data": traces, "layout": layout}
 
 
@@ -159,7 +165,7 @@ def _end_labels(ends: list[tuple[float, str, str]], bounds: list[float]) -> list
     ]
 
 
-def _short(name: str, most: int = 18) -> str:
+def _short(name: str, most: int = 16) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
@@ -177,7 +183,7 @@ def _forest(report: Report) -> Figure | None:
                 "type": "scatter",
                 "mode": "markers",
                 "x": [each["difference"] for each in points],
-                "y": [plain(_short(name, 26)) for name in names],
+                "y": list(range(len(names))),
                 "marker": {"size": 10, "color": [kinds.get(each["kind"], "--ink") for each in points]},
                 "error_x": {
                     "type": "data",
@@ -197,9 +203,18 @@ def _forest(report: Report) -> Figure | None:
         ],
         "layout": _layout(None, "points")
         | {
-            "height": MARGINS + 30 * len(names),
+            "height": MARGINS + 24 + 30 * len(names),
+            "margin": {"l": 56, "r": 16, "t": 10, "b": 48},
             "xaxis": {**_axis(), "zeroline": True, "title": {"text": "points", "standoff": 8}},
-            "yaxis": {**_axis(), "type": "category", "showgrid": False, "automargin": True},
+            "yaxis": {
+                **_axis(),
+                # Places, not names: two long names may be cut to the same text.
+                "tickvals": list(range(len(names))),
+                "ticktext": [plain(_short(name, 26)) for name in names],
+                "range": [-0.7, len(names) - 0.3],
+                "showgrid": False,
+                "automargin": True,
+            },
         },
     }
 
@@ -276,7 +291,7 @@ def _axis() -> Figure:
 def _layout(ids: list[str] | None, unit: str) -> Figure:
     layout: Figure = {
         "height": HEIGHT,
-        "margin": {"l": 56, "r": 16, "t": 26, "b": 44},
+        "margin": {"l": 56, "r": 16, "t": 26, "b": 30},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13, "color": "--soft"},
