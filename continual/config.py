@@ -69,7 +69,11 @@ class TrainConfig(Section):
         "auto", description="Arithmetic of the encoder; auto is bf16 where the hardware computes in it."
     )
     micro_batch_tokens: Positive = Field(
-        8192, description="Padded tokens encoded at once; bounds memory, and a larger batch caches gradients."
+        16_384,
+        description=(
+            "Padded tokens whose activations are kept at once; bounds memory. What a batch has beyond it is encoded "
+            "twice (gradient caching), with the same result."
+        ),
     )
     checkpoint_seconds: float = Field(60.0, ge=0, description="Seconds between checkpoints of a running step.")
 

@@ -37,7 +37,7 @@ class MergedLinear(torch.autograd.Function):
         gradient = gradients[0].reshape(-1, merged.shape[0])  # [tokens, out]
         flat = x.reshape(-1, merged.shape[1])  # [tokens, in]
         of_a = ((gradient @ b).T @ flat).mul_(ctx.scale)
-        of_b = (gradient.T @ (flat @ a.T)).mul_(ctx.scale)
+        of_b = ((flat @ a.T).T @ gradient).T.mul_(ctx.scale)  # this order is the faster one on a CPU
         of_x = (gradient @ merged).view(x.shape) if ctx.needs_input_grad[0] else None
         return of_x, None, None, of_a, of_b, None
 

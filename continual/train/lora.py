@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,7 +166,9 @@ def prove_fold(start: Path, adapter: Path, folded: Path, texts: list[str], *, tr
 
     model = load_encoder(start, trust_remote_code=trust_remote_code)
     before = torch.as_tensor(model.encode(texts, show_progress_bar=False))
-    PeftModel.from_pretrained(inner_transformer(model), str(adapter))  # works in place
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that is going away
+        PeftModel.from_pretrained(inner_transformer(model), str(adapter))  # works in place
     adapted = torch.as_tensor(model.encode(texts, show_progress_bar=False))
     del model
     model = load_encoder(folded, trust_remote_code=trust_remote_code)

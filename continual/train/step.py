@@ -22,7 +22,7 @@ from continual.progress import SILENT, Progress
 from continual.train.batching import Indices, micro_batches
 from continual.train.encoder import embed, inner_transformer, load_encoder
 from continual.train.fused import FusedLora
-from continual.train.hardware import fastest_attention, micro_batch_limit, resolve_precision
+from continual.train.hardware import micro_batch_limit, resolve_precision
 from continual.train.lora import attach
 from continual.train.losses import false_negatives, guided, info_nce
 from continual.train.rows import Rows, read_rows
@@ -146,11 +146,9 @@ def open_session(
     """
     model = load_encoder(start, trust_remote_code=trust_remote_code, device=str(device))
     parameters = attach(model, config.lora_rank, config.lora_alpha, seed)
-    inner = inner_transformer(model)
-    fastest_attention(inner, device)
     precision = resolve_precision(config.precision, device)
     rows = read_rows(table, model, config.max_length, config.max_negatives, progress)
-    fused = FusedLora(inner) if precision == "fp32" else None
+    fused = FusedLora(inner_transformer(model)) if precision == "fp32" else None
     return Session(model, parameters, rows, config, device, precision, fused)
 
 

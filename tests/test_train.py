@@ -1,0 +1,315 @@
+"""The training loop: gradients, determinism, interruption, and that it learns."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from continual.config import TrainConfig
+from continual.errors import ConfigError, NothingToDoError
+from continual.train import estimate, load_encoder, train
+from continual.train.checkpoint import FILE
+from continual.train.encoder import inner_transformer
+from continual.train.loop import Schedule
+from continual.train.step import Session, open_session
+from tests.conftest import make_pairs
+
+CPU = torch.device("cpu")
+CONFIG = TrainConfig(epochs=2, batch_size=4, lora_rank=4, lora_alpha=8, precision="fp32", checkpoint_seconds=0)
+SCHEMA = pa.schema(
+    [
+        ("query", pa.string()),
+        ("positive", pa.string()),
+        ("negatives", pa.list_(pa.string())),
+        ("doc_id", pa.string()),
+        ("domain", pa.string()),
+    ]
+)
+
+
+def make_table(rows: int = 20, domains: int = 2) -> pa.Table:
+    pairs = make_pairs(rows)
+    return pa.Table.from_pylist([pair | {"domain": f"d{n % domains}"} for n, pair in enumerate(pairs)], SCHEMA)
+
+
+def run(model: Path, folder: Path, config: TrainConfig = CONFIG, table: pa.Table | None = None, **more: Any):
+    return train(
+        model,
+        table or make_table(),
+        config,
+        seed=3,
+        run_dir=folder / "run",
+        adapter_dir=folder / "adapter",
+        **more,
+    )
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+def session(model: Path, config: TrainConfig = CONFIG, table: pa.Table | None = None) -> Session:
+    """Open a session whose B factors are not zero, so that A has a gradient."""
+    opened = open_session(model, table or make_table(), config, seed=0, device=CPU)
+    generator = torch.Generator().manual_seed(1)
+    for _, parameter in opened.parameters:
+        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
+    opened.refresh()
+    return opened
+
+
+def gradients(opened: Session, batch: np.ndarray) -> tuple[float, list[torch.Tensor]]:
+    loss, _ = opened.backward(batch)
+    found = [parameter.grad for _, parameter in opened.parameters]
+    for _, parameter in opened.parameters:
+        parameter.grad = None
+    assert all(gradient is not None for gradient in found)
+    return loss, found
+
+
+class Interrupt(Exception):
+    pass
+
+
+class StopAt:
+    """A progress bar that raises at the n-th batch."""
+
+    def __init__(self, batches: int) -> None:
+        self.left = batches
+        self.label = ""
+
+    def start(self, label: str, total: int | None, unit: str) -> None:
+        self.label = label
+
+    def advance(self, count: int) -> None:
+        if self.label == "training" and count:
+            self.left -= 1
+            if self.left == 0:
+                raise Interrupt
+
+    def finish(self) -> None:
+        pass
+
+
+class Count:
+    """A progress bar that remembers."""
+
+    def __init__(self) -> None:
+        self.bars: list[list[Any]] = []
+
+    def start(self, label: str, total: int | None, unit: str) -> None:
+        self.bars.append([label, total, unit, 0])
+
+    def advance(self, count: int) -> None:
+        self.bars[-1][3] += count
+
+    def finish(self) -> None:
+        pass
+
+
+def test_loss_and_gradients_are_those_of_sentence_transformers_and_peft(tiny_model: Path) -> None:
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+    opened = session(tiny_model)
+    batch = np.arange(6)
+    loss, ours = gradients(opened, batch)
+
+    rows = make_table().slice(0, 6).to_pylist()
+    assert opened.fused is not None
+    opened.fused.undo()  # peft's own layers from here
+    model = opened.model
+    features = [
+        model.preprocess([row["query"] for row in rows], prompt="query: "),
+        model.preprocess([row["positive"] for row in rows]),
+        model.preprocess([row["negatives"][0] for row in rows]),
+    ]
+    expected = MultipleNegativesRankingLoss(model, scale=1 / CONFIG.temperature)(features, None)
+    theirs = torch.autograd.grad(expected, [parameter for _, parameter in opened.parameters])
+    assert loss == pytest.approx(expected.item(), abs=1e-5)
+    for mine, reference in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, reference, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("tokens", [1, 60, 150])
+def test_gradient_caching_changes_nothing(tiny_model: Path, tokens: int) -> None:
+    batch = np.arange(8)
+    loss, plain = gradients(session(tiny_model), batch)
+    cached_loss, cached = gradients(
+        session(tiny_model, CONFIG.model_copy(update={"micro_batch_tokens": tokens})), batch
+    )
+    assert cached_loss == pytest.approx(loss, abs=1e-6)
+    for one, other in zip(plain, cached, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+
+
+def test_equal_rows_are_no_negatives_of_each_other(tiny_model: Path) -> None:
+    rows = make_table(2, 1).to_pylist()
+    doubled = pa.Table.from_pylist([row | {"negatives": [rows[0]["positive"]]} for row in [rows[0], rows[0]]], SCHEMA)
+    loss, _ = session(tiny_model, table=doubled).backward(np.arange(2))
+    assert loss == pytest.approx(0, abs=1e-6)
+
+
+def test_the_guide_is_the_model_that_training_starts_from(tiny_model: Path) -> None:
+    table, batch = make_table(6, 1), np.arange(6)
+    config = CONFIG.model_copy(update={"guide_margin": 0.02, "max_negatives": 0})
+    guided_session = session(tiny_model, config, table)
+    loss, _ = guided_session.backward(batch)
+
+    rows = table.to_pylist()
+
+    def cosines(model: Any) -> np.ndarray:
+        return model.encode_query([r["query"] for r in rows]) @ model.encode_document([r["positive"] for r in rows]).T
+
+    start = cosines(load_encoder(tiny_model, device="cpu"))
+    masked = start > np.diag(start)[:, None] - 0.02
+    np.fill_diagonal(masked, False)
+    assert 0 < masked.sum() < 30
+    scores = np.where(masked, -np.inf, cosines(guided_session.model).astype(np.float64) / config.temperature)
+    expected = np.mean(np.log(np.exp(scores).sum(1)) - np.diag(scores))
+    assert loss == pytest.approx(expected, abs=1e-4)
+    loss, _ = session(tiny_model, config.model_copy(update={"guide_margin": 2.0}), table).backward(batch)
+    assert loss == pytest.approx(0, abs=1e-6)
+
+
+def test_training_learns_and_counts(tiny_model: Path, tmp_path: Path) -> None:
+    progress = Count()
+    table = make_table(42)
+    config = CONFIG.model_copy(update={"epochs": 4, "learning_rate": 1e-2})
+    result = run(tiny_model, tmp_path, config, table, progress=progress)
+    # 21 rows a domain: the 21st has nothing to be told from
+    assert (result.pairs, result.steps, result.precision, result.device) == (160, 40, "fp32", "cpu")
+    assert result.curve[0][0] == 1
+    assert result.curve[-1][0] == 40
+    assert result.loss < 0.7 * np.mean([loss for _, loss in result.curve[:4]])
+    assert result.seconds > 0
+    assert result.to_json()["pairs"] == 160
+    assert progress.bars == [["tokenising", 126, "texts", 126], ["training", 160, "pairs", 160]]
+
+    opened = open_session(tiny_model, table, config, seed=3, device=CPU)
+    schedule = Schedule(opened, 3)
+    lengths = opened.rows.tokens.lengths
+    used = 0
+    for step in range(schedule.steps):
+        batch = schedule.batch(step)
+        used += int(lengths[[*opened.rows.query[batch], *opened.rows.positive[batch], *opened.rows.given(batch)]].sum())
+    assert result.tokens == used
+
+
+def test_the_same_seed_gives_the_same_bytes(tiny_model: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        run(tiny_model, tmp_path / name)
+    train(tiny_model, make_table(), CONFIG, seed=4, run_dir=tmp_path / "r", adapter_dir=tmp_path / "three" / "adapter")
+    assert weights(tmp_path / "one") == weights(tmp_path / "two") != weights(tmp_path / "three")
+
+
+@pytest.mark.parametrize("batches", [1, 4, 10])
+def test_an_interrupted_run_ends_with_the_same_bytes(tiny_model: Path, tmp_path: Path, batches: int) -> None:
+    whole = run(tiny_model, tmp_path / "whole")
+    with pytest.raises(Interrupt):
+        run(tiny_model, tmp_path / "cut", progress=StopAt(batches))
+    assert not (tmp_path / "cut" / "adapter").exists()
+    progress = Count()
+    resumed = run(tiny_model, tmp_path / "cut", resume=True, progress=progress)
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+    assert progress.bars[-1] == ["training", 40, "pairs", 40]
+    assert resumed.curve == whole.curve
+    assert (resumed.pairs, resumed.tokens, resumed.loss) == (whole.pairs, whole.tokens, whole.loss)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from tests.test_train import StopAt, run
+
+class KillAt(StopAt):
+    def advance(self, count):
+        try:
+            super().advance(count)
+        except Exception:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+run(Path(sys.argv[1]), Path(sys.argv[2]), progress=KillAt(6))
+"""
+
+
+def test_a_killed_run_ends_with_the_same_bytes(tiny_model: Path, tmp_path: Path) -> None:
+    root = str(Path(__file__).parent.parent)
+    killed = subprocess.run([sys.executable, "-c", KILLED, tiny_model, tmp_path / "cut", root], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    half_written = tmp_path / "cut" / "run" / f".{FILE}.0123abcd.partial"
+    half_written.write_bytes(b"half")
+    run(tiny_model, tmp_path / "cut", resume=True)
+    run(tiny_model, tmp_path / "whole")
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+    assert not half_written.exists()
+
+
+def test_resuming_without_a_checkpoint_starts_anew(tiny_model: Path, tmp_path: Path) -> None:
+    run(tiny_model, tmp_path / "one", resume=True)
+    run(tiny_model, tmp_path / "two")
+    run(tiny_model, tmp_path / "two")  # not resumed: the checkpoint that is there is not used
+    assert weights(tmp_path / "one") == weights(tmp_path / "two")
+
+
+def test_a_checkpoint_of_another_training_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    run(tiny_model, tmp_path)
+    with pytest.raises(ConfigError, match="differs in rows, settings"):
+        run(tiny_model, tmp_path, CONFIG.model_copy(update={"epochs": 3}), make_table(22), resume=True)
+    run(tiny_model, tmp_path, CONFIG.model_copy(update={"checkpoint_seconds": 60.0}), resume=True)
+
+
+def test_nothing_to_train_on(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(NothingToDoError, match="no domain with two"):
+        run(tiny_model, tmp_path, table=make_table(2, domains=2))
+    assert run(tiny_model, tmp_path, CONFIG.model_copy(update={"mix_domains": True}), make_table(2, 2)).pairs == 4
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tiny_model: Path, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"learning_rate": 1e30, "warmup": 0.0, "max_grad_norm": 1e30})
+    with pytest.raises(ConfigError, match=r"Lower train\.learning_rate"):
+        run(tiny_model, tmp_path, config)
+
+
+def test_bf16_trains_fp32_factors(tiny_model: Path, tmp_path: Path) -> None:
+    result = run(tiny_model, tmp_path, CONFIG.model_copy(update={"precision": "bf16", "epochs": 1}))
+    assert result.precision == "bf16"
+    plain = run(tiny_model, tmp_path, CONFIG.model_copy(update={"epochs": 1}))
+    assert result.curve[0][1] == pytest.approx(plain.curve[0][1], rel=0.05)
+
+
+def test_the_learning_rate_rises_and_falls(tiny_model: Path) -> None:
+    schedule = Schedule(open_session(tiny_model, make_table(), CONFIG, seed=0, device=CPU), seed=0)
+    schedule.steps = 20  # 10 % of it is two steps
+    rates = [schedule.rate(step) for step in range(20)]
+    assert rates[:4] == pytest.approx([1 / 3, 2 / 3, 1, 17 / 18])
+    assert rates[-1] == pytest.approx(1 / 18)
+
+
+def test_no_dropout_is_active(tiny_model: Path) -> None:
+    opened = open_session(tiny_model, make_table(), CONFIG, seed=0, device=CPU)
+    assert not any(module.training for module in opened.model.modules())
+    assert inner_transformer(opened.model).config.hidden_dropout_prob > 0
+
+
+def test_an_estimate_knows_the_tokens(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("continual.train.loop._WARM_UP_SECONDS", 0.05)
+    table = make_table(40, 1)
+    cost = estimate(tiny_model, table, CONFIG)
+    result = run(tiny_model, tmp_path, table=table)
+    assert (cost.pairs, cost.tokens) == (result.pairs, result.tokens) == (80, result.tokens)
+    assert cost.seconds > 0
+    monkeypatch.setattr("continual.train.loop._SAMPLE", 20)
+    sampled = estimate(tiny_model, table, CONFIG)
+    assert sampled.pairs == 80
+    assert sampled.tokens == pytest.approx(cost.tokens, rel=0.1)
+    with pytest.raises(NothingToDoError):
+        estimate(tiny_model, table.slice(0, 1), CONFIG)
