@@ -303,6 +303,6 @@ def _layout(ids: list[str] | None, unit: str) -> Figure:
         "xaxis": _axis(),
     }
     if ids is not None:
-        # Half a place of air on the left and none on the right, where the labels are.
         layout["xaxis"] |= {"type": "category", "categoryorder": "array", "categoryarray": ids, "showgrid": False}
+        layout["xaxis"] |= {"tickangle": 0, "nticks": 12}
     return layout

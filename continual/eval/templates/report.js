@@ -13,18 +13,20 @@
     return colour ? style.getPropertyValue(value).trim() : value;
   };
 
-  const draw = () => {
+  const draw = (paper = false) => {
     const style = getComputedStyle(document.documentElement);
     for (const [name, figure] of Object.entries(figures)) {
       const place = document.getElementById("chart-" + name);
       if (!place) continue;
       const { data, layout } = paint(figure, "", style);
+      // Plotly follows a changed width only after a while, and the printer does not wait.
+      if (paper) layout.width = place.clientWidth;
       Plotly.react(place, data, layout, options);
     }
   };
 
   draw();
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw());
   // On paper everything is light and nothing is folded away.
   const folded = [];
   addEventListener("beforeprint", () => {
@@ -33,7 +35,7 @@
       each.open = true;
       folded.push(each);
     }
-    draw();
+    draw(true);
   });
   addEventListener("afterprint", () => {
     document.documentElement.classList.remove("paper");
