@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,15 @@ SCHEMA = pa.schema(
         ("domain", pa.string()),
     ]
 )
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny matrices gain nothing from a second thread, and wait for it on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def make_table(rows: int = 20, domains: int = 2) -> pa.Table:
@@ -227,6 +237,8 @@ def test_an_interrupted_run_ends_with_the_same_bytes(tiny_model: Path, tmp_path:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+import torch
+torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[3])
 from tests.test_train import StopAt, run
 
