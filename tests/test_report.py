@@ -77,7 +77,7 @@ def add_version(
         else {
             "passed": status == "accepted",
             "reasons": list(reasons),
-            "figures": {"tasks": changes or {}, "confidence": 0.95},
+            "figures": {"tasks": changes or {}, "confidence": 0.9},
         },
         created_at=START + timedelta(days=7 * number),
     )
@@ -350,6 +350,7 @@ def test_markup_in_names_is_text_everywhere(tmp_path: Path) -> None:
     for name in (*evil, task):
         assert name in parsed.text
     assert "alert(4)" in parsed.text
+    assert "90 % interval" in parsed.text
     # Plotly reads tags, entities and TeX in any text, so none may reach it.
     texts = json.dumps(charts(report), ensure_ascii=False)
     assert "<" not in texts

@@ -54,6 +54,7 @@ class Row:
         recipe: How it was made.
         scores: Points by task; tasks it was not scored on are left out.
         changes: Per task, the gate's difference to the parent with its interval, as it was judged.
+        confidence: Level of those intervals.
     """
 
     id: str
@@ -69,6 +70,7 @@ class Row:
     recipe: dict[str, Any]
     scores: dict[str, float]
     changes: dict[str, dict[str, Any]]
+    confidence: float
 
 
 @dataclass(frozen=True)
@@ -225,6 +227,7 @@ def _row(version: Version, scores: dict[tuple[str, str], Any], domain_of: dict[s
         recipe=version.recipe,
         scores={task: score.score for (owner, task), score in scores.items() if owner == version.id},
         changes=dict(verdict.get("figures", {}).get("tasks", {})),
+        confidence=float(verdict.get("figures", {}).get("confidence", 0.95)),
     )
 
 
