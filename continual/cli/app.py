@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -114,7 +115,7 @@ def ingest(
     for file in files:
         with Bars() as bars:
             report = opened.ingest(file, domain=domain, columns=columns, holdout=holdout, task=task, progress=bars)
-        reports.append(report.to_json())
+        reports.append(asdict(report))
         if not json:
             render.print_ingest(report)
     if json:
@@ -137,7 +138,7 @@ def task_add(
     from continual.cli import render
 
     report = open_workspace(workspace).add_task(name, directory, domain=domain)
-    print_json(report.to_json()) if json else render.print_task(report)
+    print_json(asdict(report)) if json else render.print_task(report)
 
 
 @app.command()
