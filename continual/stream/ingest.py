@@ -130,7 +130,8 @@ def ingest(
             rows, rejects, kept = folder / "rows.parquet", folder / "rejects.jsonl", folder / "kept.parquet"
             staged = stage(opened, mapping, config, rows, rejects, progress)
             if staged.rejected > config.max_reject_share * staged.rows_in:
-                raise _too_many(staged, source, _keep_loose(registry, rejects, domain, content), config)
+                listed = registry.path(_keep_loose(registry, rejects, domain, content))
+                raise _too_many(staged, source, listed, config)
 
             history = [registry.path(batch.path) for batch in batches]
             keys = [registry.path(known.path) / KEYS for known in tasks]
@@ -255,13 +256,13 @@ def _check_hold_out(source: str, share: float, documents: int, counts: split.Spl
     )
 
 
-def _too_many(staged: Staged, source: str, path: str, config: IngestConfig) -> DataError:
+def _too_many(staged: Staged, source: str, listed: Path, config: IngestConfig) -> DataError:
     reasons = ", ".join(
         f"{reason} ({count})" for reason, count in sorted(staged.reasons.items(), key=lambda item: -item[1])
     )
     return DataError(
         f"{source}: {staged.rejected} of {staged.rows_in} rows ({staged.rejected / staged.rows_in:.1%}) cannot be "
-        f"used, more than max_reject_share = {config.max_reject_share:.1%}: {reasons}. They are listed in {path}. "
+        f"used, more than max_reject_share = {config.max_reject_share:.1%}: {reasons}. They are listed in {listed}. "
         "Mend the file, or raise ingest.max_reject_share in continual.toml. Nothing else was changed."
     )
 

@@ -46,6 +46,8 @@ def sweep(registry: Registry) -> None:
     for folder in (registry.root / "data").glob("*"):
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
+    for path in (registry.root / "rejects").glob(f"*{SUFFIX}"):
+        remove(path)
     tasks = {registry.path(task.path) for task in registry.tasks()}
     for path in (registry.root / "tasks").glob("*"):
         if path not in tasks:
