@@ -143,11 +143,14 @@ def read_rows(
     """
     own = model.max_seq_length
     model.max_seq_length = min(max_length, own) if own else max_length
-    given = pc.list_slice(table["negatives"].combine_chunks(), 0, max_negatives) if max_negatives else None
+    given = None
+    if max_negatives:
+        negatives = table["negatives"].cast(pa.large_list(pa.large_string())).combine_chunks()
+        given = pc.list_slice(negatives, 0, max_negatives)
     counts = pc.list_value_length(given).to_numpy(zero_copy_only=False) if given is not None else np.zeros(len(table))
     queries, documents = _strings(table["query"]), [_strings(table["positive"])]
     if given is not None:
-        documents.append(given.flatten().cast(pa.large_string()))
+        documents.append(given.flatten())
 
     tokens = Tokens(model)
     query_prompt, document_prompt = prompts(model)
@@ -187,7 +190,7 @@ def read_rows(
 
 
 def _strings(column: pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks().cast(pa.large_string())  # 64-bit offsets: all texts of a table in one array
+    return column.cast(pa.large_string()).combine_chunks()  # 64-bit offsets: all texts of a table in one array
 
 
 def _codes(texts: pa.Array) -> tuple[Indices, list[str]]:
