@@ -513,17 +513,25 @@ def test_what_a_killed_ingest_left_is_removed(registry: Registry, tmp_path: Path
 
 
 def test_memory_is_bounded_by_small_pieces(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same outcome in one piece, in many, and with row groups of any size."""
+    """The same outcome in one piece, in many, sorted at once or in ranges, and with row groups of any size."""
     monkeypatch.setattr("continual.stream.ordered.GROUP_ROWS", 64)
+    monkeypatch.setattr("continual.stream.ordered.MAX_RANGES", 40)
     rows = make_pairs(500)
     outcomes = []
-    for number, (size, batch_rows) in enumerate([(1000, 1000), (17, 7), (100, 33)]):
+    for number, (size, batch_rows, range_bytes) in enumerate(
+        [(1000, 1000, 1 << 20), (17, 7, 40_000), (100, 33, 5_000)]
+    ):
+        monkeypatch.setattr("continual.stream.ordered.RANGE_BYTES", range_bytes)
         other = new_registry(tmp_path / str(number))
         source = write_rows(tmp_path / f"{number}.parquet", rows, row_group_size=size)
         ingest(other, IngestConfig(batch_rows=batch_rows), source, domain="a")
-        groups = pq.ParquetFile(other.path("data/a/b1.parquet")).num_row_groups
-        assert groups == 8
-        outcomes.append((other.path("data/a/b1.parquet").read_bytes(), other.tasks()[0].sha256))
+        metadata = pq.ParquetFile(other.path("data/a/b1.parquet")).metadata
+        sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        assert sizes == [64] * 7 + [2] if range_bytes > 5_000 else max(sizes) < 20  # bounded in bytes, too
+        outcomes.append((stored(other, "b1"), other.tasks()[0].sha256))
+    hashes = [row["row_hash"] for row in outcomes[0][0]]
+    assert len(hashes) == 450
+    assert hashes == sorted(hashes)
     assert outcomes[0] == outcomes[1] == outcomes[2]
 
 

@@ -317,6 +317,15 @@ def test_normalising_twice_changes_nothing(text: str) -> None:
     assert SEPARATOR not in once
 
 
+@given(st.text(st.one_of(st.characters(), st.sampled_from(" \t\n\x1f\x85\u00a0\u2028\u3000"))))
+def test_normalising_is_what_it_says(text: str) -> None:
+    assert normalise(text) == " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+def test_no_other_whitespace_is_printable() -> None:
+    assert [chr(code) for code in range(0x110000) if chr(code).isspace() and chr(code).isprintable()] == [" "]
+
+
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.text(" \t\n\u00a0\u3000", min_size=1))
 def test_spelling_and_spaces_make_no_other_text(text: str, spaces: str) -> None:
     spelled = unicodedata.normalize("NFD", text)

@@ -140,7 +140,7 @@ def ingest(
                 keys.append(folder / "task" / KEYS)
             with database(folder / "spill") as connection:
                 split.load(connection, rows, history)
-                split.drop_duplicates(connection, rows)
+                split.drop_duplicates(connection)
                 clean = split.drop_leaks(connection, keys)
                 documents = hold_out(connection, share if clean else 0.0, config.max_holdout_queries)
                 counts = split.keep_rest(connection)

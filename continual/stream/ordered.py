@@ -23,11 +23,11 @@ from continual.progress import Progress
 from continual.stream.stage import BATCH_SCHEMA
 
 GROUP_ROWS = 10_000
-"""Rows of a row group: the step in which a replay window reads."""
+"""Rows of a row group, the step in which a replay window reads; fewer if they take more than `RANGE_BYTES`."""
 RANGE_BYTES = 32 << 20
 """Bytes of text that are sorted at a time, about."""
-MAX_RANGES = 512
-"""Files open at a time, at most; above `MAX_RANGES * RANGE_BYTES` (16 GB) of text the ranges grow instead."""
+MAX_RANGES = 200
+"""Files open at a time, at most; above `MAX_RANGES * RANGE_BYTES` (6 GB) of text the ranges grow instead."""
 
 
 def write_rows(staged: Path, kept: npt.NDArray[np.bool_], target: Path, work: Path, progress: Progress) -> None:
@@ -40,18 +40,21 @@ def write_rows(staged: Path, kept: npt.NDArray[np.bool_], target: Path, work: Pa
         work: An empty folder for files that are removed at the end with it.
         progress: Counts rows.
     """
-    progress.start("writing", int(kept.sum()), "rows")
+    rows = int(kept.sum())
+    progress.start("writing", rows, "rows")
     with pq.ParquetFile(staged, buffer_size=1 << 20, pre_buffer=False) as file:
         groups = range(file.num_row_groups)
         size = sum(file.metadata.row_group(group).total_byte_size for group in groups) * kept.mean()
+    group_rows = max(1, min(GROUP_ROWS, int(rows * RANGE_BYTES / size)))
     ranges = min(MAX_RANGES, max(1, math.ceil(size / RANGE_BYTES)))
     with pq.ParquetWriter(target, BATCH_SCHEMA, compression="zstd", use_dictionary=["doc_id"]) as writer:
         rest = BATCH_SCHEMA.empty_table()
         for table in _ranges(staged, kept, work, ranges):
             rest = pa.concat_tables([rest, table.sort_by("row_hash")])
-            whole = rest.num_rows // GROUP_ROWS * GROUP_ROWS
-            writer.write_table(rest.slice(0, whole), row_group_size=GROUP_ROWS)
-            rest = rest.slice(whole)
+            whole = rest.num_rows // group_rows * group_rows
+            if whole:  # an empty table would become an empty row group
+                writer.write_table(rest.slice(0, whole), row_group_size=group_rows)
+                rest = rest.slice(whole)
             progress.advance(table.num_rows)
         if rest.num_rows:
             writer.write_table(rest)
@@ -61,7 +64,7 @@ def write_rows(staged: Path, kept: npt.NDArray[np.bool_], target: Path, work: Pa
 def _ranges(staged: Path, kept: npt.NDArray[np.bool_], work: Path, ranges: int) -> Iterator[Any]:
     """Yield the kept rows as one table per range of hashes, the ranges in order."""
     if ranges == 1:
-        yield pa.Table.from_batches(_kept(staged, kept), BATCH_SCHEMA)
+        yield pa.concat_tables(_kept(staged, kept))
         return
     bounds = [f"{math.ceil(place * 0x10000 / ranges):04x}" for place in range(1, ranges)]
     files = [work / f"range-{place}.arrow" for place in range(ranges)]
@@ -73,13 +76,13 @@ def _ranges(staged: Path, kept: npt.NDArray[np.bool_], work: Path, ranges: int) 
             )
             for file in files
         ]
-        for batch in _kept(staged, kept):
-            table = batch.sort_by("row_hash")
+        for table in _kept(staged, kept):
+            table = table.sort_by("row_hash")
             hashes = table.column(0).to_pylist()
             cuts = [0, *(bisect_left(hashes, bound) for bound in bounds), len(hashes)]
             for writer, begin, end in zip(writers, cuts, cuts[1:], strict=False):
                 if begin < end:
-                    writer.write_batch(table.slice(begin, end - begin))
+                    writer.write_table(table.slice(begin, end - begin))
     for path in files:
         with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as reader:
             table = reader.read_all()
@@ -90,7 +93,9 @@ def _ranges(staged: Path, kept: npt.NDArray[np.bool_], work: Path, ranges: int) 
 def _kept(staged: Path, kept: npt.NDArray[np.bool_]) -> Iterator[Any]:
     first = 0
     with pq.ParquetFile(staged, buffer_size=1 << 20, pre_buffer=False) as file:
-        for batch in file.iter_batches(batch_size=GROUP_ROWS, columns=BATCH_SCHEMA.names, use_threads=False):
-            mask = pa.array(kept[first : first + batch.num_rows])
-            first += batch.num_rows
-            yield batch.filter(mask).cast(BATCH_SCHEMA)
+        # Its row groups are the pieces that were read, which are bounded in bytes.
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, columns=BATCH_SCHEMA.names, use_threads=False)
+            mask = pa.array(kept[first : first + table.num_rows])
+            first += table.num_rows
+            yield table.filter(mask).cast(BATCH_SCHEMA)

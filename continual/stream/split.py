@@ -34,42 +34,26 @@ def load(connection: duckdb.DuckDBPyConnection, staged: Path, history: Sequence[
     """
     names = ("row", "query", "positive", "document")
     hashes = ", ".join(f"{name}_hash::UUID AS {name}" for name in names)
-    connection.execute(f"CREATE TABLE rows AS SELECT * FROM {scan([staged], f'seq, {hashes}')}")
+    connection.execute(f"CREATE TABLE rows AS SELECT * FROM {scan([staged], f'seq, rank, {hashes}')}")
     hashes = ", ".join(f"{name}_hash::UUID AS {name}" for name in names[:3])
     connection.execute(f"CREATE VIEW stored AS SELECT * FROM {scan(history, hashes)}")
 
 
-def drop_duplicates(connection: duckdb.DuckDBPyConnection, staged: Path) -> None:
-    """Make `fresh`: one row for each pair that no batch has.
-
-    Of equal pairs, the one with the most negatives stays, then one with a document id, then the first by a
-    hash of its content.
-    """
+def drop_duplicates(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make `fresh`: of each pair that no batch has, the row with the lowest rank."""
     connection.execute("CREATE TABLE twice AS SELECT row FROM rows GROUP BY row HAVING count(*) > 1")
     connection.execute(
         """
         CREATE TABLE fresh AS
-        WITH best AS (
-            SELECT seq FROM (
-                SELECT seq, row_number() OVER (
-                    PARTITION BY row_hash ORDER BY len(negatives) DESC, doc_id IS NULL, content
-                ) AS place
-                FROM (
-                    SELECT seq, row_hash, negatives, doc_id, md5(concat_ws(
-                        chr(31), query, positive, coalesce(doc_id, ''), array_to_string(negatives, chr(31))
-                    )) AS content
-                    FROM read_parquet($1)
-                    SEMI JOIN twice ON twice.row = row_hash::UUID
-                )
-            ) WHERE place = 1
-        ), single AS (
+        WITH single AS (
             SELECT * FROM rows ANTI JOIN twice USING (row)
             UNION ALL
-            SELECT * FROM rows SEMI JOIN best USING (seq)
+            SELECT * FROM rows SEMI JOIN (
+                SELECT arg_min(seq, rank) AS seq FROM rows SEMI JOIN twice USING (row) GROUP BY row
+            ) USING (seq)
         )
         SELECT * FROM single ANTI JOIN stored USING (row)
-        """,
-        [str(staged)],
+        """
     )
 
 

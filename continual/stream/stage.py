@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,14 @@ BATCH_SCHEMA = pa.schema(
         pa.field("positive_hash", pa.string(), nullable=False),
     ]
 )
-# A staged row also knows its place in the file, and the document that it is held out with.
+# A staged row also knows its place in the file, the document that it is held out with, and its rank among
+# equal pairs.
 STAGED_SCHEMA = pa.schema(
     [
         pa.field("seq", pa.int64(), nullable=False),
         *BATCH_SCHEMA,
         pa.field("document_hash", pa.string(), nullable=False),
+        pa.field("rank", pa.int64(), nullable=False),
     ]
 )
 SHOWN_CHARS = 200
@@ -81,7 +84,9 @@ def stage(
     reasons: Counter[str] = Counter()
     progress.start("checking", source.rows, "rows")
     with (
-        pq.ParquetWriter(rows, STAGED_SCHEMA, compression="snappy", use_dictionary=False) as writer,
+        pq.ParquetWriter(
+            rows, STAGED_SCHEMA, compression="lz4", use_dictionary=False, write_statistics=False
+        ) as writer,
         rejects.open("w", encoding="ascii") as rejected,
     ):
         for piece in source.read(mapping.names, config.batch_rows):
@@ -131,12 +136,24 @@ def _check(piece: Rows, mapping: Mapping, max_chars: int, text_only: bool, first
             digest(query_key),
             positive_hash,
             positive_hash if doc_id is None else digest(doc_id),
+            _rank(query, positive, given, doc_id),
         )
         for append, value in zip(appends, row, strict=True):
             append(value)
         first += 1
     arrays = [pa.array(column, field.type) for column, field in zip(columns, STAGED_SCHEMA, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=STAGED_SCHEMA), bad
+
+
+def _rank(query: str, positive: str, negatives: list[str], doc_id: str | None) -> int:
+    """Return a number that is lowest for the pair to keep among equal ones.
+
+    The most negatives first, then one with a document id, then by a hash of the content: never by the place
+    in the file.
+    """
+    content = SEPARATOR.join((query, positive, doc_id or "", *negatives)).encode()
+    fewer = 255 - min(len(negatives), 255)
+    return fewer << 55 | (doc_id is None) << 54 | int.from_bytes(blake2b(content, digest_size=6).digest(), "big")
 
 
 def _text(role: str, value: object, max_chars: int) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +58,9 @@ class TaskTables:
         for table in (self.corpus, self.queries, self.qrels):
             for batch in table.to_batches(max_chunksize=READ_ROWS):
                 for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                    result.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+                    for value in row:
+                        data = str(value).encode()
+                        result.update(b"%d:" % len(data) + data)  # the length keeps fields apart
             result.update(b"\n")
         return result.hexdigest()
 

@@ -25,7 +25,10 @@ def normalise(text: str) -> str:
     >>> normalise("  Caf\\u00e9 \\n \\ufb01ne ")
     'Café fine'
     """
-    return " ".join((text if text.isascii() else unicodedata.normalize("NFKC", text)).split())
+    text = (text if text.isascii() else unicodedata.normalize("NFKC", text)).strip()
+    if "  " not in text and text.isprintable():
+        return text  # the only printable whitespace is the space, so there is nothing to collapse
+    return " ".join(text.split())
 
 
 def digest(normalised: str) -> str:
