@@ -1,0 +1,60 @@
+"""The whole product once on the real all-MiniLM-L6-v2 and real text: ingest, update, report, export."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.real_model
+
+
+def continual(*words: object, folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "continual", *map(str, words), "-w", str(folder)],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return done.stdout
+
+
+def test_a_real_model_learns_real_text(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    from continual import Workspace
+
+    made = [sys.executable, str(ROOT / "examples" / "docstrings.py"), str(tmp_path / "data")]
+    subprocess.run(
+        [*made, "--rows", "200", "--queries", "20", "--documents", "60"], check=True, stdout=subprocess.DEVNULL
+    )
+    folder = tmp_path / "w"
+    continual("init", folder=folder)
+    continual("task", "add", "pandas", tmp_path / "data" / "pandas", folder=folder)
+    settings = folder / "continual.toml"
+    # Small enough for a test: one pass over 160 pairs of short texts.
+    settings.write_text("[ingest]\nholdout = 0.2\n[train]\nepochs = 1\nmax_length = 48\n[eval]\nmax_length = 48\n")
+    continual("ingest", tmp_path / "data" / "sklearn.parquet", folder=folder)
+    step = json.loads(continual("update", "--json", folder=folder))
+    assert step["status"] == "accepted"
+    assert step["pairs_trained"] == 160
+
+    report = json.loads(continual("report", "--html", tmp_path / "report.html", "--json", folder=folder))
+    tasks = [task["name"] for task in report["tasks"]]
+    base, learned = (dict(zip(tasks, row, strict=True)) for row in report["matrix"])
+    assert base["sklearn"] > 20, "the base model retrieves real text"
+    assert learned["sklearn"] > base["sklearn"], "and an update on a domain makes it better there"
+    assert report["metrics"]["acc"][1] == pytest.approx(learned["sklearn"])
+    assert "sklearn" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+    texts = [f"Return the {word} of an array." for word in ("mean", "sum", "norm", "rank", "trace")]
+    continual("export", "current", tmp_path / "exported", folder=folder)
+    ours = Workspace(folder).load("current")
+    exported = SentenceTransformer(str(tmp_path / "exported"), device="cpu")
+    np.testing.assert_allclose(exported.encode(texts), ours.encode(texts), atol=1e-6)
+    assert exported.max_seq_length == SentenceTransformer(str(folder / ".continual/versions/v0")).max_seq_length
