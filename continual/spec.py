@@ -17,6 +17,7 @@ from continual.errors import InputError, NotFoundError, NothingToDoError, did_yo
 from continual.progress import SILENT, Progress
 from continual.registry import Batch, Registry, Run
 from continual.registry.registry import CURRENT, ROOT
+from continual.registry.store import remove
 from continual.replay import Draw, Rows, allot
 
 
@@ -173,6 +174,12 @@ def make_plan(registry: Registry, spec: Spec, drawn: Draw, progress: Progress = 
 def interrupted(registry: Registry) -> Run | None:
     """Return the run that began and neither ended nor was discarded, if there is one."""
     return next((run for run in registry.runs() if run.state == "running"), None)
+
+
+def discard(registry: Registry, run: Run) -> None:
+    """Remove what an interrupted run left on disk; its record stays, so that its id is not used again."""
+    for folder in ("runs", "adapters", "versions", "scores"):
+        remove(registry.path(f"{folder}/{run.id}"))
 
 
 def reopen(registry: Registry, run: Run) -> tuple[Spec, Draw]:

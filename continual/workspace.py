@@ -17,7 +17,7 @@ from continual.registry.base import PACKAGED, UNUSED, resolve_base
 from continual.registry.catalog import now
 from continual.registry.names import check_name
 from continual.registry.registry import CURRENT, ROOT
-from continual.registry.store import copy_model, exclusive, publish, remove, weights_sha256
+from continual.registry.store import copy_model, exclusive, publish, weights_sha256
 from continual.status import Status, read_status
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class Workspace:
         domains: Sequence[str] | None = None,
         start: str | None = None,
         merge: str | float | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         progress: Progress = SILENT,
     ) -> Plan:
         """Return what `update` would train and evaluate, with its cost beside a full retraining. Changes nothing.
@@ -174,7 +174,7 @@ class Workspace:
         from continual.spec import make_plan, prepare
 
         config = self._resolve(replay, replay_policy, start, merge)
-        spec, drawn = prepare(self.registry, config, domains=domains, replay_rows=replay_rows, seed=seed)
+        spec, drawn = prepare(self.registry, config, domains=domains, replay_rows=replay_rows, seed=seed or 0)
         return make_plan(self.registry, spec, drawn, progress)
 
     def update(
@@ -186,7 +186,7 @@ class Workspace:
         domains: Sequence[str] | None = None,
         start: str | None = None,
         merge: str | float | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         resume: bool = False,
         restart: bool = False,
         progress: Progress = SILENT,
@@ -200,7 +200,7 @@ class Workspace:
             domains: Domains to learn; by default all that have new rows.
             start: Train from "current" or from the root "base".
             merge: A rule (interpolate, running-mean, equal) or the weight of the update, 0 to 1.
-            seed: Seed of the step.
+            seed: Seed of the step, from 0 up; 0 by default.
             resume: Continue the step that was interrupted, with the settings it was begun with.
             restart: Discard the step that was interrupted and begin anew.
             progress: Shows how far it is.
@@ -212,7 +212,7 @@ class Workspace:
             NothingToDoError: Nothing is new, or nothing was interrupted.
             InputError: A step was interrupted, and neither `resume` nor `restart` is given.
         """
-        from continual.spec import interrupted, prepare, reopen
+        from continual.spec import discard, interrupted, prepare, reopen
         from continual.update import update
 
         with exclusive(self.registry.root / "update.lock", "update"):
@@ -220,6 +220,13 @@ class Workspace:
             if resume:
                 if run is None:
                     raise NothingToDoError("No update was interrupted, so there is nothing to resume.")
+                if any(
+                    value is not None for value in (replay, replay_rows, replay_policy, domains, start, merge, seed)
+                ):
+                    raise InputError(
+                        f"--resume continues {run.id} with the options it was begun with. Leave the others out, or "
+                        "begin anew with --restart."
+                    )
                 spec, drawn = reopen(self.registry, run)
             else:
                 if run is not None and not restart:
@@ -228,9 +235,9 @@ class Workspace:
                         "discard it with `continual update --restart`."
                     )
                 config = self._resolve(replay, replay_policy, start, merge)
-                spec, drawn = prepare(self.registry, config, domains=domains, replay_rows=replay_rows, seed=seed)
+                spec, drawn = prepare(self.registry, config, domains=domains, replay_rows=replay_rows, seed=seed or 0)
                 if run is not None:
-                    remove(self.registry.path(f"runs/{run.id}"))
+                    discard(self.registry, run)
             return update(self.registry, spec, drawn, resume=resume, progress=progress)
 
     def report(self) -> Report:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -164,7 +165,7 @@ def update(
         str | None,
         typer.Option(metavar="RULE", help="interpolate, running-mean, equal, or the weight of the update, 0 to 1."),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the step.")] = 0,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of the step, from 0 up; 0 by default.")] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Print what would be done and its cost, and do nothing.")
     ] = False,
@@ -189,16 +190,20 @@ def update(
         "replay": replay,
         "replay_rows": replay_rows,
         "replay_policy": replay_policy,
-        "domains": domain,
+        "domains": domain or None,
         "start": start,
         "merge": render.merge_option(merge),
         "seed": seed,
     }
-    with Bars() as bars:
-        if plan:
-            planned = opened.plan(**options, progress=bars)
-        else:
-            step = opened.update(**options, resume=resume, restart=restart, progress=bars)
+    try:
+        with Bars() as bars:
+            if plan:
+                planned = opened.plan(**options, progress=bars)
+            else:
+                step = opened.update(**options, resume=resume, restart=restart, progress=bars)
+    except KeyboardInterrupt:
+        print("continual: interrupted. `continual update --resume` continues it.", file=sys.stderr)
+        raise typer.Exit(130) from None
     if plan:
         print_json(planned.to_json()) if json else render.print_plan(planned)
         return
