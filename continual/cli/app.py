@@ -108,14 +108,19 @@ def ingest(
     """
     from continual.cli import render
     from continual.cli.bars import Bars
+    from continual.errors import InputError
     from continual.stream import Columns
 
     opened = open_workspace(workspace)
     columns = Columns(query=query_column, positive=positive_column, negatives=negatives_column, doc_id=doc_id_column)
+    if task is not None and domain is None and len(files) > 1:
+        raise InputError(f"--task is the task of one domain, and these are {len(files)}. Name it with --domain.")
     reports = []
-    for file in files:
+    for position, file in enumerate(files):
+        # A domain has one task: of several files that go to one domain, the first makes it.
+        split: dict[str, Any] = {"holdout": holdout, "task": task} if position == 0 or domain is None else {}
         with Bars() as bars:
-            report = opened.ingest(file, domain=domain, columns=columns, holdout=holdout, task=task, progress=bars)
+            report = opened.ingest(file, domain=domain, columns=columns, **split, progress=bars)
         reports.append(asdict(report))
         if not json:
             render.print_ingest(report)

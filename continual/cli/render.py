@@ -52,7 +52,8 @@ def print_ingest(report: IngestReport) -> None:
     if report.unchanged:
         _say(f"{report.source} was ingested before (domain {report.domain}, batch {report.batch}); nothing changed.")
         return
-    _say(f"{report.source} -> domain {report.domain}, batch {report.batch}")
+    kept = f"batch {report.batch}" if report.batch else "no batch: it has no new row to train on"
+    _say(f"{report.source} -> domain {report.domain}, {kept}")
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column()
     table.add_column(justify="right")
