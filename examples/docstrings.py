@@ -161,7 +161,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("out", type=Path, metavar="OUT_DIR")
-    parser.add_argument("--rows", type=int, default=700, help="rows of a training domain, at most (default 700)")
+    parser.add_argument("--rows", type=int, default=600, help="rows of a training domain, at most (default 600)")
     parser.add_argument("--queries", type=int, default=150, help="queries of the task (default 150)")
     parser.add_argument("--documents", type=int, default=400, help="documents of the task (default 400)")
     parser.add_argument("--seed", type=int, default=0)
