@@ -1,7 +1,7 @@
 """Continual learning for text-embedding models.
 
-`Workspace` is the whole API; `continual.errors` is what it raises. It is imported when first asked for, so that
-`import continual` costs nothing.
+`Workspace` is the whole API, `Columns` names the columns of a file for it, and `continual.errors` is what it raises.
+They are imported when first asked for, so that `import continual` costs nothing.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from continual.stream import Columns
     from continual.workspace import Workspace
 
-__all__ = ["Workspace", "__version__"]
+__all__ = ["Columns", "Workspace", "__version__"]
 
 __version__ = "0.1.0"
 
+_PLACES = {"Columns": "continual.stream", "Workspace": "continual.workspace"}
+
 
 def __getattr__(name: str) -> Any:
-    if name == "Workspace":
-        return import_module("continual.workspace").Workspace
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name]), name)
     raise AttributeError(f"module 'continual' has no attribute {name!r}")

@@ -114,7 +114,6 @@ class CatalogConfig(Section):
 class Config(Section):
     """All settings of a workspace."""
 
-    base: str = Field("packaged", description="The root base: a folder, a Hub id, or 'packaged'.")
     trust_remote_code: bool = Field(False, description="Run code that a model brings with it.")
     ingest: IngestConfig = IngestConfig()
     replay: ReplayConfig = ReplayConfig()
@@ -171,12 +170,8 @@ def validate(data: dict[str, object], source: str) -> Config:
 
 
 def render(config: Config) -> str:
-    """Return a `continual.toml` with the base, and every other setting as a comment with its meaning."""
-    lines = [
-        "# Settings of this continual workspace. Commented lines show the defaults.",
-        "",
-        f"base = {_toml(config.base)}  # the root base: a folder, a Hub id, or 'packaged'",
-    ]
+    """Return a `continual.toml` with every setting and its meaning; those that have their default as comments."""
+    lines = ["# Settings of this continual workspace. Commented lines show the defaults."]
     if config.trust_remote_code:
         lines.append("trust_remote_code = true  # run code that the model brings with it")
     for name in Config.model_fields:
@@ -188,7 +183,8 @@ def render(config: Config) -> str:
         for key, setting in type(section).model_fields.items():
             value = getattr(section, key)
             mark = "# " if value == getattr(defaults, key) else ""
-            lines.append(f"{mark}{key} = {_toml(value)}  # {setting.description}")
+            text = f"{key} = {_toml(value)}" if value is not None else f"{key} is unset"
+            lines.append(f"{mark}{text}  # {setting.description}")
     return "\n".join(lines) + "\n"
 
 
@@ -197,6 +193,4 @@ def _toml(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    if value is None:
-        return '"unset"'
     return str(value)

@@ -14,10 +14,11 @@ from typing import Any
 
 from continual.config import Config, validate
 from continual.errors import InputError, NotFoundError, NothingToDoError, did_you_mean
+from continual.merge.rules import RULES, check_rule, coefficient
 from continual.progress import SILENT, Progress
-from continual.registry import Batch, Registry, Run
+from continual.registry import Batch, Registry, Run, Version
 from continual.registry.registry import CURRENT, ROOT
-from continual.registry.store import remove
+from continual.registry.store import SUFFIX, remove
 from continual.replay import Draw, Rows, allot
 
 
@@ -37,6 +38,7 @@ class Spec:
         new: Windows of the rows that are learned.
         replay: Windows of the rows that are replayed.
         cursors: Per domain, the row hash where its next window starts.
+        tasks: Names of the evaluation tasks that the rows were drawn against; the step is judged by these.
         joint_pairs: Pairs that retraining on the whole lineage would train.
         config: The resolved settings.
         libraries: Versions of what computed it.
@@ -53,6 +55,7 @@ class Spec:
     new: list[dict[str, Any]]
     replay: list[dict[str, Any]]
     cursors: dict[str, str]
+    tasks: list[str]
     joint_pairs: int
     config: dict[str, Any]
     libraries: dict[str, str]
@@ -80,14 +83,11 @@ def prepare(
         NotFoundError: A domain is not known.
         InputError: A setting is out of its range, or the merge rule does not go with the start.
     """
-    from continual.merge import check_rule, coefficient
-
     check_rule(config.merge.method, config.merge.start)
     if seed < 0:
         raise InputError(f"--seed takes an integer from 0 up, not {seed}.")
     parent = registry.version(CURRENT)
-    lineage = registry.lineage(parent)
-    learned = {batch for version in lineage for batch in version.batches}
+    learned = registry.learned(parent)
     history = [batch for batch in registry.batches() if batch.id in learned]
     new = _new_batches(registry, learned, domains)
 
@@ -101,9 +101,7 @@ def prepare(
             "Every new row is a query or a relevant document of an evaluation task, so there is nothing to train on."
         )
 
-    before = lineage[-1].recipe
-    state = before.get("state", {}) if before.get("merge") == config.merge.method else {}
-    decision = coefficient(config.merge.method, config.merge.weight, state)
+    decision = coefficient(config.merge.method, config.merge.weight, _state(parent, config.merge.method))
     new_rows = sum(window.rows for window in drawn.new)
     spec = Spec(
         version=registry.next_version_id(),
@@ -117,6 +115,7 @@ def prepare(
         new=[dataclasses.asdict(window) for window in drawn.new],
         replay=[dataclasses.asdict(window) for window in drawn.replay],
         cursors=cursors | {window.domain: window.stop for window in drawn.replay},
+        tasks=[task.name for task in registry.tasks()],
         joint_pairs=(new_rows + sum(available.values())) * config.train.epochs,
         config=config.model_dump(mode="json"),
         libraries=_libraries(),
@@ -177,9 +176,21 @@ def interrupted(registry: Registry) -> Run | None:
 
 
 def discard(registry: Registry, run: Run) -> None:
-    """Remove what an interrupted run left on disk; its record stays, so that its id is not used again."""
+    """End an interrupted run for good; its record stays, so that its id is not used again."""
+    registry.discard_run(run.id)
     for folder in ("runs", "adapters", "versions", "scores"):
         remove(registry.path(f"{folder}/{run.id}"))
+
+
+def sweep(registry: Registry) -> None:
+    """Remove what killed updates left behind; the caller holds the update lock."""
+    run = interrupted(registry)
+    for folder in ("versions", "adapters", "scores"):
+        for path in registry.path(folder).rglob(f"*{SUFFIX}"):
+            remove(path)
+    for path in registry.path("runs").glob("v*"):
+        if run is None or path.name != run.id:
+            remove(path)
 
 
 def reopen(registry: Registry, run: Run) -> tuple[Spec, Draw]:
@@ -193,7 +204,7 @@ def reopen(registry: Registry, run: Run) -> tuple[Spec, Draw]:
     again = f"Begin it again with `continual update --restart`; the {spec.version} that was begun is discarded."
     if parent.id != spec.parent:
         raise InputError(f"{spec.version} was begun on {spec.parent}, and {parent.id} is in service now. {again}")
-    learned = {batch for version in registry.lineage(parent) for batch in version.batches}
+    learned = registry.learned(parent)
     batches = registry.batches()
     with Rows(registry) as rows:
         drawn = rows.draw(
@@ -219,11 +230,28 @@ def _new_batches(registry: Registry, learned: set[str], domains: Sequence[str] |
         if batch.id not in learned and batch.kept and (not domains or batch.domain in domains)
     ]
     if not new:
-        what = f"{registry.version(CURRENT).id} has learned all of " + (", ".join(domains or known) or "nothing")
+        what = f"{registry.version(CURRENT).id} has learned all of {', '.join(domains or known)}"
         raise NothingToDoError(
-            f"There is nothing new to learn: {what}. Register new rows with `continual ingest FILE`."
+            f"There is nothing new to learn: {what if known else 'no domain was ingested yet'}. Register new rows "
+            "with `continual ingest FILE`."
         )
     return new
+
+
+def _state(parent: Version, rule: str) -> dict[str, Any]:
+    """Return what the rule left in the parent.
+
+    Raises:
+        InputError: The rule is a mean over all updates so far, and some of them were merged by another rule: it
+            would forget them.
+    """
+    before = parent.recipe.get("merge")
+    if before not in (None, rule) and RULES[rule].remembers:
+        raise InputError(
+            f"--merge {rule} goes on from a root base or from a version that it made, and {parent.id} was made by "
+            f"{before}: what was learned until then would be lost. Use --merge {before}, or roll back to v0 first."
+        )
+    return dict(parent.recipe.get("state", {})) if before == rule else {}
 
 
 def _libraries() -> dict[str, str]:

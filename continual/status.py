@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def read_status(directory: Path, registry: Registry) -> Status:
     current = registry.version(CURRENT)
     event = registry.alias(CURRENT)
     assert event is not None  # init sets it
-    learned = {batch for version in registry.lineage(current) for batch in version.batches}
+    learned = registry.learned(current)
     batches, tasks, run = registry.batches(), registry.tasks(), interrupted(registry)
     domains = [
         DomainStatus(
@@ -81,5 +82,14 @@ def read_status(directory: Path, registry: Registry) -> Status:
         domains=domains,
         ood_tasks=[task.name for task in tasks if task.domain is None],
         interrupted=run.id if run else None,
-        bytes=sum(path.stat().st_size for path in registry.root.rglob("*") if path.is_file()),
+        bytes=_size(registry.root),
     )
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes below a folder, while other commands write and remove files in it."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from continual.config import Config, validate
+from continual.errors import ContinualError, WorkspaceBusy
 from continual.progress import SILENT, Progress
 from continual.registry import Registry, Run, Score, Task, Version
 from continual.registry.catalog import now
-from continual.registry.registry import ROOT
+from continual.registry.registry import CURRENT, ROOT
 from continual.registry.store import remove, weights_sha256
 from continual.replay import Draw
-from continual.spec import Spec
+from continual.spec import Spec, discard
 
 PROOF_TEXTS = 16
 """Texts on which the fold is proved."""
@@ -34,6 +35,8 @@ class StepResult:
         spec: What decided it.
         scores: The new version's score on every task, in points.
         previous: The parent's.
+        in_service: What is in service now: the version, or its parent if it was refused, or another one if
+            somebody moved `current` while the step ran.
         kinds: What each task is to this step: "new", "learned", "again" or "OOD" (see `task_kinds`).
     """
 
@@ -43,6 +46,7 @@ class StepResult:
     scores: dict[str, Score]
     previous: dict[str, Score]
     kinds: dict[str, str]
+    in_service: str
 
     def to_json(self) -> dict[str, Any]:
         """Return the step as plain data: version, parent, verdict, and the scores of both in points."""
@@ -59,11 +63,12 @@ class StepResult:
             "scores": {task: score.score for task, score in self.scores.items()},
             "previous": {task: score.score for task, score in self.previous.items()},
             "kinds": self.kinds,
+            "in_service": self.in_service,
         }
 
     @property
     def passed(self) -> bool:
-        """Whether the gate let it into service."""
+        """Whether the gate let it pass."""
         return self.version.status == "accepted"
 
 
@@ -75,54 +80,63 @@ def update(
     Args:
         registry: The workspace's registry.
         spec: What `prepare` fixed.
-        drawn: The rows, from `prepare` or `redraw`: step 1, Draw.
+        drawn: The rows, from `prepare` or `reopen`: step 1, Draw.
         resume: Continue from the run's last checkpoint.
         progress: Shows how far it is.
+
+    A step that cannot be trained or folded as it was begun is discarded: begun again it would fail again. What
+    fails later (a task that cannot be read, say) leaves the run to be resumed.
     """
     from continual.eval.gate import judge
-    from continual.merge import merge_models
+    from continual.merge.engine import merge_models
     from continual.train import fold, prove_fold, train
 
     config = validate(spec.config, "the run's settings")
     parent, start = registry.version(spec.parent), registry.version(spec.start)
-    run_dir = registry.path(f"runs/{spec.version}")
+    folded = registry.path(f"runs/{spec.version}/update")
     adapter, snapshot = f"adapters/{spec.version}", f"versions/{spec.version}"
+    run = Run(spec.version, "running", dataclasses.asdict(spec), now(), None)
     if not resume:
-        registry.begin_run(Run(spec.version, "running", dataclasses.asdict(spec), now(), None))
+        registry.begin_run(run)
 
-    # 2. Train an update model: LoRA on the rows drawn, from current or from the root base.
-    trained = train(
-        registry.path(start.path),
-        drawn.table,
-        config.train,
-        seed=spec.seed,
-        run_dir=run_dir,
-        adapter_dir=registry.path(adapter),
-        resume=resume,
-        progress=progress,
-        trust_remote_code=config.trust_remote_code,
-    )
+    try:
+        # 2. Train an update model: LoRA on the rows drawn, from current or from the root base.
+        trained = train(
+            registry.path(start.path),
+            drawn.table,
+            config.train,
+            seed=spec.seed,
+            run_dir=folded.parent,
+            adapter_dir=registry.path(adapter),
+            resume=resume,
+            progress=progress,
+            trust_remote_code=config.trust_remote_code,
+        )
 
-    # 3. Fold the adapter into the weights it was trained on, and prove it on a few texts.
-    folded = run_dir / "update"
-    fold(registry.path(start.path), registry.path(adapter), folded)
-    texts = drawn.table["query"].slice(0, PROOF_TEXTS).to_pylist()
-    fold_error = prove_fold(
-        registry.path(start.path),
-        registry.path(adapter),
-        folded,
-        texts,
-        trust_remote_code=config.trust_remote_code,
-    )
+        # 3. Fold the adapter into the weights it was trained on, and prove it on a few texts.
+        fold(registry.path(start.path), registry.path(adapter), folded)
+        fold_error = prove_fold(
+            registry.path(start.path),
+            registry.path(adapter),
+            folded,
+            drawn.table["query"].slice(0, PROOF_TEXTS).to_pylist(),
+            trust_remote_code=config.trust_remote_code,
+        )
+    except WorkspaceBusy:
+        raise
+    except ContinualError:
+        discard(registry, run)
+        raise
 
     # 4. Merge with what is in service.
     merge_models(registry.path(parent.path), folded, spec.weight, registry.path(snapshot))
     sha256 = weights_sha256(registry.path(snapshot))
 
-    # 5. Evaluate every task; the parent and the root too, where they lack one.
+    # 5. Evaluate the tasks that the rows were drawn against; the parent and the root too, where they lack one.
+    tasks = [task for task in registry.tasks() if task.name in spec.tasks]
     for known in {each.id: each for each in (registry.version(ROOT), parent)}.values():
-        score_missing(registry, known, config, progress)
-    scores = _score(registry, spec.version, snapshot, sha256, registry.tasks(), config, progress)
+        score_missing(registry, known, tasks, config, progress)
+    scores = _score(registry, spec.version, snapshot, sha256, tasks, config, progress)
 
     # 6. Gate: current moves to the new version, or stays.
     new = {score.task: score for score in scores}
@@ -148,8 +162,9 @@ def update(
     )
     reason = f"update to {version.id} passed the gate" if verdict.passed else None
     version = registry.add_version(version, scores, promote=reason)
-    remove(run_dir)
-    return StepResult(version, parent, spec, new, old, kinds)
+    remove(folded.parent)
+    in_service = registry.version(CURRENT).id
+    return StepResult(version, parent, spec, new, old, kinds, in_service)
 
 
 def task_kinds(registry: Registry, spec: Spec) -> dict[str, str]:
@@ -159,19 +174,33 @@ def task_kinds(registry: Registry, spec: Spec) -> dict[str, str]:
     no row of its domain, if it has one, was ever trained on.
     """
     domain_of = {batch.id: batch.domain for batch in registry.batches()}
-    lineage = registry.lineage(registry.version(spec.parent))
-    learned = {domain_of[batch] for version in lineage for batch in version.batches}
+    learned = {domain_of[batch] for batch in registry.learned(registry.version(spec.parent))}
     learning = {domain_of[batch] for batch in spec.batches}
     kinds = {(True, False): "new", (False, True): "learned", (True, True): "again", (False, False): "OOD"}
-    return {task.name: kinds[task.domain in learning, task.domain in learned] for task in registry.tasks()}
+    return {
+        task.name: kinds[task.domain in learning, task.domain in learned]
+        for task in registry.tasks()
+        if task.name in spec.tasks
+    }
 
 
-def score_missing(registry: Registry, version: Version, config: Config, progress: Progress) -> None:
-    """Score a version that is known already on the tasks that were registered since it was scored."""
-    known = registry.scores()
-    missing = [task for task in registry.tasks() if (version.id, task.name) not in known]
+def score_missing(
+    registry: Registry, version: Version, tasks: Sequence[Task], config: Config, progress: Progress
+) -> None:
+    """Score a known version on the tasks that it lacks, or that it was scored on with other settings."""
+    known, settings = registry.scores(), score_settings(config)
+    missing = [
+        task
+        for task in tasks
+        if (version.id, task.name) not in known or known[version.id, task.name].settings != settings
+    ]
     if missing:
         registry.add_scores(_score(registry, version.id, version.path, version.sha256, missing, config, progress))
+
+
+def score_settings(config: Config) -> str:
+    """Return what a score depends on besides model and task: scores of other settings cannot be compared."""
+    return f"max_length={config.eval.max_length or 'model'}"
 
 
 def _score(
@@ -185,7 +214,7 @@ def _score(
 ) -> list[Score]:
     from continual.eval.run import evaluate
 
-    return evaluate(
+    scores = evaluate(
         registry.path(snapshot),
         version,
         sha256,
@@ -195,3 +224,4 @@ def _score(
         progress=progress,
         trust_remote_code=config.trust_remote_code,
     )
+    return [dataclasses.replace(score, settings=score_settings(config)) for score in scores]

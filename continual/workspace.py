@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from continual import config as settings
 from continual.config import Config
-from continual.errors import InputError, NotFoundError, NothingToDoError
+from continual.errors import InputError, ModelError, NotFoundError, NothingToDoError, did_you_mean
 from continual.progress import SILENT, Progress
 from continual.registry import Alias, Registry, Version
 from continual.registry.base import PACKAGED, UNUSED, resolve_base
@@ -69,42 +69,26 @@ class Workspace:
             ModelError: The base is no sentence-transformers model.
         """
         directory = Path(directory).expanduser().resolve()
-        if (directory / SETTINGS).exists() or (directory / STORE).exists():
-            raise InputError(f"{directory} holds a workspace already. See it with `continual status -w {directory}`.")
+        if (directory / STORE).exists():
+            known = (directory / SETTINGS).exists()
+            hint = (
+                f"See it with `continual status -w {directory}`."
+                if known
+                else f"It lacks {SETTINGS}: an empty one will do."
+            )
+            raise InputError(f"{directory} holds a workspace already. {hint}")
         if directory.exists() and not directory.is_dir():
             raise InputError(f"{directory} is a file; a workspace is a folder.")
         folder = resolve_base(base)
-        config = Config(base=base, trust_remote_code=trust_remote_code)
-
-        from continual.train import load_encoder
-
-        load_encoder(folder, trust_remote_code=trust_remote_code)  # refuse now what no step could train
-        with publish(directory / STORE) as partial:
-            registry = Registry(partial)
-            registry.catalog.create()
-            snapshot = partial / "versions" / ROOT
-            snapshot.parent.mkdir(parents=True)
-            shutil.copytree(folder, snapshot, ignore=shutil.ignore_patterns(*UNUSED))
-            root = Version(
-                id=ROOT,
-                position=0,
-                parent=None,
-                status="root",
-                path=f"versions/{ROOT}",
-                adapter=None,
-                sha256=weights_sha256(snapshot),
-                batches=[],
-                pairs_trained=0,
-                tokens_trained=0,
-                seconds=0.0,
-                joint_pairs=0,
-                recipe={"base": base},
-                verdict=None,
-                created_at=now(),
-            )
-            registry.add_version(root, promote="init")
-        with publish(directory / SETTINGS) as partial:
-            partial.write_text(settings.render(config), encoding="utf-8")
+        config = Config(trust_remote_code=trust_remote_code)
+        try:
+            with publish(directory / STORE) as partial:
+                _fill(partial, folder, base, trust_remote_code)
+                # The settings come before the store: a folder that has only them can be initialised again.
+                with publish(directory / SETTINGS) as file:
+                    file.write_text(settings.render(config), encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"No workspace can be made in {directory}: {error.strerror or error}.") from None
         return cls(directory)
 
     def ingest(
@@ -212,10 +196,11 @@ class Workspace:
             NothingToDoError: Nothing is new, or nothing was interrupted.
             InputError: A step was interrupted, and neither `resume` nor `restart` is given.
         """
-        from continual.spec import discard, interrupted, prepare, reopen
+        from continual.spec import discard, interrupted, prepare, reopen, sweep
         from continual.update import update
 
         with exclusive(self.registry.root / "update.lock", "update"):
+            sweep(self.registry)
             run = interrupted(self.registry)
             if resume:
                 if run is None:
@@ -262,6 +247,10 @@ class Workspace:
         """Return a version by id or alias."""
         return self.registry.version(name)
 
+    def lineage(self, name: str = CURRENT) -> list[Version]:
+        """Return the versions from the root base to this one, both included."""
+        return self.registry.lineage(self.registry.version(name))
+
     def load(self, name: str = CURRENT) -> SentenceTransformer:
         """Return a version as a SentenceTransformer.
 
@@ -292,7 +281,10 @@ class Workspace:
         """
         current = self.registry.version(CURRENT)
         if current.parent is None:
-            raise InputError(f"{current.id}, the root base, is in service; there is nothing before it.")
+            raise InputError(
+                f"{current.id}, the root base, is in service; nothing comes before it. `continual promote VERSION` "
+                "puts another version into service."
+            )
         return self.registry.set_alias(CURRENT, current.parent, reason)
 
     def export(self, name: str, directory: str | Path) -> Path:
@@ -309,7 +301,10 @@ class Workspace:
         target = Path(directory).expanduser().resolve()
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise InputError(f"{target} is not empty. Export to a folder that does not exist yet.")
-        copy_model(self.registry.path(version.path), target)
+        try:
+            copy_model(self.registry.path(version.path), target)
+        except OSError as error:
+            raise InputError(f"{version.id} cannot be exported to {target}: {error.strerror or error}.") from None
         return target
 
     def _resolve(
@@ -317,17 +312,60 @@ class Workspace:
     ) -> Config:
         """Return the settings with what the call changes, a weight for `merge` included."""
         from continual.merge.rules import RULES
+        from continual.replay.policies import check_share
 
         config = self.config
-        if replay is not None or policy is not None:
-            config = config.replace("replay", share=replay, policy=policy)
+        if replay is not None:
+            check_share(replay)
+        if start not in (None, "current", "base"):
+            raise InputError(
+                f"--from takes current or base, not {start!r}.{did_you_mean(str(start), ['current', 'base'])}"
+            )
         if isinstance(merge, float | int):
+            if not 0.0 <= merge <= 1.0:
+                raise InputError(f"--merge takes a weight from 0 to 1, and {merge:g} is outside it.")
             config = config.replace("merge", method="interpolate", weight=float(merge))
         elif merge is not None:
             rule = RULES.get(merge)
-            implied = rule.start if rule and start is None else None
-            config = config.replace("merge", method=merge, start=implied)
-        return config.replace("merge", start=start)
+            if rule is None:
+                raise InputError(f"There is no merge rule {merge!r}.{did_you_mean(merge, RULES)}")
+            config = config.replace("merge", method=merge, start=rule.start if start is None else None)
+        return config.replace("merge", start=start).replace("replay", share=replay, policy=policy)
+
+
+def _fill(store: Path, base: Path, name: str, trust_remote_code: bool) -> None:
+    """Make a store whose version v0 is a copy of a base."""
+    from continual.train import load_encoder
+    from continual.train.widen import widen
+
+    registry = Registry(store)
+    registry.catalog.create()
+    snapshot = store / "versions" / ROOT
+    snapshot.parent.mkdir(parents=True)
+    shutil.copytree(base, snapshot, ignore=shutil.ignore_patterns(*UNUSED))
+    widen(snapshot)
+    try:
+        load_encoder(snapshot, trust_remote_code=trust_remote_code)  # refuse now what no step could train
+    except ModelError as error:
+        raise ModelError(str(error).replace(str(snapshot), name)) from None
+    root = Version(
+        id=ROOT,
+        position=0,
+        parent=None,
+        status="root",
+        path=f"versions/{ROOT}",
+        adapter=None,
+        sha256=weights_sha256(snapshot),
+        batches=[],
+        pairs_trained=0,
+        tokens_trained=0,
+        seconds=0.0,
+        joint_pairs=0,
+        recipe={"base": name},
+        verdict=None,
+        created_at=now(),
+    )
+    registry.add_version(root, promote="init")
 
 
 def _find(directory: str | Path | None) -> Path:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from continual.errors import InputError, ModelError
-from continual.merge import check_rule, coefficient, merge_models
+from continual.merge.engine import merge_models
+from continual.merge.rules import check_rule, coefficient
 from continual.merge.methods.interpolate import interpolate
 from continual.registry.store import weights_sha256
 
@@ -49,8 +50,6 @@ def test_rules_and_starts_that_do_not_go_together_are_refused() -> None:
     for name in ("equal", "running-mean"):
         with pytest.raises(InputError, match="trained from the root base"):
             check_rule(name, "current")
-    with pytest.raises(InputError, match="Did you mean 'interpolate'"):
-        check_rule("interpolat", "current")
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from tests.conftest import make_pairs
 
 Write = Callable[[str, list[dict[str, object]]], Path]
 SETTINGS = """
-base = "tiny"
 [ingest]
 holdout = 0.2
 [train]

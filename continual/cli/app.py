@@ -116,16 +116,18 @@ def ingest(
     if task is not None and domain is None and len(files) > 1:
         raise InputError(f"--task is the task of one domain, and these are {len(files)}. Name it with --domain.")
     reports = []
-    for position, file in enumerate(files):
-        # A domain has one task: of several files that go to one domain, the first makes it.
-        split: dict[str, Any] = {"holdout": holdout, "task": task} if position == 0 or domain is None else {}
-        with Bars() as bars:
-            report = opened.ingest(file, domain=domain, columns=columns, **split, progress=bars)
-        reports.append(asdict(report))
-        if not json:
-            render.print_ingest(report)
-    if json:
-        print_json({"batches": reports})
+    try:
+        for position, file in enumerate(files):
+            # A domain has one task: of several files that go to one domain, the first makes it.
+            split: dict[str, Any] = {"holdout": holdout, "task": task} if position == 0 or domain is None else {}
+            with Bars() as bars:
+                report = opened.ingest(file, domain=domain, columns=columns, **split, progress=bars)
+            reports.append(asdict(report))
+            if not json:
+                render.print_ingest(report, opened.registry.root)
+    finally:
+        if json and reports:
+            print_json({"batches": reports})
 
 
 @task_app.command("add")
@@ -188,8 +190,10 @@ def update(
     """
     from continual.cli import render
     from continual.cli.bars import Bars
-    from continual.errors import GateRefused
+    from continual.errors import GateRefused, InputError
 
+    if plan and (resume or restart):
+        raise InputError("--plan plans a new update; it goes with neither --resume nor --restart.")
     opened = open_workspace(workspace)
     options: dict[str, Any] = {
         "replay": replay,
@@ -207,7 +211,9 @@ def update(
             else:
                 step = opened.update(**options, resume=resume, restart=restart, progress=bars)
     except KeyboardInterrupt:
-        print("continual: interrupted. `continual update --resume` continues it.", file=sys.stderr)
+        begun = opened.status().interrupted
+        hint = f" `continual update --resume` continues the update to {begun}." if begun else ""
+        print(f"continual: interrupted.{hint}", file=sys.stderr)
         raise typer.Exit(130) from None
     if plan:
         print_json(planned.to_json()) if json else render.print_plan(planned)
@@ -231,6 +237,10 @@ def report(
 ) -> None:
     """Show what was gained, forgotten and paid."""
     from continual.cli import render
+    from continual.errors import InputError
+
+    if csv and json:
+        raise InputError("--csv and --json print the same report in two forms. Choose one.")
 
     render.print_report(open_workspace(workspace).report(), html=html, as_csv=csv, as_json=json)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from continual.errors import InputError
+from continual.eval.summary import duration
 from continual.registry import Version
 from continual.registry.registry import utc
 
@@ -25,20 +24,13 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 def merge_option(text: str | None) -> str | float | None:
-    """Return `--merge` as a weight if it is a number, or as the name of a rule.
-
-    Raises:
-        InputError: The weight is outside [0, 1].
-    """
+    """Return `--merge` as a weight if it is a number, or as the name of a rule."""
     if text is None:
         return None
     try:
-        weight = float(text)
+        return float(text)
     except ValueError:
         return text
-    if math.isnan(weight) or not 0.0 <= weight <= 1.0:
-        raise InputError(f"--merge takes a weight from 0 to 1, and {text} is outside it.")
-    return weight
 
 
 def print_init(status: Status, base: str) -> None:
@@ -47,7 +39,7 @@ def print_init(status: Status, base: str) -> None:
     _say("Next: register a domain with `continual ingest FILE`.")
 
 
-def print_ingest(report: IngestReport) -> None:
+def print_ingest(report: IngestReport, store: Path) -> None:
     """Say what became of the rows of a file."""
     if report.unchanged:
         _say(f"{report.source} was ingested before (domain {report.domain}, batch {report.batch}); nothing changed.")
@@ -65,7 +57,7 @@ def print_ingest(report: IngestReport) -> None:
         ("kept", report.kept, "to train on"),
         ("duplicates", report.duplicates, ""),
         ("leaked", report.leaked, "in an evaluation task" if report.leaked else ""),
-        ("rejected", report.rejected, f"{rejects}; see {report.rejects_path}" if report.rejected else ""),
+        ("rejected", report.rejected, f"{rejects}; see {store / report.rejects_path}" if report.rejects_path else ""),
         ("held out", report.held_out, task),
     ):
         table.add_row(f"  {label}", f"{count:,}", escape(note))
@@ -106,7 +98,7 @@ def print_plan(plan: Plan) -> None:
     ratio = f"{plan.pairs / plan.joint_pairs:.0%}"
     cost.add_row("pairs trained", f"{plan.pairs:,}", f"{plan.joint_pairs:,}", ratio)
     cost.add_row("tokens (estimate)", f"{plan.tokens:,}", f"{joint_tokens:,}", ratio)
-    cost.add_row("training (estimate)", _duration(plan.seconds), _duration(plan.joint_seconds), ratio)
+    cost.add_row("training (estimate)", duration(plan.seconds), duration(plan.joint_seconds), ratio)
     console.print(cost)
     texts = sum(plan.tasks.values())
     _say(f"It would be evaluated on {len(plan.tasks)} tasks ({texts:,} texts): {', '.join(plan.tasks) or 'none'}.")
@@ -131,11 +123,16 @@ def print_step(step: StepResult) -> None:
         _say("There is no evaluation task, so the gate had nothing to judge by. Add one with `continual task add`.")
     speed = version.pairs_trained / version.seconds if version.seconds else 0.0
     _say(
-        f"Trained {version.pairs_trained:,} pairs in {_duration(version.seconds)} ({speed:,.0f} pairs/s); a full "
+        f"Trained {version.pairs_trained:,} pairs in {duration(version.seconds)} ({speed:,.0f} pairs/s); a full "
         f"retraining would have taken {version.joint_pairs:,}."
     )
-    if step.passed:
+    if step.in_service == version.id:
         _say(f"{version.id} passed the gate and is in service; it was {step.parent.id}.")
+    elif step.passed:
+        _say(
+            f"{version.id} passed the gate, but {step.in_service} was put into service meanwhile and stays there. "
+            f"`continual promote {version.id}` puts {version.id} into service."
+        )
     for reason in verdict.get("reasons", []):
         _say(f"  {reason}")
 
@@ -214,21 +211,13 @@ def print_version(version: Version, lineage: list[Version]) -> None:
     for kind in ("new", "replay"):
         rows = ", ".join(f"{window['domain']} {window['rows']:,}" for window in recipe[kind]) or "none"
         _say(f"{kind} rows: {rows}")
-    _say(f"trained {version.pairs_trained:,} pairs, {version.tokens_trained:,} tokens in {_duration(version.seconds)}")
+    _say(f"trained {version.pairs_trained:,} pairs, {version.tokens_trained:,} tokens in {duration(version.seconds)}")
     for reason in (version.verdict or {}).get("reasons", []):
         _say(f"gate: {reason}")
 
 
 def _merge(rule: str, weight: float) -> str:
     return f"{rule}, weight {weight:.3g}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
 
 
 def _say(text: str) -> None:

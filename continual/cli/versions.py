@@ -33,9 +33,8 @@ def show_version(name: Name, workspace: WorkspaceOption = None, json: JsonOption
     """Show how a version was made, from what, and what the gate said of it."""
     from continual.cli import render
 
-    opened = open_workspace(workspace)
-    version = opened.version(name)
-    print_json(asdict(version)) if json else render.print_version(version, opened.registry.lineage(version))
+    lineage = open_workspace(workspace).lineage(name)
+    print_json(asdict(lineage[-1])) if json else render.print_version(lineage[-1], lineage)
 
 
 @app.command()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from continual.errors import NothingToDoError
 from continual.eval.metrics import METRICS, ood_mean
-from continual.registry.records import Version
+from continual.registry.records import Score, Version
 from continual.registry.registry import CURRENT, Registry
 
 SCHEMA = 1
@@ -171,6 +171,7 @@ def build_report(registry: Registry) -> Report:
             "There is nothing to report yet: no version was made. Register rows with `continual ingest FILE`, then "
             "run `continual update`."
         )
+    scores = _comparable(scores, registry)
     domains = [domain.name for domain in registry.domains()]
     domain_of = {batch.id: batch.domain for batch in registry.batches()}
     place_of = {name: place for place, name in enumerate(domains)}
@@ -208,6 +209,13 @@ def build_report(registry: Registry) -> Report:
         why=current.reason if current else "",
         workspace=registry.root.resolve().parent.name,
     )
+
+
+def _comparable(scores: dict[tuple[str, str], Score], registry: Registry) -> dict[tuple[str, str], Score]:
+    """Leave out scores made with other settings than those of the newest version: they are not of one curve."""
+    newest = {version.id: version.position for version in registry.versions()}
+    settings = max(scores.values(), key=lambda score: newest[score.version]).settings if scores else ""
+    return {key: score for key, score in scores.items() if score.settings == settings}
 
 
 def _row(version: Version, scores: dict[tuple[str, str], Any], domain_of: dict[str, str], domains: list[str]) -> Row:

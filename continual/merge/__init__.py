@@ -1,6 +1,4 @@
-"""Merging: how an update joins what is in service. Knows tensors and folders, not workspaces."""
+"""Merging: how an update joins what is in service. Knows tensors and folders, not workspaces.
 
-from continual.merge.engine import merge_models
-from continual.merge.rules import RULES, Coefficient, check_rule, coefficient
-
-__all__ = ["RULES", "Coefficient", "check_rule", "coefficient", "merge_models"]
+`continual.merge.rules` decides the weight of an update and needs no torch; `continual.merge.engine` computes.
+"""

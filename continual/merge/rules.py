@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from continual.errors import InputError, did_you_mean
+from continual.errors import InputError
 
 State = Mapping[str, Any]
 
@@ -36,11 +36,13 @@ class Rule:
     Attributes:
         name: What `--merge` calls it.
         start: The model that its updates must be trained from: "base", "current", or None for either.
+        remembers: Whether its weight depends on the steps before, so that it cannot go on from another rule's.
         decide: Maps (configured weight, state of the last step) to the coefficient.
     """
 
     name: str
     start: str | None
+    remembers: bool
     decide: Callable[[float, State], Coefficient]
 
 
@@ -63,26 +65,27 @@ def running_mean(weight: float, state: State) -> Coefficient:
 RULES = {
     rule.name: rule
     for rule in (
-        Rule("interpolate", None, interpolate),
-        Rule("running-mean", "base", running_mean),
-        Rule("equal", "base", equal),
+        Rule("interpolate", None, False, interpolate),
+        Rule("running-mean", "base", True, running_mean),
+        Rule("equal", "base", False, equal),
     )
 }
 
 
 def check_rule(name: str, start: str) -> None:
-    """Refuse a rule that does not exist or does not go with where training starts.
+    """Refuse a rule that does not go with where training starts.
+
+    Args:
+        name: A rule of `RULES`.
+        start: "current" or "base".
 
     Raises:
-        InputError: Either; the message says which rules go.
+        InputError: They do not go together; the message says what does.
     """
-    rule = RULES.get(name)
-    if rule is None:
-        raise InputError(f"There is no merge rule {name!r}.{did_you_mean(name, RULES)}")
-    if rule.start not in (None, start):
+    if RULES[name].start not in (None, start):
         raise InputError(
             f"--merge {name} averages updates that were all trained from the root base, and this one would start "
-            f"from {start}. Call it with --from {rule.start}, or merge with --merge interpolate."
+            f"from {start}. Call it with --from {RULES[name].start}, or merge with --merge interpolate."
         )
 
 

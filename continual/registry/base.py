@@ -66,6 +66,13 @@ def check_model(folder: Path) -> Path:
     if not kinds or not str(kinds[0]).endswith(".Transformer"):
         first = kinds[0] if kinds else "nothing"
         raise ModelError(f"{folder} starts with {first}; continual trains models whose first module is a Transformer.")
+    for module in [folder, *(path for path in folder.iterdir() if path.is_dir())]:
+        pickled = [path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in module.glob(pattern)]
+        if pickled and (module / "config.json").is_file() and not any(module.glob("*.safetensors")):
+            raise ModelError(
+                f"{module} has its weights only as {pickled[0]}, a pickle, which is never read. Load the model once "
+                "with sentence-transformers and save it with `model.save_pretrained(DIR)`."
+            )
     weight_files(folder)
     return folder
 

@@ -74,6 +74,7 @@ m001_initial = [
         queries BIGINT NOT NULL,
         path VARCHAR,                          -- per-query values, relative to .continual/
         details JSON NOT NULL,                 -- the other metrics, points
+        settings VARCHAR NOT NULL,             -- what the score depends on besides model and task
         created_at TIMESTAMP NOT NULL,
         PRIMARY KEY (version, task)
     )

@@ -78,7 +78,11 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A version's main score on a task, in points (0-100), with the path of its per-query values."""
+    """A version's main score on a task, in points (0-100), with the path of its per-query values.
+
+    `settings` names what it depends on besides model and task, such as the maximum length: scores of other
+    settings cannot be compared.
+    """
 
     version: str
     task: str
@@ -87,6 +91,7 @@ class Score:
     queries: int
     path: str | None
     details: dict[str, float] = field(default_factory=dict)
+    settings: str = ""
 
 
 @dataclass(frozen=True, slots=True)

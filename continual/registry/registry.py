@@ -106,6 +106,10 @@ class Registry:
             line.append(versions[line[-1].parent])
         return line[::-1]
 
+    def learned(self, version: Version) -> set[str]:
+        """Return the ids of the batches that a version or any of its ancestors has learned."""
+        return {batch for each in self.lineage(version) for batch in each.batches}
+
     def next_version_id(self) -> str:
         """Return the id that the next version or run will have; ids are never used twice."""
         used = [version.id for version in self.versions()] + [run.id for run in self.runs()]
@@ -122,7 +126,8 @@ class Registry:
         Args:
             version: The version; `position` is given out here.
             scores: Its scores.
-            promote: The reason to record when `current` moves to it; None leaves `current` where it is.
+            promote: The reason to record when `current` moves to it; None leaves `current` where it is. So does
+                a `current` that is no longer the version's parent: somebody moved it while the version was made.
         """
         with self.catalog.transaction() as connection:
             version = dataclasses.replace(version, position=_next(connection, "versions"))
@@ -132,7 +137,7 @@ class Registry:
             connection.execute(
                 "UPDATE runs SET state = 'done', ended_at = ? WHERE id = ?", [_encode("", now()), version.id]
             )
-            if promote is not None:
+            if promote is not None and _alias_target(connection, CURRENT) == version.parent:
                 _append_alias(connection, CURRENT, version.id, promote)
         return version
 
@@ -180,6 +185,13 @@ class Registry:
             )
             _insert(connection, "runs", run)
 
+    def discard_run(self, name: str) -> None:
+        """Mark a run as discarded: it will not be resumed."""
+        with self.catalog.transaction() as connection:
+            connection.execute(
+                "UPDATE runs SET state = 'discarded', ended_at = ? WHERE id = ?", [_encode("", now()), name]
+            )
+
     def _select(self, kind: type[Record], query: str, values: list[Any] | None = None) -> list[Record]:
         with self.catalog.transaction() as connection:
             cursor = connection.execute(query, values or [])
@@ -219,11 +231,15 @@ def _next(connection: duckdb.DuckDBPyConnection, table: str) -> int:
     return int(position)
 
 
-def _append_alias(connection: duckdb.DuckDBPyConnection, name: str, version: str, reason: str) -> Alias:
+def _alias_target(connection: duckdb.DuckDBPyConnection, name: str) -> str | None:
     events = connection.execute(
         "SELECT version FROM alias_events WHERE alias = ? ORDER BY position DESC LIMIT 1", [name]
     ).fetchall()
-    previous = events[0][0] if events else None
+    return str(events[0][0]) if events else None
+
+
+def _append_alias(connection: duckdb.DuckDBPyConnection, name: str, version: str, reason: str) -> Alias:
+    previous = _alias_target(connection, name)
     event = Alias(_next(connection, "alias_events"), name, version, previous, now(), reason)
     _insert(connection, "alias_events", event)
     return event

@@ -146,7 +146,7 @@ class Rows:
             if last is not None:
                 bounds = f"row_hash {side} ? AND row_hash <= ?"
                 parts.append(self._select(files, bounds, [after, last]))
-        return pa.concat_tables(parts)
+        return pa.concat_tables(parts) if parts else self._select(files, "false", [])
 
     def _select(self, files: list[str], bounds: str, values: list[str]) -> pa.Table:
         query = f"SELECT {COLUMNS} FROM {self._scan} AND {bounds} ORDER BY row_hash"

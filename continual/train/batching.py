@@ -25,17 +25,30 @@ def epoch_batches(domains: Indices, batch_size: int, *, seed: int, epoch: int, m
         mix: Draw the batches from all rows together instead.
 
     Returns:
-        Row indices per batch, each of 2 to `batch_size`. A single row that is left over is skipped: it has
-        nothing to be told from.
+        Row indices per batch; every row is in exactly one, if there are two. A batch has 2 to `batch_size` rows, or
+        one more: a single row that is left over joins the batch before it, for alone it has nothing to be told
+        from. Rows that are the only one of their domain share batches.
     """
-    batches = []
+    batches: list[Indices] = []
+    alone: list[Indices] = []
     for domain in [-1] if mix else np.unique(domains):
         rows = np.arange(len(domains)) if mix else np.flatnonzero(domains == domain)
         rows = np.random.default_rng([seed, epoch, int(domain) + 1]).permutation(rows)
-        batches += [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    batches = [batch for batch in batches if len(batch) > 1]
+        (batches if len(rows) > 1 else alone).extend(_cut(rows, batch_size))
+    if len(alone) > 1:
+        batches += _cut(np.concatenate(alone), batch_size)
+    elif alone and batches:
+        batches[0] = np.concatenate([batches[0], *alone])
     order = np.random.default_rng([seed, epoch]).permutation(len(batches))
     return [batches[place] for place in order]
+
+
+def _cut(rows: Indices, size: int) -> list[Indices]:
+    """Cut rows into batches; a last one of a single row joins the one before it."""
+    batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [np.concatenate(batches[-2:])]
+    return batches
 
 
 def micro_batches(lengths: Indices, max_tokens: int, groups: Indices | None = None) -> list[Indices]:

@@ -82,7 +82,7 @@ def restore(
     if other := sorted(key for key in identity if known.get(key) != identity[key]):
         raise ConfigError(
             f"The checkpoint in {run_dir} belongs to another training: it differs in {', '.join(other)}. "
-            "Start anew without --resume."
+            "Begin the update anew with `continual update --restart`."
         )
     done = Progressed(**json.loads(metadata["state"]))
     done.losses = tensors["losses"].tolist()

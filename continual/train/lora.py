@@ -157,7 +157,8 @@ def prove_fold(start: Path, adapter: Path, folded: Path, texts: list[str], *, tr
         trust_remote_code: Run code that the models bring with them.
 
     Returns:
-        Largest absolute difference between the two embeddings of a text.
+        Largest absolute difference between the two embeddings of a text, as a share of the longest embedding: for
+        embeddings of length one, the difference itself.
 
     Raises:
         FoldError: It is above 1e-5, or the adapter changes no embedding at all.
@@ -173,7 +174,7 @@ def prove_fold(start: Path, adapter: Path, folded: Path, texts: list[str], *, tr
     del model
     model = load_encoder(folded, trust_remote_code=trust_remote_code)
     after = torch.as_tensor(model.encode(texts, show_progress_bar=False))
-    difference = float((after - adapted).abs().max())
+    difference = float((after - adapted).abs().max() / adapted.norm(dim=-1).max())
     if not difference <= TOLERANCE:  # also when it is not a number
         raise FoldError(
             f"{folded} does not encode as {start} with its adapter does: embeddings differ by {difference:.2g}, "

@@ -67,8 +67,7 @@ def allot(name: str, available: Mapping[str, int], share: float, rows: int | Non
     Raises:
         InputError: `share` is outside [0, 1], or `rows` is negative.
     """
-    if not 0.0 <= share <= 1.0:
-        raise InputError(f"--replay takes a share from 0 to 1, and {share:g} is outside it. Try --replay 0.1.")
+    check_share(share)
     if rows is not None and rows < 0:
         raise InputError(f"--replay-rows takes a number from 0 up, not {rows}.")
     total = sum(available.values())
@@ -76,6 +75,16 @@ def allot(name: str, available: Mapping[str, int], share: float, rows: int | Non
     quotas = get_policy(name).quota(available, wanted)
     assert all(0 <= quotas[domain] <= available[domain] for domain in quotas), f"policy {name} broke its contract"
     return quotas
+
+
+def check_share(share: float) -> None:
+    """Refuse a share outside [0, 1].
+
+    Raises:
+        InputError: It is outside, or not a number.
+    """
+    if not 0.0 <= share <= 1.0:
+        raise InputError(f"--replay takes a share from 0 to 1, and {share:g} is outside it. Try --replay 0.1.")
 
 
 from continual.replay.policies import balanced, uniform  # noqa: E402, F401 - registers them
