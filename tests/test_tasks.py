@@ -93,6 +93,7 @@ def test_a_beir_folder_becomes_a_task(registry: Registry, beir: Path) -> None:
             ("query", hash_text("one")),
             ("query", hash_text("two")),
             ("document", hash_text("Title first document")),
+            ("document", hash_text("first document")),
             ("document", hash_text("s\u00e9cond")),
         ]
     )
@@ -176,6 +177,32 @@ def test_stored_rows_that_leak_are_counted(registry: Registry, tmp_path: Path) -
         import_task(registry, "leaky", folder)
     with pytest.raises(NotFoundError, match=r"no domain 'aa'\. Did you mean 'a'"):
         import_task(registry, "other", folder, domain="aa")
+
+
+def test_a_titled_document_leaks_with_its_title_and_without(registry: Registry, tmp_path: Path) -> None:
+    corpus = [
+        {"_id": "d", "title": "On rain", "text": "It falls."},
+        {"_id": "e", "title": "Only a title", "text": ""},
+        {"_id": "f", "title": "On snow", "text": "A distractor."},
+    ]
+    queries = [{"_id": "q", "title": "not read", "text": "weather"}]
+    folder = make_task(tmp_path / "titled", corpus, queries, [("q", "d", 1), ("q", "e", 1)])
+    leaks = ["On rain It falls.", " It  falls.", "On rain\n\nIt falls.", "Only a title"]
+    others = ["On rain", "A distractor.", "On snow A distractor."]
+    rows = [{"query": f"query {i}", "positive": text} for i, text in enumerate(leaks + others)]
+    source = tmp_path / "a.jsonl"
+    write_jsonl(source, [*rows, {"query": "weather", "positive": "anything"}])
+
+    before = Registry(tmp_path / "before")
+    before.catalog.create()
+    ingest(before, IngestConfig(), str(source), holdout=0)
+    assert import_task(before, "titled", folder).leaked_rows == 5
+
+    import_task(registry, "titled", folder)
+    report = ingest(registry, IngestConfig(), str(source), holdout=0)
+    assert (report.leaked, report.kept) == (5, 3)
+    (batch,) = registry.batches()
+    assert {row["positive"] for row in pq.read_table(registry.path(batch.path)).to_pylist()} == set(others)
 
 
 FAULTS = [

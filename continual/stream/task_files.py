@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ class TaskTables:
         qrels: `query_id` string, `doc_id` string, `score` int64, 0 or more.
         dropped_queries: Queries left out because no document is relevant to them.
         dropped_documents: Documents left out because they have no text, and are relevant to nothing.
+        bare: Texts without their titles, by `doc_id`, of the relevant documents that have a title: a training
+            row may spell such a document either way. They are no part of the task's content.
     """
 
     corpus: Any
@@ -51,6 +54,7 @@ class TaskTables:
     qrels: Any
     dropped_queries: int = 0
     dropped_documents: int = 0
+    bare: Mapping[str, str] = field(default_factory=dict)
 
     def sha256(self) -> str:
         """Return the sha256 over all ids, texts and judgements, whatever their order was."""
@@ -65,13 +69,21 @@ class TaskTables:
         return result.hexdigest()
 
 
-def task_tables(corpus: Any, queries: Any, qrels: Any, *, dropped: tuple[int, int] = (0, 0)) -> TaskTables:
-    """Return Arrow tables as a task, sorted by id; the columns are as in `TaskTables`."""
+def task_tables(
+    corpus: Any,
+    queries: Any,
+    qrels: Any,
+    *,
+    dropped: tuple[int, int] = (0, 0),
+    bare: Mapping[str, str] | None = None,
+) -> TaskTables:
+    """Return Arrow tables as a task, sorted by id; the columns, and the rest, are as in `TaskTables`."""
     return TaskTables(
         corpus.cast(CORPUS_SCHEMA).sort_by("doc_id"),
         queries.cast(QUERIES_SCHEMA).sort_by("query_id"),
         qrels.cast(QRELS_SCHEMA).sort_by([("query_id", "ascending"), ("doc_id", "ascending")]),
         *dropped,
+        bare or {},
     )
 
 
@@ -79,12 +91,16 @@ def write_task(tables: TaskTables, folder: Path) -> None:
     """Write a task's folder: corpus, queries, qrels and keys, in Parquet.
 
     keys.parquet (`kind` "query" or "document", `hash` of 32 hex digits) has every query, and every document
-    that is relevant to one: a training row with one of these would leak into the task.
+    that is relevant to one, with its title and without: a training row with one of these would leak into
+    the task.
     """
     relevant = set(tables.qrels.filter(pa.compute.greater(tables.qrels["score"], 0))["doc_id"].to_pylist())
     documents = zip(tables.corpus["doc_id"].to_pylist(), tables.corpus["text"].to_pylist(), strict=True)
     hashes = {
-        "document": sorted({hash_text(text) for name, text in documents if name in relevant}),
+        "document": sorted(
+            {hash_text(text) for name, text in documents if name in relevant}
+            | {hash_text(text) for name, text in tables.bare.items() if name in relevant}
+        ),
         "query": sorted({hash_text(text) for text in tables.queries["text"].to_pylist()}),
     }
     keys = pa.table(
@@ -113,16 +129,16 @@ def read_task(folder: Path) -> TaskTables:
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise DataError(f"{folder} {what}; a task is a folder with corpus, queries and qrels.")
-    corpus = _texts(_find(folder, [f"corpus{end}" for end in ENDINGS]), DOCUMENT_IDS, empty=True)
-    queries = _texts(_find(folder, [f"queries{end}" for end in ENDINGS]), QUERY_IDS)
     path = _find(folder, QRELS)
     scores = _judgements(path)
+    judged = {document for (_, document), score in scores.items() if score > 0}
+    corpus, bare = _texts(_find(folder, [f"corpus{end}" for end in ENDINGS]), DOCUMENT_IDS, judged)
+    queries, _ = _texts(_find(folder, [f"queries{end}" for end in ENDINGS]), QUERY_IDS)
     for what, known, place in (("query", queries, 0), ("document", corpus, 1)):
         unknown = sorted({pair[place] for pair in scores if pair[place] not in known})
         if unknown:
             file = "queries" if place == 0 else "corpus"
             raise DataError(f"{path} judges {len(unknown)} {what} id(s) that {file} lacks, such as {unknown[0]!r}.")
-    judged = {document for (_, document), score in scores.items() if score > 0}
     empty = {name for name, text in corpus.items() if not text}
     if empty & judged:
         raise DataError(f"{folder} has a relevant document without text: {min(empty & judged)!r}.")
@@ -139,6 +155,7 @@ def read_task(folder: Path) -> TaskTables:
         _table([(name, text) for name, text in queries.items() if name in used], QUERIES_SCHEMA),
         _table(pairs, QRELS_SCHEMA),
         dropped=(len(queries) - len(used), len(empty)),
+        bare=bare,
     )
 
 
@@ -149,12 +166,22 @@ def _find(folder: Path, names: Sequence[str]) -> Path:
     raise DataError(f"{folder} is no evaluation task: it has none of {', '.join(names)}.")
 
 
-def _texts(path: Path, ids: Sequence[str], empty: bool = False) -> dict[str, str]:
-    """Return the texts of a corpus or of queries by id; with `empty`, a text may be missing."""
+def _texts(
+    path: Path, ids: Sequence[str], relevant: AbstractSet[str] | None = None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return texts by id, and those of relevant titled documents without the title.
+
+    Args:
+        path: The file.
+        ids: Names that the column of the ids may have.
+        relevant: Of a corpus, the ids of the relevant documents; a text may be missing then, and may have a
+            title. None: these are queries.
+    """
     source = open_source(str(path))
     identity, text = _column(source, ids), _column(source, ("text", "query"))
-    title = "title" if "title" in source.columns else None
+    title = "title" if relevant is not None and "title" in source.columns else None
     texts: dict[str, str] = {}
+    bare: dict[str, str] = {}
     for number, row in _rows(source, [identity, text, *([title] if title else [])]):
         name = _identity(row[identity], f"{path}, row {number}")
         if name in texts:
@@ -164,10 +191,14 @@ def _texts(path: Path, ids: Sequence[str], empty: bool = False) -> dict[str, str
             raise DataError(f"{path}, row {number} (id {name!r}), has something other than text in {text!r}.")
         value = clean(" ".join(parts))
         why = fault(value)
-        if why and not (why == "empty" and empty):
+        if why and not (why == "empty" and relevant is not None):
             raise DataError(f"{path}, row {number} (id {name!r}), has a text that cannot be used: {why}.")
         texts[name] = value
-    return texts
+        if title and relevant and name in relevant:
+            untitled = clean(row[text] or "")
+            if untitled and untitled != value:
+                bare[name] = untitled
+    return texts, bare
 
 
 def _judgements(path: Path) -> dict[tuple[str, str], int]:
