@@ -285,6 +285,24 @@ def test_a_failed_transaction_leaves_no_folder(registry: Registry, beir: Path, m
     import_task(registry, "ood", beir)
 
 
+def test_what_stops_an_import_after_its_transaction_removes_nothing(
+    registry: Registry, beir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_task = Registry.add_task
+
+    def add_and_stop(*arguments: object) -> None:
+        add_task(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Registry, "add_task", add_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            import_task(registry, "ood", beir)
+    (task,) = registry.tasks()
+    assert read_task(registry.path(task.path)).sha256() == task.sha256
+    assert import_task(registry, "ood", beir).unchanged
+
+
 def test_a_relevant_document_found_twice_is_one_key(tmp_path: Path) -> None:
     corpus = pa.table({"doc_id": ["a", "b"], "text": ["same  text", "same text"]})
     queries = pa.table({"query_id": ["q"], "text": ["query"]})

@@ -26,13 +26,23 @@ def staging(registry: Registry) -> Iterator[Path]:
     sweep(registry)
     folder = registry.root / STAGING
     folder.mkdir(parents=True)
-    try:
+    with swept(registry):
         yield folder
+    remove(folder)
+
+
+@contextmanager
+def swept(registry: Registry) -> Iterator[None]:
+    """Sweep if the body raises: what the catalog did not come to know goes, what it knows stays.
+
+    The body may be stopped after its transaction, so whoever publishes must not remove it on his own.
+    """
+    try:
+        yield
     except BaseException:
         with suppress(ContinualError):  # a busy catalog must not hide what went wrong
             sweep(registry)
         raise
-    remove(folder)
 
 
 def sweep(registry: Registry) -> None:

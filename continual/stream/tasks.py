@@ -10,8 +10,9 @@ from continual.errors import InvalidNameError, NotFoundError, did_you_mean
 from continual.registry import Registry, Task
 from continual.registry.catalog import now
 from continual.registry.names import check_name
-from continual.registry.store import exclusive, publish, remove
+from continual.registry.store import exclusive, publish
 from continual.stream.database import count, database, scan
+from continual.stream.sweep import swept
 from continual.stream.task_files import KEYS, TaskTables, read_task, write_task
 
 LOCK = "ingest.lock"
@@ -72,13 +73,10 @@ def import_task(registry: Registry, name: str, folder: Path, domain: str | None 
         if taken is not None and (taken.sha256 != tables.sha256() or taken.domain != domain):
             raise task_taken(taken)
         if taken is None:
-            with publish(registry.path(task_path(name))) as partial:
-                write_task(tables, partial)
-            try:
+            with swept(registry):
+                with publish(registry.path(task_path(name))) as partial:
+                    write_task(tables, partial)
                 registry.add_task(task_record(name, domain, tables, str(folder)))
-            except BaseException:
-                remove(registry.path(task_path(name)))
-                raise
         return TaskReport(
             name=name,
             domain=domain,
