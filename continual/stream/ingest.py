@@ -80,7 +80,7 @@ def ingest(
     *leaked* (into an evaluation task), *held out*, *kept*. None depends on the order of the rows.
 
     The first batch of a domain is split: a share of its documents becomes the domain's evaluation task, of
-    the domain's name, and never changes again (`continual.stream.split.hold_out` says how they are chosen).
+    the domain's name, and never changes again (`continual.stream.holdout.hold_out` says how they are chosen).
     With `task`, that folder is the domain's task instead. Later batches are not split unless `holdout` is
     given and the domain has no task; their rows that leak into its task are counted as leaked.
 

@@ -1,4 +1,6 @@
-"""When two texts are the same, and the hashes that say so: one definition for rows, tasks and replay.
+"""When two texts are the same, and the hashes that say so.
+
+Rows and tasks are hashed here when they come in, and nowhere else: a draw compares the stored hashes.
 
 A text is *stored* in Unicode normal form C without outer whitespace, and *compared* in its normalised
 form: NFKC, every run of whitespace one space, none outside, case kept. Whitespace is what `str.split`
