@@ -6,8 +6,11 @@ import json
 import random
 import tempfile
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -26,15 +29,19 @@ from tests.conftest import make_pairs
 CONFIG = IngestConfig()
 
 
-def new_registry(folder: Path) -> Registry:
+@contextmanager
+def new_registry(folder: Path) -> Iterator[Registry]:
+    """Make a registry, and keep DuckDB open on its catalog: to start it for every transaction is most of the time."""
     registry = Registry(folder / ".continual", busy_seconds=0.0)
     registry.catalog.create()
-    return registry
+    with duckdb.connect(str(registry.catalog.path)):
+        yield registry
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return new_registry(tmp_path)
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    with new_registry(tmp_path) as registry:
+        yield registry
 
 
 def write_rows(path: Path, rows: list[dict[str, object]], **options: object) -> str:
@@ -135,8 +142,7 @@ def test_what_holds_for_any_rows(rows: list[dict], later: list[dict], rng: rando
     shuffled = rng.sample(rows, len(rows))
     outcomes = []
     for ordered in (rows, shuffled):
-        with tempfile.TemporaryDirectory() as folder:
-            registry = new_registry(Path(folder))
+        with tempfile.TemporaryDirectory() as folder, new_registry(Path(folder)) as registry:
             config = IngestConfig(batch_rows=rng.randint(1, 20))
             source = write_rows(Path(folder) / "x.jsonl", ordered)
             try:
@@ -247,6 +253,53 @@ def test_the_same_file_twice_changes_nothing(registry: Registry, tmp_path: Path)
     assert again.unchanged
     assert (again.batch, again.kept, again.rows_in) == ("b1", first.kept, 40)
     assert state(registry) == before
+
+
+def test_the_same_file_with_other_columns_is_another_batch(registry: Registry, tmp_path: Path) -> None:
+    rows = [{**row, "title": f"title {i}"} for i, row in enumerate(make_pairs(40))]
+    source = write_rows(tmp_path / "a.parquet", rows)
+    ingest(registry, CONFIG, source, holdout=0)
+    titles = Columns(query="title")
+    report = ingest(registry, CONFIG, source, columns=titles, holdout=0)
+    assert (report.batch, report.kept, report.unchanged) == ("b2", 40, False)
+    assert {row["query"] for row in stored(registry, "b2")} == {row["title"] for row in rows}
+    before = state(registry)
+    assert ingest(registry, CONFIG, source, columns=titles).batch == "b2"
+    # Naming the columns that are recognised anyway is the same mapping, whatever else is left out.
+    assert ingest(registry, CONFIG, source, columns=Columns(query="query", negatives="negatives")).batch == "b1"
+    # Without the negatives the pairs are the same: duplicates, and no batch.
+    fewer = ingest(registry, CONFIG, source, columns=Columns(negatives="title"))
+    assert (fewer.unchanged, fewer.batch, fewer.duplicates) == (False, None, 40)
+    assert state(registry) == before
+
+
+def test_a_task_beside_a_file_that_was_ingested_before(registry: Registry, tmp_path: Path, beir: Path) -> None:
+    source = write_rows(tmp_path / "a.parquet", make_pairs(20))
+    ingest(registry, CONFIG, source, domain="without", holdout=0)
+    with pytest.raises(InputError, match=r"has stored rows already.*task add NAME DIR --domain without"):
+        ingest(registry, CONFIG, source, domain="without", task=beir)
+    more = write_rows(tmp_path / "b.parquet", make_pairs(20, seed=1))
+    ingest(registry, CONFIG, more, domain="with", task=beir)
+    assert ingest(registry, CONFIG, more, domain="with", task=beir).unchanged
+    (beir / "queries.jsonl").write_text('{"_id": "t1", "text": "another question"}\n')
+    with pytest.raises(InputError, match="has the evaluation task 'with', which stays as it is"):
+        ingest(registry, CONFIG, more, domain="with", task=beir)
+
+
+def test_a_task_beside_a_file_without_new_rows_is_refused(registry: Registry, tmp_path: Path, beir: Path) -> None:
+    rows = make_pairs(20)
+    ingest(registry, CONFIG, write_rows(tmp_path / "a.parquet", rows), holdout=0)
+    before = state(registry)
+    source = write_rows(tmp_path / "b.jsonl", [*rows, {"query": "the question", "positive": "p"}])
+    with pytest.raises(
+        DataError, match=r"20 of its 21 rows are duplicates, 1 leak .*, 0 cannot be used\. .*task add NAME DIR"
+    ):
+        ingest(registry, CONFIG, source, task=beir)
+    assert state(registry) == before
+    source = write_rows(tmp_path / "c.jsonl", [*rows, {"query": ""}])
+    with pytest.raises(DataError, match=r"1 cannot be used \(listed in \.continual/rejects/c-\w+\.jsonl\)"):
+        ingest(registry, CONFIG, source, task=beir)
+    assert len(list((registry.root / "rejects").iterdir())) == 1
 
 
 def test_a_second_batch_keeps_the_task(registry: Registry, tmp_path: Path) -> None:
@@ -498,6 +551,23 @@ def test_a_failed_transaction_leaves_no_files(registry, tmp_path, monkeypatch, h
     assert ingest(registry, CONFIG, source, holdout=holdout).batch == "b1"
 
 
+def test_what_stops_an_ingest_after_its_transaction_removes_nothing(registry, tmp_path, monkeypatch) -> None:
+    source = write_rows(tmp_path / "a.parquet", make_pairs(30))
+    add_batch = Registry.add_batch
+
+    def add_and_stop(*arguments: object) -> None:
+        add_batch(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Registry, "add_batch", add_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            ingest(registry, CONFIG, source)
+    assert len(stored(registry, "b1")) == 27
+    assert len(task_rows(registry, "a")["queries"]) == 3
+    assert ingest(registry, CONFIG, source).unchanged
+
+
 def test_what_a_killed_ingest_left_is_removed(registry: Registry, tmp_path: Path) -> None:
     ingest(registry, CONFIG, write_rows(tmp_path / "a.parquet", make_pairs(30)))
     lost = ["staging/rows.parquet", "data/b/b2.parquet", "data/b/b2.rejects.jsonl", "data/a/.b2.parquet.0.partial"]
@@ -522,13 +592,13 @@ def test_memory_is_bounded_by_small_pieces(registry: Registry, tmp_path: Path, m
         [(1000, 1000, 1 << 20), (17, 7, 40_000), (100, 33, 5_000)]
     ):
         monkeypatch.setattr("continual.stream.ordered.RANGE_BYTES", range_bytes)
-        other = new_registry(tmp_path / str(number))
         source = write_rows(tmp_path / f"{number}.parquet", rows, row_group_size=size)
-        ingest(other, IngestConfig(batch_rows=batch_rows), source, domain="a")
-        metadata = pq.ParquetFile(other.path("data/a/b1.parquet")).metadata
+        with new_registry(tmp_path / str(number)) as other:
+            ingest(other, IngestConfig(batch_rows=batch_rows), source, domain="a")
+            metadata = pq.ParquetFile(other.path("data/a/b1.parquet")).metadata
+            outcomes.append((stored(other, "b1"), other.tasks()[0].sha256))
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         assert sizes == [64] * 7 + [2] if range_bytes > 5_000 else max(sizes) < 20  # bounded in bytes, too
-        outcomes.append((stored(other, "b1"), other.tasks()[0].sha256))
     hashes = [row["row_hash"] for row in outcomes[0][0]]
     assert len(hashes) == 450
     assert hashes == sorted(hashes)

@@ -46,7 +46,7 @@ def version(name: str, parent: str | None = None, batches: list[str] | None = No
 
 
 def batch(domain: str) -> Batch:
-    return Batch("", 0, domain, "f", "s", "data/x", 10, 8, 1, 0, 0, 1, None, now())
+    return Batch("", 0, domain, "f", "s", "data/x", 10, 8, 1, 0, 0, 1, None, {}, now())
 
 
 def test_a_record_comes_back_as_it_went_in(registry: Registry) -> None:

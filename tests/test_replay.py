@@ -84,7 +84,7 @@ def store(registry: Registry, domain: str, rows: int, start: int = 0) -> Batch:
         + [(name, pa.string()) for name in ("doc_id", "query_hash", "positive_hash")]
     )
     pq.write_table(pa.Table.from_pylist(records, schema), registry.path(path), row_group_size=10)
-    return registry.add_batch(Batch("", 0, domain, path, md5(path), path, rows, rows, 0, 0, 0, 0, None, now()))
+    return registry.add_batch(Batch("", 0, domain, path, md5(path), path, rows, rows, 0, 0, 0, 0, None, {}, now()))
 
 
 def test_successive_windows_see_all_history_once(registry: Registry) -> None:

@@ -36,7 +36,7 @@ def make_registry(root: Path) -> Registry:
 
 def add_domain(registry: Registry, name: str) -> str:
     """Register a batch of a domain with its task, and return the batch's id."""
-    batch = Batch("", 0, name, f"{name}.parquet", "0", f"data/{name}/0.parquet", 9, 9, 0, 0, 0, 0, None, START)
+    batch = Batch("", 0, name, f"{name}.parquet", "0", f"data/{name}/0.parquet", 9, 9, 0, 0, 0, 0, None, {}, START)
     return registry.add_batch(batch, make_task(name, name)).id
 
 
@@ -157,7 +157,7 @@ def test_metrics_follow_each_versions_own_lineage(stream: Registry) -> None:
 
 
 def test_a_domain_learned_in_two_steps_counts_from_the_first(stream: Registry) -> None:
-    more = Batch("", 0, "med", "more.parquet", "1", "data/med/1.parquet", 9, 9, 0, 0, 0, 0, None, START)
+    more = Batch("", 0, "med", "more.parquet", "1", "data/med/1.parquet", 9, 9, 0, 0, 0, 0, None, {}, START)
     batch = stream.add_batch(more).id
     scores = {"med": 73.0, "bash": 62.0, "table": 55.0, "wiki": 80.5}
     add_version(stream, "v4", "v3", scores, batches=(batch,), pairs=100, joint=7000)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -49,10 +51,11 @@ def make_task(folder: Path, corpus=CORPUS, queries=QUERIES, qrels=QRELS) -> Path
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
+def registry(tmp_path: Path) -> Iterator[Registry]:
     registry = Registry(tmp_path / ".continual", busy_seconds=0.0)
     registry.catalog.create()
-    return registry
+    with duckdb.connect(str(registry.catalog.path)):  # to start DuckDB for every transaction is most of the time
+        yield registry
 
 
 @pytest.fixture

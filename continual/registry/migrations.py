@@ -20,7 +20,7 @@ m001_initial = [
         position INTEGER NOT NULL UNIQUE,
         domain VARCHAR NOT NULL,
         source VARCHAR NOT NULL,               -- the file or data set as the caller named it
-        source_sha256 VARCHAR NOT NULL,        -- of its content: the same content changes nothing
+        source_sha256 VARCHAR NOT NULL,        -- of its content
         path VARCHAR NOT NULL,                 -- training rows, relative to .continual/
         rows_in BIGINT NOT NULL,
         kept BIGINT NOT NULL,
@@ -29,6 +29,7 @@ m001_initial = [
         rejected BIGINT NOT NULL,
         held_out BIGINT NOT NULL,
         rejects_path VARCHAR,                  -- bad rows with their reasons, relative to .continual/
+        columns JSON NOT NULL,                 -- which column was read as what: with others it is another batch
         created_at TIMESTAMP NOT NULL
     )
     """,

@@ -21,6 +21,7 @@ class Batch:
     """One ingested file of a domain, and what became of its rows.
 
     `rows_in = kept + duplicates + leaked + rejected + held_out`. Paths are relative to `.continual/`.
+    `columns` says which columns of the file were read: by the roles query, positive, negatives, doc_id.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Batch:
     rejected: int
     held_out: int
     rejects_path: str | None
+    columns: dict[str, Any]
     created_at: datetime
 
 

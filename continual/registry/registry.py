@@ -200,7 +200,7 @@ class Registry:
         return [kind(**dict(zip(columns, map(_decode, columns, row), strict=True))) for row in rows]
 
 
-_JSON = {"batches", "recipe", "verdict", "details", "spec"}
+_JSON = {"batches", "columns", "recipe", "verdict", "details", "spec"}
 
 
 def _decode(column: str, value: Any) -> Any:

@@ -23,7 +23,7 @@ from continual.stream.readers import open_source
 from continual.stream.schema import Columns, resolve
 from continual.stream.stage import Staged, stage
 from continual.stream.sweep import staging
-from continual.stream.task_files import KEYS, read_task, write_task
+from continual.stream.task_files import KEYS, TaskTables, read_task, write_task
 from continual.stream.tasks import LOCK, task_path, task_record, task_taken
 
 
@@ -35,7 +35,8 @@ class IngestReport:
         domain: The domain.
         batch: Id of the batch; None when no row was kept, and so none was recorded.
         source: The file, as the caller named it.
-        unchanged: The domain has this content already; the counts are those of then, and nothing changed.
+        unchanged: The domain has this content from these columns already; the counts are those of then, and
+            nothing changed.
         rows_in: Rows of the file.
         kept: Training rows stored.
         duplicates: Pairs that the file has before, or that any batch of any domain has.
@@ -84,8 +85,9 @@ def ingest(
     With `task`, that folder is the domain's task instead. Later batches are not split unless `holdout` is
     given and the domain has no task; their rows that leak into its task are counted as leaked.
 
-    If no row is kept (all are duplicates, say), no batch is recorded and that is no error. Memory is bounded by
-    `batch_rows` and DuckDB's limit, whatever the size of the file; the disk needs about three times its size.
+    If no row is kept (all are duplicates, say), no batch is recorded; that is an error only with `task`, which
+    would be lost. The same content again changes nothing, unless other columns of it are read. Memory is bounded
+    by `batch_rows` and DuckDB's limit, whatever the size of the file; the disk needs about three times its size.
 
     Args:
         registry: The workspace's registry.
@@ -102,8 +104,8 @@ def ingest(
         What became of the rows.
 
     Raises:
-        DataError: The source cannot be read, lacks columns, has too many bad rows, or is too small to hold
-            anything out of.
+        DataError: The source cannot be read, lacks columns, has too many bad rows, is too small to hold
+            anything out of, or has no row to keep beside `task`.
         InputError: The call contradicts itself or the domain's state.
         InvalidNameError: The domain's name is not allowed, or an unrelated task has it.
         WorkspaceBusy: Another ingest is running.
@@ -120,12 +122,13 @@ def ingest(
     with exclusive(registry.root / LOCK, "ingest"):
         content = opened.sha256()
         batches, tasks = registry.batches(), registry.tasks()
+        tables = read_task(task) if task is not None else None
         for batch in batches:
-            if batch.domain == domain and batch.source_sha256 == content:
+            same = (batch.domain, batch.source_sha256, batch.columns) == (domain, content, mapping.record())
+            if same and (tables is None or any(_is_own(known, domain, tables) for known in tasks)):
                 return _unchanged(batch, source)
         first = all(batch.domain != domain for batch in batches)
         share = _share(tasks, config, domain, first, holdout, task)
-        tables = read_task(task) if task is not None else None
         with staging(registry) as folder, _finishing(progress):
             rows, rejects, kept = folder / "rows.parquet", folder / "rejects.jsonl", folder / "kept.parquet"
             staged = stage(opened, mapping, config, rows, rejects, progress)
@@ -166,6 +169,8 @@ def ingest(
             )
             if not counts.kept:
                 where = _keep_loose(registry, rejects, domain, content) if staged.rejected else None
+                if task is not None:
+                    raise _task_without_rows(report, task, where)
                 return dataclasses.replace(report, rejects_path=where)
 
             # Nothing counts before the transaction at the end; what is published until then is swept if it fails.
@@ -194,6 +199,7 @@ def ingest(
                     rejected=report.rejected,
                     held_out=report.held_out,
                     rejects_path=rejects_path,
+                    columns=mapping.record(),
                     created_at=now(),
                 ),
                 record,
@@ -218,6 +224,10 @@ def _unchanged(batch: Batch, source: str) -> IngestReport:
         held_out=batch.held_out,
         rejects_path=batch.rejects_path,
     )
+
+
+def _is_own(known: Task, domain: str, tables: TaskTables) -> bool:
+    return known.domain == domain and known.sha256 == tables.sha256()
 
 
 def _share(
@@ -253,6 +263,16 @@ def _check_hold_out(source: str, share: float, documents: int, counts: split.Spl
     raise DataError(
         f"{source}: holding out {share:.3g} of its documents {why}. Give an evaluation task with --task DIR, "
         "another share with --holdout, or --holdout 0 for a domain that is not evaluated."
+    )
+
+
+def _task_without_rows(report: IngestReport, task: Path, rejects: str | None) -> DataError:
+    listed = f" (listed in .continual/{rejects})" if rejects else ""
+    return DataError(
+        f"{report.source} has no new row to train on: {report.duplicates} of its {report.rows_in} rows are "
+        f"duplicates, {report.leaked} leak into evaluation tasks, {report.rejected} cannot be used{listed}. So there "
+        f"is no domain {report.domain!r} whose task {task} could be, and nothing was registered. Give --task with a "
+        f"file that has new rows, or register the folder with `continual task add NAME DIR`."
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from continual.errors import DataError, did_you_mean
 
@@ -44,6 +45,10 @@ class Mapping:
         """Return every column to read, each once."""
         doc_id = [self.doc_id] if self.doc_id is not None else []
         return list(dict.fromkeys([self.query, self.positive, *self.negatives, *doc_id]))
+
+    def record(self) -> dict[str, Any]:
+        """Return the mapping as the catalog keeps it: plain JSON values by role."""
+        return asdict(self) | {"negatives": list(self.negatives)}
 
 
 def resolve(wanted: Columns, names: Sequence[str], source: str) -> Mapping:
