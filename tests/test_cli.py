@@ -129,11 +129,12 @@ BAD_UPDATES = [
     (["--replay-rows", "-5"], "from 0 up"),
     (["--merge", "2"], "from 0 to 1"),
     (["--merge", "sleprp"], "no merge rule"),
-    (["--from", "nowhere"], "merge.start"),
+    (["--from", "nowhere"], "takes current or base"),
     (["--domain", "nowhere"], "There is no domain"),
     (["--replay-policy", "unifrom"], "Did you mean 'uniform'"),
     (["--seed", "-1"], "from 0 up"),
     (["--resume"], "nothing to resume"),
+    (["--plan", "--restart"], "neither --resume nor --restart"),
 ]
 
 

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from continual.errors import InputError, ModelError
 from continual.merge.engine import merge_models
-from continual.merge.rules import check_rule, coefficient
 from continual.merge.methods.interpolate import interpolate
+from continual.merge.rules import check_rule, coefficient
 from continual.registry.store import weights_sha256
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -144,7 +145,7 @@ def test_a_refused_version_stays_a_candidate(workspace: Workspace, write_pairs: 
     assert workspace.status().domains[0].learned == workspace.status().domains[0].rows
     workspace.rollback()
     assert workspace.version().id == "v0"
-    with pytest.raises(InputError, match="nothing before it"):
+    with pytest.raises(InputError, match="nothing comes before it"):
         workspace.rollback()
 
 
@@ -176,34 +177,149 @@ class Killer:
     def start(self, label, total, unit): self.label = label
     def finish(self): pass
     def advance(self, count):
-        if self.label == "training":
+        if self.label.startswith(sys.argv[2]):
             self.done += 1
-            if self.done == int(sys.argv[2]):
+            if self.done == int(sys.argv[3]):
                 os.kill(os.getpid(), signal.SIGKILL)
 
-Workspace(sys.argv[1]).update(seed=5, progress=Killer())
+Workspace(sys.argv[1]).update(seed=5, replay=0.5, progress=Killer())
 """
 
 
+def kill_update(workspace: Workspace, label: str, advances: int) -> None:
+    """Run an update in another process and kill it at a moment of its progress."""
+    command = [sys.executable, "-c", KILLED, str(workspace.directory), label, str(advances)]
+    assert subprocess.run(command, env=os.environ, check=False).returncode == -signal.SIGKILL
+
+
 def test_a_killed_update_resumes_to_the_same_weights(workspace: Workspace, write_pairs: Write) -> None:
-    workspace.ingest(write_pairs("a.parquet", make_pairs(120)))
-    expected = workspace.update(seed=5).version
-    workspace.rollback()
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(workspace.directory), "3"], env=os.environ, check=False)
-    assert killed.returncode == -signal.SIGKILL
-    assert workspace.status().interrupted == "v2"
-    with pytest.raises(InputError, match="--resume"):
-        workspace.update(seed=5)
-    resumed = workspace.update(resume=True).version
-    assert resumed.id == "v2"
-    assert resumed.sha256 == expected.sha256
-    assert resumed.pairs_trained == expected.pairs_trained
+    workspace.ingest(write_pairs("a.parquet", make_pairs(80)))
+    workspace.update()
+    workspace.ingest(write_pairs("b.parquet", make_pairs(120, seed=1)))
+    expected = workspace.update(seed=5, replay=0.5).version
+    for label, advances in (("training", 3), ("evaluating v", 1)):
+        workspace.rollback()
+        kill_update(workspace, label, advances)
+        begun = workspace.status().interrupted
+        with pytest.raises(InputError, match="--resume"):
+            workspace.update()
+        with pytest.raises(InputError, match="Leave the others out"):
+            workspace.update(resume=True, seed=5)
+        resumed = workspace.update(resume=True).version
+        assert resumed.id == begun
+        assert resumed.sha256 == expected.sha256
+        assert resumed.recipe["replay"] == expected.recipe["replay"] != []
+        assert resumed.pairs_trained == expected.pairs_trained
+        assert workspace.status().interrupted is None
+
+
+def test_what_was_interrupted_is_not_resumed_on_another_base_or_other_rows(
+    learned: Workspace, write_pairs: Write, tmp_path: Path
+) -> None:
+    learned.ingest(write_pairs("c.parquet", make_pairs(60, seed=2)))
+    kill_update(learned, "training", 1)
+    learned.rollback()
+    with pytest.raises(InputError, match=r"in service now.*--restart"):
+        learned.update(resume=True)
+    learned.promote("v2")
+    folder = tmp_path / "task"
+    folder.mkdir()
+    (folder / "corpus.jsonl").write_text(json.dumps({"_id": "d", "text": "other"}) + "\n")
+    texts = [str(each["query"]) for each in make_pairs(60, seed=2)]
+    (folder / "queries.jsonl").write_text(
+        "".join(json.dumps({"_id": f"q{n}", "text": t}) + "\n" for n, t in enumerate(texts))
+    )
+    (folder / "qrels.tsv").write_text(
+        "query-id\tcorpus-id\tscore\n" + "".join(f"q{n}\td\t1\n" for n in range(len(texts)))
+    )
+    learned.add_task("late", folder)
+    with pytest.raises(InputError, match=r"rows .* changed.*--restart"):
+        learned.update(resume=True)
+    with pytest.raises(NothingToDoError, match="evaluation task"):
+        learned.update(restart=True)
+
+
+def test_a_step_that_cannot_be_trained_leaves_nothing_behind(workspace: Workspace, write_pairs: Write) -> None:
+    workspace.ingest(write_pairs("a.parquet", make_pairs(1)), holdout=0.0)
+    with pytest.raises(NothingToDoError, match="two of them"):
+        workspace.update()
     assert workspace.status().interrupted is None
+    assert not list(workspace.registry.path("runs").glob("v*"))
+    workspace.ingest(write_pairs("b.parquet", make_pairs(40, seed=1)), holdout=0.0)
+    assert workspace.update().passed
+
+
+class Meddler:
+    """Moves `current` while an update evaluates."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace, self.label, self.moved = workspace, "", False
+
+    def start(self, label: str, total: int | None, unit: str) -> None:
+        self.label = label
+
+    def advance(self, count: int) -> None:
+        if self.label.startswith("evaluating") and not self.moved:
+            self.moved = True
+            self.workspace.rollback("v1 is bad")
+
+    def finish(self) -> None:
+        pass
+
+
+def test_a_rollback_during_an_update_is_not_overruled(workspace: Workspace, write_pairs: Write) -> None:
+    workspace.ingest(write_pairs("a.parquet", make_pairs(60)))
+    workspace.update()
+    workspace.ingest(write_pairs("b.parquet", make_pairs(60, seed=1)))
+    step = workspace.update(progress=Meddler(workspace))
+    assert step.passed
+    assert step.in_service == workspace.version().id == "v0"
+
+
+def test_what_killed_updates_left_is_swept(learned: Workspace) -> None:
+    left = [learned.registry.path(path) for path in ("versions/.v9.ab.partial", "adapters/.v9.ab.partial", "runs/v2")]
+    for path in left:
+        path.mkdir(parents=True)
+    with pytest.raises(NothingToDoError):
+        learned.update()
+    assert not any(path.exists() for path in left)
+
+
+def test_a_base_in_half_precision_becomes_fp32(tiny_model: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+    from sentence_transformers import SentenceTransformer
+
+    half = SentenceTransformer(str(tiny_model), device="cpu").half()
+    half.save_pretrained(str(tmp_path / "half"))
+    assert {str(t.dtype) for t in load_file(tmp_path / "half" / "model.safetensors").values()} == {"torch.float16"}
+    workspace = Workspace.init(tmp_path / "w", str(tmp_path / "half"))
+    exported = SentenceTransformer(str(workspace.export("v0", tmp_path / "out")), device="cpu")
+    texts = [str(row["positive"]) for row in make_pairs(20)]
+    np.testing.assert_allclose(exported.encode(texts), workspace.load().encode(texts), atol=1e-6)
+    assert exported.encode(texts).dtype == np.float32
+
+
+def test_scores_of_other_settings_are_made_anew(workspace: Workspace, write_pairs: Write) -> None:
+    workspace.ingest(write_pairs("a.parquet", make_pairs(60)))
+    workspace.update()
+    (workspace.directory / "continual.toml").write_text(SETTINGS + "[eval]\nmax_length = 8\n")
+    workspace = Workspace(workspace.directory)
+    workspace.ingest(write_pairs("b.parquet", make_pairs(60, seed=1)))
+    workspace.update()
+    settings = {key: score.settings for key, score in workspace.registry.scores().items()}
+    assert set(settings.values()) == {"max_length=8"}
+    assert len(settings) == 3 * 2
+
+
+def test_a_running_mean_does_not_forget_what_another_rule_learned(learned: Workspace, write_pairs: Write) -> None:
+    learned.ingest(write_pairs("c.parquet", make_pairs(40, seed=2)))
+    with pytest.raises(InputError, match="would be lost"):
+        learned.plan(merge="running-mean")
 
 
 def test_an_interrupted_update_can_be_discarded(workspace: Workspace, write_pairs: Write) -> None:
     workspace.ingest(write_pairs("a.parquet", make_pairs(120)))
-    subprocess.run([sys.executable, "-c", KILLED, str(workspace.directory), "2"], env=os.environ, check=False)
+    kill_update(workspace, "training", 2)
     step = workspace.update(seed=6, restart=True)
     assert step.version.id == "v2"
     assert not list(workspace.registry.path("runs").glob("v*"))
