@@ -116,13 +116,14 @@ def ingest(
     if task is not None and domain is None and len(files) > 1:
         raise InputError(f"--task is the task of one domain, and these are {len(files)}. Name it with --domain.")
     reports = []
+    split: dict[str, Any] = {"holdout": holdout, "task": task}
     try:
-        for position, file in enumerate(files):
-            # A domain has one task: of several files that go to one domain, the first makes it.
-            split: dict[str, Any] = {"holdout": holdout, "task": task} if position == 0 or domain is None else {}
+        for file in files:
             with Bars() as bars:
                 report = opened.ingest(file, domain=domain, columns=columns, **split, progress=bars)
             reports.append(asdict(report))
+            if domain is not None and report.batch is not None:
+                split = {}  # a domain has one task: the first of its files that keeps a row makes it
             if not json:
                 render.print_ingest(report, opened.registry.root)
     finally:
