@@ -43,6 +43,7 @@ docs: install ## Write docs/cli.md from the commands
 
 bench: install ## Run the benchmarks that need no data of their own
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/ingest.py
 
 clean: ## Remove the demo, caches and build products; .venv stays
 	rm -rf demo build dist *.egg-info htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -75,7 +75,7 @@ def init(
 @app.command()
 def ingest(
     files: Annotated[
-        list[str], typer.Argument(metavar="FILE...", help="Parquet, JSONL or CSV files, or hf:NAME[:CONFIG][:SPLIT].")
+        list[str], typer.Argument(metavar="FILE", help="Parquet, JSONL or CSV files, or hf:NAME[:CONFIG][:SPLIT].")
     ],
     domain: Annotated[
         str | None, typer.Option(metavar="NAME", help="Domain of the rows; by default the name of the file.")

@@ -55,7 +55,7 @@ class Bars:
             return
         seconds = max(time.monotonic() - self._began, 1e-9)
         line = f"{self._label}: {seconds:.1f} s"
-        if self._done:
+        if self._done and seconds >= 0.01:
             rate = f"{self._done / seconds:,.0f} {self._unit}/s"
             line = f"{self._label}: {self._done:,} {self._unit} in {seconds:.1f} s ({rate})"
         if self._rich is not None:
