@@ -17,7 +17,7 @@ def test_an_epoch_holds_every_row_once(domains: np.ndarray, size: int, epoch: in
     rows = np.concatenate([*batches, np.zeros(0, np.int64)])
     assert len(np.unique(rows)) == len(rows)
     assert len(rows) == (len(domains) if len(domains) > 1 else 0)
-    assert all(2 <= len(batch) <= size + 1 for batch in batches)
+    assert all(2 <= len(batch) <= size + 2 for batch in batches)
     if not mix:
         alone = {
             int(domain) for domain, count in zip(*np.unique(domains, return_counts=True), strict=True) if count == 1

@@ -25,9 +25,9 @@ def epoch_batches(domains: Indices, batch_size: int, *, seed: int, epoch: int, m
         mix: Draw the batches from all rows together instead.
 
     Returns:
-        Row indices per batch; every row is in exactly one, if there are two. A batch has 2 to `batch_size` rows, or
-        one more: a single row that is left over joins the batch before it, for alone it has nothing to be told
-        from. Rows that are the only one of their domain share batches.
+        Row indices per batch, at least two in each; every row is in exactly one, if there are two rows. A batch has
+        up to `batch_size` rows, and one or two more where rows are left over, for a single row has nothing to be
+        told from: it joins the batch before it. Rows that are the only one of their domain share batches.
     """
     batches: list[Indices] = []
     alone: list[Indices] = []
@@ -38,7 +38,8 @@ def epoch_batches(domains: Indices, batch_size: int, *, seed: int, epoch: int, m
     if len(alone) > 1:
         batches += _cut(np.concatenate(alone), batch_size)
     elif alone and batches:
-        batches[0] = np.concatenate([batches[0], *alone])
+        shortest = min(range(len(batches)), key=lambda place: len(batches[place]))
+        batches[shortest] = np.concatenate([batches[shortest], *alone])
     order = np.random.default_rng([seed, epoch]).permutation(len(batches))
     return [batches[place] for place in order]
 
