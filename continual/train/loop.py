@@ -107,7 +107,7 @@ def train(
 
     Raises:
         ModelError: The model cannot be loaded or trained.
-        NothingToDoError: No domain has two rows.
+        NothingToDoError: There are fewer than two rows.
         ConfigError: The checkpoint is of another training, or the loss is no longer a number.
     """
     clock = time.monotonic()
@@ -177,7 +177,7 @@ def estimate(start: Path, table: pa.Table, config: TrainConfig, *, trust_remote_
 
     Raises:
         ModelError: The model cannot be loaded or trained.
-        NothingToDoError: No domain has two rows.
+        NothingToDoError: There are fewer than two rows.
     """
     rows = len(table)
     if rows > _SAMPLE:
@@ -215,8 +215,8 @@ class Schedule:
         self._load(0)
         if not self._batches:
             raise NothingToDoError(
-                f"There is nothing to train on: {len(session.rows)} rows, and no domain with two of them. "
-                "InfoNCE tells a row from others of its domain."
+                "There is nothing to train on but a single row. InfoNCE tells a row from others, so it needs two; "
+                "register more with `continual ingest FILE`."
             )
         self.steps = len(self._batches) * session.config.epochs
         self.pairs = sum(map(len, self._batches)) * session.config.epochs
