@@ -18,6 +18,7 @@ from continual.errors import FoldError, ModelError
 from continual.registry.base import UNUSED
 from continual.registry.store import publish
 from continual.train.encoder import embed, inner_transformer, load_encoder
+from continual.train.widen import HALF, declare_fp32
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -132,7 +133,7 @@ def fold(start: Path, adapter: Path, out: Path) -> None:
                 metadata = tensors.metadata()
                 stored = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
             for name, value in stored.items():
-                if value.is_floating_point() and value.dtype in (torch.float16, torch.bfloat16):
+                if value.dtype in HALF:
                     stored[name], widened = value.float(), True
                 if name in targets:
                     if value.shape != targets[name].shape:
@@ -143,7 +144,7 @@ def fold(start: Path, adapter: Path, out: Path) -> None:
                     stored[name] = stored[name] + targets[name]
             save_file(stored, partial / place / file.name, metadata=metadata)
         if widened:
-            _declare_fp32(partial / place / "config.json")
+            declare_fp32(partial / place / "config.json")
 
 
 def prove_fold(start: Path, adapter: Path, folded: Path, texts: list[str], *, trust_remote_code: bool = False) -> float:
@@ -218,9 +219,3 @@ def _find(layer: str, names: dict[str, Path], start: Path) -> str:
             "Load the model once with sentence-transformers and save it with `model.save_pretrained(DIR)`."
         )
     return found[0]
-
-
-def _declare_fp32(path: Path) -> None:
-    config = json.loads(path.read_text("utf-8"))
-    config.pop("torch_dtype", None)
-    path.write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n", "utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from continual.progress import SILENT, Progress
+from continual.stream.text import normalise
 from continual.train.batching import Indices
 from continual.train.encoder import prompts
 
@@ -202,7 +202,7 @@ def _codes(texts: pa.Array) -> tuple[Indices, list[str]]:
 def _same(texts: list[str]) -> Indices:
     codes: dict[str, int] = {}
     return np.fromiter(
-        (codes.setdefault(" ".join(unicodedata.normalize("NFKC", text).split()), len(codes)) for text in texts),
+        (codes.setdefault(normalise(text), len(codes)) for text in texts),
         np.int64,
         len(texts),
     )

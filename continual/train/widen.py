@@ -31,13 +31,12 @@ def widen(model: Path) -> None:
         if any(tensor.dtype in HALF for tensor in tensors.values()):
             wide = {name: tensor.float() if tensor.dtype in HALF else tensor for name, tensor in tensors.items()}
             save_file(wide, path, metadata=metadata)
-            _declare(path.with_name("config.json"))
+            declare_fp32(path.with_name("config.json"))
 
 
-def _declare(config: Path) -> None:
-    """Tell transformers that the weights beside this file are fp32 now."""
+def declare_fp32(config: Path) -> None:
+    """Tell transformers that the weights beside this `config.json` are fp32 now; it may be missing."""
     if config.is_file():
         settings = json.loads(config.read_text(encoding="utf-8"))
-        if settings.pop("torch_dtype", None) or "dtype" in settings:
-            settings["dtype"] = "float32"
-            config.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        settings.pop("torch_dtype", None)
+        config.write_text(json.dumps(settings | {"dtype": "float32"}, indent=2) + "\n", encoding="utf-8")
