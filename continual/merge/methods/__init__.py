@@ -1,1 +1,128 @@
-"""Merge methods: pure functions, tensors in, tensor out, fp32."""
+"""Merge methods: pure functions in fp32, vectors in, vector out. One file each, which declares its contract.
+
+The vectors are one tensor of every model: the tensor itself, or its task vector (tensor minus the base's) where
+the method works from a base. The engine reads, subtracts and adds the base, and writes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import keyword
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Literal
+
+from torch import Tensor
+
+from continual.errors import InputError, NotFoundError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One number that a method can be told.
+
+    Attributes:
+        default: Its value when nothing is said. A bool is a switch; an int is a count.
+        low: Smallest value allowed.
+        high: Largest value allowed.
+        what: What it does, in one line.
+    """
+
+    default: float
+    low: float
+    high: float
+    what: str
+
+
+@dataclass(frozen=True)
+class Method:
+    """A merge method and its contract.
+
+    Attributes:
+        name: What `--method` calls it.
+        summary: What it does, in one line.
+        reference: URL of the paper or text that it comes from.
+        base: "needed": it merges task vectors. "optional": task vectors if there is a base, else the tensors
+            themselves. "first": the base, or the first model where none is named, is the first vector. "none":
+            it merges the tensors themselves.
+        merge: `merge(vectors, weights, **parameters) -> Tensor`: `vectors` are fp32 tensors of one shape, never
+            changed; `weights` has one float for each (where base is "first", for the first too). A seeded method
+            is also given `generator`. Where a parameter's name is a Python keyword, its argument ends in "_".
+        least: Fewest models, the base not counted.
+        most: Most models; None for any number.
+        parameters: By name.
+        symmetric: Whether the order of the models (with their weights) changes nothing.
+        seeded: Whether it draws random numbers.
+    """
+
+    name: str
+    summary: str
+    reference: str
+    base: Literal["needed", "optional", "first", "none"]
+    merge: Callable[..., Tensor]
+    least: int = 1
+    most: int | None = None
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    symmetric: bool = True
+    seeded: bool = False
+
+    def resolve(self, given: Mapping[str, float]) -> dict[str, float]:
+        """Return every parameter's value: what is given, else the default.
+
+        Raises:
+            InputError: A name is not known, or a value is outside its range.
+        """
+        for name, value in given.items():
+            known = self.parameters.get(name)
+            if known is None:
+                takes = ", ".join(self.parameters) or "no parameter"
+                raise InputError(f"{self.name} takes {takes}; not {name!r}.{did_you_mean(name, self.parameters)}")
+            if not known.low <= value <= known.high:
+                raise InputError(f"{self.name}: {name} = {value:g} is outside {known.low:g} to {known.high:g}.")
+        return {name: type(known.default)(given.get(name, known.default)) for name, known in self.parameters.items()}
+
+    def check(self, models: int, has_base: bool) -> None:
+        """Refuse a number of models that the method cannot merge.
+
+        Args:
+            models: How many, the base not counted.
+            has_base: Whether a base is named.
+
+        Raises:
+            InputError: They are too few or too many, or a base is missing or in the way.
+        """
+        if self.base == "needed" and not has_base:
+            raise InputError(f"{self.name} merges what models learned since a base. Name the base with --base.")
+        if self.base == "none" and has_base:
+            raise InputError(f"{self.name} uses no base. Leave --base out, or give it as one of the models.")
+        models += self.base == "first" and has_base
+        if models < self.least or (self.most is not None and models > self.most):
+            wanted = f"{self.least}" if self.most == self.least else f"{self.least} to {self.most or 'any number'}"
+            raise InputError(f"{self.name} merges {wanted} models, and {models} were given.")
+
+    def __call__(self, vectors: Sequence[Tensor], weights: Sequence[float], **more: object) -> Tensor:
+        """Merge one tensor of all models."""
+        return self.merge(
+            vectors, weights, **{f"{key}_" if keyword.iskeyword(key) else key: value for key, value in more.items()}
+        )
+
+
+@cache
+def methods() -> dict[str, Method]:
+    """Return every method by name: each module of this package declares one as `METHOD`."""
+    modules = (importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__))
+    found = [module.METHOD for module in modules if hasattr(module, "METHOD")]
+    return {method.name: method for method in sorted(found, key=lambda method: method.name)}
+
+
+def find_method(name: str) -> Method:
+    """Return a method by name.
+
+    Raises:
+        NotFoundError: There is none; the message names the nearest.
+    """
+    if name not in methods():
+        raise NotFoundError(f"There is no merge method {name!r}.{did_you_mean(name, methods())}")
+    return methods()[name]
