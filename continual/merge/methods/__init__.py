@@ -55,6 +55,9 @@ class Method:
         parameters: By name.
         symmetric: Whether the order of the models (with their weights) changes nothing.
         seeded: Whether it draws random numbers.
+        weighted: Whether the weights do anything.
+        rescaled: Whether the engine divides the merged task vector of the whole model, so that its norm is the mean
+            norm of all task vectors merged so far (https://arxiv.org/abs/2501.09522). One tensor cannot know that.
     """
 
     name: str
@@ -67,6 +70,8 @@ class Method:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     symmetric: bool = True
     seeded: bool = False
+    weighted: bool = True
+    rescaled: bool = False
 
     def resolve(self, given: Mapping[str, float]) -> dict[str, float]:
         """Return every parameter's value: what is given, else the default.

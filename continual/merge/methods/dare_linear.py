@@ -1,0 +1,71 @@
+"""Task vectors thinned at random, then summed (DARE)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from continual.errors import InputError
+from continual.merge.methods import Method, Parameter
+from continual.merge.methods._blocks import blocks, flat
+
+
+def thinned(part: Tensor, density: float, generator: Generator) -> Tensor:
+    """Return the part with each element kept with probability `density`, else 0.
+
+    The probability is rounded to a multiple of 2^-32: elements are drawn two by two from 64 random bits, which is
+    several times faster than `bernoulli_`.
+    """
+    if density >= 1:
+        return part
+    size = part.numel()
+    bits = torch.empty((size + 1) // 2, dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    bound = min(round(density * 2**32) - 2**31, 2**31 - 1)
+    return part * (bits.view(torch.int32)[:size] < bound)
+
+
+def dare_linear(
+    vectors: Sequence[Tensor],
+    weights: Sequence[float],
+    density: float = 0.5,
+    lambda_: float = 1.0,
+    normalize: bool = False,
+    *,
+    generator: Generator,
+) -> Tensor:
+    """Return lambda sum_i w_i b_i v_i / density, the elements of b_i 1 with probability `density`, else 0.
+
+    DARE: https://arxiv.org/abs/2311.03099. Dividing by the probability leaves the expected result as it was. The
+    same generator state gives the same bytes.
+
+    Raises:
+        InputError: The weights sum to zero, and `normalize` is on.
+    """
+    total = sum(weights) if normalize else 1.0
+    if total == 0:
+        raise InputError("dare_linear divides by the sum of the weights, and they sum to 0.")
+    rows = flat(vectors)
+    result = torch.zeros(vectors[0].shape, dtype=torch.float32)
+    whole = result.view(-1)
+    for block in blocks(whole.numel()):
+        for row, weight in zip(rows, weights, strict=True):
+            whole[block].add_(thinned(row[block], density, generator), alpha=lambda_ * weight / (total * density))
+    return result
+
+
+METHOD = Method(
+    name="dare_linear",
+    summary="A random share of each model's changes, scaled up to stand for the rest, summed.",
+    reference="https://arxiv.org/abs/2311.03099",
+    base="needed",
+    merge=dare_linear,
+    parameters={
+        "density": Parameter(0.5, 0.01, 1, "probability of keeping an element"),
+        "lambda": Parameter(1.0, -10, 10, "scale of the merged task vector"),
+        "normalize": Parameter(False, 0, 1, "divide by the sum of the weights"),
+    },
+    symmetric=False,
+    seeded=True,
+)

@@ -1,0 +1,39 @@
+"""Each element's largest change (MagMax)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from continual.merge.methods import Method, Parameter
+from continual.merge.methods._blocks import blocks, flat
+
+
+def magmax(vectors: Sequence[Tensor], weights: Sequence[float], lambda_: float = 1.0) -> Tensor:
+    """Return lambda times, element by element, the value of largest magnitude; of x and -x the positive one.
+
+    MagMax: https://arxiv.org/abs/2407.06322. The weights do nothing. The largest of the largest is the largest of
+    all, so merging one more model into a result with lambda 1 equals merging all at once.
+    """
+    rows = flat(vectors)
+    result = torch.empty(vectors[0].shape, dtype=torch.float32)
+    whole = result.view(-1)
+    for block in blocks(whole.numel()):
+        highest, lowest = rows[0][block], rows[0][block]
+        for row in rows[1:]:
+            highest, lowest = torch.maximum(highest, row[block]), torch.minimum(lowest, row[block])
+        torch.mul(torch.where(highest >= -lowest, highest, lowest), lambda_, out=whole[block])
+    return result
+
+
+METHOD = Method(
+    name="magmax",
+    summary="Of each element, the largest change that any model made.",
+    reference="https://arxiv.org/abs/2407.06322",
+    base="needed",
+    merge=magmax,
+    parameters={"lambda": Parameter(1.0, -10, 10, "scale of the merged task vector")},
+    weighted=False,
+)

@@ -1,0 +1,191 @@
+"""Parity with mergekit 0.1.5, called as it is; and our formula in float64 where we differ on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from continual.merge.methods import find_method
+
+pytest.importorskip("mergekit")
+
+from mergekit.merge_methods import registry
+from mergekit.merge_methods.base import TensorGroup
+from mergekit.merge_methods.karcher import karcher_merge_tensors
+
+TOLERANCE = 1e-5
+
+
+def theirs(
+    method: str,
+    base: Tensor | None,
+    models: Sequence[Tensor],
+    weights: Sequence[float],
+    parameters: Mapping[str, object],
+) -> Tensor:
+    """Merge one tensor with mergekit; `parameters` by our names."""
+    given = {key: value for key, value in parameters.items() if key not in ("density", "gamma")}
+    per_model = {key: parameters[key] for key in ("density", "gamma") if key in parameters}
+    if method == "karcher":  # its own method takes no weights
+        origin = torch.zeros_like(models[0]) if base is None else base
+        share = [weight / sum(weights) for weight in weights]
+        # ten steps, as by default, but not stopped at its default of 1e-5 of the length
+        return origin + karcher_merge_tensors([model - origin for model in models], share, tol=1e-7)
+    if method == "slerp":
+        group = TensorGroup.from_tensors([base, *models], base_index=0)
+        (merged,) = registry.get("slerp")([group], parameters={"t": weights[1] / sum(weights)})
+        return merged
+    tensors = list(models) if base is None else [base, *models]
+    group = TensorGroup.from_tensors(tensors, base_index=None if base is None else 0)
+    if method not in ("sce", "model_stock"):
+        keys = [entry.id for entry in group.non_base]
+        given["weight"] = dict(zip(keys, weights, strict=True))
+        given |= {key: dict.fromkeys(keys, value) for key, value in per_model.items()}
+    (merged,) = registry.get(method)([group], parameters=given)
+    return merged
+
+
+def ours(
+    method: str,
+    base: Tensor | None,
+    models: Sequence[Tensor],
+    weights: Sequence[float],
+    parameters: Mapping[str, object],
+    seed: int = 0,
+) -> Tensor:
+    """Merge one tensor as the engine does: subtract the base where the method works from one, and add it back."""
+    contract = find_method(method)
+    seeded = {"generator": torch.Generator().manual_seed(seed)} if contract.seeded else {}
+    if contract.base == "first":
+        return contract([*([] if base is None else [base]), *models], weights, **parameters, **seeded)
+    if base is None:
+        return contract(models, weights, **parameters, **seeded)
+    return base + contract([model - base for model in models], weights, **parameters, **seeded)
+
+
+def largest_difference(
+    method: str,
+    base: Mapping[str, Tensor] | None,
+    models: Sequence[Mapping[str, Tensor]],
+    weights: Sequence[float] | None = None,
+    **parameters: object,
+) -> dict[str, float]:
+    """Return max |ours - mergekit's| of every tensor, in fp32.
+
+    Args:
+        method: A method that both have.
+        base: Tensors of the base by name; None for none.
+        models: Tensors of each model by name.
+        weights: One for each model (for slerp two, the base's first); 1 each where None.
+        **parameters: Ours; `lambda_` for lambda.
+    """
+    parameters = {key.rstrip("_"): value for key, value in parameters.items()}
+    weights = [1.0] * len(models) if weights is None else weights
+    found = {}
+    for name in models[0]:
+        origin = None if base is None else base[name].float()
+        tensors = [model[name].float() for model in models]
+        mine = ours(method, origin, tensors, weights, parameters)
+        reference = theirs(method, origin, tensors, weights, parameters)
+        assert mine.dtype == torch.float32
+        assert mine.shape == reference.shape
+        found[name] = float((mine - reference).abs().max()) if mine.numel() else 0.0
+    return found
+
+
+def model(seed: int, scale: float = 1.0, origin: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Return random tensors: a matrix, one larger than a block, a bias, a single element."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {"matrix": (37, 53), "blocks": (300, 230), "bias": (41,), "one": (1,)}
+    made = {name: scale * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    return {name: tensor + (origin[name] if origin else 0) for name, tensor in made.items()}
+
+
+BASE = model(0)
+MODELS = [model(seed, 0.3, BASE) for seed in (1, 2, 3)]
+WEIGHTS = [0.7, 1.5, 0.4]
+
+
+def check(
+    method: str, base: Mapping[str, Tensor] | None, models: Sequence[Mapping[str, Tensor]], **more: object
+) -> None:
+    found = largest_difference(method, base, models, **more)
+    assert max(found.values()) < TOLERANCE, found
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_linear(weights, normalize) -> None:
+    check("linear", None, MODELS, weights=weights, normalize=normalize)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("scale", [0.005, 0.3, 2.0])  # nearly parallel, and not
+def test_slerp(share, scale) -> None:
+    check("slerp", BASE, [model(1, scale, BASE)], weights=[1 - share, share])
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+@pytest.mark.parametrize("parameters", [{}, {"lambda_": 0.4}, {"normalize": True}])
+def test_task_arithmetic(weights, parameters) -> None:
+    check("task_arithmetic", BASE, MODELS, weights=weights, **parameters)
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS, [1.0, -0.5, 0.8]])
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("density", [0.0, 0.3, 0.5, 0.9, 1.0])
+def test_ties(density, normalize, weights) -> None:
+    check("ties", BASE, MODELS, weights=weights, density=density, normalize=normalize, lambda_=0.8)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize(("density", "gamma"), [(0.9, 0.01), (0.5, 0.1), (0.95, 0.2), (0.3, 0.0), (1.0, 0.1)])
+def test_breadcrumbs(density, gamma, normalize) -> None:
+    check("breadcrumbs", BASE, MODELS, weights=WEIGHTS, density=density, gamma=gamma, normalize=normalize)
+
+
+@pytest.mark.parametrize("select_topk", [0.0, 0.1, 0.5, 1.0])
+def test_sce(select_topk) -> None:
+    check("sce", BASE, MODELS, select_topk=select_topk)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_model_stock(count) -> None:
+    near = [model(seed, 0.3, model(9, 0.3, BASE)) for seed in (1, 2, 3)]  # updates that share a part
+    check("model_stock", BASE, near[:count])
+    check("model_stock", BASE, MODELS[:count])
+
+
+@pytest.mark.parametrize("base", [None, BASE])
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_multislerp(base, weights) -> None:
+    check("multislerp", base, MODELS, weights=weights)
+
+
+@pytest.mark.parametrize("base", [None, BASE])
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_karcher_where_mergekits_ten_steps_have_converged(base, weights) -> None:
+    near = [model(seed, 0.3, model(9, 0.6, BASE)) for seed in (1, 2, 3)]
+    found = largest_difference("karcher", base, near, weights)
+    del found["one"]  # one dimension has no sphere: directions are 1 or -1
+    assert max(found.values()) < TOLERANCE, found
+
+
+@pytest.mark.parametrize("method", ["dare_linear", "dare_ties"])
+def test_dare_by_distribution(method) -> None:
+    """The same mean and spread over seeds; mergekit scales by the measured l1 norm, which is 1 / density nearly."""
+    generator = torch.Generator().manual_seed(0)
+    base = torch.zeros(400)
+    models = [torch.randn(400, generator=generator) for _ in range(2)]
+    torch.manual_seed(0)
+    draws, seeds = {"density": 0.5}, range(600)
+    mine = torch.stack([ours(method, base, models, [1.0, 0.5], draws, seed) for seed in seeds])
+    reference = torch.stack([theirs(method, base, models, [1.0, 0.5], draws) for _ in seeds])
+    spread = reference.std(0) / len(seeds) ** 0.5
+    distance = (mine.mean(0) - reference.mean(0)) / (2**0.5 * spread)
+    assert abs(float(distance.square().mean()) - 1) < 0.4  # as far apart as two samples of one distribution
+    np.testing.assert_allclose(mine.std(0).mean(), reference.std(0).mean(), rtol=0.03)
