@@ -17,6 +17,9 @@ TOLERANCE = 1e-12
 ITERATIONS = 1000
 """Most steps; a few dozen are enough unless the vectors point away from one another."""
 
+OPPOSITE = torch.pi - 1e-6
+"""A vector this far from the mean is pulled to it along every arc alike, so it does not move the mean."""
+
 
 def mean_direction(angles: Tensor, weights: Tensor) -> Tensor | None:
     """Return a with sum_i a_i u_i = m, the unit vector at which sum_i w_i log_m(u_i) = 0; None where none is unique.
@@ -34,7 +37,9 @@ def mean_direction(angles: Tensor, weights: Tensor) -> Tensor | None:
     for _ in range(ITERATIONS):
         nearness = (angles @ point).clamp(-1, 1)  # cosine of m and each u_i
         theta = torch.arccos(nearness)
-        pull = weights * torch.where(theta > 1e-9, theta / torch.sin(theta).clamp(min=1e-12), 1.0)
+        stretch = torch.where(theta > 1e-9, theta / torch.sin(theta).clamp(min=1e-9), 1.0)
+        stretch[theta > OPPOSITE] = 0.0
+        pull = weights * stretch
         tangent = pull - (pull @ nearness) * point
         length = (tangent @ angles @ tangent).clamp(min=0).sqrt()
         point = torch.cos(length) * point + torch.sinc(length / torch.pi) * tangent
