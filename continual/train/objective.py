@@ -1,0 +1,168 @@
+"""The loss on held-out rows, of a model folder or of tensors that are put in a model's place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from continual.config import TrainConfig
+from continual.errors import ModelError, NothingToDoError
+from continual.progress import SILENT, Progress
+from continual.train.batching import Indices, epoch_batches, micro_batches
+from continual.train.encoder import embed, inner_transformer, load_encoder
+from continual.train.hardware import micro_batch_limit
+from continual.train.losses import false_negatives, info_nce
+from continual.train.rows import read_rows
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Encode = Callable[[dict[str, Any]], Tensor]
+
+
+class Objective:
+    """InfoNCE per domain on held-out rows, for the coefficient search of `continual.merge.search`.
+
+    A batch holds rows of one domain, and always `batch_size` of them, so that each row has as many others to be told
+    from; the rows of a domain that do not fill a batch are left out. A domain with fewer rows is one batch of what it
+    has, and one with a single row has no loss. Known false negatives are masked as in training; there is no guide.
+    Computed in fp32, without dropout. In memory is one model at a time, and the graph of one minibatch.
+
+    Args:
+        start: The sentence-transformers folder whose modules, tokenizer and prompts are used.
+        table: Columns query, positive: string; negatives: list of string; doc_id: string, null where unknown;
+            domain: string; as a draw has them.
+        config: Settings of the training; used are batch_size, temperature, max_length, max_negatives and
+            micro_batch_tokens.
+        seed: Of which rows share a batch, 0 or more.
+        device: Where to compute; None: CUDA if there is one, else the CPU.
+        trust_remote_code: Run code that the model brings with it.
+        progress: A bar over the texts that are tokenised.
+
+    Attributes:
+        batches: Row indices of each batch, by domain.
+
+    Raises:
+        ModelError: The model cannot be loaded.
+        NothingToDoError: No domain has two rows.
+    """
+
+    def __init__(
+        self,
+        start: Path,
+        table: pa.Table,
+        config: TrainConfig,
+        *,
+        seed: int = 0,
+        device: torch.device | None = None,
+        trust_remote_code: bool = False,
+        progress: Progress = SILENT,
+    ) -> None:
+        self._start, self._config, self._trust = start, config, trust_remote_code
+        self._device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._model: SentenceTransformer | None = None
+        model = self._load(start)
+        self._rows = read_rows(table, model, config.max_length, config.max_negatives, progress)
+        self._rows.tokens.model = None  # it holds the texts already, and must not keep a model in memory
+        names = sorted(set(table["domain"].to_pylist()))  # in the order of the codes of `read_rows`
+        self.batches: dict[str, list[Indices]] = {}
+        for code, name in enumerate(names):
+            rows = np.flatnonzero(self._rows.domains == code)
+            cut = epoch_batches(np.zeros_like(rows), config.batch_size, seed=seed, epoch=0)
+            cut = [rows[batch[: config.batch_size]] for batch in cut]
+            full = [batch for batch in cut if len(batch) == config.batch_size] or cut
+            if full:
+                self.batches[name] = full
+        if not self.batches:
+            raise NothingToDoError(
+                f"No domain has two of the {len(table)} held-out rows, so that there is no loss to search by. Hold "
+                "out more rows, or fix the weight with `continual update --merge NUMBER`."
+            )
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Return the parameters of the start model's transformer by name: its own tensors, without gradients."""
+        return {name: one.detach() for name, one in inner_transformer(self._load(self._start)).named_parameters()}
+
+    @torch.no_grad()
+    def evaluate(self, source: Path | Mapping[str, Tensor]) -> dict[str, float]:
+        """Return the mean loss per domain over all batches.
+
+        Args:
+            source: A sentence-transformers folder, with the tokenizer and prompts of the start model; or parameters
+                of the transformer by name, in place of the start model's.
+
+        Raises:
+            ModelError: The folder cannot be loaded, or a name is not one of the transformer's.
+        """
+        encode = self._folder(source) if isinstance(source, Path) else self._functional(source)
+        return {
+            name: float(torch.stack([self._batch_loss(encode, batch) for batch in batches]).double().mean())
+            for name, batches in self.batches.items()
+        }
+
+    def minibatch(self, parameters: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
+        """Return the loss of a step's batch, under the name of its domain; differentiable in the parameters.
+
+        Domains take turns, and a domain's batches too, so that every domain counts the same.
+
+        Args:
+            parameters: Of the transformer by name, in place of the start model's.
+            step: 0, 1, ...
+
+        Raises:
+            ModelError: A name is not one of the transformer's.
+        """
+        turn, place = divmod(step, len(self.batches))
+        name, batches = list(self.batches.items())[place]
+        return {name: self._batch_loss(self._functional(parameters), batches[turn % len(batches)])}
+
+    def _batch_loss(self, encode: Encode, batch: Indices) -> Tensor:
+        rows, size = self._rows, len(batch)
+        negatives = rows.given(batch)
+        wanted = np.concatenate([rows.query[batch], rows.positive[batch], negatives])
+        texts, places = np.unique(wanted, return_inverse=True)
+        limit = micro_batch_limit(self._config, self._device)
+        micros = micro_batches(rows.tokens.lengths[texts], limit, rows.tokens.groups[texts])
+        encoded = torch.cat([encode(rows.tokens.features(texts[micro], self._device)) for micro in micros])
+        back = np.argsort(np.concatenate(micros))[places.reshape(-1)]
+        found = encoded.index_select(0, torch.from_numpy(back).to(self._device))  # [b + b + m, dimensions]
+        same = rows.same
+        codes = (same[rows.query[batch]], same[rows.positive[batch]], same[negatives], rows.document[batch])
+        mask = false_negatives(*map(torch.from_numpy, codes)).to(self._device)
+        return info_nce(found[:size], found[size : 2 * size], found[2 * size :], mask, self._config.temperature)
+
+    def _folder(self, folder: Path) -> Encode:
+        model = self._load(folder)
+        return lambda features: embed(model, features).float()
+
+    def _functional(self, parameters: Mapping[str, Tensor]) -> Encode:
+        model = self._load(self._start)
+        inner = inner_transformer(model)
+        unknown = parameters.keys() - dict(inner.named_parameters(remove_duplicate=False)).keys()
+        if unknown:
+            raise ModelError(f"{self._start} has no parameter {min(unknown)}: the tensors are of another model.")
+        prefix = next(name for name, module in model.named_modules() if module is inner)
+        placed = {f"{prefix}.{name}": tensor for name, tensor in parameters.items()}
+
+        def encode(features: dict[str, Any]) -> Tensor:
+            # The whole model, as `embed` runs it, with other tensors inside its transformer.
+            output: Tensor = torch.func.functional_call(model, placed, (features,))["sentence_embedding"]
+            return output.float()
+
+        return encode
+
+    def _load(self, folder: Path) -> SentenceTransformer:
+        # Only the start model is kept: a search may write each of its points to the same folder.
+        if self._model is None or folder != self._start:
+            self._model = None  # two are never in memory
+            model = load_encoder(folder, trust_remote_code=self._trust, device=str(self._device)).requires_grad_(False)
+            if folder != self._start:
+                return model
+            self._model = model
+        return self._model
