@@ -15,6 +15,7 @@ from continual.merge.methods._blocks import BLOCK
 from continual.merge.methods._geometry import gram
 from continual.merge.methods._sparse import largest
 from continual.merge.methods.dare_linear import thinned
+from continual.merge.methods.karcher import mean_direction
 from continual.merge.methods.pairwise_slerp import coefficients, positions
 
 ALL = sorted(methods())
@@ -200,6 +201,23 @@ def test_directions_that_cancel_give_the_plain_mean(name) -> None:
     assert not merged.any()
     merged = find_method(name)([3 * vector, -vector], [1, 1])
     torch.testing.assert_close(merged, vector)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_karcher_of_directions_far_apart(seed) -> None:
+    """Two to five directions anywhere in two to five dimensions: wider than steps of full length can settle."""
+    rng = np.random.default_rng(seed)
+    count, size = rng.integers(2, 6, 2)
+    u = rng.standard_normal((count, size))
+    u /= np.linalg.norm(u, axis=1, keepdims=True)
+    w = rng.uniform(0.05, 1, count)
+    found = mean_direction(torch.tensor(u @ u.T), torch.tensor(w))
+    assert found is not None
+    m = found.numpy() @ u
+    assert np.linalg.norm(m) == pytest.approx(1)
+    theta = np.arccos(np.clip(u @ m, -1, 1))
+    stretch = np.where(theta > 1e-9, theta / np.maximum(np.sin(theta), 1e-12), 1)
+    assert np.linalg.norm((w * stretch) @ (u - (u @ m)[:, None] * m)) < 1e-7
 
 
 def test_karcher_in_one_dimension_follows_the_majority() -> None:

@@ -12,7 +12,7 @@ from continual.merge.methods._geometry import combine, cosines, gram, norms, sha
 from continual.merge.methods.multislerp import CANCELLED
 
 TOLERANCE = 1e-12
-"""Change of the mean's coordinates, as a share of the largest, below which the iteration ends."""
+"""Length of the mean tangent, in radians, below which the iteration ends."""
 
 ITERATIONS = 1000
 """Most steps; a few dozen are enough unless the vectors point away from one another."""
@@ -30,23 +30,34 @@ def mean_direction(angles: Tensor, weights: Tensor) -> Tensor | None:
         angles: Cosines between the unit vectors u_i, (n, n) in float64.
         weights: Weights of 0 or more, (n,) in float64.
     """
-    size = (weights @ angles @ weights).clamp(min=0).sqrt()
-    if size < CANCELLED * weights.sum():
+    weights = weights / weights.sum()
+    values, axes = torch.linalg.eigh(angles)
+    spanned = values > 1e-14 * values.max()
+    roots = values[spanned].sqrt()
+    units = axes[:, spanned] * roots  # the u_i on the axes of the space they span, [n, dimensions]
+    mean = weights @ units
+    if mean.norm() < CANCELLED:
         return None
-    point = weights / size
+    point = start = mean / mean.norm()
+    tangent, step, least = torch.zeros_like(point), 1.0, torch.inf
     for _ in range(ITERATIONS):
-        nearness = (angles @ point).clamp(-1, 1)  # cosine of m and each u_i
+        nearness = (units @ point).clamp(-1, 1)  # cosine of m and each u_i
         theta = torch.arccos(nearness)
-        stretch = torch.where(theta > 1e-9, theta / torch.sin(theta).clamp(min=1e-9), 1.0)
-        stretch[theta > OPPOSITE] = 0.0
-        pull = weights * stretch
-        tangent = pull - (pull @ nearness) * point
-        length = (tangent @ angles @ tangent).clamp(min=0).sqrt()
-        point = torch.cos(length) * point + torch.sinc(length / torch.pi) * tangent
-        point = point / (point @ angles @ point).clamp(min=1e-300).sqrt()
-        if tangent.abs().max() <= TOLERANCE * point.abs().max():
-            break
-    return point
+        spread = float(weights @ theta.square())
+        if spread > least + 1e-14:  # too far, which happens where the vectors point away from one another
+            step /= 2
+        else:
+            stretch = torch.where(theta > 1e-9, theta / torch.sin(theta).clamp(min=1e-9), 1.0)
+            pull = weights * torch.where(theta > OPPOSITE, 0.0, stretch)
+            tangent = pull @ units - (pull @ nearness) * point
+            if tangent.norm() < TOLERANCE:
+                break
+            start, least = point, spread
+        arc = step * tangent.norm()
+        point = torch.cos(arc) * start + torch.sinc(arc / torch.pi) * step * tangent
+        point = point / point.norm()
+    coordinates: Tensor = axes[:, spanned] @ (point / roots)
+    return coordinates
 
 
 def coefficients(products: Tensor, weights: Tensor) -> Tensor:
@@ -61,8 +72,7 @@ def coefficients(products: Tensor, weights: Tensor) -> Tensor:
     factors = torch.zeros_like(weights)
     if not bool(directed.any()):
         return factors
-    kept = weights[directed]
-    point = mean_direction(cosines(products)[directed][:, directed], kept / kept.sum())
+    point = mean_direction(cosines(products)[directed][:, directed], weights[directed])
     if point is None:
         return weights
     factors[directed] = point * (weights @ lengths) / lengths[directed]
