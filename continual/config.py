@@ -82,8 +82,11 @@ class MergeConfig(Section):
     """How an update joins what is in service."""
 
     start: Literal["current", "base"] = Field("current", description="The model that training starts from.")
-    method: Literal["interpolate", "running-mean", "equal"] = Field("interpolate", description="The merge rule.")
-    weight: Share = Field(0.6, description="Weight of the update in interpolate: current + w (update - current).")
+    method: str = Field(
+        "interpolate", description="The merge rule: interpolate, running-mean, equal, opcm or a method."
+    )
+    weight: Share = Field(0.6, description="Weight w of the update: interpolate moves current + w (update - current).")
+    parameters: dict[str, float] = Field({}, description="Parameters of the merge method, such as {density = 0.5}.")
 
 
 class EvalConfig(Section):
@@ -105,6 +108,14 @@ class GateConfig(Section):
     min_gain: float = Field(0.0, description="Smallest mean gain on the tasks of the domains just learned.")
 
 
+class StoreConfig(Section):
+    """What `continual gc` keeps."""
+
+    keep_every: Annotated[int, Field(ge=0)] = Field(
+        0, description="Every n-th version keeps its snapshot; 0: only the root base, current and pinned ones do."
+    )
+
+
 class CatalogConfig(Section):
     """Access to the catalog file."""
 
@@ -121,6 +132,7 @@ class Config(Section):
     merge: MergeConfig = MergeConfig()
     eval: EvalConfig = EvalConfig()
     gate: GateConfig = GateConfig()
+    store: StoreConfig = StoreConfig()
     catalog: CatalogConfig = CatalogConfig()
 
     def replace(self, section: str, **changes: object) -> Config:
@@ -193,4 +205,6 @@ def _toml(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + "}"
     return str(value)

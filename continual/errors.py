@@ -10,6 +10,7 @@
     │   ├── NothingToDoError               an update with nothing new, a report with no version
     │   └── SchemaError                    a workspace written by a newer `continual`
     ├── FoldError                      1   the folded weights are not what was trained
+    ├── RebuildError                   1   a version built again is not what was recorded
     ├── GateRefused                    3   the update is worse than the limits allow
     └── WorkspaceBusy                  4   another process uses the workspace
 
@@ -65,6 +66,10 @@ class SchemaError(InputError):
 
 class FoldError(ContinualError):
     """The folded weights do not encode as the model that was trained."""
+
+
+class RebuildError(ContinualError):
+    """A version that was built again has not the weights that were recorded."""
 
 
 class GateRefused(ContinualError):

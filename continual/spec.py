@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from continual.config import Config, validate
 from continual.errors import InputError, NotFoundError, NothingToDoError, did_you_mean
-from continual.merge.rules import RULES, check_rule, coefficient
+from continual.merge.rules import Rule, check_rule
 from continual.progress import SILENT, Progress
-from continual.registry import Batch, Registry, Run, Version
+from continual.registry import Batch, Registry, Run, Version, store
 from continual.registry.registry import CURRENT, ROOT
-from continual.registry.store import SUFFIX, remove
+from continual.registry.store import remove
 from continual.replay import Draw, Rows, allot
 
 
@@ -32,7 +32,7 @@ class Spec:
         start: The version that training starts from.
         merge: Name of the merge rule.
         weight: Weight of the update that the rule decided, 0 to 1.
-        state: What the rule must be given at the next step.
+        state: What the rule is given: counts of it, and what the merges before left.
         seed: Seed of the LoRA factors and of the order of the batches.
         batches: Ids of the batches that are learned.
         new: Windows of the rows that are learned.
@@ -42,6 +42,7 @@ class Spec:
         joint_pairs: Pairs that retraining on the whole lineage would train.
         config: The resolved settings.
         libraries: Versions of what computed it.
+        parameters: Of the merge method.
     """
 
     version: str
@@ -59,6 +60,7 @@ class Spec:
     joint_pairs: int
     config: dict[str, Any]
     libraries: dict[str, str]
+    parameters: dict[str, float] = field(default_factory=dict)
 
 
 def prepare(
@@ -83,13 +85,15 @@ def prepare(
         NotFoundError: A domain is not known.
         InputError: A setting is out of its range, or the merge rule does not go with the start.
     """
-    check_rule(config.merge.method, config.merge.start)
+    rule = check_rule(config.merge.method, config.merge.start)
     if seed < 0:
         raise InputError(f"--seed takes an integer from 0 up, not {seed}.")
     parent = registry.version(CURRENT)
     learned = registry.learned(parent)
     history = [batch for batch in registry.batches() if batch.id in learned]
     new = _new_batches(registry, learned, domains)
+
+    from continual.merge.methods import find_method
 
     with Rows(registry) as rows:
         available = rows.count(history)
@@ -101,13 +105,14 @@ def prepare(
             "Every new row is a query or a relevant document of an evaluation task, so there is nothing to train on."
         )
 
-    decision = coefficient(config.merge.method, config.merge.weight, _state(parent, config.merge.method))
+    find_method(rule.method).resolve(config.merge.parameters)
+    decision = rule.decide(config.merge.weight, _state(parent, rule))
     new_rows = sum(window.rows for window in drawn.new)
     spec = Spec(
         version=registry.next_version_id(),
         parent=parent.id,
         start=parent.id if config.merge.start == "current" else ROOT,
-        merge=config.merge.method,
+        merge=rule.name,
         weight=decision.weight,
         state=decision.state,
         seed=seed,
@@ -119,6 +124,7 @@ def prepare(
         joint_pairs=(new_rows + sum(available.values())) * config.train.epochs,
         config=config.model_dump(mode="json"),
         libraries=_libraries(),
+        parameters=config.merge.parameters,
     )
     return spec, drawn
 
@@ -186,8 +192,9 @@ def sweep(registry: Registry) -> None:
     """Remove what killed updates left behind; the caller holds the update lock."""
     run = interrupted(registry)
     for folder in ("versions", "adapters", "scores"):
-        for path in registry.path(folder).rglob(f"*{SUFFIX}"):
-            remove(path)
+        store.sweep(registry.path(folder))
+    for path in registry.path("scores").glob("v*"):
+        store.sweep(path)
     for path in registry.path("runs").glob("v*"):
         if run is None or path.name != run.id:
             remove(path)
@@ -238,20 +245,20 @@ def _new_batches(registry: Registry, learned: set[str], domains: Sequence[str] |
     return new
 
 
-def _state(parent: Version, rule: str) -> dict[str, Any]:
+def _state(parent: Version, rule: Rule) -> dict[str, Any]:
     """Return what the rule left in the parent.
 
     Raises:
-        InputError: The rule is a mean over all updates so far, and some of them were merged by another rule: it
-            would forget them.
+        InputError: The rule goes on from all updates so far, and some of them were merged by another rule: it would
+            forget them.
     """
     before = parent.recipe.get("merge")
-    if before not in (None, rule) and RULES[rule].remembers:
+    if before not in (None, rule.name) and rule.remembers:
         raise InputError(
-            f"--merge {rule} goes on from a root base or from a version that it made, and {parent.id} was made by "
-            f"{before}: what was learned until then would be lost. Use --merge {before}, or roll back to v0 first."
+            f"--merge {rule.name} goes on from a root base or from a version that it made, and {parent.id} was made "
+            f"by {before}: what was learned until then would be lost. Use --merge {before}, or promote v0 first."
         )
-    return dict(parent.recipe.get("state", {})) if before == rule else {}
+    return dict(parent.recipe.get("state_next", {})) if before == rule.name else {}
 
 
 def _libraries() -> dict[str, str]:

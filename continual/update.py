@@ -9,8 +9,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from continual.build import join, materialise
 from continual.config import Config, validate
 from continual.errors import ContinualError, WorkspaceBusy
 from continual.progress import SILENT, Progress
@@ -88,11 +90,12 @@ def update(
     fails later (a task that cannot be read, say) leaves the run to be resumed.
     """
     from continual.eval.gate import judge
-    from continual.merge.engine import merge_models
+    from continual.merge.sources import Model
     from continual.train import fold, prove_fold, train
 
     config = validate(spec.config, "the run's settings")
-    parent, start = registry.version(spec.parent), registry.version(spec.start)
+    root, parent, start = (registry.version(name) for name in (ROOT, spec.parent, spec.start))
+    root_folder, parent_folder, start_folder = (materialise(registry, each) for each in (root, parent, start))
     folded = registry.path(f"runs/{spec.version}/update")
     adapter, snapshot = f"adapters/{spec.version}", f"versions/{spec.version}"
     run = Run(spec.version, "running", dataclasses.asdict(spec), now(), None)
@@ -102,7 +105,7 @@ def update(
     try:
         # 2. Train an update model: LoRA on the rows drawn, from current or from the root base.
         trained = train(
-            registry.path(start.path),
+            start_folder,
             drawn.table,
             config.train,
             seed=spec.seed,
@@ -114,9 +117,9 @@ def update(
         )
 
         # 3. Fold the adapter into the weights it was trained on, and prove it on a few texts.
-        fold(registry.path(start.path), registry.path(adapter), folded)
+        fold(start_folder, registry.path(adapter), folded)
         fold_error = prove_fold(
-            registry.path(start.path),
+            start_folder,
             registry.path(adapter),
             folded,
             drawn.table["query"].slice(0, PROOF_TEXTS).to_pylist(),
@@ -129,14 +132,15 @@ def update(
         raise
 
     # 4. Merge with what is in service.
-    merge_models(registry.path(parent.path), folded, spec.weight, registry.path(snapshot))
+    recipe = dataclasses.asdict(spec)
+    recipe["state_next"] = join(recipe, parent_folder, Model(folded), root_folder, registry.path(snapshot), progress)
     sha256 = weights_sha256(registry.path(snapshot))
 
     # 5. Evaluate the tasks that the rows were drawn against; the parent and the root too, where they lack one.
     tasks = [task for task in registry.tasks() if task.name in spec.tasks]
-    for known in {each.id: each for each in (registry.version(ROOT), parent)}.values():
+    for known in {each.id: each for each in (root, parent)}.values():
         score_missing(registry, known, tasks, config, progress)
-    scores = _score(registry, spec.version, snapshot, sha256, tasks, config, progress)
+    scores = _score(registry, spec.version, registry.path(snapshot), sha256, tasks, config, progress)
 
     # 6. Gate: current moves to the new version, or stays.
     new = {score.task: score for score in scores}
@@ -156,7 +160,7 @@ def update(
         tokens_trained=trained.tokens,
         seconds=trained.seconds,
         joint_pairs=spec.joint_pairs,
-        recipe=dataclasses.asdict(spec) | {"training": trained.to_json(), "fold_error": fold_error},
+        recipe=recipe | {"training": trained.to_json(), "fold_error": fold_error},
         verdict=verdict.to_json(),
         created_at=now(),
     )
@@ -195,7 +199,8 @@ def score_missing(
         if (version.id, task.name) not in known or known[version.id, task.name].settings != settings
     ]
     if missing:
-        registry.add_scores(_score(registry, version.id, version.path, version.sha256, missing, config, progress))
+        folder = materialise(registry, version, progress)
+        registry.add_scores(_score(registry, version.id, folder, version.sha256, missing, config, progress))
 
 
 def score_settings(config: Config) -> str:
@@ -206,7 +211,7 @@ def score_settings(config: Config) -> str:
 def _score(
     registry: Registry,
     version: str,
-    snapshot: str,
+    snapshot: Path,
     sha256: str,
     tasks: Sequence[Task],
     config: Config,
@@ -215,7 +220,7 @@ def _score(
     from continual.eval.run import evaluate
 
     scores = evaluate(
-        registry.path(snapshot),
+        snapshot,
         version,
         sha256,
         tasks,

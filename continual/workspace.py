@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,16 +12,18 @@ from continual.config import Config
 from continual.errors import InputError, ModelError, NotFoundError, NothingToDoError, did_you_mean
 from continual.progress import SILENT, Progress
 from continual.registry import Alias, Registry, Version
-from continual.registry.base import PACKAGED, UNUSED, resolve_base
+from continual.registry.base import PACKAGED, resolve_base
 from continual.registry.catalog import now
 from continual.registry.names import check_name
 from continual.registry.registry import CURRENT, ROOT
-from continual.registry.store import copy_model, exclusive, publish, weights_sha256
+from continual.registry.store import copy_model, empty_folder, exclusive, publish, weights_sha256
 from continual.status import Status, read_status
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+    from continual.build import Collected
+    from continual.diff import Diff
     from continual.eval.report import Report
     from continual.spec import Plan
     from continual.stream import Columns, IngestReport, TaskReport
@@ -148,6 +149,7 @@ class Workspace:
         domains: Sequence[str] | None = None,
         start: str | None = None,
         merge: str | float | None = None,
+        parameters: Mapping[str, float] | None = None,
         seed: int | None = None,
         progress: Progress = SILENT,
     ) -> Plan:
@@ -157,7 +159,7 @@ class Workspace:
         """
         from continual.spec import make_plan, prepare
 
-        config = self._resolve(replay, replay_policy, start, merge)
+        config = self._resolve(replay, replay_policy, start, merge, parameters)
         spec, drawn = prepare(self.registry, config, domains=domains, replay_rows=replay_rows, seed=seed or 0)
         return make_plan(self.registry, spec, drawn, progress)
 
@@ -170,6 +172,7 @@ class Workspace:
         domains: Sequence[str] | None = None,
         start: str | None = None,
         merge: str | float | None = None,
+        parameters: Mapping[str, float] | None = None,
         seed: int | None = None,
         resume: bool = False,
         restart: bool = False,
@@ -183,7 +186,8 @@ class Workspace:
             replay_policy: How they are spread over the domains: uniform or balanced.
             domains: Domains to learn; by default all that have new rows.
             start: Train from "current" or from the root "base".
-            merge: A rule (interpolate, running-mean, equal) or the weight of the update, 0 to 1.
+            merge: A rule (interpolate, running-mean, equal, opcm, a merge method) or the weight of the update, 0 to 1.
+            parameters: Of the merge method.
             seed: Seed of the step, from 0 up; 0 by default.
             resume: Continue the step that was interrupted, with the settings it was begun with.
             restart: Discard the step that was interrupted and begin anew.
@@ -205,9 +209,8 @@ class Workspace:
             if resume:
                 if run is None:
                     raise NothingToDoError("No update was interrupted, so there is nothing to resume.")
-                if any(
-                    value is not None for value in (replay, replay_rows, replay_policy, domains, start, merge, seed)
-                ):
+                options = (replay, replay_rows, replay_policy, domains, start, merge, parameters, seed)
+                if any(value is not None for value in options):
                     raise InputError(
                         f"--resume continues {run.id} with the options it was begun with. Leave the others out, or "
                         "begin anew with --restart."
@@ -219,7 +222,7 @@ class Workspace:
                         f"The update to {run.id} was interrupted. Continue it with `continual update --resume`, or "
                         "discard it with `continual update --restart`."
                     )
-                config = self._resolve(replay, replay_policy, start, merge)
+                config = self._resolve(replay, replay_policy, start, merge, parameters)
                 spec, drawn = prepare(self.registry, config, domains=domains, replay_rows=replay_rows, seed=seed or 0)
                 if run is not None:
                     discard(self.registry, run)
@@ -251,18 +254,19 @@ class Workspace:
         """Return the versions from the root base to this one, both included."""
         return self.registry.lineage(self.registry.version(name))
 
-    def load(self, name: str = CURRENT) -> SentenceTransformer:
-        """Return a version as a SentenceTransformer.
+    def load(self, name: str = CURRENT, progress: Progress = SILENT) -> SentenceTransformer:
+        """Return a version as a SentenceTransformer; one whose snapshot was dropped is built again.
 
         Args:
             name: An id such as "v3", or an alias such as "current".
+            progress: Shows how far it is.
         """
         from continual.train import load_encoder
 
-        version = self.registry.version(name)
-        return load_encoder(self.registry.path(version.path), trust_remote_code=self.config.trust_remote_code)
+        folder = self._snapshot(name, progress)
+        return load_encoder(folder, trust_remote_code=self.config.trust_remote_code)
 
-    def promote(self, name: str, reason: str = "promoted by hand") -> Alias:
+    def promote(self, name: str, reason: str = "promoted by hand", progress: Progress = SILENT) -> Alias:
         """Put a version into service, whatever the gate said of it.
 
         Raises:
@@ -271,47 +275,106 @@ class Workspace:
         version = self.registry.version(name)
         if version.id == self.registry.version(CURRENT).id:
             raise InputError(f"{version.id} is in service already.")
+        self._snapshot(version.id, progress)
         return self.registry.set_alias(CURRENT, version.id, reason)
 
-    def rollback(self, reason: str = "rolled back by hand") -> Alias:
-        """Put the parent of what is in service back into service.
+    def rollback(self, reason: str = "rolled back by hand", progress: Progress = SILENT) -> Alias:
+        """Put back into service what was there before; once more goes one further back.
 
         Raises:
-            InputError: The root base is in service; nothing came before it.
+            InputError: Nothing was in service before.
         """
-        current = self.registry.version(CURRENT)
-        if current.parent is None:
+        before = self.registry.before(CURRENT)
+        if before is None:
             raise InputError(
-                f"{current.id}, the root base, is in service; nothing comes before it. `continual promote VERSION` "
-                "puts another version into service."
+                f"Nothing was in service before {self.registry.version(CURRENT).id}. `continual promote VERSION` puts "
+                "another version into service."
             )
-        return self.registry.set_alias(CURRENT, current.parent, reason)
+        self._snapshot(before, progress)
+        return self.registry.set_alias(CURRENT, before, reason)
 
-    def export(self, name: str, directory: str | Path) -> Path:
+    def export(self, name: str, directory: str | Path, progress: Progress = SILENT) -> Path:
         """Copy a version to a folder that `SentenceTransformer` loads.
 
         Args:
             name: An id or alias.
             directory: A folder that does not exist yet, or is empty.
+            progress: Shows how far it is.
 
         Raises:
             InputError: The folder holds something.
         """
-        version = self.registry.version(name)
-        target = Path(directory).expanduser().resolve()
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise InputError(f"{target} is not empty. Export to a folder that does not exist yet.")
+        target = empty_folder(directory)
         try:
-            copy_model(self.registry.path(version.path), target)
+            copy_model(self._snapshot(name, progress), target)
         except OSError as error:
-            raise InputError(f"{version.id} cannot be exported to {target}: {error.strerror or error}.") from None
+            raise InputError(f"{name} cannot be exported to {target}: {error.strerror or error}.") from None
         return target
 
+    def pin(self, name: str, pinned: bool = True) -> Version:
+        """Keep the snapshot of a version whatever `gc` drops, or no longer."""
+        version = self.registry.version(name)
+        self._snapshot(version.id)
+        self.registry.pin(version.id, pinned)
+        return self.registry.version(version.id)
+
+    def rebuild(self, name: str, progress: Progress = SILENT) -> Version:
+        """Build a version again from the root base and the adapters of its lineage, and check its sha256.
+
+        Raises:
+            RebuildError: The weights are not those recorded.
+            InputError: It is the root base.
+        """
+        from continual.build import rebuild
+
+        version = self.registry.version(name)
+        rebuild(self.registry, version, progress)
+        return version
+
+    def gc(self, *, keep_every: int | None = None, dry_run: bool = False, progress: Progress = SILENT) -> Collected:
+        """Drop the snapshots that can be built again, each proved before.
+
+        Args:
+            keep_every: Every n-th version keeps its snapshot; by default `store.keep_every`.
+            dry_run: Only say what would be dropped.
+            progress: Shows how far it is.
+
+        Raises:
+            WorkspaceBusy: An update is running.
+        """
+        from continual.build import collect
+
+        keep = self.config.store.keep_every if keep_every is None else keep_every
+        if keep < 0:
+            raise InputError(f"--keep-every takes a number from 0 up, not {keep}.")
+        with exclusive(self.registry.root / "update.lock", "update"):
+            return collect(self.registry, keep, dry_run=dry_run, progress=progress)
+
+    def diff(self, first: str, second: str, progress: Progress = SILENT) -> Diff:
+        """Compare what two versions changed since the root base, by group of layers, and how embeddings moved."""
+        from continual.diff import diff
+
+        versions = [self.registry.version(name) for name in (first, second)]
+        for version in versions:
+            self._snapshot(version.id, progress)
+        return diff(self.registry, *versions, progress=progress, trust_remote_code=self.config.trust_remote_code)
+
+    def _snapshot(self, name: str, progress: Progress = SILENT) -> Path:
+        """Return the folder of a version, built again if its snapshot was dropped."""
+        from continual.build import materialise
+
+        return materialise(self.registry, self.registry.version(name), progress)
+
     def _resolve(
-        self, replay: float | None, policy: str | None, start: str | None, merge: str | float | None
+        self,
+        replay: float | None,
+        policy: str | None,
+        start: str | None,
+        merge: str | float | None,
+        parameters: Mapping[str, float] | None,
     ) -> Config:
         """Return the settings with what the call changes, a weight for `merge` included."""
-        from continual.merge.rules import RULES
+        from continual.merge.rules import find_rule
         from continual.replay.policies import check_share
 
         config = self.config
@@ -326,24 +389,25 @@ class Workspace:
                 raise InputError(f"--merge takes a weight from 0 to 1, and {merge:g} is outside it.")
             config = config.replace("merge", method="interpolate", weight=float(merge))
         elif merge is not None:
-            rule = RULES.get(merge)
-            if rule is None:
-                raise InputError(f"There is no merge rule {merge!r}.{did_you_mean(merge, RULES)}")
+            rule = find_rule(merge)
             config = config.replace("merge", method=merge, start=rule.start if start is None else None)
-        return config.replace("merge", start=start).replace("replay", share=replay, policy=policy)
+        config = config.replace("merge", start=start, parameters=parameters and dict(parameters))
+        return config.replace("replay", share=replay, policy=policy)
 
 
 def _fill(store: Path, base: Path, name: str, trust_remote_code: bool) -> None:
     """Make a store whose version v0 is a copy of a base."""
+    import torch
+
+    from continual.merge.engine import save_model
+    from continual.merge.sources import Model
     from continual.train import load_encoder
-    from continual.train.widen import widen
 
     registry = Registry(store)
     registry.catalog.create()
     snapshot = store / "versions" / ROOT
-    snapshot.parent.mkdir(parents=True)
-    shutil.copytree(base, snapshot, ignore=shutil.ignore_patterns(*UNUSED))
-    widen(snapshot)
+    # In fp32: a root in half precision would lose small updates in its rounding, and be scored with other arithmetic.
+    save_model(Model(base), snapshot, torch.float32)
     try:
         load_encoder(snapshot, trust_remote_code=trust_remote_code)  # refuse now what no step could train
     except ModelError as error:

@@ -164,7 +164,47 @@ def test_an_adapter_of_another_model_is_refused(tiny_model: Path, tmp_path: Path
     with pytest.raises(ModelError, match="no tensor for the layer"):
         fold(tiny_model, adapter, tmp_path / "folded")
     config = json.loads((adapter / "adapter_config.json").read_text())
-    (adapter / "adapter_config.json").write_text(json.dumps(config | {"use_dora": True}))
-    with pytest.raises(ModelError, match="variant of LoRA"):
+    save_file(factors | {"base_model.model.pooler.dense.weight": torch.zeros(2)}, adapter / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match="no LoRA factor"):
+        fold(tiny_model, adapter, tmp_path / "folded")
+    for change in ({"peft_type": "IA3"}, {"bias": "all"}, {"use_dora": True, "fan_in_fan_out": True}):
+        (adapter / "adapter_config.json").write_text(json.dumps(config | change))
+        with pytest.raises(ModelError, match="can"):
+            fold(tiny_model, adapter, tmp_path / "folded")
+    (adapter / "adapter_model.safetensors").unlink()
+    with pytest.raises(ModelError, match="pickled adapters are never read"):
         fold(tiny_model, adapter, tmp_path / "folded")
     assert not (tmp_path / "folded").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"use_rslora": True},
+        {"use_dora": True},
+        {"use_dora": True, "use_rslora": True},
+        {"rank_pattern": {"query": 2, r"layer\.0\..*\.key": 3}, "alpha_pattern": {"value": 32}},
+    ],
+    ids=["rslora", "dora", "dora and rslora", "patterns"],
+)
+def test_adapters_of_peft_are_folded_as_peft_folds_them(
+    tiny_model: Path, tmp_path: Path, options: dict[str, object]
+) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModel
+
+    torch.manual_seed(0)
+    targets = ["query", "key", "value", "dense"]
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=targets, exclude_modules=["pooler.dense"], **options)
+    model = get_peft_model(AutoModel.from_pretrained(tiny_model), config)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data += 0.1 * torch.randn(parameter.shape)
+    model.save_pretrained(str(tmp_path / "adapter"))
+    fold(tiny_model, tmp_path / "adapter", tmp_path / "folded")
+    assert prove_fold(tiny_model, tmp_path / "adapter", tmp_path / "folded", TEXTS) < 1e-5
+    theirs = model.merge_and_unload().state_dict()
+    start = load_file(tiny_model / "model.safetensors")
+    for name, tensor in load_file(tmp_path / "folded" / "model.safetensors").items():
+        torch.testing.assert_close(tensor, theirs[name], atol=1e-6, rtol=1e-5)
+        assert torch.equal(tensor, start[name]) == (theirs[name].equal(start[name]))

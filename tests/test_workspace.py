@@ -145,7 +145,7 @@ def test_a_refused_version_stays_a_candidate(workspace: Workspace, write_pairs: 
     assert workspace.status().domains[0].learned == workspace.status().domains[0].rows
     workspace.rollback()
     assert workspace.version().id == "v0"
-    with pytest.raises(InputError, match="nothing comes before it"):
+    with pytest.raises(InputError, match="Nothing was in service before v0"):
         workspace.rollback()
 
 

@@ -9,7 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from continual.cli.options import JsonOption, WorkspaceOption, open_workspace, print_json
+from continual.cli.options import (
+    JsonOption,
+    ParameterOption,
+    WorkspaceOption,
+    open_workspace,
+    parse_parameters,
+    print_json,
+)
 
 app = typer.Typer(
     name="continual",
@@ -171,8 +178,13 @@ def update(
     ] = None,
     merge: Annotated[
         str | None,
-        typer.Option(metavar="RULE", help="interpolate, running-mean, equal, or the weight of the update, 0 to 1."),
+        typer.Option(
+            metavar="RULE",
+            help="interpolate, running-mean, equal, opcm, a method of `continual merge --list`, or the weight of the "
+            "update, 0 to 1.",
+        ),
     ] = None,
+    parameter: ParameterOption = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of the step, from 0 up; 0 by default.")] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Print what would be done and its cost, and do nothing.")
@@ -203,6 +215,7 @@ def update(
         "domains": domain or None,
         "start": start,
         "merge": render.merge_option(merge),
+        "parameters": parse_parameters(parameter),
         "seed": seed,
     }
     try:
@@ -255,4 +268,4 @@ def status(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
     print_json(found.to_json()) if json else render.print_status(found)
 
 
-from continual.cli import versions  # noqa: E402, F401 - adds its commands to the app
+from continual.cli import merging, versions  # noqa: E402, F401 - they add their commands to the app

@@ -23,6 +23,34 @@ WorkspaceOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
+ParameterOption = Annotated[
+    list[str] | None,
+    typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="Parameter of the merge method; once for each."),
+]
+
+
+def parse_parameters(given: list[str] | None) -> dict[str, float] | None:
+    """Return `KEY=VALUE` texts as numbers by name; true and false are 1 and 0.
+
+    Raises:
+        InputError: One is not of this form.
+    """
+    if not given:
+        return None
+    from continual.errors import InputError
+
+    words = {"true": 1.0, "false": 0.0}
+    found = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        try:
+            found[key.strip()] = words[value.strip().lower()] if value.strip().lower() in words else float(value)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise InputError(f"-p takes KEY=VALUE with a number, such as -p density=0.5; not {text!r}.")
+    return found
+
 
 def open_workspace(directory: Path | None) -> Workspace:
     """Open the workspace that a command was called for."""

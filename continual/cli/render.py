@@ -10,8 +10,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from continual.eval.summary import duration
-from continual.registry import Version
-from continual.registry.registry import utc
 
 if TYPE_CHECKING:
     from continual.eval.report import Report
@@ -35,17 +33,17 @@ def merge_option(text: str | None) -> str | float | None:
 
 def print_init(status: Status, base: str) -> None:
     """Say what was made and what comes next."""
-    _say(f"Made a workspace in {status.directory}, with {base} as v0 in service.")
-    _say("Next: register a domain with `continual ingest FILE`.")
+    say(f"Made a workspace in {status.directory}, with {base} as v0 in service.")
+    say("Next: register a domain with `continual ingest FILE`.")
 
 
 def print_ingest(report: IngestReport, store: Path) -> None:
     """Say what became of the rows of a file."""
     if report.unchanged:
-        _say(f"{report.source} was ingested before (domain {report.domain}, batch {report.batch}); nothing changed.")
+        say(f"{report.source} was ingested before (domain {report.domain}, batch {report.batch}); nothing changed.")
         return
     kept = f"batch {report.batch}" if report.batch else "no batch: it has no new row to train on"
-    _say(f"{report.source} -> domain {report.domain}, {kept}")
+    say(f"{report.source} -> domain {report.domain}, {kept}")
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column()
     table.add_column(justify="right")
@@ -67,23 +65,23 @@ def print_ingest(report: IngestReport, store: Path) -> None:
 def print_task(report: TaskReport) -> None:
     """Say what was registered, and whether rows trained on before leak into it."""
     if report.unchanged:
-        _say(f"The task {report.name} is registered already with the same content; nothing changed.")
+        say(f"The task {report.name} is registered already with the same content; nothing changed.")
         return
     kind = f"a task of the domain {report.domain}" if report.domain else "out of domain"
-    _say(
+    say(
         f"Registered {report.name} ({kind}): {report.queries:,} queries, {report.documents:,} documents, "
         f"{report.judgements:,} judgements."
     )
     if report.leaked_rows:
-        _say(f"{report.leaked_rows:,} stored training rows are in it; no later update will train on them.")
+        say(f"{report.leaked_rows:,} stored training rows are in it; no later update will train on them.")
 
 
 def print_plan(plan: Plan) -> None:
     """Print what an update would do, beside a full retraining."""
     spec = plan.spec
-    _say(
+    say(
         f"{spec.version} would start from {spec.start} and be merged into {spec.parent} "
-        f"({_merge(spec.merge, spec.weight)})."
+        f"({describe_merge(spec.merge, spec.weight)})."
     )
     rows = Table("rows", "domain", "what", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     rows.columns[0].justify = "right"
@@ -101,8 +99,8 @@ def print_plan(plan: Plan) -> None:
     cost.add_row("training (estimate)", duration(plan.seconds), duration(plan.joint_seconds), ratio)
     console.print(cost)
     texts = sum(plan.tasks.values())
-    _say(f"It would be evaluated on {len(plan.tasks)} tasks ({texts:,} texts): {', '.join(plan.tasks) or 'none'}.")
-    _say("Nothing was changed. Run it without --plan.")
+    say(f"It would be evaluated on {len(plan.tasks)} tasks ({texts:,} texts): {', '.join(plan.tasks) or 'none'}.")
+    say("Nothing was changed. Run it without --plan.")
 
 
 def print_step(step: StepResult) -> None:
@@ -117,24 +115,24 @@ def print_step(step: StepResult) -> None:
         cells = [f"{score.score:.1f}" if score else "" for score in (old, new)]
         table.add_row(escape(task), kind, *cells, change)
     if step.scores:
-        _say("nDCG@10, points")
+        say("nDCG@10, points")
         console.print(table)
     else:
-        _say("There is no evaluation task, so the gate had nothing to judge by. Add one with `continual task add`.")
+        say("There is no evaluation task, so the gate had nothing to judge by. Add one with `continual task add`.")
     speed = version.pairs_trained / version.seconds if version.seconds else 0.0
-    _say(
+    say(
         f"Trained {version.pairs_trained:,} pairs in {duration(version.seconds)} ({speed:,.0f} pairs/s); a full "
         f"retraining would have taken {version.joint_pairs:,}."
     )
     if step.in_service == version.id:
-        _say(f"{version.id} passed the gate and is in service; it was {step.parent.id}.")
+        say(f"{version.id} passed the gate and is in service; it was {step.parent.id}.")
     elif step.passed:
-        _say(
+        say(
             f"{version.id} passed the gate, but {step.in_service} was put into service meanwhile and stays there. "
             f"`continual promote {version.id}` puts {version.id} into service."
         )
     for reason in verdict.get("reasons", []):
-        _say(f"  {reason}")
+        say(f"  {reason}")
 
 
 def print_report(report: Report, *, html: Path | None, as_csv: bool, as_json: bool) -> None:
@@ -154,12 +152,12 @@ def print_report(report: Report, *, html: Path | None, as_csv: bool, as_json: bo
 
         print_tables(report)
         if html is not None:
-            _say(f"The report is in {html.resolve()}")
+            say(f"The report is in {html.resolve()}")
 
 
 def print_status(status: Status) -> None:
     """Print the state of a workspace, and the next command to run."""
-    _say(f"{status.current} is in service since {status.since.replace('T', ' ')[:16]} UTC ({status.directory})")
+    say(f"{status.current} is in service since {status.since.replace('T', ' ')[:16]} UTC ({status.directory})")
     if status.domains:
         table = Table("domain", "rows", "learned", "tasks", box=None, pad_edge=False, padding=(0, 2, 0, 0))
         table.columns[1].justify = table.columns[2].justify = "right"
@@ -168,58 +166,22 @@ def print_status(status: Status) -> None:
                 escape(domain.name), f"{domain.rows:,}", f"{domain.learned:,}", escape(", ".join(domain.tasks))
             )
         console.print(table)
-    _say(f"OOD tasks: {', '.join(status.ood_tasks) or 'none'}")
-    _say(f"{status.versions} versions, {status.bytes / 1e6:,.0f} MB on disk")
+    say(f"OOD tasks: {', '.join(status.ood_tasks) or 'none'}")
+    say(f"{status.versions} versions, {status.bytes / 1e6:,.0f} MB on disk")
     waiting = [domain.name for domain in status.domains if domain.learned < domain.rows]
     if status.interrupted:
-        _say(f"The update to {status.interrupted} was interrupted: `continual update --resume` continues it.")
+        say(f"The update to {status.interrupted} was interrupted: `continual update --resume` continues it.")
     elif waiting:
-        _say(f"New rows wait in {', '.join(waiting)}: `continual update` learns them.")
+        say(f"New rows wait in {', '.join(waiting)}: `continual update` learns them.")
     else:
-        _say("Nothing waits to be learned: `continual ingest FILE` registers more.")
+        say("Nothing waits to be learned: `continual ingest FILE` registers more.")
 
 
-def print_versions(versions: list[Version], current: str) -> None:
-    """Print a line per version."""
-    columns = ("", "version", "parent", "made", "status", "pairs", "weights sha256")
-    table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.columns[5].justify = "right"
-    for version in versions:
-        table.add_row(
-            "*" if version.id == current else "",
-            version.id,
-            version.parent or "",
-            utc(version.created_at),
-            version.status,
-            f"{version.pairs_trained:,}",
-            version.sha256[:12],
-        )
-    console.print(table)
-    _say("* in service")
-
-
-def print_version(version: Version, lineage: list[Version]) -> None:
-    """Print how a version was made."""
-    _say(f"{version.id}: {version.status}, made {utc(version.created_at)}")
-    _say(f"lineage: {' -> '.join(each.id for each in lineage)}")
-    _say(f"weights sha256: {version.sha256}")
-    recipe = version.recipe
-    if "base" in recipe:
-        _say(f"base: {recipe['base']}")
-        return
-    _say(f"merge: {_merge(recipe['merge'], recipe['weight'])}, trained from {recipe['start']}, seed {recipe['seed']}")
-    for kind in ("new", "replay"):
-        rows = ", ".join(f"{window['domain']} {window['rows']:,}" for window in recipe[kind]) or "none"
-        _say(f"{kind} rows: {rows}")
-    _say(f"trained {version.pairs_trained:,} pairs, {version.tokens_trained:,} tokens in {duration(version.seconds)}")
-    for reason in (version.verdict or {}).get("reasons", []):
-        _say(f"gate: {reason}")
-
-
-def _merge(rule: str, weight: float) -> str:
+def describe_merge(rule: str, weight: float) -> str:
+    """Return how an update joins what is in service."""
     return f"{rule}, weight {weight:.3g}"
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     """Print plain text: what looks like markup in a name stays as it is."""
     console.print(text, markup=False)

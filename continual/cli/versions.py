@@ -1,4 +1,4 @@
-"""The commands about versions: list, show, promote, rollback, export."""
+"""The commands about versions: list, show, diff, rebuild, pin, promote, rollback, export, gc."""
 
 from __future__ import annotations
 
@@ -18,23 +18,89 @@ Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Why; kept in t
 @versions_app.command("list")
 def list_versions(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
     """List all versions, the root base first."""
-    from continual.cli import render
+    from continual.cli import render_versions as render
 
     opened = open_workspace(workspace)
     found, current = opened.versions(), opened.version().id
+    dropped = {version.id for version in found if not opened.registry.path(version.path).is_dir()}
     if json:
-        print_json({"current": current, "versions": [asdict(version) for version in found]})
+        rows = [asdict(version) | {"dropped": version.id in dropped} for version in found]
+        print_json({"current": current, "versions": rows})
     else:
-        render.print_versions(found, current)
+        render.print_versions(found, current, dropped)
 
 
 @versions_app.command("show")
 def show_version(name: Name, workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
     """Show how a version was made, from what, and what the gate said of it."""
-    from continual.cli import render
+    from continual.cli import render_versions as render
 
     lineage = open_workspace(workspace).lineage(name)
     print_json(asdict(lineage[-1])) if json else render.print_version(lineage[-1], lineage)
+
+
+@versions_app.command("diff")
+def diff_versions(
+    first: Annotated[str, typer.Argument(metavar="A", help="An id such as v3, or an alias such as current.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Compare what two versions changed, by group of layers, and how embeddings moved."""
+    from continual.cli import render_versions as render
+    from continual.cli.bars import Bars
+
+    with Bars() as bars:
+        found = open_workspace(workspace).diff(first, second, progress=bars)
+    print_json(found.to_json()) if json else render.print_diff(found)
+
+
+@versions_app.command("rebuild")
+def rebuild_version(name: Name, workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
+    """Build a version again from the root base and adapters, and check its sha256."""
+    from continual.cli.bars import Bars
+
+    with Bars() as bars:
+        version = open_workspace(workspace).rebuild(name, progress=bars)
+    if json:
+        print_json({"version": version.id, "sha256": version.sha256})
+    else:
+        print(f"{version.id} was built again with the weights that were recorded, sha256 {version.sha256[:12]}.")
+
+
+@versions_app.command("pin")
+def pin_version(
+    name: Name,
+    off: Annotated[bool, typer.Option("--off", help="Let it be dropped again.")] = False,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Keep the snapshot of a version, whatever gc drops."""
+    version = open_workspace(workspace).pin(name, not off)
+    what = "its snapshot stays" if version.pinned else "its snapshot may be dropped"
+    print_json({"version": version.id, "pinned": version.pinned}) if json else print(f"{version.id}: {what}.")
+
+
+@app.command()
+def gc(
+    keep_every: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Every n-th version keeps its snapshot; by default store.keep_every."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be dropped.")] = False,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Drop the snapshots that can be built again.
+
+    Each is built again and compared before it is dropped. The root base, what is in service and pinned versions stay.
+    """
+    from continual.cli import render_versions as render
+    from continual.cli.bars import Bars
+
+    with Bars() as bars:
+        found = open_workspace(workspace).gc(keep_every=keep_every, dry_run=dry_run, progress=bars)
+    print_json(asdict(found)) if json else render.print_collected(found, dry_run)
 
 
 @app.command()
@@ -47,7 +113,7 @@ def promote(name: Name, reason: Reason = None, workspace: WorkspaceOption = None
 
 @app.command()
 def rollback(reason: Reason = None, workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
-    """Put the parent of current back into service."""
+    """Put back into service what was there before."""
     opened = open_workspace(workspace)
     event = opened.rollback(reason) if reason else opened.rollback()
     print_json(asdict(event)) if json else print(f"{event.version} is in service now; it was {event.previous}.")

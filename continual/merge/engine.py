@@ -1,62 +1,235 @@
-"""The engine: merges model folders tensor by tensor, in fp32, from safetensors to safetensors."""
+"""The engine: merges models tensor by tensor, in fp32, from safetensors to safetensors.
+
+A tensor is read from every model, merged and written before the next one is; as many as there are workers are on
+their way at once. So memory is bounded by the largest tensor, whatever the size of the models: at most (number of
+models + 2) times it, in fp32, per worker. A worker computes with one thread, so that the same models give the same
+bytes on any number of cores.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from functools import reduce
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from torch import Tensor
 
 from continual.errors import ModelError
-from continual.merge.methods.interpolate import interpolate
-from continual.registry.store import publish, weight_files
+from continual.merge.files import Writer
+from continual.merge.methods import Method
+from continual.merge.sources import Model
+from continual.progress import SILENT, Progress
+from continual.registry.base import UNUSED
+from continual.registry.store import publish
+
+INDEX = "*.safetensors.index.json"
 
 
-def merge_models(current: Path, update: Path, weight: float, out: Path) -> None:
-    """Write the model folder current + weight (update - current).
+def merge_models(
+    models: Sequence[Model],
+    method: Method,
+    out: Path,
+    *,
+    weights: Sequence[float] | None = None,
+    base: Model | None = None,
+    parameters: Mapping[str, float] | None = None,
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
+    layout: Model | None = None,
+    workers: int | None = None,
+    progress: Progress = SILENT,
+) -> None:
+    """Publish the merge of models as a model folder.
 
-    Everything but the weights (tokenizer, pooling, prompts, maximum length) is the update's, which has it from
-    what it was trained on. The arithmetic is fp32, and a result is stored in the wider of the two dtypes.
-    Integer tensors, which cannot be averaged, must be equal.
+    Integer tensors, which cannot be averaged, must be equal. A tensor that some models lack is left out if those
+    that have it hold it twice (tied weights, stored by some and not by others) or if it holds integers.
 
     Args:
-        current: Folder of the model in service.
-        update: Folder of the update model, with the same tensors.
-        weight: Weight of the update, 0 to 1.
+        models: What is merged; the folder is refused that does not hold the same tensors.
+        method: How.
         out: Folder to publish; replaced if it is there.
+        weights: One per model (with a method whose base is "first", one for the base too); 1 each by default.
+        base: The base, if the method takes one.
+        parameters: Of the method; its defaults where not given.
+        seed: Of the method's random numbers: the same seed gives the same bytes.
+        dtype: To store floating-point tensors in; by default the widest of the models' for each tensor.
+        layout: The model whose files, tokenizer, pooling and prompts the result has; the first by default.
+        workers: Tensors on their way at once; as many as there are cores by default.
+        progress: Shows how far it is.
 
     Raises:
-        ModelError: A tensor is missing, or differs in shape; it is named.
+        ModelError: A tensor is missing, or differs in shape, or in its integers; it is named.
+        InputError: The method does not merge this many models, or a parameter is out of its range.
     """
-    with publish(out) as partial:
-        shutil.copytree(update, partial)
-        for path in weight_files(update):
-            name = path.relative_to(update)
-            if not (current / name).is_file():
-                raise ModelError(f"{current} has no {name}, and {update} has: they are not the same architecture.")
-            _merge_file(current / name, path, weight, partial / name)
+    method.check(len(models), base is not None)
+    settings = method.resolve(parameters or {})
+    if base is not None and method.base == "first":
+        models, base = [base, *models], None
+    weights = [1.0] * len(models) if weights is None else list(weights)
+    everything = [*models, base] if base is not None else list(models)
+    keys = matching(everything)
+
+    def compute(key: str) -> Tensor:
+        if not models[0].entries[key].dtype.is_floating_point:
+            return _the_same(key, everything)
+        vectors = [model.read(key).float() for model in models]
+        origin = base.read(key).float() if base is not None else None
+        if origin is not None:
+            for vector in vectors:
+                vector.sub_(origin)
+        random = {"generator": _generator(seed, key)} if method.seeded else {}
+        merged = method(vectors, weights, **settings, **random)
+        return merged if origin is None else merged.add_(origin)
+
+    rewrite(layout or models[0], out, compute, types(models, keys, dtype), workers, progress)
 
 
-def _merge_file(current: Path, update: Path, weight: float, out: Path) -> None:
-    merged: dict[str, torch.Tensor] = {}
-    with safe_open(current, "pt") as ours, safe_open(update, "pt") as theirs:
-        unmatched = set(ours.keys()) ^ set(theirs.keys())
-        if unmatched:
-            raise ModelError(
-                f"{current} and {update} do not hold the same tensors: {', '.join(sorted(unmatched)[:5])}."
-            )
-        for name in ours.keys():  # noqa: SIM118 - a safetensors file is no mapping
-            a, b = ours.get_tensor(name), theirs.get_tensor(name)
-            if a.shape != b.shape:
-                raise ModelError(f"{name} is {tuple(a.shape)} in {current}, and {tuple(b.shape)} in {update}.")
-            if a.is_floating_point():
-                dtype = torch.promote_types(a.dtype, b.dtype)
-                merged[name] = interpolate(a.float(), b.float(), weight).to(dtype)
-            elif torch.equal(a, b):
-                merged[name] = a
-            else:
-                raise ModelError(f"{name} holds integers that differ between {current} and {update}.")
-        metadata = ours.metadata()
-    save_file(merged, out, metadata=metadata)
+def save_model(model: Model, out: Path, dtype: torch.dtype | None = None, progress: Progress = SILENT) -> None:
+    """Publish a model with its adapter folded in, or stored in another floating-point type, as a model folder."""
+    rewrite(model, out, model.read, types([model], list(model.entries), dtype), None, progress)
+
+
+def matching(models: Sequence[Model]) -> list[str]:
+    """Return the keys of the tensors that all models have.
+
+    Raises:
+        ModelError: A shape differs, or a tensor that is neither tied nor made of integers is missing somewhere.
+    """
+    first = models[0]
+    shared = [key for key in first.entries if all(key in model.entries for model in models)]
+    for model in models[1:]:
+        for key in shared:
+            ours, theirs = first.entries[key], model.entries[key]
+            if ours.shape != theirs.shape:
+                raise ModelError(f"{key} is {list(ours.shape)} in {first}, and {list(theirs.shape)} in {model}.")
+            if ours.dtype.is_floating_point != theirs.dtype.is_floating_point:
+                raise ModelError(f"{key} is {ours.dtype} in {first}, and {theirs.dtype} in {model}.")
+    for model in models:
+        for key in model.entries.keys() - set(shared):
+            if model.entries[key].dtype.is_floating_point and not _tied(model, key, shared):
+                lacking = next(other for other in models if key not in other.entries)
+                raise ModelError(f"{model} holds {key}, and {lacking} does not: they are not the same architecture.")
+    return shared
+
+
+def types(models: Sequence[Model], keys: Sequence[str], dtype: torch.dtype | None) -> dict[str, torch.dtype]:
+    """Return what each tensor is stored as: the widest type it has, or for floating-point ones the type asked for."""
+    found = {key: reduce(torch.promote_types, [model.entries[key].dtype for model in models]) for key in keys}
+    return {key: dtype or kind if kind.is_floating_point else kind for key, kind in found.items()}
+
+
+def rewrite(
+    layout: Model,
+    out: Path,
+    compute: Callable[[str], Tensor],
+    dtypes: Mapping[str, torch.dtype],
+    workers: int | None = None,
+    progress: Progress = SILENT,
+) -> None:
+    """Publish a model folder with computed weights and everything else of another one.
+
+    Args:
+        layout: The model whose files are copied and whose division into weight files is kept.
+        out: Folder to publish; replaced if it is there.
+        compute: Returns the tensor of a key, in any type; called from several threads.
+        dtypes: The keys to store, with their types.
+        workers: Tensors on their way at once; as many as there are cores by default.
+        progress: Shows how far it is.
+    """
+    with publish(out) as partial, ExitStack() as files:
+        shutil.copytree(layout.folder, partial, ignore=shutil.ignore_patterns(*UNUSED, "*.safetensors"))
+        writers: dict[str, Writer] = {}
+        for place, (keys, metadata) in layout.files.items():
+            kept = {layout.entries[key].name: (dtypes[key], layout.entries[key].shape) for key in keys if key in dtypes}
+            writer = files.enter_context(Writer(partial / place, kept, metadata))
+            writers |= dict.fromkeys((key for key in keys if key in dtypes), writer)
+        largest_first = sorted(dtypes, key=lambda key: -layout.entries[key].bytes)
+        progress.start("writing weights", len(dtypes), "tensors")
+
+        def work(key: str) -> None:
+            tensor = compute(key)
+            writers[key].write(layout.entries[key].name, tensor.to(dtypes[key]))
+
+        _run(work, largest_first, workers or os.cpu_count() or 1, progress)
+        progress.finish()
+        _describe(partial, layout, dtypes)
+
+
+def _run(work: Callable[[str], None], keys: Sequence[str], workers: int, progress: Progress) -> None:
+    """Do the work of every key on some threads; the first error ends it and is raised."""
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            waiting = {pool.submit(torch.no_grad()(work), key) for key in keys}
+            while waiting:
+                done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_EXCEPTION)
+                failed = next((future for future in done if future.exception() is not None), None)
+                if failed is not None:
+                    pool.shutdown(cancel_futures=True)
+                    failed.result()
+                progress.advance(len(done))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _describe(folder: Path, layout: Model, dtypes: Mapping[str, torch.dtype]) -> None:
+    """Bring what the copied files say of the weights up to date: the index of a sharded module, and its dtype."""
+    for place in {file.parent for file in layout.files}:
+        here = {
+            layout.entries[key]: dtypes[key]
+            for file, (keys, _) in layout.files.items()
+            if file.parent == place
+            for key in keys
+            if key in dtypes
+        }
+        for path in (folder / place).glob(INDEX):
+            index = json.loads(path.read_text("utf-8"))
+            names = {entry.name for entry in here}
+            index["weight_map"] = {name: file for name, file in index["weight_map"].items() if name in names}
+            size = sum(entry.bytes // entry.dtype.itemsize * dtype.itemsize for entry, dtype in here.items())
+            index["metadata"] = index.get("metadata", {}) | {"total_size": size}
+            path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", "utf-8")
+        changed = {dtype for entry, dtype in here.items() if entry.dtype != dtype}
+        if len(changed) == 1:
+            declare_dtype(folder / place / "config.json", changed.pop())
+
+
+def declare_dtype(config: Path, dtype: torch.dtype) -> None:
+    """Tell transformers which type the weights beside a `config.json` are stored in; the file may be missing."""
+    if config.is_file():
+        settings = json.loads(config.read_text("utf-8"))
+        settings.pop("torch_dtype", None)
+        settings["dtype"] = str(dtype).removeprefix("torch.")
+        config.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+
+
+def _the_same(key: str, models: Sequence[Model]) -> Tensor:
+    first = models[0].read(key)
+    for model in models[1:]:
+        if not torch.equal(first, model.read(key)):
+            raise ModelError(f"{key} holds integers that differ between {models[0]} and {model}.")
+    return first
+
+
+def _tied(model: Model, key: str, shared: Sequence[str]) -> bool:
+    """Return whether a matrix is a second copy of one that all models have; equal constants are no tie."""
+    entry = model.entries[key]
+    alike = [other for other in shared if model.entries[other].shape == entry.shape]
+    if len(entry.shape) < 2 or not alike:
+        return False
+    matrix = model.read(key)
+    constant = bool((matrix == matrix.flatten()[:1]).all())
+    return not constant and any(torch.equal(matrix, model.read(other)) for other in alike)
+
+
+def _generator(seed: int, key: str) -> torch.Generator:
+    """Return the random numbers of one tensor: whatever the order in which tensors are merged, they are the same."""
+    digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") & (2**63 - 1))

@@ -1,8 +1,10 @@
-"""Merge rules: which weight an update gets, and what a rule must remember until the next step.
+"""Step rules: how the update of a step joins what is in service, and what must be remembered until the next step.
 
-Two families, which do not mix. An update trained *from the root base* is one more member of a bag: `equal`, as
-BOOM published it (https://arxiv.org/abs/2602.05787), or `running-mean`. An update trained *from current* is a
-move along a path: `interpolate`. A number fixes the weight and goes with both.
+Two families. An update trained *from the root base* is one more member of a bag: `equal`, as BOOM published it
+(https://arxiv.org/abs/2602.05787), `running-mean`, `opcm`. An update trained *from current* is a move along a path:
+`interpolate`; a number is its weight. Every other merge method can be a rule too: it merges what is in service
+(weight 1 - w) with the update (weight w), as task vectors from the root base where the method takes a base. `search`
+interpolates with the weight that is best on held-out rows (`continual.merge.search`).
 """
 
 from __future__ import annotations
@@ -11,9 +13,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from continual.errors import InputError
+from continual.errors import InputError, NotFoundError, did_you_mean
 
 State = Mapping[str, Any]
+
+SEARCH = "search"
+"""The rule whose weight is found after training."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class Coefficient:
 
     Attributes:
         weight: Weight of the update, 0 to 1; what is in service has 1 - weight.
-        state: What the rule must be given at the next step.
+        state: What the rule must be given at the next step, as far as it is known before the merge.
     """
 
     weight: float
@@ -31,70 +36,86 @@ class Coefficient:
 
 @dataclass(frozen=True)
 class Rule:
-    """A merge rule.
+    """A step rule.
 
     Attributes:
         name: What `--merge` calls it.
+        method: Name of the merge method that it computes with.
         start: The model that its updates must be trained from: "base", "current", or None for either.
-        remembers: Whether its weight depends on the steps before, so that it cannot go on from another rule's.
+        remembers: Whether it depends on the steps before, so that it cannot go on from another rule's.
         decide: Maps (configured weight, state of the last step) to the coefficient.
     """
 
     name: str
+    method: str
     start: str | None
     remembers: bool
     decide: Callable[[float, State], Coefficient]
 
 
-def interpolate(weight: float, state: State) -> Coefficient:
-    """Move from current towards the update by a fixed weight."""
+def _fixed(weight: float, state: State) -> Coefficient:
     return Coefficient(weight, {})
 
 
-def equal(weight: float, state: State) -> Coefficient:
+def _equal(weight: float, state: State) -> Coefficient:
     """Half and half at every step: update k of n keeps (1/2)^(n-k+1), so the newest counts most."""
     return Coefficient(0.5, {})
 
 
-def running_mean(weight: float, state: State) -> Coefficient:
+def _running_mean(weight: float, state: State) -> Coefficient:
     """Weight 1 / (n + 1) for the update after n others: all updates count the same, in any number of steps."""
     merged = int(state.get("merged", 0))
     return Coefficient(1.0 / (merged + 1), {"merged": merged + 1})
 
 
-RULES = {
+def _carried(weight: float, state: State) -> Coefficient:
+    """The weight does nothing; the state is the merge's own (OPCM: lambda, and the norms of the updates so far)."""
+    return Coefficient(weight, dict(state))
+
+
+_SPECIAL = {
     rule.name: rule
     for rule in (
-        Rule("interpolate", None, False, interpolate),
-        Rule("running-mean", "base", True, running_mean),
-        Rule("equal", "base", False, equal),
+        Rule("interpolate", "wise", None, False, _fixed),
+        Rule("running-mean", "wise", "base", True, _running_mean),
+        Rule("equal", "wise", "base", False, _equal),
+        Rule(SEARCH, "wise", "current", False, _fixed),
+        Rule("opcm", "opcm", "base", True, _carried),
     )
 }
 
 
-def check_rule(name: str, start: str) -> None:
-    """Refuse a rule that does not go with where training starts.
+def find_rule(name: str) -> Rule:
+    """Return a rule by name.
+
+    Raises:
+        NotFoundError: There is none; the message names the nearest.
+    """
+    if name in _SPECIAL:
+        return _SPECIAL[name]
+    from continual.merge.methods import methods
+
+    if name in methods():
+        return Rule(name, name, None, False, _fixed)
+    raise NotFoundError(f"There is no merge rule {name!r}.{did_you_mean(name, [*_SPECIAL, *methods()])}")
+
+
+def check_rule(name: str, start: str) -> Rule:
+    """Return a rule, or refuse one that does not go with where training starts.
 
     Args:
-        name: A rule of `RULES`.
+        name: Of the rule.
         start: "current" or "base".
 
     Raises:
         InputError: They do not go together; the message says what does.
     """
-    if RULES[name].start not in (None, start):
+    rule = find_rule(name)
+    if rule.start == "base" and start != "base":
         raise InputError(
-            f"--merge {name} averages updates that were all trained from the root base, and this one would start "
-            f"from {start}. Call it with --from {RULES[name].start}, or merge with --merge interpolate."
+            f"--merge {name} joins updates that were all trained from the root base, and this one would start "
+            f"from {start}. Call it with --from base, or merge with --merge interpolate."
         )
-
-
-def coefficient(name: str, weight: float, state: State) -> Coefficient:
-    """Return the weight of this step's update and the state for the next step.
-
-    Args:
-        name: A rule of `RULES`.
-        weight: The configured weight, 0 to 1; used by `interpolate`.
-        state: What the same rule left in the parent version; empty at the first step.
-    """
-    return RULES[name].decide(weight, state)
+    if rule.start == "current" and start != "current":
+        raise InputError(f"--merge {name} moves on from what is in service. Call it with --from current.")
+    return rule

@@ -101,5 +101,9 @@ m001_initial = [
     """,
 ]
 
-MIGRATIONS: list[list[str]] = [m001_initial]
+m002_pins = [
+    "ALTER TABLE versions ADD COLUMN pinned BOOLEAN DEFAULT FALSE",  # its snapshot is never dropped
+]
+
+MIGRATIONS: list[list[str]] = [m001_initial, m002_pins]
 """Migration n is `MIGRATIONS[n - 1]`."""

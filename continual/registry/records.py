@@ -59,7 +59,11 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A model and the recipe that made it. Status is root, accepted or refused."""
+    """A model and the recipe that made it. Status is root, accepted or refused.
+
+    Its snapshot, at `path`, may have been dropped to save space: `continual.build` builds it again. That of a pinned
+    version stays.
+    """
 
     id: str
     position: int
@@ -76,6 +80,7 @@ class Version:
     recipe: dict[str, Any]
     verdict: dict[str, Any] | None
     created_at: datetime
+    pinned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

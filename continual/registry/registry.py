@@ -141,6 +141,11 @@ class Registry:
                 _append_alias(connection, CURRENT, version.id, promote)
         return version
 
+    def pin(self, version: str, pinned: bool) -> None:
+        """Keep the snapshot of a version for good, or let it be dropped again."""
+        with self.catalog.transaction() as connection:
+            connection.execute("UPDATE versions SET pinned = ? WHERE id = ?", [pinned, version])
+
     # Scores.
 
     def scores(self) -> dict[tuple[str, str], Score]:
@@ -165,6 +170,18 @@ class Registry:
     def alias(self, name: str) -> Alias | None:
         """Return the newest event of an alias, or None if it was never set."""
         return next((event for event in reversed(self.alias_events()) if event.alias == name), None)
+
+    def before(self, name: str) -> str | None:
+        """Return what an alias named before what it names now; what was gone back from is not counted.
+
+        After v1, v2, v3 and back to v2 it is v1, so that going back again and again ends at the first.
+        """
+        served: list[str] = []
+        for event in self.alias_events():
+            if event.alias == name:
+                back = served[-2:-1] == [event.version]
+                served = served[:-1] if back else [*served, event.version]
+        return served[-2] if len(served) > 1 else None
 
     def set_alias(self, name: str, version: str, reason: str) -> Alias:
         """Append an event that points an alias to a version."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import os
 import shutil
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from continual.errors import ModelError, WorkspaceBusy
+from continual.errors import InputError, ModelError, WorkspaceBusy
 
 SUFFIX = ".partial"
 
@@ -20,19 +21,64 @@ SUFFIX = ".partial"
 def publish(target: Path) -> Iterator[Path]:
     """Yield a path beside `target` to write a file or folder to, and rename it to `target` at the end.
 
-    If the body raises, what it wrote is removed and `target` is as before. An existing folder is replaced.
+    If the body raises, what it wrote is removed and `target` is as before. An existing folder is replaced. What a
+    killed process left of the same target is removed first.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{SUFFIX}")
+    sweep(target.parent, target.name)
+    partial = _beside(target)
     try:
         yield partial
-        flush(partial)
-        if target.is_dir():
-            remove(target)
-        partial.replace(target)
-        _sync(target.parent)
+        replace(partial, target)
     finally:
         remove(partial)
+
+
+def replace(source: Path, target: Path) -> None:
+    """Flush a file or folder to disk and rename it to `target`, on the same file system, in place of what was there."""
+    flush(source)
+    if target.is_dir():
+        remove(target)
+    source.replace(target)
+    _sync(target.parent)
+
+
+@contextmanager
+def scratch(parent: Path, name: str) -> Iterator[Path]:
+    """Yield a new folder in `parent` for intermediate results, and remove it at the end.
+
+    What killed processes left under the same name is removed first.
+    """
+    sweep(parent, name)
+    folder = _beside(parent / name)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        remove(folder)
+
+
+def sweep(folder: Path, name: str = "*") -> None:
+    """Remove what processes that were killed left unfinished in a folder, of one target or of all."""
+    for path in folder.glob(f".{glob.escape(name) if name != '*' else name}.*{SUFFIX}"):
+        owner = path.name.removesuffix(SUFFIX).rpartition(".")[2].partition("-")[0]
+        if not (owner.isdigit() and _alive(int(owner))):
+            remove(path)
+
+
+def _beside(target: Path) -> Path:
+    """Return a hidden path that names the process that writes it, so that others know when it is abandoned."""
+    return target.with_name(f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}{SUFFIX}")
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def flush(path: Path) -> None:
@@ -62,6 +108,18 @@ def copy_model(source: Path, target: Path) -> None:
     """Publish a copy of a model folder."""
     with publish(target) as partial:
         shutil.copytree(source, partial, symlinks=False)
+
+
+def empty_folder(directory: str | Path) -> Path:
+    """Return the absolute path of a folder to write a model to.
+
+    Raises:
+        InputError: It is a file, or holds something.
+    """
+    target = Path(directory).expanduser().resolve()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target} is not empty. Name a folder that does not exist yet.")
+    return target
 
 
 def weight_files(model: Path) -> list[Path]:

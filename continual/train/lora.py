@@ -6,26 +6,21 @@ Reference: https://arxiv.org/abs/2106.09685
 from __future__ import annotations
 
 import json
-import shutil
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from continual.errors import FoldError, ModelError
-from continual.registry.base import UNUSED
+from continual.merge.engine import save_model
+from continual.merge.sources import ADAPTER_CONFIG, ADAPTER_PREFIX, ADAPTER_WEIGHTS, Adapted
 from continual.registry.store import publish
 from continual.train.encoder import embed, inner_transformer, load_encoder
-from continual.train.widen import HALF, declare_fp32
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
-_PREFIX = "base_model.model."  # what PeftModel puts before the names of the model it wraps
 
 TOLERANCE = 1e-5
 
@@ -91,60 +86,30 @@ def save_adapter(model: SentenceTransformer, directory: Path) -> None:
     config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
     config["inference_mode"] = True
     state = get_peft_model_state_dict(inner)
-    tensors = {_PREFIX + name: value.detach().float().cpu().contiguous() for name, value in sorted(state.items())}
+    tensors = {
+        ADAPTER_PREFIX + name: value.detach().float().cpu().contiguous() for name, value in sorted(state.items())
+    }
     with publish(directory) as partial:
         partial.mkdir()
-        (partial / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True, default=str) + "\n", "utf-8")
-        save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
+        (partial / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True, default=str) + "\n", "utf-8")
+        save_file(tensors, partial / ADAPTER_WEIGHTS, metadata={"format": "pt"})
 
 
 def fold(start: Path, adapter: Path, out: Path) -> None:
-    """Publish the model folder `start` with the adapter added to its weights.
+    """Publish the model folder `start` with the adapter added to its weights, in fp32.
 
-    W becomes W + alpha / r * B A, computed and stored in fp32, for each layer of the adapter. All other tensors
-    keep their values, and all other files are copied, so prompts, pooling, tokenizer and maximum length are the
-    start's. A start stored in half precision becomes fp32 throughout: a small update would be lost in its
-    rounding.
+    All other tensors keep their values, and all other files are copied, so prompts, pooling, tokenizer and maximum
+    length are the start's.
 
     Args:
         start: The sentence-transformers folder that was trained from.
-        adapter: As `save_adapter` wrote it.
+        adapter: As `save_adapter` or peft wrote it: LoRA, rsLoRA or DoRA (see `continual.merge.sources.Adapted`).
         out: The folder to publish; replaced if it is there.
 
     Raises:
         ModelError: The adapter does not belong to this model.
     """
-    from safetensors import safe_open
-    from safetensors.torch import save_file
-
-    place = _transformer_folder(start)
-    deltas = _deltas(adapter)
-    files = sorted((start / place).glob("*.safetensors"))
-    names = {}
-    for file in files:
-        with safe_open(file, "pt") as tensors:
-            names.update(dict.fromkeys(tensors.keys(), file))
-    targets = {_find(layer, names, start): delta for layer, delta in deltas.items()}
-    with publish(out) as partial:
-        shutil.copytree(start, partial, ignore=shutil.ignore_patterns(*UNUSED))
-        widened = False
-        for file in files:
-            with safe_open(file, "pt") as tensors:
-                metadata = tensors.metadata()
-                stored = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
-            for name, value in stored.items():
-                if value.dtype in HALF:
-                    stored[name], widened = value.float(), True
-                if name in targets:
-                    if value.shape != targets[name].shape:
-                        raise ModelError(
-                            f"{adapter} does not belong to {start}: {name} has shape {list(value.shape)}, "
-                            f"its update {list(targets[name].shape)}."
-                        )
-                    stored[name] = stored[name] + targets[name]
-            save_file(stored, partial / place / file.name, metadata=metadata)
-        if widened:
-            declare_fp32(partial / place / "config.json")
+    save_model(Adapted(start, adapter), out, torch.float32)
 
 
 def prove_fold(start: Path, adapter: Path, folded: Path, texts: list[str], *, trust_remote_code: bool = False) -> float:
@@ -184,38 +149,3 @@ def prove_fold(start: Path, adapter: Path, folded: Path, texts: list[str], *, tr
     if torch.equal(before, adapted):
         raise FoldError(f"The adapter {adapter} changes no embedding of {start}: nothing was learned.")
     return difference
-
-
-def _transformer_folder(model: Path) -> str:
-    modules: list[dict[str, str]] = json.loads((model / "modules.json").read_text("utf-8"))
-    return modules[0]["path"]
-
-
-def _deltas(adapter: Path) -> dict[str, Tensor]:
-    """Return alpha / r * B A in fp32 by layer name."""
-    from safetensors.torch import load_file
-
-    config: dict[str, Any] = json.loads((adapter / CONFIG).read_text("utf-8"))
-    if config.get("use_dora") or config.get("use_rslora") or config.get("rank_pattern") or config.get("alpha_pattern"):
-        raise ModelError(f"{adapter} uses a variant of LoRA that cannot be folded here; plain LoRA can.")
-    scale = config["lora_alpha"] / config["r"]
-    factors = load_file(adapter / WEIGHTS)
-    deltas = {}
-    for name, a in factors.items():
-        layer, found, _ = name.removeprefix(_PREFIX).partition(".lora_A.")
-        if found:
-            b = factors[name.replace(".lora_A.", ".lora_B.")]
-            deltas[layer] = scale * (b.float() @ a.float())
-    return deltas
-
-
-def _find(layer: str, names: dict[str, Path], start: Path) -> str:
-    """Return the stored name of a layer's weight; a checkpoint may put the name of a wrapper before it."""
-    wanted = f"{layer}.weight"
-    found = [wanted] if wanted in names else [name for name in names if name.endswith(f".{wanted}")]
-    if len(found) != 1:
-        raise ModelError(
-            f"The weights in {start} hold {'several tensors' if found else 'no tensor'} for the layer {layer}. "
-            "Load the model once with sentence-transformers and save it with `model.save_pretrained(DIR)`."
-        )
-    return found[0]

@@ -1,0 +1,202 @@
+"""A version is a recipe first: its weights are built from the root base and adapters, by a step and ever again.
+
+`join` is step 4 of an update, and `rebuild` does the same once more: it folds the adapter of a version into what it
+was trained on and merges the result as its recipe says. The same recipe gives the same bytes on the same platform.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from continual.errors import InputError, ModelError, RebuildError
+from continual.progress import SILENT, Progress
+from continual.registry import Registry, Version
+from continual.registry.registry import CURRENT, ROOT
+from continual.registry.store import SUFFIX, remove, replace, scratch, weights_sha256
+
+if TYPE_CHECKING:
+    from continual.merge.sources import Model
+
+
+def join(
+    recipe: Mapping[str, Any],
+    current: Path,
+    update: Model,
+    root: Path,
+    out: Path,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Merge an update with what is in service, as a recipe says.
+
+    Args:
+        recipe: Of the version: `merge`, `weight`, `parameters`, `state`, `seed`.
+        current: Folder of what was in service when the step began.
+        update: The update model.
+        root: Folder of the root base.
+        out: Folder to publish.
+        progress: Shows how far it is.
+
+    Returns:
+        What the rule must be given at the next step.
+    """
+    from continual.merge.methods import find_method
+    from continual.merge.rules import find_rule
+    from continual.merge.sequence import merge_next
+    from continual.merge.sources import Model
+
+    return merge_next(
+        Model(current),
+        update,
+        Model(root),
+        find_method(find_rule(recipe["merge"]).method),
+        out,
+        weight=recipe["weight"],
+        parameters=recipe.get("parameters", {}),
+        state=recipe["state"],
+        seed=recipe["seed"],
+        progress=progress,
+    )
+
+
+def materialise(registry: Registry, version: Version, progress: Progress = SILENT) -> Path:
+    """Return the folder of a version, built again if its snapshot was dropped.
+
+    Raises:
+        RebuildError: What was built is not what was recorded.
+    """
+    target = registry.path(version.path)
+    if not target.is_dir():
+        with _built(registry, version, progress, from_root=False) as folder:
+            replace(folder, target)
+    return target
+
+
+def rebuild(registry: Registry, version: Version, progress: Progress = SILENT) -> Path:
+    """Build a version from the root base and the adapters of its lineage, check its sha256, and put it in its place.
+
+    A snapshot that is there and whole is left as it is.
+
+    Raises:
+        InputError: It is the root base, which is built from nothing.
+        RebuildError: What was built is not what was recorded.
+        ModelError: An adapter of the lineage is gone.
+    """
+    if version.parent is None:
+        raise InputError(f"{version.id} is the root base: the others are built from it.")
+    target = registry.path(version.path)
+    with _built(registry, version, progress, from_root=True) as folder:
+        if not target.is_dir() or weights_sha256(target) != version.sha256:
+            replace(folder, target)
+    return target
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What `collect` did.
+
+    Attributes:
+        dropped: Ids of the versions whose snapshots were dropped.
+        kept: Why each other snapshot stays, by id: "root", "current", "pinned", "every 10th", "no adapter" ...
+        bytes: Bytes freed.
+    """
+
+    dropped: list[str]
+    kept: dict[str, str]
+    bytes: int
+
+
+def collect(registry: Registry, keep_every: int, *, dry_run: bool = False, progress: Progress = SILENT) -> Collected:
+    """Drop the snapshots that can be built again; each one is built once more, and compared, before any is dropped.
+
+    What is in service, the root base, pinned versions and every `keep_every`-th stay.
+
+    Args:
+        registry: The workspace's registry; the caller holds the update lock.
+        keep_every: 0 keeps none besides.
+        dry_run: Only say what would be dropped.
+        progress: Shows how far it is.
+    """
+    current = registry.version(CURRENT).id
+    kept: dict[str, str] = {}
+    drop: list[Version] = []
+    for version in registry.versions():
+        if not registry.path(version.path).is_dir():
+            continue
+        reason = _reason(registry, version, current, keep_every)
+        if reason is None and not dry_run:
+            try:
+                with _built(registry, version, progress, from_root=False):
+                    pass
+            except (RebuildError, ModelError) as error:
+                reason = f"cannot be built again: {error}"
+        if reason is None:
+            drop.append(version)
+        else:
+            kept[version.id] = reason
+    freed = 0
+    for version in drop:
+        folder = registry.path(version.path)
+        freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        if not dry_run:
+            # Renamed first: a killed removal leaves nothing that looks like a version.
+            gone = folder.with_name(f".{folder.name}.gone{SUFFIX}")
+            remove(gone)
+            folder.rename(gone)
+            remove(gone)
+    return Collected([version.id for version in drop], kept, freed)
+
+
+def _reason(registry: Registry, version: Version, current: str, keep_every: int) -> str | None:
+    """Return why a snapshot stays, or None."""
+    if version.id in (ROOT, current):
+        return "root" if version.id == ROOT else "current"
+    if version.pinned:
+        return "pinned"
+    if keep_every and version.position % keep_every == 0:
+        return f"every {keep_every}th"
+    if version.adapter is None or not registry.path(version.adapter).is_dir():
+        return "its adapter is gone"
+    return None
+
+
+@contextmanager
+def _built(registry: Registry, version: Version, progress: Progress, *, from_root: bool) -> Iterator[Path]:
+    """Yield a folder with the version built again and proved, which is removed at the end if it is still there."""
+    lineage = registry.lineage(version)
+    near = range(len(lineage) - 2, 0, -1)
+    first = 0 if from_root else next((i for i in near if registry.path(lineage[i].path).is_dir()), 0)
+    root = registry.path(lineage[0].path)
+    with scratch(registry.root / "versions", version.id) as folder:
+        parent, current = lineage[first], registry.path(lineage[first].path)
+        for each in lineage[first + 1 :]:
+            built = folder / each.id
+            _build(registry, each, parent, current, root, built, progress)
+            if current.parent == folder:
+                remove(current)
+            parent, current = each, built
+        yield current
+
+
+def _build(
+    registry: Registry, version: Version, parent: Version, current: Path, root: Path, out: Path, progress: Progress
+) -> None:
+    from continual.merge.sources import Adapted
+
+    if version.adapter is None or not registry.path(version.adapter).is_dir():
+        raise ModelError(f"The adapter of {version.id} is gone, so neither it nor what came after can be built again.")
+    start = current if version.recipe["start"] == parent.id else root
+    join(version.recipe, current, Adapted(start, registry.path(version.adapter)), root, out, progress)
+    found = weights_sha256(out)
+    if found != version.sha256:
+        raise RebuildError(
+            f"{version.id} was recorded with the weights {version.sha256[:12]}, and its recipe gives {found[:12]}. "
+            f"It was made with {_libraries(version)}; another platform or another version of torch may round otherwise."
+        )
+
+
+def _libraries(version: Version) -> str:
+    return ", ".join(f"{name} {number}" for name, number in version.recipe.get("libraries", {}).items()) or "unknown"
