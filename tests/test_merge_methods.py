@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +21,7 @@ from continual.merge.methods.dare_linear import thinned
 from continual.merge.methods.karcher import mean_direction
 from continual.merge.methods.pairwise_slerp import coefficients, positions
 
+DOCS = Path(__file__).parents[1] / "docs"
 ALL = sorted(methods())
 SHAPES = [(), (0,), (0, 3), (1,), (1, 1), (7,), (5, 4), (3, 2, 2), (BLOCK + 3,)]
 
@@ -57,6 +61,25 @@ def test_contract_says_what_and_where_from(name) -> None:
         assert parameter.low <= parameter.default <= parameter.high
     with pytest.raises(InputError, match="takes"):
         method.resolve({"unknown": 1})
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_contract_is_on_the_page(name) -> None:
+    method = methods()[name]
+    page = (DOCS / "merging.md").read_text(encoding="utf-8")
+    (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` | {method.base} |")]
+    assert f"| {'yes' if method.symmetric else 'no'} |" in row
+    assert row.endswith("| yes |" if method.seeded else "| |")
+    assert method.weighted != ("do nothing" in row)
+    assert all(
+        f"`{key}` ({str(known.default).lower().removesuffix('.0')})" in row for key, known in method.parameters.items()
+    )
+    assert method.reference in page
+
+
+def test_picture_is_what_its_script_draws() -> None:
+    drawn = runpy.run_path(str(DOCS / "plot_merging.py"))["draw"]()
+    assert (DOCS / "merging.svg").read_text(encoding="utf-8") == drawn, "run `python docs/plot_merging.py`"
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -12,8 +12,8 @@ from continual.merge.methods import Method, Parameter
 from continual.merge.methods._geometry import combine
 
 
-def occupied(merged: Tensor, new: Tensor, alpha: float) -> Tensor:
-    """Return the part of `new` that lies where `merged` already is.
+def occupied(merged: Tensor, new: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """Return the part of `new` that lies where `merged` already is, as two factors, [rows, k] and [k, columns].
 
     With merged = U S V' and C = U' new V, that is U C' V', where C' keeps of C the diagonal and the square of the
     first r rows and columns. r is the number of largest singular values whose sum is at most `alpha` of all.
@@ -32,8 +32,7 @@ def occupied(merged: Tensor, new: Tensor, alpha: float) -> Tensor:
     kept = torch.diag(inside.diagonal() * real)
     kept[:rank, :rank] = inside[:rank, :rank]
     kept *= real[:, None] & real[None, :]
-    part: Tensor = left @ kept @ right
-    return part
+    return left, kept @ right
 
 
 def opcm(vectors: Sequence[Tensor], weights: Sequence[float], alpha: float = 0.5, previous: float = 1.0) -> Tensor:
@@ -52,7 +51,8 @@ def opcm(vectors: Sequence[Tensor], weights: Sequence[float], alpha: float = 0.5
     merged, new = vectors
     result = combine([merged, new], [previous, 1.0])
     if new.dim() == 2 and bool(merged.any()):
-        result -= occupied(merged, new, alpha)
+        left, right = occupied(merged, new, alpha)
+        result.addmm_(left, right, alpha=-1)
     return result
 
 
