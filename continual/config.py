@@ -86,6 +86,12 @@ class MergeConfig(Section):
         "interpolate", description="The merge rule: interpolate, running-mean, equal, opcm or a method."
     )
     weight: Share = Field(0.6, description="Weight w of the update: interpolate moves current + w (update - current).")
+    search_rows: Positive = Field(
+        64, description="Rows of each domain held out of training for search and self-positioning, a tenth at most."
+    )
+    floor: float = Field(
+        0.02, ge=0, description="How much worse than now a search may leave the loss of a domain, as a share of it."
+    )
     parameters: dict[str, float] = Field({}, description="Parameters of the merge method, such as {density = 0.5}.")
 
 

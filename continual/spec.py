@@ -14,7 +14,7 @@ from typing import Any
 
 from continual.config import Config, validate
 from continual.errors import InputError, NotFoundError, NothingToDoError, did_you_mean
-from continual.merge.rules import Rule, check_rule
+from continual.merge.rules import Rule, check_rule, find_rule
 from continual.progress import SILENT, Progress
 from continual.registry import Batch, Registry, Run, Version, store
 from continual.registry.registry import CURRENT, ROOT
@@ -43,6 +43,7 @@ class Spec:
         config: The resolved settings.
         libraries: Versions of what computed it.
         parameters: Of the merge method.
+        held: Windows of the rows that are held out of training for the coefficient search, if the rule has one.
     """
 
     version: str
@@ -61,6 +62,7 @@ class Spec:
     config: dict[str, Any]
     libraries: dict[str, str]
     parameters: dict[str, float] = field(default_factory=dict)
+    held: list[dict[str, Any]] = field(default_factory=list)
 
 
 def prepare(
@@ -99,7 +101,7 @@ def prepare(
         available = rows.count(history)
         quotas = allot(config.replay.policy, available, config.replay.share, replay_rows)
         cursors: dict[str, str] = parent.recipe.get("cursors", {})
-        drawn = rows.draw(new, history, quotas, cursors)
+        drawn = rows.draw(new, history, quotas, cursors, config.merge.search_rows if rule.searches else 0)
     if not any(window.rows for window in drawn.new):
         raise NothingToDoError(
             "Every new row is a query or a relevant document of an evaluation task, so there is nothing to train on."
@@ -125,6 +127,7 @@ def prepare(
         config=config.model_dump(mode="json"),
         libraries=_libraries(),
         parameters=config.merge.parameters,
+        held=[dataclasses.asdict(window) for window in drawn.held],
     )
     return spec, drawn
 
@@ -219,9 +222,10 @@ def reopen(registry: Registry, run: Run) -> tuple[Spec, Draw]:
             [batch for batch in batches if batch.id in learned],
             {window["domain"]: window["rows"] for window in spec.replay},
             parent.recipe.get("cursors", {}),
+            validate(spec.config, "the run's settings").merge.search_rows if find_rule(spec.merge).searches else 0,
         )
-    windows = [dataclasses.asdict(window) for window in drawn.new + drawn.replay]
-    if windows != spec.new + spec.replay:
+    windows = [dataclasses.asdict(window) for window in drawn.new + drawn.replay + drawn.held]
+    if windows != spec.new + spec.replay + spec.held:
         raise InputError(f"The rows that {spec.version} was begun on changed, perhaps by a new task. {again}")
     return spec, drawn
 

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from continual.build import join, materialise
+from continual.coefficients import search
 from continual.config import Config, validate
 from continual.errors import ContinualError, WorkspaceBusy
+from continual.merge.rules import find_rule
 from continual.progress import SILENT, Progress
 from continual.registry import Registry, Run, Score, Task, Version
 from continual.registry.catalog import now
@@ -133,6 +135,9 @@ def update(
 
     # 4. Merge with what is in service.
     recipe = dataclasses.asdict(spec)
+    if find_rule(spec.merge).searches:
+        places = {"root": root_folder, "current": parent_folder, "update": folded}
+        recipe |= search(spec.merge, drawn.held_table, config, **places, seed=spec.seed, progress=progress)
     recipe["state_next"] = join(recipe, parent_folder, Model(folded), root_folder, registry.path(snapshot), progress)
     sha256 = weights_sha256(registry.path(snapshot))
 

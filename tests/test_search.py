@@ -14,7 +14,9 @@ import torch
 
 from continual.config import TrainConfig
 from continual.errors import InputError, ModelError, NothingToDoError
-from continual.merge.search import Combination, SearchResult, gradient_search, line_search, pairwise_slerp
+from continual.merge.methods.pairwise_slerp import coefficients as pairwise_slerp
+from continual.merge.positioning import Combination, gradient_search
+from continual.merge.search import SearchResult, line_search
 from continual.train.encoder import load_encoder
 from continual.train.objective import Objective
 from tests.conftest import make_pairs

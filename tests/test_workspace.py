@@ -381,3 +381,31 @@ def test_the_report_of_a_real_stream(learned: Workspace) -> None:
     assert len(report["matrix"]) == 3
     assert report["metrics"]["bwt"][0] is None
     assert report["metrics"]["bwt"][2] == pytest.approx(report["matrix"][2][0] - report["matrix"][1][0])
+
+
+@pytest.mark.parametrize("rule", ["search", "self-positioning"])
+def test_coefficients_are_searched_on_rows_that_were_not_trained(
+    workspace: Workspace, write_pairs: Write, rule: str
+) -> None:
+    from continual.eval.html import render_html
+
+    for number, name in enumerate(("first", "second")):
+        workspace.ingest(write_pairs(f"{name}.parquet", make_pairs(160, seed=number)))
+        step = workspace.update(replay=0.1, merge=rule)
+    recipe = step.version.recipe
+    held = {window["domain"]: window["rows"] for window in recipe["held"]}
+    assert set(held) == {"first", "second"}
+    new = next(batch for batch in workspace.registry.batches("second"))
+    assert held["second"] == new.kept // 10
+    assert recipe["new"][0]["rows"] == new.kept - held["second"]
+    assert step.version.pairs_trained == recipe["new"][0]["rows"] + recipe["replay"][0]["rows"]
+    assert set(recipe["search"]["reference"]["losses"]) == {"first", "second"}
+    best = recipe["search"]["best"]
+    assert best in recipe["search"]["candidates"]
+    assert recipe["weight"] == best["coefficients"]["weight" if rule == "search" else "t1"]
+    assert (
+        best["loss"] <= min(point["loss"] for point in recipe["search"]["candidates"])
+        or not recipe["search"]["floor_kept"]
+    )
+    workspace.rebuild(step.version.id)
+    assert f"How {workspace.version().id} was merged" in render_html(workspace.report())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from continual.eval.report import Report
+from continual.eval.report import Report, Row
 from continual.eval.summary import bills, over_base, since_learned
 
 Figure = dict[str, Any]
@@ -45,6 +45,7 @@ def charts(report: Report) -> dict[str, Figure]:
         "since": _lines(report, inside, lambda place, task: since_learned(report, place, task)),
         "ood": _lines(report, outside, lambda place, task: over_base(report, report.versions[place], task), mean=True),
         "last": _forest(report),
+        "search": _search(report),
         "cost": _bars(report),
         "total": _cumulative(report),
     }
@@ -217,6 +218,64 @@ def _forest(report: Report) -> Figure | None:
             },
         },
     }
+
+
+def searched(report: Report) -> Row | None:
+    """Return the newest version on the way to the one in service whose coefficients were searched."""
+    return next(
+        (report.versions[place] for place in reversed(report.path) if "search" in report.versions[place].recipe), None
+    )
+
+
+def _search(report: Report) -> Figure | None:
+    """Draw the loss per domain over the weights that a search tried, against what was in service."""
+    row = searched(report)
+    if row is None:
+        return None
+    found = row.recipe["search"]
+    reference, curve = found["reference"]["losses"], found["curve"]
+    line = "weight" in curve[0]["coefficients"]  # else every point is a step of a gradient search
+    places = [point["coefficients"]["weight"] if line else step for step, point in enumerate(curve)]
+    data = []
+    for number, domain in enumerate(reference):
+        known = [
+            (place, 100 * (point["losses"][domain] / reference[domain] - 1))
+            for place, point in zip(places, curve, strict=True)
+            if domain in point["losses"] and reference[domain]
+        ]
+        colour = f"--series-{number % SERIES + 1}"
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": plain(domain),
+                "x": [place for place, _ in known],
+                "y": [change for _, change in known],
+                "line": {"color": colour, "width": 2},
+                "marker": {"color": colour, "size": 6, "symbol": SYMBOLS[number % len(SYMBOLS)]},
+                "hoverinfo": "text",
+                "hovertext": [f"{plain(domain)} at {place:.3g}: {change:+.1f} %" for place, change in known],
+            }
+        )
+    layout = _layout(None, "loss, % of what was in service") | _above()
+    layout["xaxis"] |= {"title": {"text": "weight of the update" if line else "step of the search", "standoff": 8}}
+    layout["margin"] = {**layout["margin"], "b": 48}
+    layout["yaxis"]["zeroline"] = True
+    if line:
+        chosen = found["best"]["coefficients"]["weight"]
+        layout["shapes"] = [
+            {
+                "type": "line",
+                "xref": "x",
+                "yref": "paper",
+                "x0": chosen,
+                "x1": chosen,
+                "y0": 0,
+                "y1": 1,
+                "line": {"color": "--quiet", "width": 1.5, "dash": "dot"},
+            }
+        ]
+    return {"data": data, "layout": layout}
 
 
 def _span(high: float | None, low: float | None) -> float:

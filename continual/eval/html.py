@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from continual.errors import InputError
 from continual.eval import summary
-from continual.eval.charts import charts
+from continual.eval.charts import charts, searched
 from continual.eval.report import DEFINITIONS, METRIC_NAMES, Report
 from continual.registry.registry import utc
 from continual.registry.store import publish
@@ -68,6 +68,7 @@ def render_html(report: Report) -> str:
         second_line=summary.last_update(report),
         tiles=_tiles(report, total),
         figures=charts(report),
+        searched=searched(report),
         groups=summary.groups(report),
         heat=_heat(report),
         detailed=len(report.tasks) <= DETAILED,

@@ -65,6 +65,8 @@ def merge(
         raise InputError(f"--dtype takes {', '.join(DTYPES)}, not {dtype!r}.")
     if weights is not None and len(weights) != len(models):
         raise InputError(f"{len(models)} models take {len(models)} weights, and {len(weights)} were given.")
+    if weights is not None and not chosen.weighted:
+        raise InputError(f"{method} takes no weights: the models decide. Leave --weights out.")
     if not chosen.rescaled:
         chosen.check(len(models), base is not None)
     elif base is None:

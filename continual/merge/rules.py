@@ -3,8 +3,11 @@
 Two families. An update trained *from the root base* is one more member of a bag: `equal`, as BOOM published it
 (https://arxiv.org/abs/2602.05787), `running-mean`, `opcm`. An update trained *from current* is a move along a path:
 `interpolate`; a number is its weight. Every other merge method can be a rule too: it merges what is in service
-(weight 1 - w) with the update (weight w), as task vectors from the root base where the method takes a base. `search`
-interpolates with the weight that is best on held-out rows (`continual.merge.search`).
+(weight 1 - w) with the update (weight w), as task vectors from the root base where the method takes a base.
+
+Two rules decide after training, on rows held out of it: `search` interpolates with the best weight
+(`continual.merge.search`), `self-positioning` joins the task vectors by slerp with the best position and scale
+(`continual.merge.positioning`).
 """
 
 from __future__ import annotations
@@ -18,7 +21,10 @@ from continual.errors import InputError, NotFoundError, did_you_mean
 State = Mapping[str, Any]
 
 SEARCH = "search"
-"""The rule whose weight is found after training."""
+"""The rule whose weight is found after training, by a search over one number."""
+
+POSITION = "self-positioning"
+"""The rule of phased training: a mixture of task vectors and its scale, found after training by gradient."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class Rule:
         method: Name of the merge method that it computes with.
         start: The model that its updates must be trained from: "base", "current", or None for either.
         remembers: Whether it depends on the steps before, so that it cannot go on from another rule's.
+        searches: Whether its coefficients are found on held-out rows after training.
         decide: Maps (configured weight, state of the last step) to the coefficient.
     """
 
@@ -51,6 +58,7 @@ class Rule:
     start: str | None
     remembers: bool
     decide: Callable[[float, State], Coefficient]
+    searches: bool = False
 
 
 def _fixed(weight: float, state: State) -> Coefficient:
@@ -79,7 +87,8 @@ _SPECIAL = {
         Rule("interpolate", "wise", None, False, _fixed),
         Rule("running-mean", "wise", "base", True, _running_mean),
         Rule("equal", "wise", "base", False, _equal),
-        Rule(SEARCH, "wise", "current", False, _fixed),
+        Rule(SEARCH, "wise", "current", False, _fixed, searches=True),
+        Rule(POSITION, "pairwise_slerp", None, False, _fixed, searches=True),
         Rule("opcm", "opcm", "base", True, _carried),
     )
 }

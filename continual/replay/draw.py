@@ -47,13 +47,17 @@ class Draw:
 
     Attributes:
         table: Columns query, positive (string), negatives (list of string), doc_id (string or null), domain.
-        new: A window per domain that is learned; it spans all rows of the new batches.
+        new: A window per domain that is learned: all rows of the new batches but those held out.
         replay: A window per domain that is replayed.
+        held_table: Rows that the step does not train on, for a coefficient search; the columns of `table`.
+        held: A window per domain of these.
     """
 
     table: pa.Table
     new: list[Window]
     replay: list[Window]
+    held_table: pa.Table
+    held: list[Window]
 
     @property
     def rows(self) -> int:
@@ -104,8 +108,12 @@ class Rows:
         history: Sequence[Batch],
         quotas: Mapping[str, int],
         cursors: Mapping[str, str],
+        held: int = 0,
     ) -> Draw:
         """Read all rows of the new batches, and a window of each historical domain.
+
+        Rows held out of a new domain are the last ones in hash order, a tenth of its rows at most; those of a
+        historical domain follow its window.
 
         Args:
             new: Batches to learn.
@@ -113,28 +121,35 @@ class Rows:
             quotas: Rows to replay from each domain.
             cursors: Per domain, the row hash after which its next window starts; a domain without one starts
                 at the lowest.
+            held: Rows to hold out of each domain, for a coefficient search.
         """
         import pyarrow as pa
 
-        tables: list[pa.Table] = []
-        manifest: tuple[list[Window], list[Window]] = ([], [])
+        parts: dict[str, list[tuple[str, pa.Table]]] = {"new": [], "replay": [], "held": []}
         for domain, files in self._files(new).items():
             table = self._select(files, "true", [])
-            tables.append(_labelled(table, domain))
-            manifest[0].append(_describe(domain, table))
+            kept = table.num_rows - min(held, table.num_rows // 10)
+            parts["new"].append((domain, table.slice(0, kept)))
+            parts["held"].append((domain, table.slice(kept)))
         for domain, files in self._files(history).items():
-            if quotas.get(domain, 0) > 0:
-                table = self._window(files, cursors.get(domain, ""), quotas[domain])
-                tables.append(_labelled(table, domain))
-                manifest[1].append(_describe(domain, table))
-        return Draw(pa.concat_tables(tables), *manifest)
+            quota = quotas.get(domain, 0)
+            table = self._window(files, cursors.get(domain, ""), quota + held)
+            parts["replay"].append((domain, table.slice(0, quota)))
+            parts["held"].append((domain, table.slice(quota)))
+        for kind in ("replay", "held"):
+            parts[kind] = [(domain, table) for domain, table in parts[kind] if table.num_rows]
+        windows = {kind: [_describe(*part) for part in some] for kind, some in parts.items()}
+        trained = pa.concat_tables([_labelled(table, domain) for domain, table in parts["new"] + parts["replay"]])
+        spared = [_labelled(table, domain) for domain, table in parts["held"]]
+        held_table = pa.concat_tables(spared) if spared else trained.slice(0, 0)
+        return Draw(trained, windows["new"], windows["replay"], held_table, windows["held"])
 
     def _window(self, files: list[str], after: str, rows: int) -> pa.Table:
         """Return `rows` rows in hash order from the first above `after` on, wrapping around."""
         import pyarrow as pa
 
         parts: list[pa.Table] = []
-        for side in (">", "<="):
+        for side in (">", "<=") if rows else ():
             wanted = rows - sum(part.num_rows for part in parts)
             # First the last hash of the window from the narrow column, then the wide rows by a range, which
             # Parquet's statistics push down to the row groups.

@@ -1,0 +1,191 @@
+"""Merging speed and memory: `continual merge` beside `mergekit-yaml`, on two models of 2 GB made on the spot.
+
+    python benchmarks/merge.py [--gigabytes 2] [--repeats 2] [--methods linear ties multislerp]
+
+Both merge the same sharded fp32 models (a BERT of random weights, and two moved copies; `ties` reads the base too)
+as whole commands, start and flush to disk included, in alternation: once *cold*, with the inputs out of the page
+cache, then *warm*. Peaks are of resident memory, mapped files included, as the kernel counts them.
+
+The last line is one JSON object:
+
+- `ratio`: per method, the median wall time of mergekit over ours, warm; `ratio_cold` the same, cold;
+- `memory_ratio`: our largest peak over that of `SentenceTransformer.merge`, which holds all models;
+- `copy_ratio`: our `linear`, warm, over reading the same inputs and writing the same output with nothing in between
+  (the start of Python and torch included in both).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HIDDEN, VOCABULARY, SHARD = 1024, 30_522, 500_000_000
+
+COPY = """
+import os, sys
+from pathlib import Path
+import torch
+out, *inputs = map(Path, sys.argv[1:])
+out.mkdir()
+buffer = memoryview(bytearray(1 << 24))
+for number, folder in enumerate(inputs):
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb", buffering=0) as source, (out / path.name).open("wb", buffering=0) as target:
+            while count := source.readinto(buffer):
+                if number == 0:
+                    target.write(buffer[:count])
+            os.fsync(target.fileno())
+    out = out if number else out / "others"
+    out.mkdir(exist_ok=True)
+"""
+
+HOLD = """
+import sys
+from sentence_transformers import SentenceTransformer
+out, first, second = sys.argv[1:]
+merged = SentenceTransformer.merge([first, second], method="linear")
+merged.save_pretrained(out)
+"""
+
+
+def make_models(folder: Path, gigabytes: float) -> list[Path]:
+    """Write a base of random weights, and two copies of it with other noise in every tensor."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Pooling, Transformer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    layers = round((gigabytes * 1e9 / 4 - VOCABULARY * HIDDEN) / (12 * HIDDEN**2))
+    config = BertConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=HIDDEN,
+        num_hidden_layers=layers,
+        num_attention_heads=16,
+        intermediate_size=4 * HIDDEN,
+    )
+    torch.manual_seed(0)
+    model = BertModel(config, add_pooling_layer=False)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(str, range(100))]
+    BertTokenizerFast(vocab={word: index for index, word in enumerate(words)}).save_pretrained(folder / "bert")
+    config.save_pretrained(folder / "bert")
+    model.save_pretrained(folder / "bert", max_shard_size="10GB")
+    wrapped = SentenceTransformer(modules=[Transformer(str(folder / "bert")), Pooling(HIDDEN)], device="cpu")
+    shutil.rmtree(folder / "bert")
+    made = []
+    for name in ("base", "first", "second"):
+        if name != "base":
+            with torch.no_grad():
+                for parameter in wrapped.parameters():
+                    parameter += 0.01 * torch.randn(parameter.shape)
+        wrapped.save_pretrained(str(folder / name), create_model_card=False, max_shard_size=SHARD)
+        made.append(folder / name)
+    return made
+
+
+def run(command: list[str], out: Path) -> tuple[float, float]:
+    """Run a command that writes `out`, and return its seconds and its peak in megabytes."""
+    os.sync()
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status == 0:
+        for path in [*out.rglob("*"), out]:
+            handle = os.open(path, os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)
+    seconds = time.perf_counter() - began
+    if status != 0:
+        sys.exit(f"{' '.join(command)} ended with {status}:\n{errors[-3000:]}")
+    shutil.rmtree(out)
+    return seconds, usage.ru_maxrss / 1000
+
+
+def forget(folders: list[Path]) -> None:
+    """Drop the files of some folders from the page cache."""
+    os.sync()
+    for folder in folders:
+        for path in folder.rglob("*.safetensors"):
+            with path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def mergekit_command(method: str, base: Path, models: list[Path], out: Path) -> list[str]:
+    """Write mergekit's configuration of a merge and return the command."""
+    parameters: dict[str, object] = {"weight": 0.5} | ({"density": 0.5} if method == "ties" else {})
+    config: dict[str, object] = {
+        "merge_method": method,
+        "models": [{"model": str(model), "parameters": parameters} for model in models],
+        "dtype": "float32",
+    }
+    if method == "ties":
+        config["base_model"] = str(base)
+    file = out.with_suffix(".json")  # JSON is YAML
+    file.write_text(json.dumps(config))
+    return [str(Path(sys.executable).with_name("mergekit-yaml")), str(file), str(out), "--lazy-unpickle", "--quiet"]
+
+
+def our_command(method: str, base: Path, models: list[Path], out: Path) -> list[str]:
+    """Return our command of the same merge."""
+    more = ["--base", str(base), "-p", "density=0.5"] if method == "ties" else []
+    words = ["merge", *map(str, models), "--method", method, "--weights", "0.5,0.5", *more, "-o", str(out)]
+    return [sys.executable, "-m", "continual", *words]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gigabytes", type=float, default=2.0)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--methods", nargs="+", default=["linear", "ties", "multislerp"])
+    parser.add_argument("--folder", type=Path, help="Where to write; about 5 times the size of a model is needed.")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
+        folder = Path(scratch)
+        base, *models = make_models(folder, args.gigabytes)
+        size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
+        print(f"models of {size / 1e9:.2f} GB in {len(list(base.glob('*.safetensors')))} shards\n")
+        out = folder / "out"
+        print("method | | mergekit, s | ours, s | mergekit, MB | ours, MB\n---|---|---|---|---|---")
+        ratio, cold, peaks, ours = {}, {}, [], {}
+        for method in args.methods:
+            sides = {"mergekit": mergekit_command, "ours": our_command}
+            times: dict[str, list[float]] = {name: [] for name in sides}
+            for repeat in range(args.repeats + 1):
+                row = {}
+                for name, command in sides.items():
+                    if repeat == 0:
+                        forget([base, *models])
+                    row[name] = run(command(method, base, models, out), out)
+                    times[name].append(row[name][0])
+                peaks.append(row["ours"][1])
+                label = "warm" if repeat else "cold"
+                cells = [f"{row[name][place]:.{1 - place}f}" for place in (0, 1) for name in sides]
+                print(f"{method} | {label} | " + " | ".join(cells), flush=True)
+            warm = {name: statistics.median(some[1:]) for name, some in times.items()}
+            ratio[method] = warm["mergekit"] / warm["ours"]
+            cold[method] = times["mergekit"][0] / times["ours"][0]
+            ours[method] = warm["ours"]
+        copies = [run([sys.executable, "-c", COPY, str(out), *map(str, models)], out) for _ in range(args.repeats)]
+        copy = statistics.median(seconds for seconds, _ in copies)
+        held = run([sys.executable, "-c", HOLD, str(out), *map(str, models)], out)
+    print(f"\ncopying the same bytes: {copy:.1f} s; SentenceTransformer.merge: {held[0]:.1f} s, {held[1]:,.0f} MB")
+    result = {
+        "ratio": {name: round(value, 2) for name, value in ratio.items()},
+        "ratio_cold": {name: round(value, 2) for name, value in cold.items()},
+        "memory_ratio": round(max(peaks) / held[1], 3),
+        "copy_ratio": round(ours.get("linear", float("nan")) / copy, 2),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

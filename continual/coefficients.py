@@ -1,0 +1,96 @@
+"""The coefficients of a merge, searched after training on rows that were held out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from continual.config import Config
+from continual.merge.rules import POSITION
+from continual.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from torch import Tensor
+
+    from continual.merge.search import SearchResult
+
+
+def search(
+    rule: str,
+    held: pa.Table,
+    config: Config,
+    *,
+    root: Path,
+    current: Path,
+    update: Path,
+    seed: int,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Find how what is in service and an update are joined best.
+
+    Args:
+        rule: `search` or `self-positioning`.
+        held: Rows of every domain of the lineage, the new one's too, that the update was not trained on.
+        config: The settings of the step.
+        root: Folder of the root base.
+        current: Folder of what is in service.
+        update: Folder of the update model.
+        seed: Of which rows share a batch.
+        progress: Shows how far it is.
+
+    Returns:
+        The recipe's `weight`, `parameters` and `search`, the last with the curve that the report draws.
+
+    Raises:
+        NothingToDoError: No domain has two held-out rows.
+    """
+    from continual.train.objective import Objective
+
+    objective = Objective(
+        current, held, config.train, seed=seed, trust_remote_code=config.trust_remote_code, progress=progress
+    )
+    models = [_parameters(folder, config) for folder in (current, update)]
+    if rule == POSITION:
+        return _position(objective, _parameters(root, config), models, config.merge.floor, progress)
+    return _weigh(objective, models, config.merge.floor, progress)
+
+
+def _weigh(objective: Any, models: list[dict[str, Tensor]], floor: float, progress: Progress) -> dict[str, Any]:
+    from continual.merge.search import line_search
+
+    before, after = models
+
+    def losses(weight: float) -> Mapping[str, float]:
+        return dict(objective.evaluate({name: before[name].lerp(after[name], weight) for name in before}))
+
+    found = line_search(losses, floor=floor, progress=progress)
+    return {"weight": found.best.coefficients["weight"], "search": found.to_json()}
+
+
+def _position(
+    objective: Any, root: dict[str, Tensor], models: list[dict[str, Tensor]], floor: float, progress: Progress
+) -> dict[str, Any]:
+    from continual.merge.positioning import Combination, gradient_search
+
+    vectors = {name: [model[name] - root[name] for model in models] for name in root}
+    mixture = Combination(root, vectors)
+    found: SearchResult = gradient_search(
+        mixture,
+        objective.minibatch,
+        lambda point: objective.evaluate(mixture.at(point)),
+        in_service={"t1": 0.0, "lambda": 1.0},
+        floor=floor,
+        progress=progress,
+    )
+    best = found.best.coefficients
+    return {"weight": best["t1"], "parameters": {"lambda": best["lambda"]}, "search": found.to_json()}
+
+
+def _parameters(folder: Path, config: Config) -> dict[str, Tensor]:
+    from continual.train import load_encoder
+    from continual.train.encoder import inner_transformer
+
+    inner = inner_transformer(load_encoder(folder, trust_remote_code=config.trust_remote_code))
+    return {name: parameter.detach() for name, parameter in inner.named_parameters()}

@@ -1,0 +1,191 @@
+"""`continual merge`: any models, checked against each other, outside a workspace."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+from typer.testing import CliRunner
+
+from continual.cli import app
+from continual.errors import ContinualError, InputError, ModelError, NotFoundError
+from continual.merge.folders import merge
+from continual.registry.store import weights_sha256
+from continual.train import fold
+from tests.test_lora import make_adapter
+from tests.test_merge import moved, task_norm, weights
+
+TEXTS = ["bal cem dis", "fol gum haj"]
+
+
+@pytest.fixture
+def models(tiny_model: Path, tmp_path: Path) -> list[Path]:
+    return [moved(tiny_model, tmp_path / name, seed) for seed, name in enumerate(("one", "two", "three"))]
+
+
+def test_the_result_is_a_model_with_a_card_that_names_its_parents(models: list[Path], tmp_path: Path) -> None:
+    out = merge(models[:2], tmp_path / "out", method="linear", weights=[0.25, 0.75])
+    one, two = (weights(model) for model in models[:2])
+    for name, tensor in weights(out).items():
+        expected = 0.25 * one[name].double() + 0.75 * two[name].double()
+        np.testing.assert_allclose(tensor.double(), expected, atol=1e-6)
+    before, after = (SentenceTransformer(str(path), device="cpu") for path in (models[0], out))
+    assert after.prompts == before.prompts
+    assert after.max_seq_length == before.max_seq_length
+    assert [type(module) for module in after] == [type(module) for module in before]
+    np.testing.assert_allclose(np.linalg.norm(after.encode(TEXTS), axis=1), 1, atol=1e-5)
+    card = (out / "README.md").read_text()
+    assert all(str(model) in card for model in models[:2])
+    assert "| 0.25 |" in card
+    assert "linear" in card
+    from huggingface_hub import ModelCard
+
+    assert ModelCard(card).data.base_model == [str(model) for model in models[:2]]
+
+
+def test_adapters_are_folded_into_the_base_as_they_are_read(tiny_model: Path, tmp_path: Path) -> None:
+    adapters = [make_adapter(tiny_model, tmp_path / f"a{seed}", seed) for seed in range(2)]
+    for number, adapter in enumerate(adapters):
+        fold(tiny_model, adapter, tmp_path / f"f{number}")
+    options = {"method": "ties", "base": tiny_model, "parameters": {"density": 0.3}}
+    merge([tmp_path / "f0", tmp_path / "f1"], tmp_path / "folded", **options)
+    merge(adapters, tmp_path / "direct", **options)
+    assert weights_sha256(tmp_path / "direct") == weights_sha256(tmp_path / "folded")
+    with pytest.raises(InputError, match="is an adapter"):
+        merge(adapters, tmp_path / "out")
+
+
+def test_a_single_weight_goes_from_the_base_to_the_model(tiny_model: Path, models: list[Path], tmp_path: Path) -> None:
+    for weight, expected in ((0.0, tiny_model), (1.0, models[0])):
+        out = merge([models[0]], tmp_path / f"w{weight}", method="wise", base=tiny_model, weights=[weight])
+        assert weights_sha256(out) == weights_sha256(expected)
+    with pytest.raises(InputError, match="from 0"):
+        merge([models[0]], tmp_path / "out", method="wise", base=tiny_model, weights=[1.5])
+
+
+def test_opcm_merges_any_number_in_their_order(tiny_model: Path, models: list[Path], tmp_path: Path) -> None:
+    out = merge(models, tmp_path / "out", method="opcm", base=tiny_model)
+    mean = np.mean([task_norm(model, tiny_model) for model in models])
+    assert task_norm(out, tiny_model) == pytest.approx(mean, rel=1e-5)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+def change_json(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_models_that_mean_something_else_are_refused_with_the_difference(models: list[Path], tmp_path: Path) -> None:
+    one, other = models[:2]
+    pooling = next(path for path in other.iterdir() if path.name.endswith("Pooling"))
+    settings = json.loads((pooling / "config.json").read_text())
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    first, second = list(vocabulary)[5:7]
+    swapped = vocabulary | {first: vocabulary[second], second: vocabulary[first]}
+    for file, changes, message in (
+        (pooling / "config.json", {"pooling_mode": "cls"}, "pooling_mode: mean and cls"),
+        (other / "config.json", {"num_attention_heads": 2}, "num_attention_heads: 4 and 2"),
+        (other / "tokenizer.json", {"model": tokenizer["model"] | {"vocab": swapped}}, "tokenizer sha256"),
+    ):
+        if "pooling_mode" in changes and "pooling_mode" not in settings:  # as older versions write it
+            changes = {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
+            message = "pooling_mode_cls_token: False and True"
+        before = file.read_text()
+        change_json(file, **changes)
+        with pytest.raises(ModelError, match=message):
+            merge([one, other], tmp_path / "out")
+        file.write_text(before)
+    change_json(other / "tokenizer.json", truncation=None, padding=None)  # settings of a call
+    merge([one, other], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"method": "multislurp"}, NotFoundError, "Did you mean 'multislerp'"),
+        ({"method": "ties"}, InputError, "Name the base with --base"),
+        ({"method": "opcm"}, InputError, "Name the base with --base"),
+        ({"method": "slerp", "models": 3}, InputError, "slerp merges 2 models, and 3 were given"),
+        ({"method": "magmax", "base": True, "weights": [1.0, 2.0]}, InputError, "takes no weights"),
+        ({"weights": [1.0]}, InputError, "2 models take 2 weights, and 1 were given"),
+        ({"method": "ties", "base": True, "parameters": {"densty": 0.5}}, InputError, "Did you mean 'density'"),
+        ({"method": "ties", "base": True, "parameters": {"density": 1.5}}, InputError, "density = 1.5 is outside 0 to"),
+        ({"dtype": "fp8"}, InputError, "fp32, fp16, bf16"),
+        ({"base": True}, InputError, "linear uses no base"),
+    ],
+)
+def test_bad_calls_are_refused_before_anything_is_written(
+    models: list[Path],
+    tiny_model: Path,
+    tmp_path: Path,
+    options: dict[str, object],
+    error: type[ContinualError],
+    message: str,
+) -> None:
+    number = options.pop("models", 2)
+    assert isinstance(number, int)
+    if options.get("base"):
+        options["base"] = tiny_model
+    with pytest.raises(error, match=message):
+        merge(models[:number], tmp_path / "out", **options)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(InputError, match="is not empty"):
+        merge(models[:2], tmp_path / "full")
+
+
+def test_the_command(models: list[Path], tmp_path: Path) -> None:
+    run = CliRunner()
+    words = ["merge", *map(str, models[:2]), "-m", "linear", "--weights", "1,3", "-o", str(tmp_path / "out")]
+    done = run.invoke(app, [*words, "--json", "--dtype", "fp16"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["sha256"] == weights_sha256(tmp_path / "out")
+    assert {str(tensor.dtype) for tensor in load_file(tmp_path / "out" / "model.safetensors").values()} == {
+        "torch.float16"
+    }
+    listed = json.loads(run.invoke(app, ["merge", "--list", "--json"]).stdout)
+    assert {method["name"] for method in listed} >= {"linear", "ties", "opcm", "karcher"}
+    assert "density=0.5" in run.invoke(app, ["merge", "--list"]).stdout
+    for bad, message in (
+        (["merge", str(models[0])], "continual merge MODEL MODEL -o DIR"),
+        ([*words[:-1], str(tmp_path / "x"), "-p", "density"], "KEY=VALUE"),
+        ([*words[:5], "--weights", "a,b", "-o", str(tmp_path / "x")], "numbers with commas"),
+    ):
+        failed = run.invoke(app, bad)
+        assert isinstance(failed.exception, InputError)
+        assert message in str(failed.exception)
+
+
+def test_killed_merges_leave_nothing_that_loads(models: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "result" / "out"
+    words = ["merge", *map(str, models), "-m", "ties", "--base", str(models[0]), "-o", str(out)]
+    command = [sys.executable, "-m", "continual", *words]
+    began = time.monotonic()
+    subprocess.run(command, check=True, capture_output=True)
+    seconds = time.monotonic() - began
+    expected = weights_sha256(out)
+    rng = random.Random(0)
+    for _ in range(4):
+        shutil.rmtree(out, ignore_errors=True)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(seconds * rng.uniform(0.4, 1.0))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        visible = [path for path in out.parent.iterdir() if not path.name.startswith(".")]
+        assert visible in ([], [out])
+        if visible:
+            assert weights_sha256(out) == expected
+    shutil.rmtree(out, ignore_errors=True)
+    subprocess.run(command, check=True, capture_output=True)
+    assert [path.name for path in out.parent.iterdir()] == ["out"]  # what the killed ones left is swept
