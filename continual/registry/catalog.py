@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import duckdb
 
 BLOCK = "16384"
-"""Bytes of a block of a new file. With DuckDB's default, 256 KiB, a catalog of sixty versions is fifteen times as large."""
+"""Bytes of a block of a new file. With DuckDB's default, 256 KiB, sixty versions take fifteen times more."""
 
 
 class Catalog:
