@@ -185,6 +185,7 @@ def main() -> None:
         lora_rank=RANK,
         lora_alpha=ALPHA,
         precision=precision,
+        distillation=0.0,  # the peer's loss
     )
     table = read(args.data, args.rows, args.negatives)
     layers = sorted({name.split(".lora_")[0] for name, _ in attach(load_encoder(model), RANK, ALPHA, 0)})

@@ -61,6 +61,14 @@ class TrainConfig(Section):
             "positive's minus this margin; 'off': no guide."
         ),
     )
+    distillation: float = Field(
+        5.0,
+        ge=0,
+        description=(
+            "Weight of keeping embeddings where they were: the loss gains this times the mean over texts of 1 - cosine "
+            "to the embedding under the model that training starts from; 0: none."
+        ),
+    )
     max_length: Positive = Field(128, description="Tokens per text; capped by the model's own maximum.")
     lora_rank: Positive = Field(16, description="Rank of the LoRA factors.")
     lora_alpha: float = Field(32.0, gt=0, description="LoRA scale numerator: the update is alpha / rank * B A.")

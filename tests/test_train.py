@@ -24,7 +24,9 @@ from continual.train.step import Session, open_session
 from tests.conftest import make_pairs
 
 CPU = torch.device("cpu")
-CONFIG = TrainConfig(epochs=2, batch_size=4, lora_rank=4, lora_alpha=8, precision="fp32", checkpoint_seconds=0)
+CONFIG = TrainConfig(
+    epochs=2, batch_size=4, lora_rank=4, lora_alpha=8, precision="fp32", checkpoint_seconds=0, distillation=0
+)
 SCHEMA = pa.schema(
     [
         ("query", pa.string()),
@@ -187,6 +189,40 @@ def test_the_guide_is_the_model_that_training_starts_from(tiny_model: Path) -> N
     assert loss == pytest.approx(expected, abs=1e-4)
     loss, _ = session(tiny_model, config.model_copy(update={"guide_margin": 2.0}), table).backward(batch)
     assert loss == pytest.approx(0, abs=1e-6)
+
+
+def test_distillation_is_the_mean_drift_of_the_batch_s_texts(tiny_model: Path) -> None:
+    table, batch = make_table(6, 1), np.arange(6)
+    config = CONFIG.model_copy(update={"max_negatives": 0})
+    plain, _ = session(tiny_model, config, table).backward(batch)
+    distilled = session(tiny_model, config.model_copy(update={"distillation": 100.0}), table)
+    loss, _ = distilled.backward(batch)
+
+    rows = table.to_pylist()
+
+    def encode(model: Any) -> np.ndarray:
+        queries = model.encode_query([row["query"] for row in rows])
+        return np.concatenate([queries, model.encode_document([row["positive"] for row in rows])]).astype(np.float64)
+
+    now, before = encode(distilled.model), encode(load_encoder(tiny_model, device="cpu"))
+    cosines = (now * before).sum(1) / np.linalg.norm(now, axis=1) / np.linalg.norm(before, axis=1)
+    assert cosines.mean() < 0.999
+    assert loss - plain == pytest.approx(100 * np.mean(1 - cosines), abs=1e-4)
+
+
+def test_distillation_keeps_embeddings_nearer_to_where_they_were(tiny_model: Path, tmp_path: Path) -> None:
+    from continual.train import fold
+
+    texts = make_table()["positive"].to_pylist()
+    before = load_encoder(tiny_model, device="cpu").encode(texts)
+    nearness = []
+    for weight in (0.0, 20.0):
+        config = CONFIG.model_copy(update={"distillation": weight, "learning_rate": 1e-2})
+        run(tiny_model, tmp_path / str(weight), config)
+        fold(tiny_model, tmp_path / str(weight) / "adapter", tmp_path / str(weight) / "model")
+        after = load_encoder(tmp_path / str(weight) / "model", device="cpu").encode(texts)
+        nearness.append(float((before * after).sum(1).mean()))
+    assert nearness[1] > nearness[0]
 
 
 def test_training_learns_and_counts(tiny_model: Path, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ CURVE_POINTS = 200
 """Points of a loss curve, at most."""
 
 _SAMPLE = 1024  # rows that an estimate looks at
+_FEW = 128  # texts that it embeds
 _WARM_UP_SECONDS = 2.0
 
 
@@ -182,7 +183,9 @@ def estimate(start: Path, table: pa.Table, config: TrainConfig, *, trust_remote_
     rows = len(table)
     if rows > _SAMPLE:
         table = table.take(np.sort(np.random.default_rng(0).choice(rows, _SAMPLE, replace=False)))
-    session = open_session(start, table, config, seed=0, device=_device(), trust_remote_code=trust_remote_code)
+    session = open_session(
+        start, table, config, seed=0, device=_device(), trust_remote_code=trust_remote_code, remember=False
+    )
     schedule = Schedule(session, seed=0)
     session.backward(schedule.batch(0)[:2])  # the first pass pays for allocations that no later one does
     tokens, began = 0, time.perf_counter()
@@ -196,7 +199,13 @@ def estimate(start: Path, table: pa.Table, config: TrainConfig, *, trust_remote_
     lengths = sampled.tokens.lengths
     used = sum(int(lengths[texts].sum()) for texts in (sampled.query, sampled.positive, sampled.negatives))
     total = round(used * rows / len(sampled)) * config.epochs
-    return Estimate(pairs=rows * config.epochs, tokens=total, seconds=total * per_token)
+    seconds = total * per_token
+    if session.remembers:
+        some = np.arange(min(len(lengths), _FEW))
+        began = time.perf_counter()
+        session.encode_all(some)
+        seconds += (time.perf_counter() - began) / lengths[some].sum() * lengths.sum() * rows / len(sampled)
+    return Estimate(pairs=rows * config.epochs, tokens=total, seconds=seconds)
 
 
 class Schedule:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
 
 def info_nce(
@@ -38,6 +38,19 @@ def info_nce(
         mask[rows, rows] = False
         scores = scores.masked_fill(mask, -torch.inf)
     return cross_entropy(scores, rows)
+
+
+def drift(embeddings: Tensor, before: Tensor) -> Tensor:
+    """Return the mean of 1 - cosine between texts' embeddings and those they had before: 0 where nothing moved.
+
+    Distillation from the model before, as learning without forgetting has it (https://arxiv.org/abs/1606.09282), but
+    of embeddings instead of classes.
+
+    Args:
+        embeddings: Of shape [texts, d]; any norm.
+        before: Of shape [texts, d].
+    """
+    return (1 - cosine_similarity(embeddings.float(), before.float(), dim=-1)).mean()
 
 
 def false_negatives(query: Tensor, positive: Tensor, negative: Tensor, document: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ give the same gradients, in the same order of summation.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ from continual.train.encoder import embed, inner_transformer, load_encoder
 from continual.train.fused import FusedLora
 from continual.train.hardware import micro_batch_limit, resolve_precision
 from continual.train.lora import attach
-from continual.train.losses import false_negatives, guided, info_nce
+from continual.train.losses import drift, false_negatives, guided, info_nce
 from continual.train.rows import Rows, read_rows
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class Session:
         device: Where it computes.
         precision: "fp32" or "bf16".
         fused: Lets LoRA layers compute with merged weights; None in bf16.
+        before: Embeddings of all texts under the model that training starts from, fp32 on the CPU, [texts,
+            dimensions]; None where neither the guide nor distillation needs them.
     """
 
     model: SentenceTransformer
@@ -52,6 +54,7 @@ class Session:
     device: torch.device
     precision: str
     fused: FusedLora | None
+    before: Tensor | None = None
 
     def refresh(self) -> None:
         """Take notice that the factors have changed."""
@@ -87,9 +90,15 @@ class Session:
         back = np.argsort(np.concatenate(micros))[places.reshape(-1)]
 
         mask = self._mask(batch, negatives)
-        if config.guide_margin != "off":
-            mask = mask | self._guide_mask(texts, micros, back, len(batch), float(config.guide_margin))
+        before = None
+        if self.before is not None:
+            order = texts[np.concatenate(micros)]
+            before = self.before.index_select(0, torch.from_numpy(order)).to(self.device)
+        if before is not None and config.guide_margin != "off":
+            mask = mask | guided(*_split(before, back, len(batch)), float(config.guide_margin))
         loss = info_nce(*_split(leaf, back, len(batch)), mask, config.temperature)
+        if before is not None and config.distillation:
+            loss = loss + config.distillation * drift(leaf, before)
         loss.backward()  # type: ignore[no-untyped-call]
 
         assert leaf.grad is not None
@@ -116,11 +125,28 @@ class Session:
         codes = (query, positive, rows.same[negatives], rows.document[batch])
         return false_negatives(*map(torch.from_numpy, codes)).to(self.device)
 
+    @property
+    def remembers(self) -> bool:
+        """Whether the settings need the embeddings under the model that training starts from."""
+        return bool(self.config.distillation) or self.config.guide_margin != "off"
+
     @torch.no_grad()
-    def _guide_mask(self, texts: Indices, micros: list[Indices], back: Indices, rows: int, margin: float) -> Tensor:
-        with _without_adapter(self.model):
-            guide = torch.cat([self.encode(texts[micro]) for micro in micros])
-        return guided(*_split(guide, back, rows), margin)
+    def encode_all(self, texts: Indices | None = None, progress: Progress = SILENT) -> Tensor:
+        """Return fp32 embeddings of some texts, or of all, on the CPU: [texts, dimensions].
+
+        The same texts are cut into the same micro-batches, so that the same model gives the same bits.
+        """
+        tokens = self.rows.tokens
+        chosen = np.arange(len(tokens.lengths)) if texts is None else texts
+        limit = micro_batch_limit(self.config, self.device)
+        micros = micro_batches(tokens.lengths[chosen], limit, tokens.groups[chosen])
+        parts = []
+        progress.start("embedding with the model before", len(chosen), "texts")
+        for micro in micros:
+            parts.append(self.encode(chosen[micro]).cpu())
+            progress.advance(len(micro))
+        progress.finish()
+        return torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(micros)))]
 
 
 def open_session(
@@ -131,6 +157,7 @@ def open_session(
     seed: int,
     device: torch.device,
     trust_remote_code: bool = False,
+    remember: bool = True,
     progress: Progress = SILENT,
 ) -> Session:
     """Load a model, attach LoRA, and tokenise the rows.
@@ -142,7 +169,8 @@ def open_session(
         seed: Of LoRA's start values.
         device: Where to compute.
         trust_remote_code: Run code that the model brings with it.
-        progress: A bar over the texts that are tokenised.
+        remember: Embed all texts with the model as it is, if the settings need it.
+        progress: A bar over the texts that are tokenised, and over those that are embedded.
     """
     # Attention stays what the model chooses, SDPA as a rule: without dropout it trains as fast as eager attention
     # on a CPU (within 5 %, both measured on all-MiniLM-L6-v2), and keeps no matrix of scores.
@@ -151,25 +179,14 @@ def open_session(
     precision = resolve_precision(config.precision, device)
     rows = read_rows(table, model, config.max_length, config.max_negatives, progress)
     fused = FusedLora(inner_transformer(model)) if precision == "fp32" else None
-    return Session(model, parameters, rows, config, device, precision, fused)
+    session = Session(model, parameters, rows, config, device, precision, fused)
+    if remember and session.remembers:
+        # LoRA's B is still zero, so the model is the one that training starts from.
+        return replace(session, before=session.encode_all(progress=progress))
+    return session
 
 
 def _split(embeddings: Tensor, back: Indices, rows: int) -> tuple[Tensor, Tensor, Tensor]:
     # index_select, for its gradient adds up in a fixed order on the CPU; indexing with brackets does not.
     gathered = embeddings.index_select(0, torch.from_numpy(back).to(embeddings.device))
     return gathered[:rows], gathered[rows : 2 * rows], gathered[2 * rows :]
-
-
-class _without_adapter:  # noqa: N801  a context manager
-    def __init__(self, model: Any) -> None:
-        from peft.tuners.lora import LoraLayer
-
-        self.layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
-
-    def __enter__(self) -> None:
-        for layer in self.layers:
-            layer._disable_adapters = True
-
-    def __exit__(self, *_: object) -> None:
-        for layer in self.layers:
-            layer._disable_adapters = False
