@@ -93,7 +93,7 @@ class MergeConfig(Section):
     method: str = Field(
         "interpolate", description="The merge rule: interpolate, running-mean, equal, opcm or a method."
     )
-    weight: Share = Field(0.6, description="Weight w of the update: interpolate moves current + w (update - current).")
+    weight: Share = Field(0.8, description="Weight w of the update: interpolate moves current + w (update - current).")
     search_rows: Positive = Field(
         64, description="Rows of each domain held out of training for search and self-positioning, a tenth at most."
     )
