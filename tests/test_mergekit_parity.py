@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor
 
 from continual.merge.methods import find_method
+from tests.conftest import make_pairs
 
 pytest.importorskip("mergekit")
 
@@ -189,3 +192,50 @@ def test_dare_by_distribution(method) -> None:
     distance = (mine.mean(0) - reference.mean(0)) / (2**0.5 * spread)
     assert abs(float(distance.square().mean()) - 1) < 0.4  # as far apart as two samples of one distribution
     np.testing.assert_allclose(mine.std(0).mean(), reference.std(0).mean(), rtol=0.03)
+
+
+@pytest.fixture(scope="module")
+def fine_tunes(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
+    """The packaged model and two short fine-tunes of it, as tensors of floating point by name."""
+    from safetensors.torch import load_file
+
+    from continual import Workspace
+
+    folder = tmp_path_factory.mktemp("fine-tunes")
+    Workspace.init(folder / "w")
+    (folder / "w" / "continual.toml").write_text("[train]\nepochs = 1\nbatch_size = 8\nmax_length = 32\n")
+    workspace = Workspace(folder / "w")
+    for seed in range(2):
+        file = folder / f"d{seed}.parquet"
+        pq.write_table(pa.Table.from_pylist(make_pairs(32, seed=seed)), file)
+        workspace.ingest(file, holdout=0)
+        workspace.update(start="base", merge=1.0, replay=0.0)
+    found = []
+    for version in workspace.versions():
+        tensors = load_file(workspace.registry.path(version.path) / "model.safetensors")
+        found.append({name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()})
+    base, *models = found
+    return base, models
+
+
+@pytest.mark.real_model
+@pytest.mark.parametrize(
+    ("method", "has_base", "parameters"),
+    [
+        ("linear", False, {}),
+        ("slerp", True, {}),
+        ("multislerp", False, {}),
+        ("multislerp", True, {}),
+        ("karcher", True, {}),
+        ("task_arithmetic", True, {"lambda_": 0.7}),
+        ("ties", True, {"density": 0.4}),
+        ("breadcrumbs", True, {"density": 0.8, "gamma": 0.02}),
+    ],
+)
+def test_two_fine_tunes_of_the_packaged_model(fine_tunes, method, has_base, parameters) -> None:
+    base, models = fine_tunes
+    assert max(float((models[0][name] - base[name]).abs().max()) for name in base) > 1e-4
+    if method == "slerp":
+        check("slerp", models[0], [models[1]], weights=[0.4, 0.6])
+    else:
+        check(method, base if has_base else None, models, weights=[0.4, 0.6], **parameters)
