@@ -212,6 +212,13 @@ def reopen(registry: Registry, run: Run) -> tuple[Spec, Draw]:
     spec = Spec(**run.spec)
     parent = registry.version(CURRENT)
     again = f"Begin it again with `continual update --restart`; the {spec.version} that was begun is discarded."
+    changed = {name: number for name, number in _libraries().items() if spec.libraries.get(name) != number}
+    if changed:
+        was = ", ".join(f"{name} {spec.libraries.get(name)} (now {number})" for name, number in changed.items())
+        raise InputError(
+            f"{spec.version} was begun with {was}; going on would give other weights than either. Install what it was "
+            f"begun with, and resume. {again.replace('Begin', 'Or begin')}"
+        )
     if parent.id != spec.parent:
         raise InputError(f"{spec.version} was begun on {spec.parent}, and {parent.id} is in service now. {again}")
     learned = registry.learned(parent)

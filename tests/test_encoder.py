@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from continual.errors import ModelError
-from continual.train import default_base, load_encoder
+from continual.registry.base import PACKAGED, resolve_base
+from continual.train import load_encoder
 from continual.train.encoder import embed, inner_transformer, prompts
 from continual.train.hardware import resolve_precision
 from continual.train.rows import Rows, read_rows
@@ -42,7 +43,7 @@ def encoded(rows: Rows, texts: np.ndarray) -> np.ndarray:
 
 
 def test_the_packaged_base_is_found_and_is_fp32() -> None:
-    model = load_encoder(default_base(), device="cpu")
+    model = load_encoder(PACKAGED, device="cpu")
     assert model.get_embedding_dimension() == 384
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
@@ -133,4 +134,4 @@ def test_bf16_is_used_where_the_hardware_computes_in_it(tmp_path: Path) -> None:
 
 
 def test_the_packaged_base_has_its_modules() -> None:
-    assert json.loads((default_base() / "modules.json").read_text())[0]["type"].endswith("Transformer")
+    assert json.loads((resolve_base(PACKAGED) / "modules.json").read_text())[0]["type"].endswith("Transformer")

@@ -25,7 +25,7 @@ class Counter:
         self.bars: list[tuple[str, int | None, str]] = []
         self.count = 0
 
-    def start(self, label: str, total: int | None, unit: str) -> None:
+    def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         self.bars.append((label, total, unit))
 
     def advance(self, count: int) -> None:

@@ -611,7 +611,7 @@ class Bars:
     def __init__(self) -> None:
         self.told: list[tuple[object, ...]] = []
 
-    def start(self, label: str, total: int | None, unit: str) -> None:
+    def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         self.told.append((label, total, unit, 0))
 
     def advance(self, count: int) -> None:

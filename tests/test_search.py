@@ -46,7 +46,7 @@ class Count:
         self.bars: list[list[object]] = []
         self.done = 0
 
-    def start(self, label: str, total: int | None, unit: str) -> None:
+    def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         self.bars.append([label, total, unit])
 
     def advance(self, count: int) -> None:

@@ -98,7 +98,7 @@ class StopAt:
         self.left = batches
         self.label = ""
 
-    def start(self, label: str, total: int | None, unit: str) -> None:
+    def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         self.label = label
 
     def advance(self, count: int) -> None:
@@ -117,8 +117,8 @@ class Count:
     def __init__(self) -> None:
         self.bars: list[list[Any]] = []
 
-    def start(self, label: str, total: int | None, unit: str) -> None:
-        self.bars.append([label, total, unit, 0])
+    def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
+        self.bars.append([label, total, unit, done])
 
     def advance(self, count: int) -> None:
         self.bars[-1][3] += count
@@ -258,12 +258,13 @@ def test_the_same_seed_gives_the_same_bytes(tiny_model: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("batches", [1, 4, 10])
 def test_an_interrupted_run_ends_with_the_same_bytes(tiny_model: Path, tmp_path: Path, batches: int) -> None:
-    whole = run(tiny_model, tmp_path / "whole")
+    config = CONFIG.model_copy(update={"distillation": 5.0})
+    whole = run(tiny_model, tmp_path / "whole", config)
     with pytest.raises(Interrupt):
-        run(tiny_model, tmp_path / "cut", progress=StopAt(batches))
+        run(tiny_model, tmp_path / "cut", config, progress=StopAt(batches))
     assert not (tmp_path / "cut" / "adapter").exists()
     progress = Count()
-    resumed = run(tiny_model, tmp_path / "cut", resume=True, progress=progress)
+    resumed = run(tiny_model, tmp_path / "cut", config, resume=True, progress=progress)
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
     assert progress.bars[-1] == ["training", 40, "pairs", 40]
     assert resumed.curve == whole.curve

@@ -174,7 +174,7 @@ from continual import Workspace
 
 class Killer:
     done = 0
-    def start(self, label, total, unit): self.label = label
+    def start(self, label, total, unit, done=0): self.label = label
     def finish(self): pass
     def advance(self, count):
         if self.label.startswith(sys.argv[2]):
@@ -214,10 +214,14 @@ def test_a_killed_update_resumes_to_the_same_weights(workspace: Workspace, write
 
 
 def test_what_was_interrupted_is_not_resumed_on_another_base_or_other_rows(
-    learned: Workspace, write_pairs: Write, tmp_path: Path
+    learned: Workspace, write_pairs: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learned.ingest(write_pairs("c.parquet", make_pairs(60, seed=2)))
     kill_update(learned, "training", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("continual.spec._libraries", lambda: {"torch": "99.0"})
+        with pytest.raises(InputError, match=r"begun with torch .* \(now 99.0\).*--restart"):
+            learned.update(resume=True)
     learned.rollback()
     with pytest.raises(InputError, match=r"in service now.*--restart"):
         learned.update(resume=True)
@@ -255,7 +259,7 @@ class Meddler:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace, self.label, self.moved = workspace, "", False
 
-    def start(self, label: str, total: int | None, unit: str) -> None:
+    def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         self.label = label
 
     def advance(self, count: int) -> None:

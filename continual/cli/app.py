@@ -115,7 +115,7 @@ def ingest(
     """
     from continual.cli import render
     from continual.cli.bars import Bars
-    from continual.errors import InputError
+    from continual.errors import ContinualError, InputError
     from continual.stream import Columns
 
     opened = open_workspace(workspace)
@@ -133,6 +133,14 @@ def ingest(
                 split = {}  # a domain has one task: the first of its files that keeps a row makes it
             if not json:
                 render.print_ingest(report, opened.registry.root)
+    except ContinualError:
+        if reports:
+            print(
+                f"continual: the {len(reports)} before {file} are registered. Mend it and run the same command again; "
+                "what is registered is left as it is.",
+                file=sys.stderr,
+            )
+        raise
     finally:
         if json and reports:
             print_json({"batches": reports})

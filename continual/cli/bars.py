@@ -36,12 +36,12 @@ class Bars:
         if self._rich is not None:
             self._rich.stop()
 
-    def start(self, label: str, total: int | None, unit: str) -> None:
+    def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         """Begin a bar; the one before it ends."""
         self.finish()
         self._label, self._unit, self._done, self._began = label, unit, 0, time.monotonic()
         if self._rich is not None:
-            self._task = self._rich.add_task(label, total=total, unit=unit)
+            self._task = self._rich.add_task(label, total=total, unit=unit, completed=done)
 
     def advance(self, count: int) -> None:
         """Count more units as done."""

@@ -10,14 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from continual.train.encoder import default_base, load_encoder
+    from continual.train.encoder import load_encoder
     from continual.train.loop import Estimate, TrainResult, estimate, train
     from continual.train.lora import fold, prove_fold
 
-__all__ = ["Estimate", "TrainResult", "default_base", "estimate", "fold", "load_encoder", "prove_fold", "train"]
+__all__ = ["Estimate", "TrainResult", "estimate", "fold", "load_encoder", "prove_fold", "train"]
 
 _PLACES = {
-    "default_base": "encoder",
     "load_encoder": "encoder",
     "Estimate": "loop",
     "TrainResult": "loop",

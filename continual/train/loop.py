@@ -126,8 +126,7 @@ def train(
     session.refresh()
     clock -= done.seconds
 
-    progress.start("training", schedule.pairs, "pairs")
-    progress.advance(done.pairs)
+    progress.start("training", schedule.pairs, "pairs", done.pairs)
     saved = time.monotonic()
     while done.step < schedule.steps:
         batch = schedule.batch(done.step)
