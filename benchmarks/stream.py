@@ -6,11 +6,12 @@ DIR holds a folder per domain with `train.parquet` and `test/{corpus,queries,qre
 workspace of its own, driven by the commands that a person would type:
 
 - ours: per domain, `ingest` and `update --replay 0.1` with the defaults;
-- sequential: the same without replay and without merging (`--replay 0 --merge 1`);
-- joint: all domains ingested, then one `update --replay 0 --merge 1` from the root base.
+- sequential: plain fine-tuning, one domain after the other: the same LoRA without replay, merging and distillation;
+- joint: all domains ingested, then one `update --replay 0 --merge 1` from the root base, with the default training;
+- plain-joint: the same without distillation: the most that can be gained, whatever is lost elsewhere.
 
 Prints a table per run. The last line is one JSON object: `ratio` (ours' gain of ACC over base, as a share of
-joint's), `ood_change` (ours' mean OOD against base, points), `worst_gain` (the smallest gain of a domain over
+joint's; `plain_ratio` of plain-joint's, if that ran), `ood_change` (ours' mean OOD against base, points), `worst_gain` (the smallest gain of a domain over
 base, points), and the figures of each run.
 """
 
@@ -31,7 +32,9 @@ RUNS: dict[str, list[str]] = {
     "ours": ["--replay", "0.1"],
     "sequential": ["--replay", "0", "--merge", "1"],
     "joint": ["--replay", "0", "--merge", "1"],
+    "plain-joint": ["--replay", "0", "--merge", "1"],
 }
+PLAIN = "[train]\ndistillation = 0.0\n"
 OPEN_GATE = "[gate]\nmax_forgetting = 100\nmax_ood_loss = 100\nmin_gain = -100\n"
 
 
@@ -51,6 +54,8 @@ def run(name: str, args: argparse.Namespace, workspace: Path) -> dict[str, Any]:
     text = settings.read_text().splitlines(keepends=True)
     # The baselines are measured, not gated. Settings from the call go into the same file as a person's would.
     extra = ([] if name == "ours" else [OPEN_GATE]) + [setting.replace("\\n", "\n") + "\n" for setting in args.toml]
+    if name in ("sequential", "plain-joint"):
+        extra.append(PLAIN)
     kept = [line for line in text if not line.startswith("[")] if extra else text
     settings.write_text("".join([*kept, *extra]))
     for task in args.ood:
@@ -59,9 +64,9 @@ def run(name: str, args: argparse.Namespace, workspace: Path) -> dict[str, Any]:
         folder = args.data / domain
         words = ["ingest", str(folder / "train.parquet"), "--domain", domain, "--task", str(folder / "test")]
         print(continual(*words, workspace=workspace), file=sys.stderr)
-        if name != "joint":
+        if "joint" not in name:
             step(name, args, workspace)
-    if name == "joint":
+    if "joint" in name:
         step(name, args, workspace)
     return dict(json.loads(continual("report", "--json", workspace=workspace)))
 
@@ -107,7 +112,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--base", default="packaged")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS))
+    parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=["ours", "sequential", "joint"])
     parser.add_argument("--domains", nargs="+", default=DOMAINS)
     parser.add_argument("--ood", nargs="+", default=OOD)
     parser.add_argument(
@@ -131,6 +136,8 @@ def main() -> None:
         result |= {key: figures["ours"][key] for key in ("ood_change", "worst_gain")}
         if "joint" in figures:
             result["ratio"] = figures["ours"]["acc_gain"] / figures["joint"]["acc_gain"]
+        if "plain-joint" in figures:
+            result["plain_ratio"] = figures["ours"]["acc_gain"] / figures["plain-joint"]["acc_gain"]
     print(json.dumps(result))
 
 
