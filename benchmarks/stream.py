@@ -11,8 +11,8 @@ workspace of its own, driven by the commands that a person would type:
 - plain-joint: the same without distillation: the most that can be gained, whatever is lost elsewhere.
 
 Prints a table per run. The last line is one JSON object: `ratio` (ours' gain of ACC over base, as a share of
-joint's; `plain_ratio` of plain-joint's, if that ran), `ood_change` (ours' mean OOD against base, points), `worst_gain` (the smallest gain of a domain over
-base, points), and the figures of each run.
+joint's; `plain_ratio` of plain-joint's, if that ran), `ood_change` (ours' mean OOD against base, points),
+`worst_gain` (the smallest gain of a domain over base, points), and the figures of each run.
 """
 
 from __future__ import annotations
