@@ -30,7 +30,7 @@ demo: install ## Three weeks of updates on real text, with a report
 	@PATH="$(CURDIR)/$(BIN):$$PATH" BEGAN=$(BEGAN) bash examples/demo.sh demo
 
 test: install ## Run the tests, and refuse less than 85 % branch coverage
-	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term-missing:skip-covered
 
 lint: install ## Check style, types, and that the command page is up to date
 	$(BIN)/ruff check .
