@@ -7,7 +7,7 @@ was trained on and merges the result as its recipe says. The same recipe gives t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,13 @@ from continual.errors import InputError, ModelError, RebuildError
 from continual.progress import SILENT, Progress
 from continual.registry import Registry, Version
 from continual.registry.registry import CURRENT, ROOT
-from continual.registry.store import SUFFIX, remove, replace, scratch, weights_sha256
+from continual.registry.store import SUFFIX, guard, remove, replace, scratch, weights_sha256
 
 if TYPE_CHECKING:
     from continual.merge.sources import Model
+
+LOCK = "versions.lock"
+"""Held by those who read snapshots together, and by who builds or drops them alone."""
 
 
 def join(
@@ -57,7 +60,8 @@ def join(
         weight=recipe["weight"],
         parameters=recipe.get("parameters", {}),
         state=recipe["state"],
-        seed=recipe["seed"],
+        # Another draw at every step: what a seeded method dropped of one update it must not drop of all.
+        seed=f"{recipe['seed']}/{recipe['version']}",
         progress=progress,
     )
 
@@ -66,19 +70,44 @@ def materialise(registry: Registry, version: Version, progress: Progress = SILEN
     """Return the folder of a version, built again if its snapshot was dropped.
 
     Raises:
+        ModelError: It is the root base, and gone; or an adapter of the lineage is.
         RebuildError: What was built is not what was recorded.
+        WorkspaceBusy: Another command builds or drops versions.
     """
     target = registry.path(version.path)
-    if not target.is_dir():
-        with _built(registry, version, progress, from_root=False) as folder:
-            replace(folder, target)
+    if target.is_dir():
+        return target
+    if version.parent is None:
+        raise ModelError(
+            f"{target}, the root base, is gone, and nothing can be built without it. Put a copy of "
+            f"{version.recipe.get('base')} there that has the weights {version.sha256[:12]}."
+        )
+    with alone(registry):
+        if not target.is_dir():  # another command may have built it while this one waited
+            with _built(registry, version, progress, from_root=False) as folder:
+                replace(folder, target)
     return target
+
+
+def alone(registry: Registry) -> AbstractContextManager[None]:
+    """Hold the snapshots: nobody else builds, drops or copies one."""
+    return guard(registry.root / LOCK, alone=True, seconds=registry.catalog.busy_seconds)
+
+
+@contextmanager
+def kept(registry: Registry, name: str, progress: Progress = SILENT) -> Iterator[Path]:
+    """Yield the folder of a version, built again if it was dropped, which stays while the body uses it."""
+    version = registry.version(name)
+    while True:
+        materialise(registry, version, progress)
+        with guard(registry.root / LOCK, alone=False, seconds=registry.catalog.busy_seconds):
+            if registry.path(version.path).is_dir():  # nobody dropped it in between
+                yield registry.path(version.path)
+                return
 
 
 def rebuild(registry: Registry, version: Version, progress: Progress = SILENT) -> Path:
     """Build a version from the root base and the adapters of its lineage, check its sha256, and put it in its place.
-
-    A snapshot that is there and whole is left as it is.
 
     Raises:
         InputError: It is the root base, which is built from nothing.
@@ -88,9 +117,8 @@ def rebuild(registry: Registry, version: Version, progress: Progress = SILENT) -
     if version.parent is None:
         raise InputError(f"{version.id} is the root base: the others are built from it.")
     target = registry.path(version.path)
-    with _built(registry, version, progress, from_root=True) as folder:
-        if not target.is_dir() or weights_sha256(target) != version.sha256:
-            replace(folder, target)
+    with alone(registry), _built(registry, version, progress, from_root=True) as folder:
+        replace(folder, target)
     return target
 
 
@@ -120,38 +148,46 @@ def collect(registry: Registry, keep_every: int, *, dry_run: bool = False, progr
         dry_run: Only say what would be dropped.
         progress: Shows how far it is.
     """
-    current = registry.version(CURRENT).id
-    kept: dict[str, str] = {}
-    drop: list[Version] = []
-    for version in registry.versions():
-        if not registry.path(version.path).is_dir():
-            continue
-        reason = _reason(registry, version, current, keep_every)
-        if reason is None and not dry_run:
-            try:
-                with _built(registry, version, progress, from_root=False):
-                    pass
-            except (RebuildError, ModelError) as error:
-                reason = f"cannot be built again: {error}"
-        if reason is None:
-            drop.append(version)
-        else:
-            kept[version.id] = reason
+    stays: dict[str, str] = {}
+    dropped: list[str] = []
     freed = 0
-    for version in drop:
-        folder = registry.path(version.path)
-        freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        if not dry_run:
-            # Renamed first: a killed removal leaves nothing that looks like a version.
-            gone = folder.with_name(f".{folder.name}.gone{SUFFIX}")
-            remove(gone)
-            folder.rename(gone)
-            remove(gone)
-    return Collected([version.id for version in drop], kept, freed)
+    # Held throughout: what is in service or pinned cannot change between the decision and the removal.
+    with alone(registry):
+        candidates: list[Version] = []
+        for version in registry.versions():
+            if registry.path(version.path).is_dir():
+                reason = _reason(registry, version, keep_every)
+                if reason is None and not dry_run:
+                    reason = _unbuildable(registry, version, progress)
+                if reason is None:
+                    candidates.append(version)
+                else:
+                    stays[version.id] = reason
+        for version in candidates:
+            folder = registry.path(version.path)
+            freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            dropped.append(version.id)
+            if not dry_run:
+                # Renamed first: a killed removal leaves nothing that looks like a version.
+                gone = folder.with_name(f".{folder.name}.gone{SUFFIX}")
+                remove(gone)
+                folder.rename(gone)
+                remove(gone)
+    return Collected(dropped, stays, freed)
 
 
-def _reason(registry: Registry, version: Version, current: str, keep_every: int) -> str | None:
+def _unbuildable(registry: Registry, version: Version, progress: Progress) -> str | None:
+    """Return why a version cannot be built again, or None if it was, and came out as recorded."""
+    try:
+        with _built(registry, version, progress, from_root=False):
+            return None
+    except (RebuildError, ModelError) as error:
+        return f"cannot be built again: {error}"
+
+
+def _reason(registry: Registry, version: Version, keep_every: int) -> str | None:
     """Return why a snapshot stays, or None."""
+    current = registry.version(CURRENT).id
     if version.id in (ROOT, current):
         return "root" if version.id == ROOT else "current"
     if version.pinned:
@@ -165,20 +201,34 @@ def _reason(registry: Registry, version: Version, current: str, keep_every: int)
 
 @contextmanager
 def _built(registry: Registry, version: Version, progress: Progress, *, from_root: bool) -> Iterator[Path]:
-    """Yield a folder with the version built again and proved, which is removed at the end if it is still there."""
+    """Yield a folder with the version built again and proved, which is removed at the end if it is still there.
+
+    Unless told to go from the root, it goes from the nearest snapshot, and from the root if that one is damaged.
+    """
     lineage = registry.lineage(version)
     near = range(len(lineage) - 2, 0, -1)
     first = 0 if from_root else next((i for i in near if registry.path(lineage[i].path).is_dir()), 0)
-    root = registry.path(lineage[0].path)
     with scratch(registry.root / "versions", version.id) as folder:
-        parent, current = lineage[first], registry.path(lineage[first].path)
-        for each in lineage[first + 1 :]:
-            built = folder / each.id
-            _build(registry, each, parent, current, root, built, progress)
-            if current.parent == folder:
-                remove(current)
-            parent, current = each, built
-        yield current
+        try:
+            found = _chain(registry, lineage, first, folder, progress)
+        except RebuildError:
+            if not first:
+                raise
+            found = _chain(registry, lineage, 0, folder, progress)
+        yield found
+
+
+def _chain(registry: Registry, lineage: list[Version], first: int, folder: Path, progress: Progress) -> Path:
+    """Build one version after the other from a snapshot on, and return the last one."""
+    root = registry.path(lineage[0].path)
+    parent, current = lineage[first], registry.path(lineage[first].path)
+    for each in lineage[first + 1 :]:
+        built = folder / each.id
+        _build(registry, each, parent, current, root, built, progress)
+        if current.parent == folder:
+            remove(current)
+        parent, current = each, built
+    return current
 
 
 def _build(
@@ -194,7 +244,8 @@ def _build(
     if found != version.sha256:
         raise RebuildError(
             f"{version.id} was recorded with the weights {version.sha256[:12]}, and its recipe gives {found[:12]}. "
-            f"It was made with {_libraries(version)}; another platform or another version of torch may round otherwise."
+            f"It was made with {_libraries(version)}: install these to build it. Or its adapter, or the root base, was "
+            "changed: put back a copy of them."
         )
 
 

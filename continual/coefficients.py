@@ -51,7 +51,7 @@ def search(
     objective = Objective(
         current, held, config.train, seed=seed, trust_remote_code=config.trust_remote_code, progress=progress
     )
-    models = [_parameters(folder, config) for folder in (current, update)]
+    models = [objective.parameters(), _parameters(update, config)]
     if rule == POSITION:
         return _position(objective, _parameters(root, config), models, config.merge.floor, progress)
     return _weigh(objective, models, config.merge.floor, progress)

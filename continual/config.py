@@ -90,12 +90,11 @@ class MergeConfig(Section):
     """How an update joins what is in service."""
 
     start: Literal["current", "base"] = Field("current", description="The model that training starts from.")
-    method: str = Field(
-        "interpolate", description="The merge rule: interpolate, running-mean, equal, opcm or a method."
-    )
+    method: str = Field("interpolate", description="The merge rule, or a merge method; see docs/merging.md.")
     weight: Share = Field(0.8, description="Weight w of the update: interpolate moves current + w (update - current).")
     search_rows: Positive = Field(
-        64, description="Rows of each domain held out of training for search and self-positioning, a tenth at most."
+        64,
+        description="Rows of each domain that the searching rules hold out of training; a tenth of a new one at most.",
     )
     floor: float = Field(
         0.02, ge=0, description="How much worse than now a search may leave the loss of a domain, as a share of it."

@@ -119,14 +119,17 @@ _PARTS = {"embeddings": ("embed", "wte", "wpe"), "norm": ("norm",), "attention":
 
 
 def _groups(models: list[Model], progress: Progress) -> list[GroupDiff]:
+    from continual.merge.methods._geometry import gram
+
     root, first, second = models
     sums: dict[str, list[float]] = {}  # |a|^2, |b|^2, <a, b>, |b - a|^2
     keys = [key for key, entry in root.entries.items() if entry.dtype.is_floating_point]
     progress.start("comparing weights", len(keys), "tensors")
     for key in keys:
-        origin = root.read(key).double()
-        a, b = first.read(key).double().sub_(origin), second.read(key).double().sub_(origin)
-        terms = [float((x * y).sum()) for x, y in ((a, a), (b, b), (a, b), (b - a, b - a))]
+        origin = root.read(key).float()
+        a, b = first.read(key).float(), second.read(key).float()
+        products = gram([a - origin, b - origin, b.sub_(a)])
+        terms = [float(products[place]) for place in ((0, 0), (1, 1), (0, 1), (2, 2))]
         for group in (group_of(key), "whole model"):
             sums[group] = [old + new for old, new in zip(sums.get(group, [0.0] * 4), terms, strict=True)]
         progress.advance(1)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from continual.build import materialise
 from continual.config import Config, validate
 from continual.errors import InputError, NotFoundError, NothingToDoError, did_you_mean
 from continual.merge.rules import Rule, check_rule, find_rule
@@ -88,6 +89,9 @@ def prepare(
         InputError: A setting is out of its range, or the merge rule does not go with the start.
     """
     rule = check_rule(config.merge.method, config.merge.start)
+    set_by_rule = rule.sets & config.merge.parameters.keys()
+    if set_by_rule:
+        raise InputError(f"--merge {rule.name} finds {min(set_by_rule)} itself. Leave it out of the parameters.")
     if seed < 0:
         raise InputError(f"--seed takes an integer from 0 up, not {seed}.")
     parent = registry.version(CURRENT)
@@ -107,6 +111,8 @@ def prepare(
             "Every new row is a query or a relevant document of an evaluation task, so there is nothing to train on."
         )
 
+    if rule.searches:
+        _check_held(drawn)
     find_method(rule.method).resolve(config.merge.parameters)
     decision = rule.decide(config.merge.weight, _state(parent, rule))
     new_rows = sum(window.rows for window in drawn.new)
@@ -164,7 +170,7 @@ def make_plan(registry: Registry, spec: Spec, drawn: Draw, progress: Progress = 
     from continual.train import estimate
 
     config = validate(spec.config, "the plan's settings")
-    start = registry.path(registry.version(spec.start).path)
+    start = materialise(registry, registry.version(spec.start), progress)
     progress.start("measuring a few batches", None, "batches")
     cost = estimate(start, drawn.table, config.train, trust_remote_code=config.trust_remote_code)
     progress.finish()
@@ -254,6 +260,22 @@ def _new_batches(registry: Registry, learned: set[str], domains: Sequence[str] |
             "with `continual ingest FILE`."
         )
     return new
+
+
+def _check_held(drawn: Draw) -> None:
+    """Refuse a search that one of the step's domains would have no say in."""
+    held = {window.domain: window.rows for window in drawn.held}
+    few = {
+        window.domain: held.get(window.domain, 0)
+        for window in drawn.new + drawn.replay
+        if held.get(window.domain, 0) < 2
+    }
+    if few:
+        names = ", ".join(f"{domain} ({rows})" for domain, rows in few.items())
+        raise InputError(
+            "A search of coefficients holds a tenth of a new domain out of training, and needs two rows of each; there "
+            f"are too few of {names}. Choose a weight instead, such as --merge 0.8."
+        )
 
 
 def _state(parent: Version, rule: Rule) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from continual import config as settings
+from continual.build import kept
 from continual.config import Config
 from continual.errors import InputError, ModelError, NotFoundError, NothingToDoError, did_you_mean
 from continual.progress import SILENT, Progress
@@ -186,7 +187,8 @@ class Workspace:
             replay_policy: How they are spread over the domains: uniform or balanced.
             domains: Domains to learn; by default all that have new rows.
             start: Train from "current" or from the root "base".
-            merge: A rule (interpolate, running-mean, equal, opcm, a merge method) or the weight of the update, 0 to 1.
+            merge: A rule (interpolate, search, self-positioning, running-mean, equal, opcm, a merge method) or the
+                weight of the update, 0 to 1.
             parameters: Of the merge method.
             seed: Seed of the step, from 0 up; 0 by default.
             resume: Continue the step that was interrupted, with the settings it was begun with.
@@ -263,8 +265,8 @@ class Workspace:
         """
         from continual.train import load_encoder
 
-        folder = self._snapshot(name, progress)
-        return load_encoder(folder, trust_remote_code=self.config.trust_remote_code)
+        with kept(self.registry, name, progress) as folder:
+            return load_encoder(folder, trust_remote_code=self.config.trust_remote_code)
 
     def promote(self, name: str, reason: str = "promoted by hand", progress: Progress = SILENT) -> Alias:
         """Put a version into service, whatever the gate said of it.
@@ -275,8 +277,8 @@ class Workspace:
         version = self.registry.version(name)
         if version.id == self.registry.version(CURRENT).id:
             raise InputError(f"{version.id} is in service already.")
-        self._snapshot(version.id, progress)
-        return self.registry.set_alias(CURRENT, version.id, reason)
+        with kept(self.registry, version.id, progress):
+            return self.registry.set_alias(CURRENT, version.id, reason)
 
     def rollback(self, reason: str = "rolled back by hand", progress: Progress = SILENT) -> Alias:
         """Put back into service what was there before; once more goes one further back.
@@ -290,8 +292,8 @@ class Workspace:
                 f"Nothing was in service before {self.registry.version(CURRENT).id}. `continual promote VERSION` puts "
                 "another version into service."
             )
-        self._snapshot(before, progress)
-        return self.registry.set_alias(CURRENT, before, reason)
+        with kept(self.registry, before, progress):
+            return self.registry.set_alias(CURRENT, before, reason)
 
     def export(self, name: str, directory: str | Path, progress: Progress = SILENT) -> Path:
         """Copy a version to a folder that `SentenceTransformer` loads.
@@ -306,16 +308,20 @@ class Workspace:
         """
         target = empty_folder(directory)
         try:
-            copy_model(self._snapshot(name, progress), target)
+            with kept(self.registry, name, progress) as folder:
+                copy_model(folder, target)
         except OSError as error:
             raise InputError(f"{name} cannot be exported to {target}: {error.strerror or error}.") from None
         return target
 
-    def pin(self, name: str, pinned: bool = True) -> Version:
-        """Keep the snapshot of a version whatever `gc` drops, or no longer."""
+    def pin(self, name: str, pinned: bool = True, progress: Progress = SILENT) -> Version:
+        """Keep the snapshot of a version whatever `gc` drops, or no longer; one that was dropped is built again."""
         version = self.registry.version(name)
-        self._snapshot(version.id)
-        self.registry.pin(version.id, pinned)
+        if pinned:
+            with kept(self.registry, version.id, progress):
+                self.registry.pin(version.id, True)
+        else:
+            self.registry.pin(version.id, False)
         return self.registry.version(version.id)
 
     def rebuild(self, name: str, progress: Progress = SILENT) -> Version:
@@ -355,15 +361,8 @@ class Workspace:
         from continual.diff import diff
 
         versions = [self.registry.version(name) for name in (first, second)]
-        for version in versions:
-            self._snapshot(version.id, progress)
-        return diff(self.registry, *versions, progress=progress, trust_remote_code=self.config.trust_remote_code)
-
-    def _snapshot(self, name: str, progress: Progress = SILENT) -> Path:
-        """Return the folder of a version, built again if its snapshot was dropped."""
-        from continual.build import materialise
-
-        return materialise(self.registry, self.registry.version(name), progress)
+        with kept(self.registry, first, progress), kept(self.registry, second, progress):
+            return diff(self.registry, *versions, progress=progress, trust_remote_code=self.config.trust_remote_code)
 
     def _resolve(
         self,
@@ -391,7 +390,9 @@ class Workspace:
         elif merge is not None:
             rule = find_rule(merge)
             config = config.replace("merge", method=merge, start=rule.start if start is None else None)
-        config = config.replace("merge", start=start, parameters=parameters and dict(parameters))
+        if merge is not None:
+            parameters = parameters or {}  # those of the settings belong to the rule of the settings
+        config = config.replace("merge", start=start, parameters=None if parameters is None else dict(parameters))
         return config.replace("replay", share=replay, policy=policy)
 
 

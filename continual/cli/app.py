@@ -188,8 +188,8 @@ def update(
         str | None,
         typer.Option(
             metavar="RULE",
-            help="interpolate, running-mean, equal, opcm, a method of `continual merge --list`, or the weight of the "
-            "update, 0 to 1.",
+            help="interpolate, search, self-positioning, running-mean, equal, opcm, a method of `continual merge "
+            "--list`, or the weight of the update, 0 to 1.",
         ),
     ] = None,
     parameter: ParameterOption = None,

@@ -33,6 +33,9 @@ def merge(
     dtype: Annotated[
         str | None, typer.Option(metavar="TYPE", help="Store as fp32, fp16 or bf16; by default as the models are.")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Tensors merged at once; memory grows with it.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder to make.")] = None,
     list_methods: Annotated[bool, typer.Option("--list", help="List the methods with their parameters.")] = False,
     json: JsonOption = False,
@@ -66,6 +69,7 @@ def merge(
             parameters=parse_parameters(parameter),
             seed=seed,
             dtype=dtype,
+            workers=workers,
             progress=bars,
         )
     if json:

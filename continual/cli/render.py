@@ -133,6 +133,11 @@ def print_step(step: StepResult) -> None:
         )
     for reason in verdict.get("reasons", []):
         say(f"  {reason}")
+    if "search" in version.recipe:
+        found = version.recipe["search"]
+        chosen = ", ".join(f"{name} {value:.3g}" for name, value in found["best"]["coefficients"].items())
+        kept = "" if found["floor_kept"] else "; none kept every domain within the floor, this one breaks it least"
+        say(f"The search chose {chosen} of {len(found['candidates'])} candidates{kept}.")
 
 
 def print_report(report: Report, *, html: Path | None, as_csv: bool, as_json: bool) -> None:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
-from rich.tree import Tree
 
-from continual.cli.render import console, describe_merge, say
+from continual.cli.render import console, say
 from continual.eval.summary import duration
+from continual.merge.methods import find_method
+from continual.merge.rules import find_rule
 from continual.registry import Version
 from continual.registry.registry import utc
 
@@ -55,33 +56,25 @@ def print_version(version: Version, lineage: list[Version]) -> None:
         )
     for reason in (version.verdict or {}).get("reasons", []):
         say(f"gate: {reason}")
-    say("lineage:")
-    console.print(_tree(lineage))
+    _print_lineage(lineage)
 
 
-def _tree(lineage: list[Version]) -> Tree:
-    """Return a version with what it was merged from below it, down to the root base."""
-    by_id = {version.id: version for version in lineage}
-
-    def label(version: Version, weight: float | None = None) -> str:
-        share = f"  x {weight:.3g}" if weight is not None else ""
-        if "base" in version.recipe:
-            return escape(f"{version.id} the root base, {version.recipe['base']}{share}")
-        merge = describe_merge(version.recipe["merge"], version.recipe["weight"])
-        return escape(f"{version.id} = {merge}{share}")
-
-    def grow(node: Tree, version: Version) -> None:
+def _print_lineage(lineage: list[Version]) -> None:
+    """Print a lineage as a tree, the newest version first: each was joined from an update and the version below."""
+    for version in reversed(lineage):
         recipe = version.recipe
         if version.parent is None:
+            say(f"o {version.id}  the root base, {recipe['base']}")
             return
+        rule = find_rule(recipe["merge"])
+        weighed = find_method(rule.method).weighted
+        update, parent = (f" x {share:.3g}" if weighed else "" for share in (recipe["weight"], 1 - recipe["weight"]))
+        known = recipe.get("parameters", {}) | recipe.get("state_next", {})
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in known.items() if not isinstance(value, list))
         learned = ", ".join(window["domain"] for window in recipe["new"])
-        node.add(escape(f"update from {recipe['start']} on {learned}  x {recipe['weight']:.3g}"))
-        parent = by_id[version.parent]
-        grow(node.add(label(parent, 1 - recipe["weight"])), parent)
-
-    tree = Tree(label(lineage[-1]))
-    grow(tree, lineage[-1])
-    return tree
+        say(f"o {version.id}  {recipe['merge']}{f' ({numbers})' if numbers else ''}")
+        say(f"|\\_ update{update}, trained from {recipe['start']} on {learned}")
+        say(f"| {version.parent}{parent}")
 
 
 def print_diff(found: Diff) -> None:

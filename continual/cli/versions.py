@@ -76,7 +76,10 @@ def pin_version(
     json: JsonOption = False,
 ) -> None:
     """Keep the snapshot of a version, whatever gc drops."""
-    version = open_workspace(workspace).pin(name, not off)
+    from continual.cli.bars import Bars
+
+    with Bars() as bars:
+        version = open_workspace(workspace).pin(name, not off, progress=bars)
     what = "its snapshot stays" if version.pinned else "its snapshot may be dropped"
     print_json({"version": version.id, "pinned": version.pinned}) if json else print(f"{version.id}: {what}.")
 
@@ -106,16 +109,20 @@ def gc(
 @app.command()
 def promote(name: Name, reason: Reason = None, workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
     """Put a version into service, whatever the gate said."""
-    opened = open_workspace(workspace)
-    event = opened.promote(name, reason) if reason else opened.promote(name)
+    from continual.cli.bars import Bars
+
+    with Bars() as bars:
+        event = open_workspace(workspace).promote(name, **({"reason": reason} if reason else {}), progress=bars)
     print_json(asdict(event)) if json else print(f"{event.version} is in service now; it was {event.previous}.")
 
 
 @app.command()
 def rollback(reason: Reason = None, workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
     """Put back into service what was there before."""
-    opened = open_workspace(workspace)
-    event = opened.rollback(reason) if reason else opened.rollback()
+    from continual.cli.bars import Bars
+
+    with Bars() as bars:
+        event = open_workspace(workspace).rollback(**({"reason": reason} if reason else {}), progress=bars)
     print_json(asdict(event)) if json else print(f"{event.version} is in service now; it was {event.previous}.")
 
 
@@ -127,8 +134,11 @@ def export(
     json: JsonOption = False,
 ) -> None:
     """Copy a version out, for SentenceTransformer."""
+    from continual.cli.bars import Bars
+
     opened = open_workspace(workspace)
-    version, target = opened.version(name), opened.export(name, directory)
+    with Bars() as bars:
+        version, target = opened.version(name), opened.export(name, directory, progress=bars)
     if json:
         print_json({"version": version.id, "sha256": version.sha256, "directory": str(target)})
     else:

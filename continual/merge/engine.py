@@ -3,13 +3,15 @@
 A tensor is read from every model, merged and written before the next one is; as many as there are workers are on
 their way at once. So memory is bounded by the largest tensor, whatever the size of the models: at most (number of
 models + 2) times it, in fp32, per worker. A worker computes with one thread, so that the same models give the same
-bytes on any number of cores.
+bytes on any number of cores. One method needs more memory than that: `opcm` decomposes matrices, in about eight times
+the matrix.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from continual.errors import ModelError
+from continual.errors import InputError, ModelError
 from continual.merge.files import Writer
 from continual.merge.methods import Method
 from continual.merge.sources import Model
@@ -40,7 +42,7 @@ def merge_models(
     weights: Sequence[float] | None = None,
     base: Model | None = None,
     parameters: Mapping[str, float] | None = None,
-    seed: int = 0,
+    seed: int | str = 0,
     dtype: torch.dtype | None = None,
     layout: Model | None = None,
     workers: int | None = None,
@@ -58,10 +60,11 @@ def merge_models(
         weights: One per model (with a method whose base is "first", one for the base too); 1 each by default.
         base: The base, if the method takes one.
         parameters: Of the method; its defaults where not given.
-        seed: Of the method's random numbers: the same seed gives the same bytes.
+        seed: Of the method's random numbers: the same seed gives the same bytes, and the same elements dropped. A
+            stream of merges needs another one for each.
         dtype: To store floating-point tensors in; by default the widest of the models' for each tensor.
         layout: The model whose files, tokenizer, pooling and prompts the result has; the first by default.
-        workers: Tensors on their way at once; as many as there are cores by default.
+        workers: See `rewrite`.
         progress: Shows how far it is.
 
     Raises:
@@ -73,6 +76,8 @@ def merge_models(
     if base is not None and method.base == "first":
         models, base = [base, *models], None
     weights = [1.0] * len(models) if weights is None else list(weights)
+    if not all(map(math.isfinite, weights)):
+        raise InputError(f"Weights are finite numbers, not {', '.join(map(str, weights))}.")
     everything = [*models, base] if base is not None else list(models)
     keys = matching(everything)
 
@@ -88,7 +93,8 @@ def merge_models(
         merged = method(vectors, weights, **settings, **random)
         return merged if origin is None else merged.add_(origin)
 
-    rewrite(layout or models[0], out, compute, types(models, keys, dtype), workers, progress)
+    dtypes = types(models, keys, dtype)
+    rewrite(layout or models[0], out, compute, dtypes, workers, progress, models=len(everything))
 
 
 def save_model(model: Model, out: Path, dtype: torch.dtype | None = None, progress: Progress = SILENT) -> None:
@@ -121,8 +127,16 @@ def matching(models: Sequence[Model]) -> list[str]:
 
 def types(models: Sequence[Model], keys: Sequence[str], dtype: torch.dtype | None) -> dict[str, torch.dtype]:
     """Return what each tensor is stored as: the widest type it has, or for floating-point ones the type asked for."""
-    found = {key: reduce(torch.promote_types, [model.entries[key].dtype for model in models]) for key in keys}
-    return {key: dtype or kind if kind.is_floating_point else kind for key, kind in found.items()}
+    found = {}
+    for key in keys:
+        kinds = [model.entries[key].dtype for model in models]
+        try:
+            widest = reduce(torch.promote_types, kinds)
+        except RuntimeError:
+            names = " and ".join(sorted({str(kind) for kind in kinds}))
+            raise ModelError(f"{key} is stored as {names}, which have no common type. Convert one of them.") from None
+        found[key] = dtype or widest if widest.is_floating_point else widest
+    return found
 
 
 def rewrite(
@@ -132,6 +146,7 @@ def rewrite(
     dtypes: Mapping[str, torch.dtype],
     workers: int | None = None,
     progress: Progress = SILENT,
+    models: int = 1,
 ) -> None:
     """Publish a model folder with computed weights and everything else of another one.
 
@@ -140,8 +155,10 @@ def rewrite(
         out: Folder to publish; replaced if it is there.
         compute: Returns the tensor of a key, in any type; called from several threads.
         dtypes: The keys to store, with their types.
-        workers: Tensors on their way at once; as many as there are cores by default.
+        workers: Tensors on their way at once; by default as many as there are cores, or as half of the free memory
+            holds.
         progress: Shows how far it is.
+        models: Models that `compute` reads for one tensor, for the memory it takes.
     """
     with publish(out) as partial, ExitStack() as files:
         shutil.copytree(layout.folder, partial, ignore=shutil.ignore_patterns(*UNUSED, "*.safetensors"))
@@ -157,7 +174,8 @@ def rewrite(
             tensor = compute(key)
             writers[key].write(layout.entries[key].name, tensor.to(dtypes[key]))
 
-        _run(work, largest_first, workers or os.cpu_count() or 1, progress)
+        largest = max((math.prod(layout.entries[key].shape) for key in dtypes), default=0)
+        _run(work, largest_first, workers or _workers((models + 2) * 4 * largest), progress)
         progress.finish()
         _describe(partial, layout, dtypes)
 
@@ -165,18 +183,23 @@ def rewrite(
 def _run(work: Callable[[str], None], keys: Sequence[str], workers: int, progress: Progress) -> None:
     """Do the work of every key on some threads; the first error ends it and is raised."""
     threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            waiting = {pool.submit(torch.no_grad()(work), key) for key in keys}
-            while waiting:
-                done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_EXCEPTION)
-                failed = next((future for future in done if future.exception() is not None), None)
-                if failed is not None:
-                    pool.shutdown(cancel_futures=True)
-                    failed.result()
-                progress.advance(len(done))
+        waiting = {pool.submit(torch.no_grad()(work), key) for key in keys}
+        while waiting:
+            done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+            progress.advance(len(done))
     finally:
+        pool.shutdown(cancel_futures=True)  # an error or Ctrl-C waits for the tensors on their way, not for all
         torch.set_num_threads(threads)
+
+
+def _workers(bytes_each: int) -> int:
+    """Return how many tensors may be on their way at once: the cores this process has, within half the free memory."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(len(os.sched_getaffinity(0)), free // 2 // max(bytes_each, 1)))
 
 
 def _describe(folder: Path, layout: Model, dtypes: Mapping[str, torch.dtype]) -> None:
@@ -229,7 +252,7 @@ def _tied(model: Model, key: str, shared: Sequence[str]) -> bool:
     return not constant and any(torch.equal(matrix, model.read(other)) for other in alike)
 
 
-def _generator(seed: int, key: str) -> torch.Generator:
+def _generator(seed: int | str, key: str) -> torch.Generator:
     """Return the random numbers of one tensor: whatever the order in which tensors are merged, they are the same."""
     digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") & (2**63 - 1))

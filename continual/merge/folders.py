@@ -35,12 +35,12 @@ def merge(
     parameters: Mapping[str, float] | None = None,
     seed: int = 0,
     dtype: str | None = None,
+    workers: int | None = None,
     progress: Progress = SILENT,
 ) -> Path:
     """Merge sentence-transformers models into one, in memory that does not grow with their size.
 
-    Pooling, prompts, tokenizer and maximum length are those of the first model (of the base, if the method starts
-    from it); a model card names the parents.
+    Pooling, prompts, tokenizer and maximum length are those of the first model; a model card names the parents.
 
     Args:
         models: Folders or Hub ids; a folder with a PEFT adapter is folded into the base as it is read.
@@ -51,6 +51,7 @@ def merge(
         parameters: Of the method.
         seed: Of the method's random numbers.
         dtype: "fp32", "fp16" or "bf16"; by default that of the models.
+        workers: Tensors on their way at once; by default as many as there are cores, or as free memory holds.
         progress: Shows how far it is.
 
     Returns:
@@ -72,24 +73,27 @@ def merge(
     elif base is None:
         raise InputError(f"{method} merges what models learned since a base. Name the base with --base.")
     chosen.resolve(parameters or {})
+    for name in models:
+        if target.is_relative_to(Path(name).expanduser().resolve()):
+            raise InputError(f"{target} lies inside {name}, which is merged. Name a folder beside it.")
     root = Model(resolve_base(str(base))) if base is not None else None
     opened = [_open(str(name), root) for name in models]
     for model in [*opened[1:], *([root] if root else [])]:
         check_match(opened[0].folder, model.folder)
-    with scratch(target.parent, target.name) as folder:
-        result = folder / "model"
-        options: dict[str, Any] = {
-            "parameters": parameters or {},
-            "dtype": DTYPES.get(dtype or ""),
-            "progress": progress,
-        }
-        if chosen.rescaled and root is not None:
-            merge_sequence(opened, root, chosen, result, **options)
-        else:
-            weighed = _weights(chosen, weights, len(models), root is not None)
-            merge_models(opened, chosen, result, weights=weighed, base=root, seed=seed, **options)
-        _write_card(result, chosen, models, base, weights, parameters or {}, seed, dtype)
-        replace(result, target)
+    options: dict[str, Any] = {"parameters": parameters or {}, "dtype": DTYPES.get(dtype or ""), "progress": progress}
+    try:
+        with scratch(target.parent, target.name) as folder:
+            result = folder / "model"
+            if chosen.rescaled and root is not None:
+                merge_sequence(opened, root, chosen, result, **options)
+            else:
+                options |= {"base": root, "seed": seed, "layout": opened[0], "workers": workers}
+                weighed = _weights(chosen, weights, root is not None)
+                merge_models(opened, chosen, result, weights=weighed, **options)
+            _write_card(result, chosen, models, base, weights, parameters or {}, seed, dtype)
+            replace(result, target)
+    except OSError as error:
+        raise InputError(f"The merge cannot be written to {target}: {error.strerror or error}.") from None
     return target
 
 
@@ -102,7 +106,7 @@ def _open(name: str, base: Model | None) -> Model:
     return Model(resolve_base(name))
 
 
-def _weights(method: Method, weights: Sequence[float] | None, models: int, has_base: bool) -> list[float] | None:
+def _weights(method: Method, weights: Sequence[float] | None, has_base: bool) -> list[float] | None:
     """Return a weight for each vector: where the base is the first of them, what the one model leaves it."""
     if weights is None or not (method.base == "first" and has_base):
         return list(weights) if weights is not None else None
@@ -122,6 +126,8 @@ def check_match(ours: Path, theirs: Path) -> None:
     """
     differences = []
     for what, read in _COMPARED.items():
+        if what == "module" and _stored_alike(ours, theirs):
+            continue  # without the library, which takes seconds to import
         a, b = read(ours), read(theirs)
         differences += [
             f"{what} {key}: {_short(a.get(key))} and {_short(b.get(key))}"
@@ -132,14 +138,35 @@ def check_match(ours: Path, theirs: Path) -> None:
         raise ModelError(f"{ours} and {theirs} cannot be merged: they differ in {'; '.join(differences)}.")
 
 
+def _stored_alike(ours: Path, theirs: Path) -> bool:
+    """Return whether two models write the same modules in the same words."""
+
+    def stored(model: Path) -> list[Any]:
+        modules = _json(model / "modules.json")
+        places = [(module["type"], module["path"]) for module in modules] if isinstance(modules, list) else []
+        return [(kind, _json(model / path / "config.json") if path else None) for kind, path in places[1:]]
+
+    return stored(ours) == stored(theirs)
+
+
 def _modules(model: Path) -> dict[str, Any]:
+    """Return the modules after the transformer with their settings, as the library understands their files.
+
+    Its versions write the same settings in different words, so the files themselves cannot be compared.
+    """
+    from sentence_transformers.util import import_from_string
+
     modules = _json(model / "modules.json")
     found: dict[str, Any] = {}
     for number, module in enumerate(modules if isinstance(modules, list) else []):
         kind = module["type"].rpartition(".")[2]
         found[f"{number}"] = kind
-        settings = _json(model / module["path"] / "config.json") if number and module["path"] else {}
-        found |= {f"{number} ({kind}) {key}": value for key, value in settings.items()}
+        if number:
+            try:
+                settings = import_from_string(module["type"]).load(str(model / module["path"])).get_config_dict()
+            except (ImportError, AttributeError, TypeError, OSError):  # a module of the model's own code
+                settings = _json(model / module["path"] / "config.json")
+            found |= {f"{number} ({kind}) {key}": value for key, value in settings.items()}
     return found
 
 
@@ -161,8 +188,8 @@ def _tokenizer(model: Path) -> dict[str, Any]:
 
 _COMPARED: dict[str, Callable[[Path], dict[str, Any]]] = {
     "architecture": _architecture,
-    "module": _modules,
     "tokenizer": _tokenizer,
+    "module": _modules,
 }
 
 

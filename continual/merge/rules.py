@@ -49,6 +49,7 @@ class Rule:
         method: Name of the merge method that it computes with.
         start: The model that its updates must be trained from: "base", "current", or None for either.
         remembers: Whether it depends on the steps before, so that it cannot go on from another rule's.
+        sets: Parameters of the method that the rule finds, so that nobody else may set them.
         searches: Whether its coefficients are found on held-out rows after training.
         decide: Maps (configured weight, state of the last step) to the coefficient.
     """
@@ -59,6 +60,7 @@ class Rule:
     remembers: bool
     decide: Callable[[float, State], Coefficient]
     searches: bool = False
+    sets: frozenset[str] = frozenset()
 
 
 def _fixed(weight: float, state: State) -> Coefficient:
@@ -88,8 +90,8 @@ _SPECIAL = {
         Rule("running-mean", "wise", "base", True, _running_mean),
         Rule("equal", "wise", "base", False, _equal),
         Rule(SEARCH, "wise", "current", False, _fixed, searches=True),
-        Rule(POSITION, "pairwise_slerp", None, False, _fixed, searches=True),
-        Rule("opcm", "opcm", "base", True, _carried),
+        Rule(POSITION, "pairwise_slerp", None, False, _fixed, searches=True, sets=frozenset({"lambda"})),
+        Rule("opcm", "opcm", "base", True, _carried, sets=frozenset({"previous"})),
     )
 }
 
@@ -99,11 +101,17 @@ def find_rule(name: str) -> Rule:
 
     Raises:
         NotFoundError: There is none; the message names the nearest.
+        InputError: It is a method that makes no rule.
     """
     if name in _SPECIAL:
         return _SPECIAL[name]
     from continual.merge.methods import methods
 
+    if name == "model_stock":
+        raise InputError(
+            "model_stock cannot be the rule of a stream: before the first step nothing was learned, and the mean of "
+            "an update with nothing is the root base, for ever. Use it with `continual merge`."
+        )
     if name in methods():
         return Rule(name, name, None, False, _fixed)
     raise NotFoundError(f"There is no merge rule {name!r}.{did_you_mean(name, [*_SPECIAL, *methods()])}")

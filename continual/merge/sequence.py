@@ -15,9 +15,10 @@ from torch import Tensor
 
 from continual.merge.engine import matching, merge_models, rewrite, types
 from continual.merge.methods import Method
+from continual.merge.methods._geometry import gram
 from continual.merge.sources import Model
 from continual.progress import SILENT, Progress
-from continual.registry.store import scratch
+from continual.registry.store import remove, scratch
 
 
 def merge_next(
@@ -30,7 +31,7 @@ def merge_next(
     weight: float,
     parameters: Mapping[str, float],
     state: Mapping[str, Any],
-    seed: int,
+    seed: int | str,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Publish the merge of what is in service (weight 1 - w) with an update (weight w).
@@ -83,8 +84,19 @@ def merge_sequence(
             last = number == len(models)
             target = out if last else folder / str(number)
             state = _merge_rescaled(
-                merged, model, base, method, target, parameters, state, progress, dtype if last else torch.float32
+                merged,
+                model,
+                base,
+                method,
+                target,
+                parameters,
+                state,
+                progress,
+                dtype if last else torch.float32,
+                models[0],
             )
+            if merged is not base:
+                remove(merged.folder)
             merged = Model(target)
 
 
@@ -98,7 +110,9 @@ def _merge_rescaled(
     state: Mapping[str, Any],
     progress: Progress,
     dtype: torch.dtype | None = None,
+    layout: Model | None = None,
 ) -> dict[str, Any]:
+    layout = layout or update
     keys = matching([update, current, root])
     floats = [key for key in keys if update.entries[key].dtype.is_floating_point]
     settings = method.resolve(dict(parameters) | {"previous": float(state.get("lambda", 1.0))})
@@ -112,7 +126,8 @@ def _merge_rescaled(
         return merged
 
     with scratch(out.parent, out.name) as folder:
-        rewrite(update, folder / "vectors", join, dict.fromkeys(floats, torch.float32), None, progress)
+        vectors_of = dict.fromkeys(floats, torch.float32)
+        rewrite(layout, folder / "vectors", join, vectors_of, None, progress, models=3)
         vectors = Model(folder / "vectors")
         norms = [*state.get("norms", []), sum(squares[key][0] for key in floats) ** 0.5]
         length = sum(squares[key][1] for key in floats) ** 0.5
@@ -124,9 +139,9 @@ def _merge_rescaled(
                 return update.read(key)
             return vectors.read(key).mul_(scale).add_(root.read(key).float())
 
-        rewrite(update, out, rescale, types([update, current], keys, dtype), None, progress)
+        rewrite(layout, out, rescale, types([update, current], keys, dtype), None, progress, models=2)
     return {"lambda": 1.0 / scale, "norms": norms}
 
 
 def _square(tensor: Tensor) -> float:
-    return float(tensor.double().square_().sum())
+    return float(gram([tensor])[0, 0])

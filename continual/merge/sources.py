@@ -1,7 +1,8 @@
 """What the engine reads from: a model folder, or a folder with a LoRA adapter folded in as it is read.
 
-A tensor's key is its name, after the folder of its module where that is not the model's own: `encoder.layer.0...`
-for the transformer, `2_Dense/linear.weight` for a Dense module. How a module is split into files does not matter.
+A tensor's key says what it is, wherever it is stored: `encoder.layer.0...` in the transformer, `2_Dense/linear.weight`
+in another module. How a module is split into files does not matter, nor the folder of the transformer (some versions
+of sentence-transformers have `0_Transformer`), nor a word that all its names begin with (`bert.`, `model.`).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Model:
         folder: The folder.
 
     Attributes:
+        transformer: Folder of its transformer, relative to the model's.
         files: Per weight file, relative to the folder: the keys of its tensors, and its metadata.
         entries: Where each tensor lies, by key.
 
@@ -42,10 +44,16 @@ class Model:
         self.folder = folder
         self.entries: dict[str, Entry] = {}
         self.files: dict[Path, tuple[list[str], dict[str, str]]] = {}
-        for path in weight_files(folder):
-            place = path.relative_to(folder)
-            found, metadata = read_header(path)
-            keys = {(place.parent / name).as_posix(): entry for name, entry in found.items()}
+        self.transformer = transformer_folder(folder)
+        headers = {path.relative_to(folder): read_header(path) for path in weight_files(folder)}
+        names = [name for place, (found, _) in headers.items() if place.parent == self.transformer for name in found]
+        wrapper = _common_word(names)
+        for place, (found, metadata) in headers.items():
+            inside = place.parent == self.transformer
+            keys = {
+                name.removeprefix(wrapper) if inside else (place.parent / name).as_posix(): entry
+                for name, entry in found.items()
+            }
             twice = self.entries.keys() & keys.keys()
             if twice:
                 raise ModelError(f"{folder} holds {min(twice)} in {place} and in another file. Remove one of the two.")
@@ -126,10 +134,9 @@ class Adapted(Model):
 
     def _key(self, layer: str) -> str:
         """Return the key of a layer's weight; a checkpoint may put the name of a wrapper before it."""
-        place = transformer_folder(self.folder)
-        keys = [key for file, (keys, _) in self.files.items() if file.parent == place for key in keys]
-        wanted = (place / f"{layer}.weight").as_posix()
-        found = [wanted] if wanted in keys else [key for key in keys if key.endswith(f".{layer}.weight")]
+        keys = [key for file, (keys, _) in self.files.items() if file.parent == self.transformer for key in keys]
+        names, wanted = {self.entries[key].name: key for key in keys}, f"{layer}.weight"
+        found = [names[wanted]] if wanted in names else [names[name] for name in names if name.endswith(f".{wanted}")]
         if len(found) != 1:
             raise ModelError(
                 f"The weights in {self.folder} hold {'several tensors' if found else 'no tensor'} for the layer "
@@ -145,6 +152,12 @@ def transformer_folder(model: Path) -> Path:
     return Path(modules[0]["path"])
 
 
+def _common_word(names: list[str]) -> str:
+    """Return the word, with its dot, that all names begin with, or an empty string."""
+    words = {name.partition(".")[0] for name in names if "." in name}
+    return f"{words.pop()}." if len(words) == 1 and all("." in name for name in names) else ""
+
+
 def _adapter_config(adapter: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads((adapter / ADAPTER_CONFIG).read_text("utf-8"))
@@ -155,6 +168,12 @@ def _adapter_config(adapter: Path) -> dict[str, Any]:
     kind = config.get("peft_type", "LORA")
     if kind != "LORA" or config.get("lora_bias") or config.get("bias", "none") != "none":
         raise ModelError(f"{adapter} is {kind} with trained biases or of another kind; LoRA, rsLoRA and DoRA can fold.")
+    start = str(config.get("init_lora_weights", True)).lower()
+    if start.startswith(("pissa", "olora", "corda", "loftq", "lora_ga")):
+        raise ModelError(
+            f"{adapter} was trained from weights that its start ({start}) had changed. Convert it to plain LoRA with "
+            "peft first."
+        )
     if config.get("use_dora") and config.get("fan_in_fan_out"):
         raise ModelError(f"{adapter} is a DoRA of transposed layers (fan_in_fan_out), which cannot be folded here.")
     return config
@@ -163,11 +182,11 @@ def _adapter_config(adapter: Path) -> dict[str, Any]:
 def _layers(factors: dict[str, Entry], adapter: Path) -> list[str]:
     layers = []
     for name in factors:
-        layer, found, _ = name.removeprefix(ADAPTER_PREFIX).partition(".lora_A.")
-        if found:
+        layer, _, part = name.removeprefix(ADAPTER_PREFIX).partition(".lora_")
+        if part == "A.weight":
             layers.append(layer)
-        elif ".lora_" not in name:
-            raise ModelError(f"{adapter} holds {name}, which is no LoRA factor and cannot be folded.")
+        elif part not in ("B.weight", "magnitude_vector", "magnitude_vector.weight"):
+            raise ModelError(f"{adapter} holds {name}, which is no LoRA factor of a linear layer and cannot be folded.")
     if not layers:
         raise ModelError(f"{adapter} holds no LoRA factors.")
     return layers

@@ -6,7 +6,9 @@ import fcntl
 import glob
 import hashlib
 import os
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,9 @@ from pathlib import Path
 from continual.errors import InputError, ModelError, WorkspaceBusy
 
 SUFFIX = ".partial"
+
+_ABANDONED = 24 * 3600
+"""Seconds after which what another machine left unfinished counts as abandoned."""
 
 
 @contextmanager
@@ -35,12 +40,17 @@ def publish(target: Path) -> Iterator[Path]:
 
 
 def replace(source: Path, target: Path) -> None:
-    """Flush a file or folder to disk and rename it to `target`, on the same file system, in place of what was there."""
+    """Flush a file or folder to disk and rename it to `target`, on the same file system, in place of what was there.
+
+    A folder in the way is renamed first and removed last: at no moment is half of one in its place.
+    """
     flush(source)
+    old = _beside(target)
     if target.is_dir():
-        remove(target)
+        target.rename(old)
     source.replace(target)
     _sync(target.parent)
+    remove(old)
 
 
 @contextmanager
@@ -61,19 +71,33 @@ def scratch(parent: Path, name: str) -> Iterator[Path]:
 def sweep(folder: Path, name: str = "*") -> None:
     """Remove what processes that were killed left unfinished in a folder, of one target or of all."""
     for path in folder.glob(f".{glob.escape(name) if name != '*' else name}.*{SUFFIX}"):
-        owner = path.name.removesuffix(SUFFIX).rpartition(".")[2].partition("-")[0]
-        if not (owner.isdigit() and _alive(int(owner))):
+        if not _in_use(path):
             remove(path)
 
 
+_OURS: set[str] = set()
+"""Hidden paths that this process made: a process of the same number may have died before it, as 1 in a container."""
+
+
 def _beside(target: Path) -> Path:
-    """Return a hidden path that names the process that writes it, so that others know when it is abandoned."""
-    return target.with_name(f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}{SUFFIX}")
+    """Return a hidden path that names the machine and process that write it: others see when it is abandoned."""
+    machine = hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]
+    name = f".{target.name}.{machine}-{os.getpid()}-{uuid.uuid4().hex[:8]}{SUFFIX}"
+    _OURS.add(name)
+    return target.with_name(name)
 
 
-def _alive(process: int) -> bool:
+def _in_use(path: Path) -> bool:
+    """Return whether the process that writes a hidden path may still be alive."""
+    found = re.search(rf"\.([0-9a-f]{{8}})-(\d+)-[0-9a-f]{{8}}{SUFFIX}$", path.name)
+    if found is None:
+        return False
+    if found[1] != hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]:
+        return time.time() - path.stat().st_mtime < _ABANDONED  # of another machine on the same disk
+    if int(found[2]) == os.getpid():
+        return path.name in _OURS
     try:
-        os.kill(process, 0)
+        os.kill(int(found[2]), 0)
     except ProcessLookupError:
         return False
     except PermissionError:
@@ -146,6 +170,30 @@ def weights_sha256(model: Path) -> str:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     return digest.hexdigest()
+
+
+@contextmanager
+def guard(path: Path, *, alone: bool, seconds: float) -> Iterator[None]:
+    """Hold a lock that many readers share, or one writer has alone; wait for others for some seconds.
+
+    Raises:
+        WorkspaceBusy: It could not be had in time.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + seconds
+    with path.open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise WorkspaceBusy(
+                        f"Another command is building, dropping or copying versions of this workspace (waited "
+                        f"{seconds:g} s). Try again when it has ended."
+                    ) from None
+                time.sleep(0.05)
+        yield
 
 
 @contextmanager

@@ -113,7 +113,7 @@ class Rows:
         """Read all rows of the new batches, and a window of each historical domain.
 
         Rows held out of a new domain are the last ones in hash order, a tenth of its rows at most; those of a
-        historical domain follow its window.
+        historical domain follow its window, which is shortened where it would leave less than a tenth.
 
         Args:
             new: Batches to learn.
@@ -134,8 +134,10 @@ class Rows:
         for domain, files in self._files(history).items():
             quota = quotas.get(domain, 0)
             table = self._window(files, cursors.get(domain, ""), quota + held)
-            parts["replay"].append((domain, table.slice(0, quota)))
-            parts["held"].append((domain, table.slice(quota)))
+            # Where the domain has not so many rows, what is left beside the replay, but a tenth of it at least.
+            spared = min(held, max(table.num_rows - quota, table.num_rows // 10))
+            parts["replay"].append((domain, table.slice(0, table.num_rows - spared)))
+            parts["held"].append((domain, table.slice(table.num_rows - spared)))
         for kind in ("replay", "held"):
             parts[kind] = [(domain, table) for domain, table in parts[kind] if table.num_rows]
         windows = {kind: [_describe(*part) for part in some] for kind, some in parts.items()}
