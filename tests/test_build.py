@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from continual import Workspace
 from continual.diff import group_of
-from continual.errors import InputError, ModelError, RebuildError
+from continual.errors import InputError, ModelError, RebuildError, WorkspaceBusy
 from continual.registry.store import weights_sha256
 from tests.conftest import make_pairs
+from tests.test_folders import kill_everywhere
 from tests.test_workspace import SETTINGS
 
 
@@ -201,33 +195,56 @@ def test_tensors_are_grouped_by_their_names(key: str, group: str) -> None:
     assert group_of(key) == group
 
 
-def kill_at(moments: list[float], command: list[str], after: Callable[[], None]) -> None:
-    for moment in moments:
-        process = subprocess.Popen([sys.executable, "-m", "continual", *command], stderr=subprocess.DEVNULL)
-        time.sleep(moment)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        after()
-
-
 def test_killed_rebuilds_leave_nothing_that_loads(workspace: Workspace) -> None:
-    version = workspace.version("v3")
+    version = workspace.version("v2")
     folder = workspace.registry.path(version.path)
-    shutil.rmtree(folder)
-    command = ["versions", "rebuild", "v3", "-w", str(workspace.directory)]
-    began = time.monotonic()
-    subprocess.run([sys.executable, "-m", "continual", *command], check=True, capture_output=True)
-    seconds = time.monotonic() - began
-    shutil.rmtree(folder)
 
     def whole_or_nothing() -> None:
         if folder.exists():
             assert weights_sha256(folder) == version.sha256
-            shutil.rmtree(folder)
         visible = {path.name for path in folder.parent.iterdir() if not path.name.startswith(".")}
-        assert visible == {"v0", "v1", "v2", "v4"}
+        assert visible - {"v2"} == {"v0", "v1", "v3", "v4"}
 
-    rng = random.Random(os.getpid())
-    kill_at([seconds * rng.uniform(0.3, 1.0) for _ in range(4)], command, whole_or_nothing)
-    workspace.rebuild("v3")
+    kill_everywhere(["versions", "rebuild", "v2", "-w", str(workspace.directory)], whole_or_nothing)
     assert {path.name for path in folder.parent.iterdir()} == {"v0", "v1", "v2", "v3", "v4"}
+
+
+def test_a_seeded_rule_drops_other_elements_at_every_step(tiny_model: Path, tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path / "w", tiny_model)
+    for number in range(2):
+        learn(workspace, tmp_path, number, merge="dare_linear", parameters={"density": 0.5}, replay=0.0)
+    root, first, second = (
+        load_file(workspace.registry.path(version.path) / "model.safetensors") for version in workspace.versions()
+    )
+    name = "encoder.layer.0.attention.self.query.weight"
+    kept = [first[name] != root[name], second[name] != first[name]]
+    assert not kept[0].equal(kept[1])
+    workspace.rebuild("v2")
+
+
+def test_gc_waits_for_those_who_read(workspace: Workspace) -> None:
+    from continual.build import kept
+
+    workspace.registry.catalog.busy_seconds = 0.1
+    with kept(workspace.registry, "v1") as folder:
+        with pytest.raises(WorkspaceBusy):
+            workspace.gc()
+        assert folder.is_dir()
+    assert "v1" in workspace.gc().dropped
+
+
+def test_model_stock_is_no_rule_of_a_stream(workspace: Workspace) -> None:
+    with pytest.raises(InputError, match="model_stock cannot be the rule"):
+        workspace.update(merge="model_stock")
+
+
+def test_parameters_of_the_settings_belong_to_the_rule_of_the_settings(workspace: Workspace, tmp_path: Path) -> None:
+    settings = workspace.directory / "continual.toml"
+    settings.write_text(settings.read_text() + '[merge]\nmethod = "ties"\nparameters = {density = 0.4}\n')
+    workspace = Workspace(workspace.directory)
+    learn(workspace, tmp_path, 9)
+    assert workspace.version().recipe["parameters"] == {"density": 0.4}
+    learn(workspace, tmp_path, 10, merge=0.5)
+    assert workspace.version().recipe["parameters"] == {}
+    with pytest.raises(InputError, match="finds previous itself"):
+        learn(workspace, tmp_path, 11, merge="opcm", parameters={"previous": 2.0})

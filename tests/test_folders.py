@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from typer.testing import CliRunner
 
@@ -109,6 +108,45 @@ def test_models_that_mean_something_else_are_refused_with_the_difference(models:
     merge([one, other], tmp_path / "out")
 
 
+def test_models_that_other_versions_of_the_library_saved_match(tiny_model: Path, tmp_path: Path) -> None:
+    """As sentence-transformers before 6 wrote them: other words for the pooling, its own folder, a wrapper's name."""
+    old = moved(tiny_model, tmp_path / "old", 1)
+    pooling = next(path for path in old.iterdir() if path.name.endswith("Pooling"))
+    flags = {"word_embedding_dimension": 32, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
+    (pooling / "config.json").write_text(json.dumps(flags))
+    place = old / "0_Transformer"
+    place.mkdir()
+    kept = {"modules.json", "config_sentence_transformers.json", "README.md"}
+    for path in [path for path in old.iterdir() if path.is_file() and path.name not in kept]:
+        path.rename(place / path.name)
+    modules = json.loads((old / "modules.json").read_text())
+    modules[0]["path"] = "0_Transformer"
+    (old / "modules.json").write_text(json.dumps(modules))
+    tensors = load_file(place / "model.safetensors")
+    save_file(
+        {f"bert.{name}": tensor for name, tensor in tensors.items()}, place / "model.safetensors", {"format": "pt"}
+    )
+
+    new = moved(tiny_model, tmp_path / "new", 2)
+    out = merge([old, new], tmp_path / "out")
+    theirs = weights(new)
+    for name, tensor in load_file(out / "0_Transformer" / "model.safetensors").items():
+        expected = (tensors[name.removeprefix("bert.")].double() + theirs[name.removeprefix("bert.")].double()) / 2
+        np.testing.assert_allclose(tensor.double(), expected, atol=1e-6)
+    SentenceTransformer(str(out), device="cpu").encode(TEXTS)
+
+
+def test_a_result_inside_a_model_that_is_merged_is_refused(models: list[Path]) -> None:
+    with pytest.raises(InputError, match="lies inside"):
+        merge(models[:2], models[0] / "merged")
+
+
+def test_a_place_that_cannot_be_written_is_named(models: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written to"):
+        merge(models[:2], tmp_path / "file" / "out")
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -121,6 +159,7 @@ def test_models_that_mean_something_else_are_refused_with_the_difference(models:
         ({"method": "ties", "base": True, "parameters": {"densty": 0.5}}, InputError, "Did you mean 'density'"),
         ({"method": "ties", "base": True, "parameters": {"density": 1.5}}, InputError, "density = 1.5 is outside 0 to"),
         ({"dtype": "fp8"}, InputError, "fp32, fp16, bf16"),
+        ({"weights": [float("nan"), 1.0]}, InputError, "finite"),
         ({"base": True}, InputError, "linear uses no base"),
     ],
 )
@@ -167,25 +206,66 @@ def test_the_command(models: list[Path], tmp_path: Path) -> None:
         assert message in str(failed.exception)
 
 
+KILLED = """
+import atexit, os, pathlib, signal, sys
+from continual.cli import main
+from continual.merge import engine, files
+from continual.registry import store
+
+left = first = int(sys.argv.pop(1))
+atexit.register(lambda: print("calls:", first - left))
+
+def counted(function):
+    def call(*args, **kwargs):
+        global left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+    return call
+
+files.Writer.write = counted(files.Writer.write)
+store._sync = counted(store._sync)
+store.remove = counted(store.remove)
+pathlib.Path.rename = counted(pathlib.Path.rename)
+pathlib.Path.replace = counted(pathlib.Path.replace)
+main()
+"""
+
+
+def kill_everywhere(command: list[str], check: Callable[[], None], reset: Callable[[], None] = lambda: None) -> None:
+    """Kill a command at some of its writes, flushes, renames and removals, and let it end at last.
+
+    Args:
+        command: What is run.
+        check: Called after every end, violent or not.
+        reset: Called before every start.
+    """
+
+    def start(moment: int) -> subprocess.CompletedProcess[str]:
+        reset()
+        words = [sys.executable, "-c", KILLED, str(moment), *command]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        check()
+        return done
+
+    calls = int(start(1_000_000).stdout.rpartition("calls:")[2])
+    for moment in (calls // 4, calls - 3, calls - 2, calls - 1):
+        done = start(moment)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    assert start(1_000_000).returncode == 0
+
+
 def test_killed_merges_leave_nothing_that_loads(models: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "result" / "out"
-    words = ["merge", *map(str, models), "-m", "ties", "--base", str(models[0]), "-o", str(out)]
-    command = [sys.executable, "-m", "continual", *words]
-    began = time.monotonic()
-    subprocess.run(command, check=True, capture_output=True)
-    seconds = time.monotonic() - began
-    expected = weights_sha256(out)
-    rng = random.Random(0)
-    for _ in range(4):
-        shutil.rmtree(out, ignore_errors=True)
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(seconds * rng.uniform(0.4, 1.0))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    command = ["merge", *map(str, models), "-m", "linear", "-o", str(out)]
+    expected = weights_sha256(merge(models, tmp_path / "whole"))
+
+    def whole_or_nothing() -> None:
         visible = [path for path in out.parent.iterdir() if not path.name.startswith(".")]
         assert visible in ([], [out])
         if visible:
             assert weights_sha256(out) == expected
-    shutil.rmtree(out, ignore_errors=True)
-    subprocess.run(command, check=True, capture_output=True)
+
+    kill_everywhere(command, whole_or_nothing, lambda: shutil.rmtree(out, ignore_errors=True))
     assert [path.name for path in out.parent.iterdir()] == ["out"]  # what the killed ones left is swept

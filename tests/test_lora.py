@@ -167,9 +167,18 @@ def test_an_adapter_of_another_model_is_refused(tiny_model: Path, tmp_path: Path
     save_file(factors | {"base_model.model.pooler.dense.weight": torch.zeros(2)}, adapter / "adapter_model.safetensors")
     with pytest.raises(ModelError, match="no LoRA factor"):
         fold(tiny_model, adapter, tmp_path / "folded")
-    for change in ({"peft_type": "IA3"}, {"bias": "all"}, {"use_dora": True, "fan_in_fan_out": True}):
+    embedding = {"base_model.model.embeddings.word_embeddings.lora_embedding_A": torch.zeros(4, 9)}
+    save_file(factors | embedding, adapter / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match="no LoRA factor of a linear layer"):
+        fold(tiny_model, adapter, tmp_path / "folded")
+    for change in (
+        {"peft_type": "IA3"},
+        {"init_lora_weights": "pissa_niter_4"},
+        {"bias": "all"},
+        {"use_dora": True, "fan_in_fan_out": True},
+    ):
         (adapter / "adapter_config.json").write_text(json.dumps(config | change))
-        with pytest.raises(ModelError, match="can"):
+        with pytest.raises(ModelError, match="can|Convert"):
             fold(tiny_model, adapter, tmp_path / "folded")
     (adapter / "adapter_model.safetensors").unlink()
     with pytest.raises(ModelError, match="pickled adapters are never read"):

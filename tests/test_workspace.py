@@ -387,6 +387,15 @@ def test_the_report_of_a_real_stream(learned: Workspace) -> None:
     assert report["metrics"]["bwt"][2] == pytest.approx(report["matrix"][2][0] - report["matrix"][1][0])
 
 
+def test_a_search_that_a_domain_has_no_say_in_is_refused_before_training(
+    workspace: Workspace, write_pairs: Write
+) -> None:
+    workspace.ingest(write_pairs("few.parquet", make_pairs(15)), holdout=0)
+    with pytest.raises(InputError, match=r"too few of few \(1\)"):
+        workspace.update(merge="search")
+    assert workspace.status().interrupted is None
+
+
 @pytest.mark.parametrize("rule", ["search", "self-positioning"])
 def test_coefficients_are_searched_on_rows_that_were_not_trained(
     workspace: Workspace, write_pairs: Write, rule: str
