@@ -178,7 +178,7 @@ def test_an_adapter_of_another_model_is_refused(tiny_model: Path, tmp_path: Path
         {"use_dora": True, "fan_in_fan_out": True},
     ):
         (adapter / "adapter_config.json").write_text(json.dumps(config | change))
-        with pytest.raises(ModelError, match="can|Convert"):
+        with pytest.raises(ModelError, match=r"can|Convert"):
             fold(tiny_model, adapter, tmp_path / "folded")
     (adapter / "adapter_model.safetensors").unlink()
     with pytest.raises(ModelError, match="pickled adapters are never read"):
