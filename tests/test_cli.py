@@ -70,7 +70,9 @@ def test_the_weekly_loop(folder: Path, run: Run, write_pairs: Write) -> None:
     assert "v1 passed the gate and is in service" in step.out
     assert "pairs/s" in step.err
     assert "* " in run("versions", "list").out
-    assert "lineage: v0 -> v1" in run("versions", "show", "current").out
+    shown = run("versions", "show", "current").out
+    assert "update x 0.9, trained from v0 on first" in shown
+    assert "| v0 x 0.1" in shown
     report = run("report", "--html", folder / "report.html")
     assert report.code == 0
     assert "v1" in report.out

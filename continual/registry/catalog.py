@@ -74,7 +74,7 @@ class Catalog:
         pause = 0.01
         while True:
             try:
-                connection = duckdb.connect(str(self.path), config={"default_block_size": BLOCK})
+                connection = duckdb.connect(str(self.path), config={"default_block_size": BLOCK} if create else {})
                 break
             except duckdb.IOException as error:
                 if "lock" not in str(error).lower():
