@@ -95,19 +95,21 @@ def alone(registry: Registry) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def kept(registry: Registry, name: str, progress: Progress = SILENT) -> Iterator[Path]:
-    """Yield the folder of a version, built again if it was dropped, which stays while the body uses it."""
-    version = registry.version(name)
+def kept(registry: Registry, *names: str, progress: Progress = SILENT) -> Iterator[list[Path]]:
+    """Yield the folders of versions, built again where they were dropped, which stay while the body uses them."""
+    versions = [registry.version(name) for name in names]
     while True:
-        materialise(registry, version, progress)
+        folders = [materialise(registry, version, progress) for version in versions]
         with guard(registry.root / LOCK, alone=False, seconds=registry.catalog.busy_seconds):
-            if registry.path(version.path).is_dir():  # nobody dropped it in between
-                yield registry.path(version.path)
+            if all(folder.is_dir() for folder in folders):  # nobody dropped one in between
+                yield folders
                 return
 
 
 def rebuild(registry: Registry, version: Version, progress: Progress = SILENT) -> Path:
     """Build a version from the root base and the adapters of its lineage, check its sha256, and put it in its place.
+
+    The caller holds the update lock, for an update reads snapshots.
 
     Raises:
         InputError: It is the root base, which is built from nothing.
@@ -153,10 +155,11 @@ def collect(registry: Registry, keep_every: int, *, dry_run: bool = False, progr
     freed = 0
     # Held throughout: what is in service or pinned cannot change between the decision and the removal.
     with alone(registry):
+        current = registry.version(CURRENT).id
         candidates: list[Version] = []
         for version in registry.versions():
             if registry.path(version.path).is_dir():
-                reason = _reason(registry, version, keep_every)
+                reason = _reason(registry, version, current, keep_every)
                 if reason is None and not dry_run:
                     reason = _unbuildable(registry, version, progress)
                 if reason is None:
@@ -185,9 +188,8 @@ def _unbuildable(registry: Registry, version: Version, progress: Progress) -> st
         return f"cannot be built again: {error}"
 
 
-def _reason(registry: Registry, version: Version, keep_every: int) -> str | None:
+def _reason(registry: Registry, version: Version, current: str, keep_every: int) -> str | None:
     """Return why a snapshot stays, or None."""
-    current = registry.version(CURRENT).id
     if version.id in (ROOT, current):
         return "root" if version.id == ROOT else "current"
     if version.pinned:

@@ -265,7 +265,7 @@ class Workspace:
         """
         from continual.train import load_encoder
 
-        with kept(self.registry, name, progress) as folder:
+        with kept(self.registry, name, progress=progress) as (folder,):
             return load_encoder(folder, trust_remote_code=self.config.trust_remote_code)
 
     def promote(self, name: str, reason: str = "promoted by hand", progress: Progress = SILENT) -> Alias:
@@ -277,7 +277,7 @@ class Workspace:
         version = self.registry.version(name)
         if version.id == self.registry.version(CURRENT).id:
             raise InputError(f"{version.id} is in service already.")
-        with kept(self.registry, version.id, progress):
+        with kept(self.registry, version.id, progress=progress):
             return self.registry.set_alias(CURRENT, version.id, reason)
 
     def rollback(self, reason: str = "rolled back by hand", progress: Progress = SILENT) -> Alias:
@@ -292,7 +292,7 @@ class Workspace:
                 f"Nothing was in service before {self.registry.version(CURRENT).id}. `continual promote VERSION` puts "
                 "another version into service."
             )
-        with kept(self.registry, before, progress):
+        with kept(self.registry, before, progress=progress):
             return self.registry.set_alias(CURRENT, before, reason)
 
     def export(self, name: str, directory: str | Path, progress: Progress = SILENT) -> Path:
@@ -308,7 +308,7 @@ class Workspace:
         """
         target = empty_folder(directory)
         try:
-            with kept(self.registry, name, progress) as folder:
+            with kept(self.registry, name, progress=progress) as (folder,):
                 copy_model(folder, target)
         except OSError as error:
             raise InputError(f"{name} cannot be exported to {target}: {error.strerror or error}.") from None
@@ -318,7 +318,7 @@ class Workspace:
         """Keep the snapshot of a version whatever `gc` drops, or no longer; one that was dropped is built again."""
         version = self.registry.version(name)
         if pinned:
-            with kept(self.registry, version.id, progress):
+            with kept(self.registry, version.id, progress=progress):
                 self.registry.pin(version.id, True)
         else:
             self.registry.pin(version.id, False)
@@ -330,11 +330,13 @@ class Workspace:
         Raises:
             RebuildError: The weights are not those recorded.
             InputError: It is the root base.
+            WorkspaceBusy: An update is running.
         """
         from continual.build import rebuild
 
         version = self.registry.version(name)
-        rebuild(self.registry, version, progress)
+        with exclusive(self.registry.root / "update.lock", "update"):
+            rebuild(self.registry, version, progress)
         return version
 
     def gc(self, *, keep_every: int | None = None, dry_run: bool = False, progress: Progress = SILENT) -> Collected:
@@ -361,7 +363,7 @@ class Workspace:
         from continual.diff import diff
 
         versions = [self.registry.version(name) for name in (first, second)]
-        with kept(self.registry, first, progress), kept(self.registry, second, progress):
+        with kept(self.registry, first, second, progress=progress):
             return diff(self.registry, *versions, progress=progress, trust_remote_code=self.config.trust_remote_code)
 
     def _resolve(

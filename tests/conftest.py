@@ -21,6 +21,17 @@ settings.load_profile("steady")
 
 WORDS = [consonant + vowel + end for consonant in "bcdfghjklmnpqrstvwxyz" for vowel in "aeiou" for end in "lt"]
 
+SCHEMA = pa.schema(
+    [
+        ("query", pa.string()),
+        ("positive", pa.string()),
+        ("negatives", pa.list_(pa.string())),
+        ("doc_id", pa.string()),
+        ("domain", pa.string()),
+    ]
+)
+"""Columns of a draw: what training reads."""
+
 
 def sentence(rng: random.Random, words: int) -> str:
     """Return some made-up words."""

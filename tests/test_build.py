@@ -120,7 +120,17 @@ def test_gc_never_drops_what_it_cannot_build_again(workspace: Workspace) -> None
 def test_an_update_goes_on_after_gc(workspace: Workspace, tmp_path: Path) -> None:
     workspace.gc()
     learn(workspace, tmp_path, 9, replay=0.3)
+    version = workspace.version("v5")
+    assert version.parent == "v4"
+    shutil.rmtree(workspace.registry.path(version.path))
     workspace.rebuild("v5")
+    assert weights_sha256(workspace.registry.path(version.path)) == version.sha256
+
+
+def test_versions_that_were_dropped_are_compared(workspace: Workspace) -> None:
+    before = workspace.diff("v1", "v2")
+    assert workspace.gc().dropped == ["v1", "v2", "v3"]
+    assert workspace.diff("v1", "v2") == before
 
 
 def test_opcm_steps_keep_their_state_and_are_rebuilt(tiny_model: Path, tmp_path: Path) -> None:
@@ -226,7 +236,7 @@ def test_gc_waits_for_those_who_read(workspace: Workspace) -> None:
     from continual.build import kept
 
     workspace.registry.catalog.busy_seconds = 0.1
-    with kept(workspace.registry, "v1") as folder:
+    with kept(workspace.registry, "v1") as (folder,):
         with pytest.raises(WorkspaceBusy):
             workspace.gc()
         assert folder.is_dir()

@@ -19,19 +19,10 @@ from continual.merge.positioning import Combination, gradient_search
 from continual.merge.search import SearchResult, line_search
 from continual.train.encoder import load_encoder
 from continual.train.objective import Objective
-from tests.conftest import make_pairs
+from tests.conftest import SCHEMA, make_pairs
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(batch_size=4, precision="fp32", max_length=48)
-SCHEMA = pa.schema(
-    [
-        ("query", pa.string()),
-        ("positive", pa.string()),
-        ("negatives", pa.list_(pa.string())),
-        ("doc_id", pa.string()),
-        ("domain", pa.string()),
-    ]
-)
 
 
 def bowls(**centres: float):

@@ -21,20 +21,11 @@ from continual.train.checkpoint import FILE
 from continual.train.encoder import inner_transformer
 from continual.train.loop import Schedule
 from continual.train.step import Session, open_session
-from tests.conftest import make_pairs
+from tests.conftest import SCHEMA, make_pairs
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(
     epochs=2, batch_size=4, lora_rank=4, lora_alpha=8, precision="fp32", checkpoint_seconds=0, distillation=0
-)
-SCHEMA = pa.schema(
-    [
-        ("query", pa.string()),
-        ("positive", pa.string()),
-        ("negatives", pa.list_(pa.string())),
-        ("doc_id", pa.string()),
-        ("domain", pa.string()),
-    ]
 )
 
 
