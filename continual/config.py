@@ -62,7 +62,7 @@ class TrainConfig(Section):
         ),
     )
     distillation: float = Field(
-        10.0,
+        0.0,
         ge=0,
         description=(
             "Weight of keeping embeddings where they were: the loss gains this times the mean over texts of 1 - cosine "
@@ -91,7 +91,7 @@ class MergeConfig(Section):
 
     start: Literal["current", "base"] = Field("current", description="The model that training starts from.")
     method: str = Field("interpolate", description="The merge rule, or a merge method; see docs/merging.md.")
-    weight: Share = Field(0.9, description="Weight w of the update: interpolate moves current + w (update - current).")
+    weight: Share = Field(0.6, description="Weight w of the update: interpolate moves current + w (update - current).")
     search_rows: Positive = Field(
         64,
         description="Rows of each domain that the searching rules hold out of training; a tenth of a new one at most.",

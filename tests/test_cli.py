@@ -71,8 +71,8 @@ def test_the_weekly_loop(folder: Path, run: Run, write_pairs: Write) -> None:
     assert "pairs/s" in step.err
     assert "* " in run("versions", "list").out
     shown = run("versions", "show", "current").out
-    assert "update x 0.9, trained from v0 on first" in shown
-    assert "| v0 x 0.1" in shown
+    assert "update x 0.6, trained from v0 on first" in shown
+    assert "| v0 x 0.4" in shown
     report = run("report", "--html", folder / "report.html")
     assert report.code == 0
     assert "v1" in report.out
