@@ -27,7 +27,7 @@ import tempfile
 import time
 from pathlib import Path
 
-HIDDEN, VOCABULARY, SHARD = 1024, 30_522, 500_000_000
+HIDDEN, VOCABULARY, SHARD = 1024, 30_522, "500MB"
 
 COPY = """
 import os, sys
@@ -85,7 +85,9 @@ def make_models(folder: Path, gigabytes: float) -> list[Path]:
             with torch.no_grad():
                 for parameter in wrapped.parameters():
                     parameter += 0.01 * torch.randn(parameter.shape)
-        wrapped.save_pretrained(str(folder / name), create_model_card=False, max_shard_size=SHARD)
+        wrapped.save_pretrained(str(folder / name), create_model_card=False)
+        (folder / name / "model.safetensors").unlink()
+        wrapped[0].auto_model.save_pretrained(folder / name, max_shard_size=SHARD)
         made.append(folder / name)
     return made
 

@@ -6,9 +6,9 @@ DIR holds a folder per domain with `train.parquet` and `test/{corpus,queries,qre
 workspace of its own, driven by the commands that a person would type:
 
 - ours: per domain, `ingest` and `update --replay 0.1` with the defaults;
-- sequential: plain fine-tuning, one domain after the other: the same LoRA without replay, merging and distillation;
+- sequential: plain fine-tuning, one domain after the other: the same LoRA without replay, merge, distillation, guide;
 - joint: all domains ingested, then one `update --replay 0 --merge 1` from the root base, with the default training;
-- plain-joint: the same without distillation: the most that can be gained, whatever is lost elsewhere.
+- plain-joint: the same without distillation and guide: the most that can be gained, whatever is lost elsewhere.
 
 Prints a table per run. The last line is one JSON object: `ratio` (ours' gain of ACC over base, as a share of
 joint's; `plain_ratio` of plain-joint's, if that ran), `ood_change` (ours' mean OOD against base, points),
@@ -34,7 +34,7 @@ RUNS: dict[str, list[str]] = {
     "joint": ["--replay", "0", "--merge", "1"],
     "plain-joint": ["--replay", "0", "--merge", "1"],
 }
-PLAIN = "[train]\ndistillation = 0.0\n"
+PLAIN = '[train]\ndistillation = 0.0\nguide_margin = "off"\n'
 OPEN_GATE = "[gate]\nmax_forgetting = 100\nmax_ood_loss = 100\nmin_gain = -100\n"
 
 

@@ -186,6 +186,7 @@ def main() -> None:
         lora_alpha=ALPHA,
         precision=precision,
         distillation=0.0,  # the peer's loss
+        guide_margin="off",
     )
     table = read(args.data, args.rows, args.negatives)
     layers = sorted({name.split(".lora_")[0] for name, _ in attach(load_encoder(model), RANK, ALPHA, 0)})

@@ -20,6 +20,10 @@ __version__ = "0.1.0"
 _PLACES = {"Columns": "continual.stream", "Workspace": "continual.workspace"}
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     if name in _PLACES:
         return getattr(import_module(_PLACES[name]), name)

@@ -95,15 +95,47 @@ def alone(registry: Registry) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def kept(registry: Registry, *names: str, progress: Progress = SILENT) -> Iterator[list[Path]]:
-    """Yield the folders of versions, built again where they were dropped, which stay while the body uses them."""
+def kept(registry: Registry, *names: str, proved: bool = False, progress: Progress = SILENT) -> Iterator[list[Path]]:
+    """Yield the folders of versions, built again where they were dropped, which stay while the body uses them.
+
+    Args:
+        registry: The workspace's registry.
+        *names: Ids or aliases.
+        proved: Compare their weights with those recorded.
+        progress: Shows how far it is.
+
+    Raises:
+        ModelError: As `materialise`; or the weights are not those recorded.
+    """
     versions = [registry.version(name) for name in names]
     while True:
         folders = [materialise(registry, version, progress) for version in versions]
         with guard(registry.root / LOCK, alone=False, seconds=registry.catalog.busy_seconds):
             if all(folder.is_dir() for folder in folders):  # nobody dropped one in between
+                if proved:
+                    for version, folder in zip(versions, folders, strict=True):
+                        prove(version, folder)
                 yield folders
                 return
+
+
+def prove(version: Version, folder: Path) -> None:
+    """Refuse a snapshot whose weights are not those recorded.
+
+    Raises:
+        ModelError: They are not.
+    """
+    found = weights_sha256(folder)
+    if found != version.sha256:
+        cure = (
+            f"Put a copy of {version.recipe.get('base')} with these weights there."
+            if version.parent is None
+            else f"`continual versions rebuild {version.id}` builds it again."
+        )
+        raise ModelError(
+            f"{folder} was damaged or changed: its weights are {found[:12]}, and {version.id} was recorded with "
+            f"{version.sha256[:12]}. {cure}"
+        )
 
 
 def rebuild(registry: Registry, version: Version, progress: Progress = SILENT) -> Path:
@@ -222,7 +254,7 @@ def _built(registry: Registry, version: Version, progress: Progress, *, from_roo
 
 def _chain(registry: Registry, lineage: list[Version], first: int, folder: Path, progress: Progress) -> Path:
     """Build one version after the other from a snapshot on, and return the last one."""
-    root = registry.path(lineage[0].path)
+    root = materialise(registry, lineage[0])  # or say that it is gone
     parent, current = lineage[first], registry.path(lineage[first].path)
     for each in lineage[first + 1 :]:
         built = folder / each.id

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from continual.errors import ConfigError
+from continual.errors import ConfigError, did_you_mean
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -55,18 +55,19 @@ class TrainConfig(Section):
     temperature: float = Field(0.05, gt=0, description="Divisor of the cosine similarities in the loss.")
     max_negatives: Annotated[int, Field(ge=0)] = Field(1, description="Given negatives used per row, at most.")
     guide_margin: Annotated[float, Field(ge=-2, le=2)] | Literal["off"] = Field(
-        "off",
+        0.0,
         description=(
-            "An in-batch negative is masked when the model that training starts from gives it a cosine above the "
-            "positive's minus this margin; 'off': no guide."
+            "An in-batch negative is masked when its cosine to the query before training is above the positive's minus "
+            "this margin; 'off': no guide."
         ),
     )
     distillation: float = Field(
-        0.0,
+        3.0,
         ge=0,
         description=(
             "Weight of keeping embeddings where they were: the loss gains this times the mean over texts of 1 - cosine "
-            "to the embedding under the model that training starts from; 0: none."
+            "to the embedding before training (of new rows under the root base, of replayed ones under the model that "
+            "training starts from); 0: none."
         ),
     )
     max_length: Positive = Field(128, description="Tokens per text; capped by the model's own maximum.")
@@ -91,7 +92,7 @@ class MergeConfig(Section):
 
     start: Literal["current", "base"] = Field("current", description="The model that training starts from.")
     method: str = Field("interpolate", description="The merge rule, or a merge method; see docs/merging.md.")
-    weight: Share = Field(0.6, description="Weight w of the update: interpolate moves current + w (update - current).")
+    weight: Share = Field(0.8, description="Weight w of the update: interpolate moves current + w (update - current).")
     search_rows: Positive = Field(
         64,
         description="Rows of each domain that the searching rules hold out of training; a tenth of a new one at most.",
@@ -112,7 +113,7 @@ class EvalConfig(Section):
 
 
 class GateConfig(Section):
-    """Limits, in points of the main score (0-100), against the parent version."""
+    """Limits, in points (0-100) against the parent; what may be the luck of the queries breaks none."""
 
     max_forgetting: float = Field(
         2.0, ge=0, description="Largest fall allowed on the task of any domain learned before."
@@ -188,17 +189,28 @@ def validate(data: dict[str, object], source: str) -> Config:
     except ValidationError as error:
         faults = []
         for fault in error.errors():
-            where = ".".join(str(part) for part in fault["loc"])
-            value = "" if fault["type"] == "extra_forbidden" else f" (got {fault['input']!r})"
-            faults.append(f"{where}: {fault['msg']}{value}")
+            path = [str(part) for part in fault["loc"]]
+            if fault["type"] == "extra_forbidden":
+                faults.append(f"{'.'.join(path)}: unknown setting.{did_you_mean(path[-1], _known(path[:-1]))}")
+            else:
+                where = ".".join(part for part in path if part.isidentifier())  # without the branch of a union
+                faults.append(f"{where}: {fault['msg']} (got {fault['input']!r})")
         raise ConfigError(f"{source} has settings that cannot be used: " + "; ".join(faults)) from None
+
+
+def _known(path: list[str]) -> list[str]:
+    """Return the names that a section takes, or the file."""
+    section = Config.model_fields[path[0]].annotation if path else Config
+    return list(getattr(section, "model_fields", {}))
 
 
 def render(config: Config) -> str:
     """Return a `continual.toml` with every setting and its meaning; those that have their default as comments."""
     lines = ["# Settings of this continual workspace. Commented lines show the defaults."]
-    if config.trust_remote_code:
-        lines.append("trust_remote_code = true  # run code that the model brings with it")
+    mark = "" if config.trust_remote_code else "# "
+    lines.append(
+        f"{mark}trust_remote_code = {_toml(config.trust_remote_code)}  # Run code that a model brings with it."
+    )
     for name in Config.model_fields:
         section = getattr(config, name)
         if not isinstance(section, Section):
@@ -208,8 +220,10 @@ def render(config: Config) -> str:
         for key, setting in type(section).model_fields.items():
             value = getattr(section, key)
             mark = "# " if value == getattr(defaults, key) else ""
-            text = f"{key} = {_toml(value)}" if value is not None else f"{key} is unset"
-            lines.append(f"{mark}{text}  # {setting.description}")
+            if value is None:
+                lines.append(f"# {key} = ...  # {setting.description}")
+            else:
+                lines.append(f"{mark}{key} = {_toml(value)}  # {setting.description}")
     return "\n".join(lines) + "\n"
 
 

@@ -158,7 +158,7 @@ def _probe(registry: Registry) -> list[str]:
     import pyarrow.parquet as pq
 
     files = [
-        registry.path(task.path) / f"{kind}.parquet" for task in registry.tasks() for kind in ("queries", "corpus")
+        registry.task_folder(task) / f"{kind}.parquet" for task in registry.tasks() for kind in ("queries", "corpus")
     ]
     texts: list[str] = []
     for number, file in enumerate(files):

@@ -88,18 +88,25 @@ def prepare(
         NotFoundError: A domain is not known.
         InputError: A setting is out of its range, or the merge rule does not go with the start.
     """
+    from continual.merge.methods import find_method
+
     rule = check_rule(config.merge.method, config.merge.start)
+    method = find_method(rule.method)
     set_by_rule = rule.sets & config.merge.parameters.keys()
     if set_by_rule:
         raise InputError(f"--merge {rule.name} finds {min(set_by_rule)} itself. Leave it out of the parameters.")
+    if config.merge.parameters and not method.parameters:
+        raise InputError(
+            f"--merge {rule.name} takes no parameters, and {', '.join(config.merge.parameters)} was given. A weight is "
+            "set as --merge 0.3."
+        )
+    method.resolve(config.merge.parameters)
     if seed < 0:
         raise InputError(f"--seed takes an integer from 0 up, not {seed}.")
     parent = registry.version(CURRENT)
     learned = registry.learned(parent)
     history = [batch for batch in registry.batches() if batch.id in learned]
     new = _new_batches(registry, learned, domains)
-
-    from continual.merge.methods import find_method
 
     with Rows(registry) as rows:
         available = rows.count(history)
@@ -113,7 +120,6 @@ def prepare(
 
     if rule.searches:
         _check_held(drawn)
-    find_method(rule.method).resolve(config.merge.parameters)
     decision = rule.decide(config.merge.weight, _state(parent, rule))
     new_rows = sum(window.rows for window in drawn.new)
     spec = Spec(
@@ -138,6 +144,10 @@ def prepare(
     return spec, drawn
 
 
+_SAMPLE = 200
+"""Rows of each domain by whose length a full retraining is estimated."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a step would do, and its cost beside retraining on the whole lineage.
@@ -148,7 +158,8 @@ class Plan:
         tokens: Tokens it would train on, estimated.
         seconds: Training time, estimated from a few batches measured here.
         joint_pairs: Pairs that a full retraining would train.
-        joint_seconds: Its time at the same seconds per pair.
+        joint_tokens: Its tokens, estimated from a sample of every domain.
+        joint_seconds: Its time at the same seconds per token.
         tasks: Tasks it would evaluate, with their texts (queries and documents).
     """
 
@@ -157,6 +168,7 @@ class Plan:
     tokens: int
     seconds: float
     joint_pairs: int
+    joint_tokens: int
     joint_seconds: float
     tasks: dict[str, int]
 
@@ -171,16 +183,23 @@ def make_plan(registry: Registry, spec: Spec, drawn: Draw, progress: Progress = 
 
     config = validate(spec.config, "the plan's settings")
     start = materialise(registry, registry.version(spec.start), progress)
+    learned = registry.learned(registry.version(spec.parent))
+    lineage = [batch for batch in registry.batches() if batch.id in learned or batch.id in spec.batches]
+    with Rows(registry) as rows:
+        counts = rows.count(lineage)
+        sample = rows.draw([], lineage, dict.fromkeys(counts, _SAMPLE), {}).table
     progress.start("measuring a few batches", None, "batches")
-    cost = estimate(start, drawn.table, config.train, trust_remote_code=config.trust_remote_code)
+    cost = estimate(start, drawn.table, config.train, count=sample, trust_remote_code=config.trust_remote_code)
     progress.finish()
+    joint_tokens = round(sum(counts[domain] * each for domain, each in cost.row_tokens.items()) * config.train.epochs)
     return Plan(
         spec=spec,
         pairs=cost.pairs,
         tokens=cost.tokens,
         seconds=cost.seconds,
         joint_pairs=spec.joint_pairs,
-        joint_seconds=cost.seconds * spec.joint_pairs / cost.pairs,
+        joint_tokens=joint_tokens,
+        joint_seconds=cost.seconds * joint_tokens / cost.tokens,
         tasks={task.name: task.queries + task.documents for task in registry.tasks()},
     )
 

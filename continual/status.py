@@ -9,6 +9,7 @@ from typing import Any
 
 from continual.registry import Registry
 from continual.registry.registry import CURRENT
+from continual.registry.store import UPDATE_LOCK, held
 from continual.spec import interrupted
 
 
@@ -40,6 +41,7 @@ class Status:
         versions: How many versions there are, the root base included.
         domains: The stream, in its order.
         ood_tasks: Tasks of no domain.
+        running: Id of the version that an update is making now, or None.
         interrupted: Id of the version whose update was interrupted, or None.
         bytes: Size of the workspace on disk.
     """
@@ -50,6 +52,7 @@ class Status:
     versions: int
     domains: list[DomainStatus]
     ood_tasks: list[str]
+    running: str | None
     interrupted: str | None
     bytes: int
 
@@ -65,6 +68,9 @@ def read_status(directory: Path, registry: Registry) -> Status:
     assert event is not None  # init sets it
     learned = registry.learned(current)
     batches, tasks, run = registry.batches(), registry.tasks(), interrupted(registry)
+    busy = held(registry.root / UPDATE_LOCK)
+    if run and not busy:
+        run = interrupted(registry)  # it may have ended between the two questions
     domains = [
         DomainStatus(
             name=domain.name,
@@ -81,7 +87,8 @@ def read_status(directory: Path, registry: Registry) -> Status:
         versions=len(registry.versions()),
         domains=domains,
         ood_tasks=[task.name for task in tasks if task.domain is None],
-        interrupted=run.id if run else None,
+        running=run.id if run and busy else None,
+        interrupted=run.id if run and not busy else None,
         bytes=_size(registry.root),
     )
 

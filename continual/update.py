@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from continual.build import join, materialise
+from continual.build import join, materialise, prove
 from continual.coefficients import search
 from continual.config import Config, validate
 from continual.errors import ContinualError, WorkspaceBusy
@@ -98,6 +98,8 @@ def update(
     config = validate(spec.config, "the run's settings")
     root, parent, start = (registry.version(name) for name in (ROOT, spec.parent, spec.start))
     root_folder, parent_folder, start_folder = (materialise(registry, each) for each in (root, parent, start))
+    for version in {each.id: each for each in (root, parent, start)}.values():
+        prove(version, registry.path(version.path))
     folded = registry.path(f"runs/{spec.version}/update")
     adapter, snapshot = f"adapters/{spec.version}", f"versions/{spec.version}"
     run = Run(spec.version, "running", dataclasses.asdict(spec), now(), None)
@@ -113,6 +115,7 @@ def update(
             seed=spec.seed,
             run_dir=folded.parent,
             adapter_dir=registry.path(adapter),
+            anchor=root_folder,
             resume=resume,
             progress=progress,
             trust_remote_code=config.trust_remote_code,
@@ -193,16 +196,21 @@ def task_kinds(registry: Registry, spec: Spec) -> dict[str, str]:
     }
 
 
-def score_missing(
-    registry: Registry, version: Version, tasks: Sequence[Task], config: Config, progress: Progress
-) -> None:
-    """Score a known version on the tasks that it lacks, or that it was scored on with other settings."""
+def unscored(registry: Registry, version: Version, tasks: Sequence[Task], config: Config) -> list[Task]:
+    """Return the tasks that a version was not scored on, or with other settings."""
     known, settings = registry.scores(), score_settings(config)
-    missing = [
+    return [
         task
         for task in tasks
         if (version.id, task.name) not in known or known[version.id, task.name].settings != settings
     ]
+
+
+def score_missing(
+    registry: Registry, version: Version, tasks: Sequence[Task], config: Config, progress: Progress
+) -> None:
+    """Score a known version on the tasks that it lacks, or that it was scored on with other settings."""
+    missing = unscored(registry, version, tasks, config)
     if missing:
         folder = materialise(registry, version, progress)
         registry.add_scores(_score(registry, version.id, folder, version.sha256, missing, config, progress))

@@ -17,7 +17,7 @@ from continual.registry.base import PACKAGED, resolve_base
 from continual.registry.catalog import now
 from continual.registry.names import check_name
 from continual.registry.registry import CURRENT, ROOT
-from continual.registry.store import copy_model, empty_folder, exclusive, publish, weights_sha256
+from continual.registry.store import UPDATE_LOCK, copy_model, empty_folder, exclusive, publish, weights_sha256
 from continual.status import Status, read_status
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from continual.build import Collected
     from continual.diff import Diff
+    from continual.eval.compare import Comparison
     from continual.eval.report import Report
     from continual.spec import Plan
     from continual.stream import Columns, IngestReport, TaskReport
@@ -57,6 +58,9 @@ class Workspace:
         self.config: Config = settings.load(self.directory / SETTINGS)
         self.registry = Registry(self.directory / STORE, self.config.catalog.busy_seconds)
 
+    def __repr__(self) -> str:
+        return f"Workspace({str(self.directory)!r})"
+
     @classmethod
     def init(cls, directory: str | Path = ".", base: str = PACKAGED, *, trust_remote_code: bool = False) -> Workspace:
         """Make a workspace whose version v0 is a copy of the base.
@@ -76,7 +80,7 @@ class Workspace:
             hint = (
                 f"See it with `continual status -w {directory}`."
                 if known
-                else f"It lacks {SETTINGS}: an empty one will do."
+                else f"It lacks {SETTINGS}: `touch {directory / SETTINGS}` makes one with the defaults."
             )
             raise InputError(f"{directory} holds a workspace already. {hint}")
         if directory.exists() and not directory.is_dir():
@@ -160,7 +164,7 @@ class Workspace:
         """
         from continual.spec import make_plan, prepare
 
-        config = self._resolve(replay, replay_policy, start, merge, parameters)
+        config = self._resolve(replay, replay_rows, replay_policy, start, merge, parameters)
         spec, drawn = prepare(self.registry, config, domains=domains, replay_rows=replay_rows, seed=seed or 0)
         return make_plan(self.registry, spec, drawn, progress)
 
@@ -205,7 +209,9 @@ class Workspace:
         from continual.spec import discard, interrupted, prepare, reopen, sweep
         from continual.update import update
 
-        with exclusive(self.registry.root / "update.lock", "update"):
+        if resume and restart:
+            raise InputError("--resume continues what was interrupted and --restart discards it. Choose one.")
+        with exclusive(self.registry.root / UPDATE_LOCK, "update"):
             sweep(self.registry)
             run = interrupted(self.registry)
             if resume:
@@ -224,7 +230,7 @@ class Workspace:
                         f"The update to {run.id} was interrupted. Continue it with `continual update --resume`, or "
                         "discard it with `continual update --restart`."
                     )
-                config = self._resolve(replay, replay_policy, start, merge, parameters)
+                config = self._resolve(replay, replay_rows, replay_policy, start, merge, parameters)
                 spec, drawn = prepare(self.registry, config, domains=domains, replay_rows=replay_rows, seed=seed or 0)
                 if run is not None:
                     discard(self.registry, run)
@@ -256,6 +262,10 @@ class Workspace:
         """Return the versions from the root base to this one, both included."""
         return self.registry.lineage(self.registry.version(name))
 
+    def history(self) -> list[Alias]:
+        """Return what was in service and why, the oldest first: every promotion and rollback appended an event."""
+        return [event for event in self.registry.alias_events() if event.alias == CURRENT]
+
     def load(self, name: str = CURRENT, progress: Progress = SILENT) -> SentenceTransformer:
         """Return a version as a SentenceTransformer; one whose snapshot was dropped is built again.
 
@@ -277,7 +287,7 @@ class Workspace:
         version = self.registry.version(name)
         if version.id == self.registry.version(CURRENT).id:
             raise InputError(f"{version.id} is in service already.")
-        with kept(self.registry, version.id, progress=progress):
+        with kept(self.registry, version.id, proved=True, progress=progress):
             return self.registry.set_alias(CURRENT, version.id, reason)
 
     def rollback(self, reason: str = "rolled back by hand", progress: Progress = SILENT) -> Alias:
@@ -292,7 +302,7 @@ class Workspace:
                 f"Nothing was in service before {self.registry.version(CURRENT).id}. `continual promote VERSION` puts "
                 "another version into service."
             )
-        with kept(self.registry, before, progress=progress):
+        with kept(self.registry, before, proved=True, progress=progress):
             return self.registry.set_alias(CURRENT, before, reason)
 
     def export(self, name: str, directory: str | Path, progress: Progress = SILENT) -> Path:
@@ -308,7 +318,7 @@ class Workspace:
         """
         target = empty_folder(directory)
         try:
-            with kept(self.registry, name, progress=progress) as (folder,):
+            with kept(self.registry, name, proved=True, progress=progress) as (folder,):
                 copy_model(folder, target)
         except OSError as error:
             raise InputError(f"{name} cannot be exported to {target}: {error.strerror or error}.") from None
@@ -335,7 +345,7 @@ class Workspace:
         from continual.build import rebuild
 
         version = self.registry.version(name)
-        with exclusive(self.registry.root / "update.lock", "update"):
+        with exclusive(self.registry.root / UPDATE_LOCK, "update"):
             rebuild(self.registry, version, progress)
         return version
 
@@ -355,7 +365,7 @@ class Workspace:
         keep = self.config.store.keep_every if keep_every is None else keep_every
         if keep < 0:
             raise InputError(f"--keep-every takes a number from 0 up, not {keep}.")
-        with exclusive(self.registry.root / "update.lock", "update"):
+        with exclusive(self.registry.root / UPDATE_LOCK, "update"):
             return collect(self.registry, keep, dry_run=dry_run, progress=progress)
 
     def diff(self, first: str, second: str, progress: Progress = SILENT) -> Diff:
@@ -366,9 +376,33 @@ class Workspace:
         with kept(self.registry, first, second, progress=progress):
             return diff(self.registry, *versions, progress=progress, trust_remote_code=self.config.trust_remote_code)
 
+    def compare(self, first: str, second: str = CURRENT, progress: Progress = SILENT) -> Comparison:
+        """Compare two versions on every task, with intervals; a task that one was not scored on is scored now.
+
+        Args:
+            first: An id or alias.
+            second: Another; differences are its scores minus the first's.
+            progress: Shows how far it is.
+
+        Raises:
+            NothingToDoError: There is no task.
+            WorkspaceBusy: A score is missing, and an update is running.
+        """
+        from continual.eval.compare import compare
+        from continual.update import score_missing, unscored
+
+        one, other = self.registry.version(first), self.registry.version(second)
+        tasks = self.registry.tasks()
+        if any(unscored(self.registry, version, tasks, self.config) for version in (one, other)):
+            with exclusive(self.registry.root / UPDATE_LOCK, "update"):  # an update scores versions too
+                for version in (one, other):
+                    score_missing(self.registry, version, tasks, self.config, progress)
+        return compare(self.registry, one, other, tasks, self.config.eval)
+
     def _resolve(
         self,
         replay: float | None,
+        rows: int | None,
         policy: str | None,
         start: str | None,
         merge: str | float | None,
@@ -379,6 +413,8 @@ class Workspace:
         from continual.replay.policies import check_share
 
         config = self.config
+        if replay is not None and rows is not None:
+            raise InputError("--replay is a share and --replay-rows a number of the same rows. Give one of them.")
         if replay is not None:
             check_share(replay)
         if start not in (None, "current", "base"):
@@ -441,6 +477,11 @@ def _find(directory: str | Path | None) -> Path:
     if directory is not None:
         found = Path(directory).expanduser().resolve()
         if not (found / SETTINGS).is_file():
+            if (found / STORE).is_dir():
+                raise NotFoundError(
+                    f"{found} is a workspace that lacks {SETTINGS}: `touch {found / SETTINGS}` makes one with the "
+                    "defaults."
+                )
             raise NotFoundError(
                 f"{found} holds no workspace (no {SETTINGS}). Make one with `continual init {directory}`."
             )

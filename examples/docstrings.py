@@ -35,7 +35,7 @@ SKIPPED = {"test", "tests", "testing", "site-packages", "dist-packages", "idleli
 MIN_SUMMARY_WORDS = 4
 MAX_SUMMARY_CHARS = 300
 MIN_BODY_CHARS = 80
-MAX_BODY_CHARS = 320  # two or three sentences: enough to tell bodies apart, and quick to train on
+MAX_BODY_CHARS = 240  # two sentences: enough to tell bodies apart, and quick to train on
 
 
 class Pair(NamedTuple):
@@ -161,7 +161,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("out", type=Path, metavar="OUT_DIR")
-    parser.add_argument("--rows", type=int, default=600, help="rows of a training domain, at most (default 600)")
+    parser.add_argument("--rows", type=int, default=500, help="rows of a training domain, at most (default 500)")
     parser.add_argument("--queries", type=int, default=150, help="queries of the task (default 150)")
     parser.add_argument("--documents", type=int, default=400, help="documents of the task (default 400)")
     parser.add_argument("--seed", type=int, default=0)

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from continual import Workspace
@@ -68,6 +69,38 @@ def test_every_version_is_rebuilt_bit_for_bit_from_the_root_and_adapters(workspa
         shutil.rmtree(workspace.registry.path(version.path))
     with pytest.raises(InputError, match="root base"):
         workspace.rebuild("v0")
+
+
+def test_a_sharded_half_precision_base_with_a_dense_module_goes_through_steps_and_rebuilds(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Dense
+
+    made = SentenceTransformer(str(tiny_model), device="cpu")
+    transformer, pooling, normalize = made
+    torch.manual_seed(1)
+    dense = Dense(32, 16, activation_function=torch.nn.Tanh())
+    made = SentenceTransformer(modules=[transformer, pooling, dense, normalize], prompts=made.prompts, device="cpu")
+    made.half().save_pretrained(str(tmp_path / "base"))
+    (tmp_path / "base" / "model.safetensors").unlink()
+    made[0].auto_model.save_pretrained(tmp_path / "base", max_shard_size="20KB")
+    assert len(list((tmp_path / "base").glob("*.safetensors"))) > 1
+    workspace = make_workspace(tmp_path / "w", tmp_path / "base")
+    for number in range(2):
+        learn(workspace, tmp_path, number, replay=0.3)
+    versions = workspace.versions()
+    assert len({version.sha256 for version in versions}) == 3
+    for version in versions[1:]:
+        shutil.rmtree(workspace.registry.path(version.path))
+        workspace.rebuild(version.id)
+        assert weights_sha256(workspace.registry.path(version.path)) == version.sha256
+    workspace.export("v2", tmp_path / "out")
+    texts = [str(pair["positive"]) for pair in make_pairs(10, seed=1)]
+    found = SentenceTransformer(str(tmp_path / "out"), device="cpu").encode(texts)
+    assert found.shape == (10, 16)
+    assert np.abs(found - workspace.load("v2").encode(texts)).max() <= 1e-6
+    assert np.abs(found - workspace.load("v0").encode(texts)).max() > 1e-3
 
 
 def test_a_damaged_snapshot_is_mended_and_a_changed_adapter_is_noticed(workspace: Workspace) -> None:

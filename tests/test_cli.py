@@ -52,7 +52,7 @@ def folder(tmp_path: Path, tiny_model: Path, run: Run, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     result = run("init", "w", "--base", tiny_model)
     assert result.code == 0
-    assert "v0 in service" in result.out
+    assert "is v0, in service" in result.out
     (tmp_path / "w" / "continual.toml").write_text(SETTINGS)
     monkeypatch.chdir(tmp_path / "w")
     return tmp_path / "w"
@@ -71,8 +71,8 @@ def test_the_weekly_loop(folder: Path, run: Run, write_pairs: Write) -> None:
     assert "pairs/s" in step.err
     assert "* " in run("versions", "list").out
     shown = run("versions", "show", "current").out
-    assert "update x 0.6, trained from v0 on first" in shown
-    assert "| v0 x 0.4" in shown
+    assert "update x 0.8, trained from v0 on first" in shown
+    assert "| v0 x 0.2" in shown
     report = run("report", "--html", folder / "report.html")
     assert report.code == 0
     assert "v1" in report.out
@@ -244,3 +244,53 @@ def test_help_needs_nothing_heavy() -> None:
 
 def test_version(run: Run) -> None:
     assert run("--version").out.startswith("continual 0.")
+
+
+def test_files_are_looked_for_before_any_is_ingested(folder: Path, run: Run, write_pairs: Write) -> None:
+    result = run("ingest", write_pairs("first.parquet", make_pairs(80)), folder / "missing.parquet")
+    assert result.code == 2
+    assert "None of the 2" in result.err
+    assert "first" not in run("status").out
+
+
+def test_an_ingest_says_which_columns_it_read_and_where_the_rejects_are(
+    folder: Path, run: Run, write_pairs: Write
+) -> None:
+    rows = [{"question": pair["query"], "answer": pair["positive"]} for pair in make_pairs(60)]
+    rows[0]["answer"] = ""
+    result = run("ingest", write_pairs("first.parquet", rows))
+    assert "query from question, positive from answer" in result.out
+    path = result.out.rpartition("reasons: ")[2].split("\n")[0]
+    assert Path(path).is_file()
+
+
+def test_settings_that_are_unknown_are_answered_with_the_nearest(folder: Path, run: Run) -> None:
+    (folder / "continual.toml").write_text('[train]\nepoch = 3\nguide_margin = "of"\nmax-length = 9\n[gates]\n')
+    result = run("status")
+    assert result.code == 2
+    for words in (
+        "train.epoch: unknown setting. Did you mean 'epochs'?",
+        "train.max-length: unknown setting. Did you mean 'max_length'?",
+        "Did you mean 'gate'?",
+        "train.guide_margin: ",
+    ):
+        assert words in result.err
+    assert "constrained" not in result.err
+
+
+def test_the_history_of_service(folder: Path, run: Run, write_pairs: Write) -> None:
+    run("ingest", write_pairs("first.parquet", make_pairs(80)))
+    run("update")
+    run("rollback", "--reason", "a try")
+    assert "a try" in run("versions", "history").out
+    assert [event["version"] for event in json.loads(run("versions", "history", "--json").out)] == ["v0", "v1", "v0"]
+
+
+def test_two_versions_side_by_side(folder: Path, run: Run, write_pairs: Write) -> None:
+    assert run("compare", "v0", "v0").code == 2  # no task yet
+    run("ingest", write_pairs("first.parquet", make_pairs(80)))
+    run("update")
+    shown = run("compare", "v0")
+    assert shown.code == 0
+    assert "95 % interval" in shown.out
+    assert json.loads(run("compare", "v0", "v1", "--json").out)["tasks"][0]["task"] == "first"

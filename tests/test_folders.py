@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -206,6 +207,9 @@ def test_the_command(models: list[Path], tmp_path: Path) -> None:
         assert message in str(failed.exception)
 
 
+KILLS = int(os.environ.get("KILLS", "4"))
+"""Moments at which each command is killed, 4 or more; each costs a process that imports torch."""
+
 KILLED = """
 import atexit, os, pathlib, signal, sys
 from continual.cli import main
@@ -250,7 +254,8 @@ def kill_everywhere(command: list[str], check: Callable[[], None], reset: Callab
         return done
 
     calls = int(start(1_000_000).stdout.rpartition("calls:")[2])
-    for moment in (calls // 4, calls - 3, calls - 2, calls - 1):
+    early = [calls * part // (KILLS - 2) for part in range(1, KILLS - 2)]
+    for moment in (*early, calls - 3, calls - 2, calls - 1):
         done = start(moment)
         assert done.returncode == -signal.SIGKILL, done.stderr
     assert start(1_000_000).returncode == 0
@@ -269,3 +274,17 @@ def test_killed_merges_leave_nothing_that_loads(models: list[Path], tmp_path: Pa
 
     kill_everywhere(command, whole_or_nothing, lambda: shutil.rmtree(out, ignore_errors=True))
     assert [path.name for path in out.parent.iterdir()] == ["out"]  # what the killed ones left is swept
+
+
+def test_an_adapter_goes_on_the_model_it_was_trained_on_and_no_other(
+    tiny_model: Path, models: list[Path], tmp_path: Path
+) -> None:
+    adapter = make_adapter(tiny_model, tmp_path / "adapter")
+    fold(tiny_model, adapter, tmp_path / "folded")
+    # The default method takes no base: here the base only says what the adapter belongs to.
+    one = merge([adapter, tmp_path / "folded"], tmp_path / "sum", base=tiny_model)
+    for name, tensor in weights(tmp_path / "folded").items():
+        assert np.abs(weights(one)[name] - tensor).max() < 1e-6
+    with pytest.raises(ModelError, match=r"was trained on a model with the weights"):
+        merge([adapter], tmp_path / "none", base=models[0], method="task_arithmetic")
+    assert not (tmp_path / "none").exists()

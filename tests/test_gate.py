@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from continual.config import Config, GateConfig
 from continual.eval.gate import judge, weigh
-from continual.eval.significance import Interval
+from continual.eval.significance import Interval, paired_bootstrap
 from continual.registry import Score
 
 KINDS = {"med": "new", "bash": "learned", "table": "learned", "wiki": "OOD", "math": "OOD"}
@@ -44,11 +45,50 @@ def test_every_broken_limit_is_named() -> None:
     assert not verdict.passed
     assert verdict.reasons == [
         "med lost 1.0 points, less than gate.min_gain = 0.0",
-        "bash fell by 3.1 points (95 % interval 1.9 to 4.2), more than gate.max_forgetting = 2.0",
+        "bash fell by 3.1 points (95 % interval of the fall 1.9 to 4.2), more than gate.max_forgetting = 2.0",
         "table fell by 2.5 points, more than gate.max_forgetting = 2.0",
         "the mean of 2 OOD tasks fell by 1.5 points, more than gate.max_ood_loss = 1.0",
     ]
     assert verdict.figures["tasks"]["bash"]["high"] == -1.9
+
+
+def test_what_may_be_luck_breaks_no_limit() -> None:
+    new = changed(med=-0.5, bash=-3.1, wiki=-3, math=-1)
+    unsure = {"bash": Interval(-3.1, -6.4, 0.2, 0.07)}
+    means = {"gain": Interval(-0.5, -2, 1, 0.6), "ood": Interval(-2, -4.1, 0.1, 0.06)}
+    verdict = weigh(new, OLD, KINDS, GateConfig(), unsure, means)
+    assert verdict.passed
+    assert verdict.reasons[0] == (
+        "med lost 0.5 points (95 % interval of the fall -1.0 to 2.0), which may be the luck of the queries; "
+        "gate.min_gain = 0.0"
+    )
+    assert (
+        "bash fell by 3.1 points (95 % interval of the fall -0.2 to 6.4), which may be the luck of the queries"
+        in verdict.reasons[1]
+    )
+    assert "which may be the luck of the queries; gate.max_ood_loss = 1.0" in verdict.reasons[-1]
+    sure = {"bash": Interval(-3.1, -6.0, -0.2, 0.04)}, {"gain": Interval(-0.5, -0.9, -0.1, 0.01)}
+    assert len(weigh(new, OLD, KINDS, GateConfig(), *sure).reasons) == 3  # the OOD fall has no interval here
+    # A gain that is demanded is missed when the whole interval is below it.
+    asked = GateConfig(min_gain=2.0)
+    assert not weigh(changed(med=1), OLD, KINDS, asked, None, {"gain": Interval(1, 0.2, 1.8, 0.01)}).passed
+    assert weigh(changed(med=1), OLD, KINDS, asked, None, {"gain": Interval(1, -0.2, 2.2, 0.1)}).passed
+
+
+def test_the_noise_of_queries_refuses_no_more_often_than_the_level_allows() -> None:
+    generator = np.random.default_rng(4)
+    refused, repetitions = 0, 300
+    for _ in range(repetitions):
+        # Two versions that are equally good: what differs is luck. Few queries, so that points alone would often fall.
+        old = np.clip(generator.normal(0.6, 0.3, 40), 0, 1)
+        new = old + generator.normal(0, 0.25, 40)
+        interval = paired_bootstrap(new, old, 400)
+        points = {"bash": 100 * float(new.mean())}, {"bash": 100 * float(old.mean())}
+        limits = GateConfig(max_forgetting=0.0)
+        refused += not weigh(*points, {"bash": "learned"}, limits, {"bash": interval}).passed
+    # One side of a 95 % interval is 2.5 %; three standard errors of 300 repetitions above it are 5.2 %, and a
+    # percentile interval of 40 queries is a little too narrow.
+    assert refused / repetitions <= 0.065
 
 
 def test_a_limit_that_is_met_exactly_holds() -> None:
@@ -112,7 +152,8 @@ def test_intervals_come_from_the_per_query_scores(tmp_path: Path) -> None:
     verdict = judge(new, old, {"med": "new", "bash": "learned", "wiki": "OOD"}, tmp_path, Config())
     assert not verdict.passed
     assert verdict.reasons == [
-        "the mean of 1 OOD task fell by 10.0 points (95 % interval 10.0 to 10.0), more than gate.max_ood_loss = 1.0"
+        "the mean of 1 OOD task fell by 10.0 points (95 % interval of the fall 10.0 to 10.0), more than "
+        "gate.max_ood_loss = 1.0"
     ]
     figures = verdict.figures["tasks"]
     assert figures["med"]["low"] == figures["med"]["high"] == pytest.approx(10)

@@ -349,7 +349,7 @@ def test_what_other_domains_train_on_is_not_held_out(registry: Registry, tmp_pat
     ingest(registry, CONFIG, write_rows(tmp_path / "a.parquet", rows), holdout=0)
     same = [{**row, "query": f"new {i}"} for i, row in enumerate(rows)]
     source = write_rows(tmp_path / "b.parquet", same)
-    with pytest.raises(DataError, match=r"shares a text with stored batches.*--task DIR.*--holdout 0"):
+    with pytest.raises(DataError, match=r"share texts with stored rows.*--task DIR.*--holdout 0"):
         ingest(registry, CONFIG, source)
     assert ingest(registry, CONFIG, source, holdout=0).kept == 40
 

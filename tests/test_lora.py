@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from continual.errors import FoldError, ModelError
+from continual.registry.store import weights_sha256
 from continual.train import fold, load_encoder, prove_fold
 from continual.train.encoder import inner_transformer
 from continual.train.fused import FusedLora
@@ -26,7 +27,7 @@ def make_adapter(model: Path, folder: Path, seed: int = 0) -> Path:
     generator = torch.Generator().manual_seed(seed)
     for _, parameter in attach(encoder, 4, 8, seed):
         parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
-    save_adapter(encoder, folder)
+    save_adapter(encoder, weights_sha256(model), folder)
     return folder
 
 
@@ -122,7 +123,7 @@ def test_the_fold_is_proved(tiny_model: Path, tmp_path: Path) -> None:
 def test_an_adapter_that_changes_nothing_is_no_proof(tiny_model: Path, tmp_path: Path) -> None:
     encoder = load_encoder(tiny_model, device="cpu")
     attach(encoder, 4, 8, seed=0)
-    save_adapter(encoder, tmp_path / "adapter")
+    save_adapter(encoder, weights_sha256(tiny_model), tmp_path / "adapter")
     fold(tiny_model, tmp_path / "adapter", tmp_path / "folded")
     with pytest.raises(FoldError, match="changes no embedding"):
         prove_fold(tiny_model, tmp_path / "adapter", tmp_path / "folded", TEXTS)
@@ -178,7 +179,7 @@ def test_an_adapter_of_another_model_is_refused(tiny_model: Path, tmp_path: Path
         {"use_dora": True, "fan_in_fan_out": True},
     ):
         (adapter / "adapter_config.json").write_text(json.dumps(config | change))
-        with pytest.raises(ModelError, match=r"can|Convert"):
+        with pytest.raises(ModelError, match=r"DoRA can fold|Convert it|cannot|can be"):
             fold(tiny_model, adapter, tmp_path / "folded")
     (adapter / "adapter_model.safetensors").unlink()
     with pytest.raises(ModelError, match="pickled adapters are never read"):

@@ -38,10 +38,9 @@ def test_a_real_model_learns_real_text(tmp_path: Path) -> None:
     continual("task", "add", "pandas", tmp_path / "data" / "pandas", folder=folder)
     settings = folder / "continual.toml"
     # Small enough for a test: two passes over 240 pairs of short texts, a gate that
-    # does not mind the noise of a task of 20 queries, and nothing that holds so small a training back.
+    # does not mind the noise of a task of 20 queries.
     settings.write_text(
-        "[ingest]\nholdout = 0.2\n[train]\nmax_length = 64\ndistillation = 0.0\n[eval]\nmax_length = 64\n"
-        "[gate]\nmax_ood_loss = 10\n"
+        "[ingest]\nholdout = 0.2\n[train]\nmax_length = 64\n[eval]\nmax_length = 64\n[gate]\nmax_ood_loss = 10\n"
     )
     continual("ingest", tmp_path / "data" / "stdlib.parquet", folder=folder)
     step = json.loads(continual("update", "--json", folder=folder))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -131,6 +132,24 @@ def test_a_catalog_of_a_newer_schema_is_refused_untouched(registry: Registry) ->
         connection.execute("INSERT INTO migrations VALUES (?, now())", [len(MIGRATIONS) + 1])
     with pytest.raises(SchemaError, match="newer continual"):
         Registry(registry.root).domains()
+
+
+def test_a_catalog_of_an_older_schema_is_brought_up_to_date(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = Registry(registry.root.parent / "old")
+    with monkeypatch.context() as patch:
+        patch.setattr("continual.registry.catalog.MIGRATIONS", MIGRATIONS[:1])
+        old.catalog.create()
+    with duckdb.connect(str(old.catalog.path)) as connection:
+        columns = [name for name, *_ in connection.execute("DESCRIBE versions").fetchall()]
+        made = version("v0")
+        fields = [getattr(made, name) for name in columns]
+        values = [json.dumps(value) if isinstance(value, dict | list) else value for value in fields]
+        connection.execute(f"INSERT INTO versions VALUES ({', '.join('?' * len(values))})", values)
+    (found,) = Registry(old.root).versions()
+    assert "pinned" not in columns
+    assert (found.id, found.sha256, found.recipe, found.pinned) == ("v0", made.sha256, made.recipe, False)
 
 
 def test_a_file_that_is_no_catalog_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from continual.errors import InputError, NotFoundError
+from continual.errors import DataError, InputError, NotFoundError
 from continual.registry import Batch, Registry, Task
 from continual.registry.catalog import now
 from continual.replay import Rows, allot
@@ -133,6 +133,10 @@ def test_rows_of_an_evaluation_task_are_never_drawn(registry: Registry) -> None:
         pa.table({"kind": [kind for kind, _ in keys], "hash": [value for _, value in keys]}), folder / "keys.parquet"
     )
     registry.add_task(Task("t", 0, None, "tasks/t", 1, 1, 1, "folder", "x", now()))
+    with pytest.raises(DataError, match=r"corpus\.parquet"):
+        Rows(registry)
+    for name in ("corpus", "queries", "qrels"):
+        (folder / f"{name}.parquet").touch()  # a draw needs the keys, and a step the others
     with Rows(registry) as rows:
         assert rows.count([batch]) == {"a": 28}
         drawn = rows.draw([new], [batch], {"a": 28}, {})

@@ -21,6 +21,7 @@ from continual.errors import InputError, NothingToDoError
 from continual.eval.charts import charts, plain
 from continual.eval.html import render_html, write_html
 from continual.eval.report import Report, build_report
+from continual.eval.summary import bills
 from continual.eval.terminal import print_report
 from continual.registry import Batch, Registry, Score, Task, Version
 
@@ -414,3 +415,14 @@ def test_a_large_report_stays_light(tmp_path: Path) -> None:
     page = render_html(build_report(registry))
     assert len(page.encode()) < 6e6
     assert charts(build_report(registry))["gain"]["layout"]["showlegend"]
+
+
+def test_what_a_refused_step_tried_is_retrained_once(tmp_path: Path) -> None:
+    registry = make_registry(tmp_path)
+    batches = {"med": add_domain(registry, "med")}
+    add_version(registry, "v0", None, {"med": 60.0})
+    for name, status in (("v1", "refused"), ("v2", "refused"), ("v3", "accepted")):
+        add_version(registry, name, "v0", {"med": 61.0}, batches=(batches["med"],), status=status, pairs=10, joint=40)
+    steps, total = bills(build_report(registry))
+    assert [(step.refused, step.again) for step in steps] == [(True, False), (True, True), (False, True)]
+    assert (total.pairs, total.joint_pairs) == (30, 40)

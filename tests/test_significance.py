@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from continual.errors import DataError
 from continual.eval import significance
-from continual.eval.significance import Interval, mean_bootstrap, paired, paired_bootstrap
+from continual.eval.significance import Interval, mean_bootstrap, paired, paired_bootstrap, permutation_test
 
 
 def sample(queries: int, shift: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -98,3 +99,25 @@ def test_files_are_matched_by_query(tmp_path: Path) -> None:
         paired(tmp_path / "new.parquet", tmp_path / "other.parquet")
     with pytest.raises(DataError, match="cannot be read"):
         paired(tmp_path / "new.parquet", tmp_path / "missing.parquet")
+
+
+def test_the_permutation_test_is_exact_on_few_queries() -> None:
+    new, old = np.array([0.5, 0.9, 0.7, 1.0]), np.array([0.4, 0.6, 0.8, 0.5])
+    difference = new - old
+    signs = np.array(list(itertools.product((-1, 1), repeat=4)))
+    exact = np.mean(np.abs(signs @ difference) >= abs(difference.sum()) - 1e-9)
+    assert permutation_test(new, old, 20_000) == pytest.approx(exact, abs=0.015)
+    assert permutation_test(new, new) == 1.0
+    with pytest.raises(ValueError, match="one shape"):
+        permutation_test(new, old[:3])
+
+
+def test_the_permutation_test_agrees_with_scipy() -> None:
+    from scipy.stats import permutation_test as reference
+
+    for shift in (0.0, 0.02, 0.04):
+        new, old = sample(200, shift, 8)
+        found = reference(
+            (new, old), lambda a, b, axis: (a - b).mean(axis), permutation_type="samples", vectorized=True, rng=1
+        ).pvalue
+        assert permutation_test(new, old) == pytest.approx(found, abs=0.015)

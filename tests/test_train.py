@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +26,14 @@ from tests.conftest import SCHEMA, make_pairs
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(
-    epochs=2, batch_size=4, lora_rank=4, lora_alpha=8, precision="fp32", checkpoint_seconds=0, distillation=0
+    epochs=2,
+    batch_size=4,
+    lora_rank=4,
+    lora_alpha=8,
+    precision="fp32",
+    checkpoint_seconds=0,
+    distillation=0,
+    guide_margin="off",
 )
 
 
@@ -199,6 +207,32 @@ def test_distillation_is_the_mean_drift_of_the_batch_s_texts(tiny_model: Path) -
     cosines = (now * before).sum(1) / np.linalg.norm(now, axis=1) / np.linalg.norm(before, axis=1)
     assert cosines.mean() < 0.999
     assert loss - plain == pytest.approx(100 * np.mean(1 - cosines), abs=1e-4)
+
+
+def test_new_rows_are_held_near_the_anchor_and_replayed_ones_near_the_start(tiny_model: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(tiny_model, moved)
+    other = load_encoder(tiny_model, device="cpu")
+    with torch.no_grad():
+        for parameter in other[0].auto_model.parameters():
+            parameter.mul_(1.5)
+    other.save_pretrained(str(moved))
+    replayed = [False] * 5 + [True] * 3
+    table = make_table(8, 2).append_column("replayed", pa.array(replayed))
+    config = CONFIG.model_copy(update={"distillation": 1.0, "max_negatives": 0})
+    opened = open_session(moved, table, config, seed=0, device=CPU, anchor=tiny_model)
+    assert opened.before is not None
+    rows, texts = opened.rows, table.to_pylist()
+    for place, row in enumerate(texts):
+        owner, stranger = (moved, tiny_model) if row["replayed"] else (tiny_model, moved)
+        found = opened.before[rows.positive[place]].numpy()
+        expected, wrong = (
+            load_encoder(each, device="cpu").encode_document(row["positive"]) for each in (owner, stranger)
+        )
+        assert np.abs(found - expected).max() < 1e-5 < np.abs(found - wrong).max()
+    alone = open_session(moved, table, config, seed=0, device=CPU)
+    assert alone.before is not None
+    assert torch.equal(alone.before[rows.positive[7]], opened.before[rows.positive[7]])
 
 
 def test_distillation_keeps_embeddings_nearer_to_where_they_were(tiny_model: Path, tmp_path: Path) -> None:

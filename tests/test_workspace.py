@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,15 @@ import numpy as np
 import pytest
 
 from continual import Workspace
-from continual.errors import ConfigError, InputError, ModelError, NotFoundError, NothingToDoError, WorkspaceBusy
+from continual.errors import (
+    ConfigError,
+    DataError,
+    InputError,
+    ModelError,
+    NotFoundError,
+    NothingToDoError,
+    WorkspaceBusy,
+)
 from continual.registry.store import exclusive, weights_sha256
 from tests.conftest import make_pairs
 
@@ -182,13 +191,13 @@ class Killer:
             if self.done == int(sys.argv[3]):
                 os.kill(os.getpid(), signal.SIGKILL)
 
-Workspace(sys.argv[1]).update(seed=5, replay=0.5, progress=Killer())
+Workspace(sys.argv[1]).update(seed=5, replay=0.5, merge=sys.argv[4], progress=Killer())
 """
 
 
-def kill_update(workspace: Workspace, label: str, advances: int) -> None:
+def kill_update(workspace: Workspace, label: str, advances: int, merge: str = "interpolate") -> None:
     """Run an update in another process and kill it at a moment of its progress."""
-    command = [sys.executable, "-c", KILLED, str(workspace.directory), label, str(advances)]
+    command = [sys.executable, "-c", KILLED, str(workspace.directory), label, str(advances), merge]
     assert subprocess.run(command, env=os.environ, check=False).returncode == -signal.SIGKILL
 
 
@@ -211,6 +220,20 @@ def test_a_killed_update_resumes_to_the_same_weights(workspace: Workspace, write
         assert resumed.recipe["replay"] == expected.recipe["replay"] != []
         assert resumed.pairs_trained == expected.pairs_trained
         assert workspace.status().interrupted is None
+
+
+@pytest.mark.parametrize(("rule", "advances"), [("search", 3), ("self-positioning", 5)])
+def test_an_update_killed_while_it_searches_resumes_to_the_same_weights(
+    learned: Workspace, write_pairs: Write, rule: str, advances: int
+) -> None:
+    learned.ingest(write_pairs("c.parquet", make_pairs(120, seed=2)))
+    before = learned.version().id
+    expected = learned.update(seed=5, replay=0.5, merge=rule).version
+    learned.promote(before)
+    kill_update(learned, "searching", advances, rule)
+    resumed = learned.update(resume=True).version
+    assert (resumed.sha256, resumed.recipe["weight"]) == (expected.sha256, expected.recipe["weight"])
+    assert resumed.recipe["search"] == expected.recipe["search"]
 
 
 def test_what_was_interrupted_is_not_resumed_on_another_base_or_other_rows(
@@ -422,3 +445,114 @@ def test_coefficients_are_searched_on_rows_that_were_not_trained(
     )
     workspace.rebuild(step.version.id)
     assert f"How {workspace.version().id} was merged" in render_html(workspace.report())
+
+
+def test_damaged_weights_are_neither_exported_nor_served(
+    learned: Workspace, write_pairs: Write, tmp_path: Path
+) -> None:
+    first, current = learned.versions()[1].id, learned.version().id
+    for name in (first, current):
+        weights = learned.registry.path(learned.version(name).path) / "model.safetensors"
+        data = bytearray(weights.read_bytes())
+        data[-1] ^= 1
+        weights.write_bytes(data)
+    for act in (lambda: learned.export(first, tmp_path / "out"), lambda: learned.promote(first), learned.rollback):
+        with pytest.raises(ModelError, match=f"versions rebuild {first}"):
+            act()
+    learned.ingest(write_pairs("c.parquet", make_pairs(40, seed=3)))
+    with pytest.raises(ModelError, match=f"versions rebuild {current}"):
+        learned.update()
+    assert learned.version().id == current
+    assert not (tmp_path / "out").exists()
+    learned.rebuild(first)
+    learned.rebuild(current)
+    assert learned.update().passed
+
+
+def test_lost_files_are_named_before_anything_is_trained(
+    learned: Workspace, write_pairs: Write, tmp_path: Path
+) -> None:
+    task = learned.registry.tasks()[0]
+    folder = learned.registry.path(task.path)
+    shutil.copytree(folder, tmp_path / "ood")
+    learned.add_task("ood", tmp_path / "ood")
+    learned.ingest(write_pairs("c.parquet", make_pairs(40, seed=3)))
+    (learned.registry.path("tasks/ood") / "corpus.parquet").unlink()
+    with pytest.raises(DataError, match=r"corpus.parquet.*continual task add ood"):
+        learned.update()
+    with pytest.raises(DataError, match=r"corpus.parquet.*continual task add ood"):
+        learned.ingest(write_pairs("d.parquet", make_pairs(40, seed=4)))
+    assert learned.status().interrupted is None
+    assert not learned.add_task("ood", tmp_path / "ood").unchanged  # it is put back
+    assert learned.add_task("ood", tmp_path / "ood").unchanged
+    rows = learned.registry.path(learned.registry.batches()[0].path)
+    rows.rename(rows.with_suffix(".away"))
+    with pytest.raises(DataError, match="is gone"):
+        learned.update()
+    rows.with_suffix(".away").rename(rows)
+    assert learned.update().passed
+
+
+def test_calls_that_contradict_themselves_are_refused(learned: Workspace) -> None:
+    with pytest.raises(InputError, match="Choose one"):
+        learned.update(resume=True, restart=True)
+    with pytest.raises(InputError, match="Give one of them"):
+        learned.plan(replay=0.1, replay_rows=5)
+    with pytest.raises(InputError, match=r"--merge 0\.3"):
+        learned.plan(merge="interpolate", parameters={"weight": 0.3})
+
+
+def test_a_running_update_is_not_called_interrupted(learned: Workspace, write_pairs: Write) -> None:
+    learned.ingest(write_pairs("c.parquet", make_pairs(40, seed=3)))
+    seen: list[tuple[str | None, str | None]] = []
+
+    class Watch:
+        def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
+            if label == "training":
+                status = learned.status()
+                seen.append((status.running, status.interrupted))
+
+        def advance(self, count: int) -> None: ...
+        def finish(self) -> None: ...
+
+    made = learned.update(progress=Watch()).version.id
+    assert seen == [(made, None)]
+    assert (learned.status().running, learned.status().interrupted) == (None, None)
+
+
+def test_a_plan_counts_the_tokens_of_a_full_retraining_by_domain(workspace: Workspace, write_pairs: Write) -> None:
+    long = [pair | {"positive": f"{pair['positive']} {pair['positive']}"} for pair in make_pairs(40)]
+    workspace.ingest(write_pairs("long.parquet", long), holdout=0.0)
+    whole = workspace.plan()
+    assert (whole.joint_pairs, whole.joint_tokens) == (whole.pairs, whole.tokens)
+    workspace.update()
+    short = [{"query": pair["query"], "positive": pair["query"][:8]} for pair in make_pairs(40, seed=1)]
+    workspace.ingest(write_pairs("short.parquet", short), holdout=0.0)
+    plan = workspace.plan(replay=0.0)
+    assert plan.joint_pairs == 2 * plan.pairs
+    assert plan.joint_tokens == plan.tokens + whole.tokens  # not twice the short ones
+
+
+def test_the_history_of_what_was_in_service_is_kept(learned: Workspace) -> None:
+    learned.rollback("tests are small")
+    events = learned.history()
+    assert [event.version for event in events] == ["v0", "v1", "v2", "v1"]
+    assert events[-1].reason == "tests are small"
+
+
+def test_two_versions_are_compared_query_by_query(learned: Workspace, tmp_path: Path) -> None:
+    shutil.copytree(learned.registry.path(learned.registry.tasks()[0].path), tmp_path / "late")
+    learned.add_task("late", tmp_path / "late")
+    found = learned.compare("v0")
+    assert (found.first, found.second) == ("v0", learned.version().id)
+    assert [each.task for each in found.tasks] == [task.name for task in learned.registry.tasks()]
+    scores = learned.registry.scores()
+    for each in found.tasks:
+        old, new = scores["v0", each.task], scores[found.second, each.task]
+        assert (each.first, each.second) == pytest.approx((old.score, new.score))
+        assert each.difference == pytest.approx(new.score - old.score)
+        assert each.low <= each.difference <= each.high
+        assert each.better + each.worse <= each.queries == new.queries
+    assert found.mean.difference == pytest.approx(np.mean([each.difference for each in found.tasks]))
+    same = learned.compare("v1", "v1").tasks[0]
+    assert (same.difference, same.p, same.better) == (0.0, 1.0, 0)

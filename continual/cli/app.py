@@ -26,8 +26,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode=None,
-    epilog="Exit codes: 0 done, 1 a bug of ours, 2 the input or the call is wrong, 3 the gate refused the update, "
-    "4 the workspace is busy.",
+    epilog="Settings, with their meaning and defaults, are in the workspace's continual.toml. Exit codes: 0 done, 1 a "
+    "bug of ours, 2 the input or the call is wrong, 3 the gate refused the update, 4 the workspace is busy, 130 "
+    "interrupted.",
 )
 task_app = typer.Typer(help="Evaluation tasks: what versions are scored on.", no_args_is_help=True)
 versions_app = typer.Typer(help="Versions: what was made, and from what.", no_args_is_help=True)
@@ -99,7 +100,10 @@ def ingest(
     ] = None,
     holdout: Annotated[
         float | None,
-        typer.Option(metavar="SHARE", help="Share of the documents to hold out as the domain's task, 0 to 1."),
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the documents to hold out as the domain's task, 0 to 1; by default ingest.holdout, 0.1.",
+        ),
     ] = None,
     task: Annotated[
         Path | None,
@@ -122,6 +126,9 @@ def ingest(
     columns = Columns(query=query_column, positive=positive_column, negatives=negatives_column, doc_id=doc_id_column)
     if task is not None and domain is None and len(files) > 1:
         raise InputError(f"--task is the task of one domain, and these are {len(files)}. Name it with --domain.")
+    missing = [file for file in files if not file.startswith("hf:") and not Path(file).expanduser().exists()]
+    if missing and len(files) > 1:
+        raise InputError(f"There is no file {missing[0]}. None of the {len(files)} was ingested.")
     reports = []
     split: dict[str, Any] = {"holdout": holdout, "task": task}
     try:
@@ -136,8 +143,8 @@ def ingest(
     except ContinualError:
         if reports:
             print(
-                f"continual: the {len(reports)} before {file} are registered. Mend it and run the same command again; "
-                "what is registered is left as it is.",
+                f"continual: what came before {file} was ingested ({', '.join(files[: len(reports)])}). Mend it and "
+                "run the same command again; what was ingested is left as it is.",
                 file=sys.stderr,
             )
         raise
@@ -169,7 +176,10 @@ def task_add(
 def update(
     replay: Annotated[
         float | None,
-        typer.Option(metavar="SHARE", help="Share of every learned domain's rows to train on again, 0 to 1."),
+        typer.Option(
+            metavar="SHARE",
+            help="Share of every learned domain's rows to train on again, 0 to 1; by default replay.share, 0.1.",
+        ),
     ] = None,
     replay_rows: Annotated[
         int | None, typer.Option(metavar="N", help="Learned rows to train on again, in all, instead of a share.")
@@ -189,7 +199,7 @@ def update(
         typer.Option(
             metavar="RULE",
             help="interpolate, search, self-positioning, running-mean, equal, opcm, a method of `continual merge "
-            "--list`, or the weight of the update, 0 to 1.",
+            "--list`, or the weight of the update, 0 to 1; by default merge.method and merge.weight.",
         ),
     ] = None,
     parameter: ParameterOption = None,

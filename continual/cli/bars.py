@@ -56,7 +56,7 @@ class Bars:
         seconds = max(time.monotonic() - self._began, 1e-9)
         line = f"{self._label}: {seconds:.1f} s"
         if self._done and seconds >= 0.01:
-            rate = f"{self._done / seconds:,.0f} {self._unit}/s"
+            rate = f"{per_second(self._done / seconds)} {self._unit}/s"
             line = f"{self._label}: {self._done:,} {self._unit} in {seconds:.1f} s ({rate})"
         if self._rich is not None:
             if self._task is not None:
@@ -65,6 +65,11 @@ class Bars:
         else:
             print(line, file=self._stream, flush=True)
         self._label, self._task = "", None
+
+
+def per_second(rate: float) -> str:
+    """Return a rate with as many digits as say something."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"
 
 
 def _rich_progress(stream: TextIO) -> RichProgress:
@@ -86,7 +91,7 @@ def _rich_progress(stream: TextIO) -> RichProgress:
 
         def render(self, task: Task) -> Text:
             speed, unit = task.speed or task.finished_speed, task.fields["unit"]
-            return Text(f"{speed:,.0f} {unit}/s" if speed else "", style="progress.data.speed")
+            return Text(f"{per_second(speed)} {unit}/s" if speed else "", style="progress.data.speed")
 
     columns: list[ProgressColumn] = [
         SpinnerColumn(),
@@ -95,7 +100,8 @@ def _rich_progress(stream: TextIO) -> RichProgress:
         TaskProgressColumn(),
         Rate(),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        TextColumn("elapsed,"),
         TimeRemainingColumn(),
+        TextColumn("left"),
     ]
     return Progress(*columns, console=Console(file=stream), transient=True)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from continual.cli.bars import per_second
 from continual.eval.summary import duration
 
 if TYPE_CHECKING:
@@ -33,8 +34,9 @@ def merge_option(text: str | None) -> str | float | None:
 
 def print_init(status: Status, base: str) -> None:
     """Say what was made and what comes next."""
-    say(f"Made a workspace in {status.directory}, with {base} as v0 in service.")
-    say("Next: register a domain with `continual ingest FILE`.")
+    say(f"Made a workspace in {status.directory}; {base} is v0, in service. Its settings are in continual.toml.")
+    here = "" if Path(status.directory) == Path.cwd() else f"`cd {status.directory}`, and "
+    say(f"Next: {here}register a domain with `continual ingest FILE`.")
 
 
 def print_ingest(report: IngestReport, store: Path) -> None:
@@ -49,17 +51,20 @@ def print_ingest(report: IngestReport, store: Path) -> None:
     table.add_column(justify="right")
     table.add_column(style="dim")
     task = f"the task {report.task}" if report.task and report.held_out else ""
-    rejects = ", ".join(f"{reason}: {count:,}" for reason, count in report.reject_reasons.items())
+    rejects = ", ".join(f"{count:,} {reason}" for reason, count in report.reject_reasons.items())
     for label, count, note in (
         ("rows in", report.rows_in, ""),
         ("kept", report.kept, "to train on"),
         ("duplicates", report.duplicates, ""),
         ("leaked", report.leaked, "in an evaluation task" if report.leaked else ""),
-        ("rejected", report.rejected, f"{rejects}; see {store / report.rejects_path}" if report.rejects_path else ""),
+        ("rejected", report.rejected, rejects),
         ("held out", report.held_out, task),
     ):
         table.add_row(f"  {label}", f"{count:,}", escape(note))
     console.print(table)
+    say(f"  read: {', '.join(f'{role} from {column}' for role, column in report.columns.items())}")
+    if report.rejects_path:
+        say(f"The rejected rows, with reasons: {store / report.rejects_path}")
 
 
 def print_task(report: TaskReport) -> None:
@@ -92,11 +97,12 @@ def print_plan(plan: Plan) -> None:
     cost = Table("", "this update", "full retraining", "ratio", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in cost.columns[1:]:
         column.justify = "right"
-    joint_tokens = plan.tokens * plan.joint_pairs // plan.pairs
-    ratio = f"{plan.pairs / plan.joint_pairs:.0%}"
-    cost.add_row("pairs trained", f"{plan.pairs:,}", f"{plan.joint_pairs:,}", ratio)
-    cost.add_row("tokens (estimate)", f"{plan.tokens:,}", f"{joint_tokens:,}", ratio)
-    cost.add_row("training (estimate)", duration(plan.seconds), duration(plan.joint_seconds), ratio)
+    ratios = [
+        f"{ours / joint:.0%}" for ours, joint in ((plan.pairs, plan.joint_pairs), (plan.tokens, plan.joint_tokens))
+    ]
+    cost.add_row("pairs trained", f"{plan.pairs:,}", f"{plan.joint_pairs:,}", ratios[0])
+    cost.add_row("tokens (estimate)", f"{plan.tokens:,}", f"{plan.joint_tokens:,}", ratios[1])
+    cost.add_row("training (estimate)", duration(plan.seconds), duration(plan.joint_seconds), ratios[1])
     console.print(cost)
     texts = sum(plan.tasks.values())
     say(f"It would be evaluated on {len(plan.tasks)} tasks ({texts:,} texts): {', '.join(plan.tasks) or 'none'}.")
@@ -121,8 +127,8 @@ def print_step(step: StepResult) -> None:
         say("There is no evaluation task, so the gate had nothing to judge by. Add one with `continual task add`.")
     speed = version.pairs_trained / version.seconds if version.seconds else 0.0
     say(
-        f"Trained {version.pairs_trained:,} pairs in {duration(version.seconds)} ({speed:,.0f} pairs/s); a full "
-        f"retraining would have taken {version.joint_pairs:,}."
+        f"Trained {version.pairs_trained:,} pairs in {duration(version.seconds)} ({per_second(speed)} pairs/s, loading "
+        f"included); a full retraining would have trained {version.joint_pairs:,} pairs."
     )
     if step.in_service == version.id:
         say(f"{version.id} passed the gate and is in service; it was {step.parent.id}.")
@@ -137,7 +143,7 @@ def print_step(step: StepResult) -> None:
         found = version.recipe["search"]
         chosen = ", ".join(f"{name} {value:.3g}" for name, value in found["best"]["coefficients"].items())
         kept = "" if found["floor_kept"] else "; none kept every domain within the floor, this one breaks it least"
-        say(f"The search chose {chosen} of {len(found['candidates'])} candidates{kept}.")
+        say(f"The search chose {chosen} among {len(found['candidates'])} that it evaluated in full{kept}.")
 
 
 def print_report(report: Report, *, html: Path | None, as_csv: bool, as_json: bool) -> None:
@@ -172,9 +178,11 @@ def print_status(status: Status) -> None:
             )
         console.print(table)
     say(f"OOD tasks: {', '.join(status.ood_tasks) or 'none'}")
-    say(f"{status.versions} versions, {status.bytes / 1e6:,.0f} MB on disk")
+    say(f"{status.versions} version{'s' * (status.versions > 1)}, {status.bytes / 1e6:,.0f} MB on disk")
     waiting = [domain.name for domain in status.domains if domain.learned < domain.rows]
-    if status.interrupted:
+    if status.running:
+        say(f"An update to {status.running} is running.")
+    elif status.interrupted:
         say(f"The update to {status.interrupted} was interrupted: `continual update --resume` continues it.")
     elif waiting:
         say(f"New rows wait in {', '.join(waiting)}: `continual update` learns them.")

@@ -12,26 +12,29 @@ from continual.cli.render import console, say
 from continual.eval.summary import duration
 from continual.merge.methods import find_method
 from continual.merge.rules import find_rule
-from continual.registry import Version
+from continual.registry import Alias, Version
 from continual.registry.registry import utc
 
 if TYPE_CHECKING:
     from continual.build import Collected
     from continual.diff import Diff
+    from continual.eval.compare import Comparison
     from continual.merge.methods import Method
 
 
 def print_versions(versions: list[Version], current: str, dropped: set[str]) -> None:
     """Print a line per version."""
-    columns = ("", "version", "parent", "made", "status", "pairs", "weights sha256", "snapshot")
+    columns = ("", "version", "parent", "made (UTC)", "status", "pairs", "sha256", "snapshot")
     table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.columns[5].justify = "right"
+    for column in table.columns:
+        column.no_wrap = True
     for version in versions:
         table.add_row(
             "*" if version.id == current else "",
             version.id,
             version.parent or "",
-            utc(version.created_at),
+            utc(version.created_at).removesuffix(" UTC"),
             version.status,
             f"{version.pairs_trained:,}",
             version.sha256[:12],
@@ -77,6 +80,38 @@ def _print_lineage(lineage: list[Version]) -> None:
         say(f"| {version.parent}{parent}")
 
 
+def print_history(events: list[Alias]) -> None:
+    """Print what was in service, the newest last."""
+    table = Table("since (UTC)", "version", "before", "reason", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.columns[0].no_wrap = True
+    for event in events:
+        when = utc(event.at).removesuffix(" UTC")
+        table.add_row(when, event.version, event.previous or "", escape(event.reason))
+    console.print(table)
+
+
+def print_comparison(found: Comparison) -> None:
+    """Print the scores of two versions side by side."""
+    say("nDCG@10, points")
+    level = f"{100 * found.confidence:g} % interval"
+    columns = ("task", "domain", found.first, found.second, "change", level, "p", "better", "worse", "queries")
+    table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in table.columns[2:]:
+        column.justify = "right"
+        column.no_wrap = True
+    for each in [*found.tasks, *([found.mean] if len(found.tasks) > 1 else [])]:
+        domain = "" if each is found.mean else escape(each.domain or "OOD")
+        points = [f"{each.first:.1f}", f"{each.second:.1f}", f"{each.difference:+.1f}"]
+        interval = f"{each.low:+.1f} to {each.high:+.1f}"
+        p = "" if each.p is None else f"{each.p:.3f}"
+        counts = [f"{number:,}" for number in (each.better, each.worse, each.queries)]
+        table.add_row(
+            escape(each.task), domain, *points, interval, p, *counts, style="bold" if each is found.mean else ""
+        )
+    console.print(table)
+    say(f"better, worse: queries whose score rose or fell from {found.first} to {found.second}")
+
+
 def print_diff(found: Diff) -> None:
     """Print how far two versions are from the root base and from each other."""
     columns = ("group", f"|{found.first} - v0|", f"|{found.second} - v0|", "angle", f"|{found.second} - {found.first}|")
@@ -102,8 +137,8 @@ def print_collected(found: Collected, dry_run: bool) -> None:
     verb = "would be dropped" if dry_run else "dropped"
     if found.dropped:
         say(
-            f"{verb}: {', '.join(found.dropped)} ({found.bytes / 1e6:,.0f} MB); `continual versions rebuild` makes "
-            "them again."
+            f"{verb}: {', '.join(found.dropped)} ({found.bytes / 1e6:,.0f} MB); each is built again when a command "
+            "needs it."
         )
     else:
         say(f"Nothing {'to drop' if dry_run else 'was dropped'}.")

@@ -1,4 +1,4 @@
-"""The commands about versions: list, show, diff, rebuild, pin, promote, rollback, export, gc."""
+"""The commands about versions: list, show, history, diff, rebuild, pin, promote, rollback, export, gc."""
 
 from __future__ import annotations
 
@@ -37,6 +37,15 @@ def show_version(name: Name, workspace: WorkspaceOption = None, json: JsonOption
 
     lineage = open_workspace(workspace).lineage(name)
     print_json(asdict(lineage[-1])) if json else render.print_version(lineage[-1], lineage)
+
+
+@versions_app.command("history")
+def show_history(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
+    """Show what was in service, since when, and why."""
+    from continual.cli import render_versions as render
+
+    events = open_workspace(workspace).history()
+    print_json([asdict(event) for event in events]) if json else render.print_history(events)
 
 
 @versions_app.command("diff")
@@ -82,6 +91,26 @@ def pin_version(
         version = open_workspace(workspace).pin(name, not off, progress=bars)
     what = "its snapshot stays" if version.pinned else "its snapshot may be dropped"
     print_json({"version": version.id, "pinned": version.pinned}) if json else print(f"{version.id}: {what}.")
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="An id such as v3, or an alias such as current.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another; by default what is in service.")] = "current",
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Compare the scores of two versions, with intervals.
+
+    Task by task: B minus A with its bootstrap interval, the p-value of a permutation test, and how many queries B
+    answers better and worse. What a version was not scored on yet is scored first.
+    """
+    from continual.cli import render_versions as render
+    from continual.cli.bars import Bars
+
+    with Bars() as bars:
+        found = open_workspace(workspace).compare(first, second, progress=bars)
+    print_json(found.to_json()) if json else render.print_comparison(found)
 
 
 @app.command()

@@ -98,7 +98,7 @@ def _lines(
         last = next((each for each in reversed(values) if each is not None), None)
         if last is not None:
             ends.append((last, task, colour))
-    if mean and traces:
+    if mean and traces and len(report.ood_set) > 1:
         base = report.metrics["ood_mean"][0]
         means = [report.metrics["ood_mean"][place] for place in path]
         shifted = [None if each is None or base is None else each - base for each in means]
@@ -176,7 +176,8 @@ def _forest(report: Report) -> Figure | None:
     names = [task.name for task in report.tasks if task.name in changes][::-1]
     if not names:
         return None
-    kinds = {"new": "--series-1", "again": "--series-1", "learned": "--series-2", "OOD": "--series-7"}
+    domains = {task.name: task.domain for task in report.tasks}
+    colours = [_colour(report, domain) if (domain := domains[name]) is not None else "--ink" for name in names]
     points = [changes[name] for name in names]
     return {
         "data": [
@@ -185,7 +186,7 @@ def _forest(report: Report) -> Figure | None:
                 "mode": "markers",
                 "x": [each["difference"] for each in points],
                 "y": list(range(len(names))),
-                "marker": {"size": 10, "color": [kinds.get(each["kind"], "--ink") for each in points]},
+                "marker": {"size": 10, "color": colours},
                 "error_x": {
                     "type": "data",
                     "symmetric": False,
@@ -211,7 +212,7 @@ def _forest(report: Report) -> Figure | None:
                 **_axis(),
                 # Places, not names: two long names may be cut to the same text.
                 "tickvals": list(range(len(names))),
-                "ticktext": [plain(_short(name, 26)) for name in names],
+                "ticktext": [plain(f"{_short(name, 26)} ({changes[name]['kind']})") for name in names],
                 "range": [-0.7, len(names) - 0.3],
                 "showgrid": False,
                 "automargin": True,
@@ -237,13 +238,13 @@ def _search(report: Report) -> Figure | None:
     line = "weight" in curve[0]["coefficients"]  # else every point is a step of a gradient search
     places = [point["coefficients"]["weight"] if line else step for step, point in enumerate(curve)]
     data = []
-    for number, domain in enumerate(reference):
+    for domain in reference:
         known = [
             (place, 100 * (point["losses"][domain] / reference[domain] - 1))
             for place, point in zip(places, curve, strict=True)
             if domain in point["losses"] and reference[domain]
         ]
-        colour = f"--series-{number % SERIES + 1}"
+        colour, symbol = _colour(report, domain), SYMBOLS[_number(report, domain) % len(SYMBOLS)]
         data.append(
             {
                 "type": "scatter",
@@ -252,30 +253,47 @@ def _search(report: Report) -> Figure | None:
                 "x": [place for place, _ in known],
                 "y": [change for _, change in known],
                 "line": {"color": colour, "width": 2},
-                "marker": {"color": colour, "size": 6, "symbol": SYMBOLS[number % len(SYMBOLS)]},
+                "marker": {"color": colour, "size": 6, "symbol": symbol},
                 "hoverinfo": "text",
                 "hovertext": [f"{plain(domain)} at {place:.3g}: {change:+.1f} %" for place, change in known],
             }
         )
-    layout = _layout(None, "loss, % of what was in service") | _above()
+    before = found["reference"]["loss"]
+    means = [100 * (point["loss"] / before - 1) for point in curve]
+    if len(reference) > 1:
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": "mean",
+                "x": places,
+                "y": means,
+                "line": {"color": "--ink", "width": 4},
+                "hoverinfo": "text",
+                "hovertext": [f"mean at {at:.3g}: {change:+.1f} %" for at, change in zip(places, means, strict=True)],
+            }
+        )
+    layout = _layout(None, "change of the loss, %") | _above()
     layout["xaxis"] |= {"title": {"text": "weight of the update" if line else "step of the search", "standoff": 8}}
     layout["margin"] = {**layout["margin"], "b": 48}
     layout["yaxis"]["zeroline"] = True
+    floor = 100 * row.recipe["config"]["merge"]["floor"]  # no domain's loss may rise by more
+    dashed = {"type": "line", "line": {"color": "--quiet", "width": 1.5, "dash": "dot"}}
+    layout["shapes"] = [dashed | {"xref": "paper", "yref": "y", "x0": 0, "x1": 1, "y0": floor, "y1": floor}]
     if line:
         chosen = found["best"]["coefficients"]["weight"]
-        layout["shapes"] = [
-            {
-                "type": "line",
-                "xref": "x",
-                "yref": "paper",
-                "x0": chosen,
-                "x1": chosen,
-                "y0": 0,
-                "y1": 1,
-                "line": {"color": "--quiet", "width": 1.5, "dash": "dot"},
-            }
-        ]
+        layout["shapes"].append(dashed | {"xref": "x", "yref": "paper", "x0": chosen, "x1": chosen, "y0": 0, "y1": 1})
     return {"data": data, "layout": layout}
+
+
+def _number(report: Report, domain: str) -> int:
+    """Return the place of a domain among those of the tasks: the number of its line in every chart."""
+    names = [task.domain for task in report.tasks if task.domain is not None]
+    return names.index(domain) if domain in names else len(names)
+
+
+def _colour(report: Report, domain: str) -> str:
+    return f"--series-{_number(report, domain) % SERIES + 1}"
 
 
 def _span(high: float | None, low: float | None) -> float:
@@ -314,7 +332,7 @@ def _cumulative(report: Report) -> Figure | None:
     ids = [bill.version for bill in steps]
     data = []
     for name, colour, values in (
-        ("full retraining", "--faint", [bill.joint_pairs for bill in steps]),
+        ("full retraining", "--faint", [0 if bill.again else bill.joint_pairs for bill in steps]),
         ("steps", "--series-1", [bill.pairs for bill in steps]),
     ):
         sums = [sum(values[: place + 1]) for place in range(len(values))]

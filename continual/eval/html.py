@@ -153,6 +153,8 @@ def _made(report: Report) -> list[tuple[str, str]]:
         if key in recipe:
             value = recipe[key]
             made.append((name, f"{value:.3g}" if isinstance(value, float) else str(value)))
+    if recipe.get("parameters"):
+        made.append(("parameters", ", ".join(f"{key} {value:.3g}" for key, value in recipe["parameters"].items())))
     for key, name in (("new", "rows learned"), ("replay", "rows replayed")):
         if isinstance(recipe.get(key), list):
             made.append((name, ", ".join(f"{each['domain']} {each['rows']:,}" for each in recipe[key]) or "none"))

@@ -44,6 +44,7 @@ class Row:
         id: Such as "v3".
         parent: What was in service when it was made; None for the root base.
         domains: Domains learned in this step, in the order of the stream.
+        batches: Ids of the batches learned in this step.
         pairs_trained: Rows times epochs, replay included.
         tokens_trained: Tokens of those texts.
         seconds: Of training.
@@ -60,6 +61,7 @@ class Row:
     id: str
     parent: str | None
     domains: list[str]
+    batches: list[str]
     pairs_trained: int
     tokens_trained: int
     seconds: float
@@ -225,6 +227,7 @@ def _row(version: Version, scores: dict[tuple[str, str], Any], domain_of: dict[s
         id=version.id,
         parent=version.parent,
         domains=[name for name in domains if name in learned],
+        batches=list(version.batches),
         pairs_trained=version.pairs_trained,
         tokens_trained=version.tokens_trained,
         seconds=version.seconds,
@@ -266,4 +269,4 @@ def _learned(columns: Sequence[Column], steps: Sequence[Sequence[str]]) -> list[
 
 
 def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return None if math.isnan(value) else round(value, 9) + 0.0  # no -1e-14 of a difference of means, and no -0.0

@@ -93,6 +93,36 @@ def mean_bootstrap(
     return Interval(seen, float(low), float(high), (extreme + 1) / (resamples + 1))
 
 
+def permutation_test(new: ArrayLike, old: ArrayLike, permutations: int = 10_000, seed: int = 0) -> float:
+    """Return how often the versions' scores, exchanged at random query by query, differ as much on average.
+
+    The two-sided p-value of "both versions are the same", 0 to 1, with one added above and below so that it is never
+    zero. It assumes nothing about how scores are distributed. Fisher's test; Smucker et al. 2007,
+    https://doi.org/10.1145/1321440.1321528.
+
+    Args:
+        new: Scores of the new version, one a query, of shape [queries].
+        old: Scores of the old version on the same queries, in the same order.
+        permutations: How often to exchange.
+        seed: Same seed, same value.
+
+    Raises:
+        ValueError: The shapes differ, or there are no queries.
+    """
+    first, second = np.asarray(new, np.float64), np.asarray(old, np.float64)
+    if first.shape != second.shape or first.ndim != 1 or not first.size:
+        raise ValueError(f"Paired scores need one shape [queries], not {first.shape} and {second.shape}.")
+    moved = (first - second)[first != second]  # a query that is the same under both stays so
+    if not moved.size:
+        return 1.0
+    generator = np.random.default_rng(seed)
+    extreme, seen, step = 0, abs(moved.sum()), max(1, CELLS // len(moved))
+    for start in range(0, permutations, step):
+        signs = generator.integers(2, size=(min(step, permutations - start), len(moved)), dtype=np.int8) * 2 - 1
+        extreme += int(np.count_nonzero(np.abs(signs @ moved) >= seen - 1e-9))
+    return (extreme + 1) / (permutations + 1)
+
+
 def _resample(values: Values, resamples: int, generator: np.random.Generator) -> Values:
     """Return the means of `resamples` samples with replacement, [resamples]."""
     means = np.empty(resamples)

@@ -17,12 +17,16 @@ class Bill:
         pairs: Pairs trained.
         seconds: Of training.
         joint_pairs: Pairs a full retraining would have trained.
+        refused: Whether the gate refused the step.
+        again: Whether it learned nothing that no step before had tried.
     """
 
     version: str
     pairs: int
     seconds: float
     joint_pairs: int
+    refused: bool = False
+    again: bool = False
 
     @property
     def ratio(self) -> float | None:
@@ -31,13 +35,23 @@ class Bill:
 
 
 def bills(report: Report) -> tuple[list[Bill], Bill]:
-    """Return the cost of every step, refused ones included because they were paid for too, and the total."""
-    steps = [Bill(row.id, row.pairs_trained, row.seconds, row.joint_pairs) for row in report.versions if row.parent]
+    """Return the cost of every step, and the total.
+
+    The total has the pairs of all steps, and a full retraining for those that brought something new: who retrains on
+    everything does not do it again for what a refused step tried already.
+    """
+    tried: set[str] = set()
+    steps = []
+    for row in report.versions:
+        if row.parent:
+            again = not set(row.batches) - tried
+            steps.append(Bill(row.id, row.pairs_trained, row.seconds, row.joint_pairs, row.verdict == "refused", again))
+            tried |= set(row.batches)
     total = Bill(
         "",
         sum(step.pairs for step in steps),
         sum(step.seconds for step in steps),
-        sum(step.joint_pairs for step in steps),
+        sum(step.joint_pairs for step in steps if not step.again),
     )
     return steps, total
 

@@ -110,7 +110,8 @@ def load_task(name: str, folder: Path) -> FolderTask:
         judgements = pq.read_table(folder / "qrels.parquet", columns=["query_id", "doc_id", "score"])
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
-            f"The task {name!r} cannot be read from {folder}: {error}. Register it again with `continual task add`."
+            f"The task {name!r} cannot be read from {folder}: {error}. Remove the damaged file, and put it back with "
+            "`continual task add` or from a backup."
         ) from None
     qrels: dict[str, dict[str, int]] = {}
     for query, document, score in zip(*(column.to_pylist() for column in judgements.columns), strict=True):

@@ -46,7 +46,8 @@ def merge(
         models: Folders or Hub ids; a folder with a PEFT adapter is folded into the base as it is read.
         directory: The folder to make.
         method: A name of `continual merge --list`.
-        base: The model that the others come from, for methods that merge task vectors.
+        base: The model that the others come from, for methods that merge task vectors, and that adapters were trained
+            on.
         weights: One per model; 1 each by default.
         parameters: Of the method.
         seed: Of the method's random numbers.
@@ -68,8 +69,11 @@ def merge(
         raise InputError(f"{len(models)} models take {len(models)} weights, and {len(weights)} were given.")
     if weights is not None and not chosen.weighted:
         raise InputError(f"{method} takes no weights: the models decide. Leave --weights out.")
+    adapters = any((Path(name).expanduser() / ADAPTER_CONFIG).is_file() for name in map(str, models))
+    # What an adapter was trained on is read with it, and a method that takes no base is given none.
+    joined = base is not None and not (chosen.base == "none" and adapters)
     if not chosen.rescaled:
-        chosen.check(len(models), base is not None)
+        chosen.check(len(models), joined)
     elif base is None:
         raise InputError(f"{method} merges what models learned since a base. Name the base with --base.")
     chosen.resolve(parameters or {})
@@ -87,8 +91,8 @@ def merge(
             if chosen.rescaled and root is not None:
                 merge_sequence(opened, root, chosen, result, **options)
             else:
-                options |= {"base": root, "seed": seed, "layout": opened[0], "workers": workers}
-                weighed = _weights(chosen, weights, root is not None)
+                options |= {"base": root if joined else None, "seed": seed, "layout": opened[0], "workers": workers}
+                weighed = _weights(chosen, weights, joined)
                 merge_models(opened, chosen, result, weights=weighed, **options)
             _write_card(result, chosen, models, base, weights, parameters or {}, seed, dtype)
             replace(result, target)
@@ -102,7 +106,14 @@ def _open(name: str, base: Model | None) -> Model:
     if (folder / ADAPTER_CONFIG).is_file():
         if base is None:
             raise InputError(f"{name} is an adapter. Name the model it was trained on with --base.")
-        return Adapted(base.folder, folder)
+        adapted = Adapted(base.folder, folder)
+        if adapted.trained_on is not None and adapted.trained_on != base.sha256:
+            raise ModelError(
+                f"{name} was trained on a model with the weights {adapted.trained_on[:12]}, and {base} has "
+                f"{base.sha256[:12]}. Name that model with --base: the version that `continual versions show` says it "
+                "was trained from, as `continual export` writes it."
+            )
+        return adapted
     return Model(resolve_base(name))
 
 

@@ -114,7 +114,8 @@ def find_rule(name: str) -> Rule:
         )
     if name in methods():
         return Rule(name, name, None, False, _fixed)
-    raise NotFoundError(f"There is no merge rule {name!r}.{did_you_mean(name, [*_SPECIAL, *methods()])}")
+    known = {*_SPECIAL, *methods()} - {"model_stock"}
+    raise NotFoundError(f"There is no merge rule {name!r}.{did_you_mean(name, known)}")
 
 
 def check_rule(name: str, start: str) -> Rule:

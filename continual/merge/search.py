@@ -96,7 +96,7 @@ def line_search(
             "A line search needs 0 <= low < high, points >= 2, refine >= 0 and floor >= 0, not "
             f"low={low}, high={high}, points={points}, refine={refine}, floor={floor}."
         )
-    progress.start("searching the weight", points + refine + (low > 0), "points")
+    progress.start("searching the weight", points + refine + (low > 0), "weights")
 
     def at(weight: float) -> Point:
         point = point_at({"weight": weight}, evaluate(weight))

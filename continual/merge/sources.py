@@ -17,10 +17,12 @@ from torch import Tensor
 
 from continual.errors import ModelError
 from continual.merge.files import Entry, read_header
-from continual.registry.store import weight_files
+from continual.registry.store import weight_files, weights_sha256
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+TRAINED_ON = "trained_on_sha256"
+"""Where an adapter's weights file keeps the identity of the model that it was trained on; peft's own do not."""
 ADAPTER_PREFIX = "base_model.model."
 """What a PeftModel puts before the names of the model it wraps."""
 
@@ -64,6 +66,11 @@ class Model:
         """Return a tensor in memory of its own."""
         return self.entries[key].read()
 
+    @cached_property
+    def sha256(self) -> str:
+        """The sha256 of the folder's weight files, as versions are known by."""
+        return weights_sha256(self.folder)
+
     def __str__(self) -> str:
         return str(self.folder)
 
@@ -87,7 +94,8 @@ class Adapted(Model):
         super().__init__(folder)
         self.adapter = adapter
         self._config: dict[str, Any] = _adapter_config(adapter)
-        self._factors = read_header(adapter / ADAPTER_WEIGHTS)[0]
+        self._factors, metadata = read_header(adapter / ADAPTER_WEIGHTS)
+        self.trained_on = metadata.get(TRAINED_ON)
         self._layers = {self._key(layer): layer for layer in _layers(self._factors, adapter)}
         for key, layer in self._layers.items():
             a, b = (self._factor(layer, part) for part in ("lora_A.weight", "lora_B.weight"))

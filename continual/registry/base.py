@@ -43,7 +43,7 @@ def resolve_base(name: str) -> Path:
     if folder.is_dir():
         return check_model(folder)
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise ModelError(f"{name} is no folder and no Hub id (OWNER/NAME). Give --base a sentence-transformers folder.")
+        raise ModelError(f"{name} is no folder and no Hub id (OWNER/NAME). Name a sentence-transformers folder.")
     return check_model(_download(name))
 
 
@@ -98,5 +98,5 @@ def _download(name: str) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"The Hub model {name!r} cannot be had: {reason} Check the id, or give --base a local folder."
+            f"The Hub model {name!r} cannot be had: {reason.rstrip('.')}. Check the id, or name a local folder."
         ) from None

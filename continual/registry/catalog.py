@@ -69,7 +69,10 @@ class Catalog:
         import duckdb
 
         if not create and not self.path.exists():
-            raise NotFoundError(f"{self.path} is missing; `continual init` makes a workspace.")
+            raise NotFoundError(
+                f"{self.path} is missing: the workspace has lost its catalog. Put it back from a backup, or make "
+                "another workspace with `continual init`."
+            )
         deadline = time.monotonic() + self.busy_seconds
         pause = 0.01
         while True:

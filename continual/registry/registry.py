@@ -11,9 +11,12 @@ from typing import Any, TypeVar
 
 import duckdb
 
-from continual.errors import NotFoundError, did_you_mean
+from continual.errors import DataError, NotFoundError, did_you_mean
 from continual.registry.catalog import Catalog, now
 from continual.registry.records import Alias, Batch, Domain, Run, Score, Task, Version
+
+TASK_FILES = ("corpus", "queries", "qrels", "keys")
+"""Parquet files in the folder of a task."""
 
 CURRENT = "current"
 ROOT = "v0"
@@ -77,6 +80,37 @@ class Registry:
             task = dataclasses.replace(task, position=_next(connection, "tasks"))
             _insert(connection, "tasks", task)
         return task
+
+    def rows_file(self, batch: Batch) -> Path:
+        """Return the file of a batch's rows.
+
+        Raises:
+            DataError: It is gone.
+        """
+        file = self.path(batch.path)
+        if not file.is_file():
+            raise DataError(
+                f"{file}, the rows of the domain {batch.domain} from {batch.source}, is gone. Put it back from a "
+                "backup."
+            )
+        return file
+
+    def lost_files(self, task: Task) -> list[Path]:
+        """Return the files of a task that are not where they were written."""
+        files = [self.path(task.path) / f"{name}.parquet" for name in TASK_FILES]
+        return [file for file in files if not file.is_file()]
+
+    def task_folder(self, task: Task) -> Path:
+        """Return the folder of a task.
+
+        Raises:
+            DataError: One of its files is gone.
+        """
+        lost = self.lost_files(task)
+        if lost:
+            origin = "a backup" if task.origin == "holdout" else f"{task.origin} with `continual task add {task.name}`"
+            raise DataError(f"{lost[0]}, a file of the task {task.name}, is gone. Put it back from {origin}.")
+        return self.path(task.path)
 
     # Versions and their lineage.
 

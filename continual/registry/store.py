@@ -18,6 +18,12 @@ from continual.errors import InputError, ModelError, WorkspaceBusy
 
 SUFFIX = ".partial"
 
+UPDATE_LOCK = "update.lock"
+"""Held by who makes, builds or drops versions."""
+
+_ATTEMPTS = 5
+"""Tries for the lock of a long job: who only asks whether it is held holds it for a moment too."""
+
 _ABANDONED = 24 * 3600
 """Seconds after which what another machine left unfinished counts as abandoned."""
 
@@ -207,10 +213,26 @@ def exclusive(path: Path, what: str) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise WorkspaceBusy(
-                f"Another `continual {what}` is running in this workspace. Wait for it to end, then try again."
-            ) from None
+        for attempt in range(_ATTEMPTS):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if attempt == _ATTEMPTS - 1:
+                    raise WorkspaceBusy(
+                        f"Another `continual {what}` is running in this workspace. Wait for it to end, then try again."
+                    ) from None
+                time.sleep(0.02)
         yield
+
+
+def held(path: Path) -> bool:
+    """Return whether some process holds the lock file of a long job."""
+    if not path.exists():
+        return False
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

@@ -46,7 +46,8 @@ class Draw:
     """The rows of a step, with the manifest that draws them again.
 
     Attributes:
-        table: Columns query, positive (string), negatives (list of string), doc_id (string or null), domain.
+        table: Columns query, positive (string), negatives (list of string), doc_id (string or null), domain, and
+            replayed (bool): whether the row is drawn from history.
         new: A window per domain that is learned: all rows of the new batches but those held out.
         replay: A window per domain that is replayed.
         held_table: Rows that the step does not train on, for a coefficient search; the columns of `table`.
@@ -76,10 +77,10 @@ class Rows:
         import duckdb
 
         self._registry = registry
+        keys = [str(registry.task_folder(task) / "keys.parquet") for task in registry.tasks()]
         spill = registry.root / "runs" / ".spill"
         spill.parent.mkdir(exist_ok=True)
         self._session = duckdb.connect(config={"temp_directory": str(spill)})
-        keys = [str(registry.path(task.path) / "keys.parquet") for task in registry.tasks()]
         leak = "(SELECT hash FROM read_parquet(?) WHERE kind = '{}')"
         self._values = [keys, keys] if keys else []
         self._scan = "read_parquet(?) WHERE " + (
@@ -141,8 +142,10 @@ class Rows:
         for kind in ("replay", "held"):
             parts[kind] = [(domain, table) for domain, table in parts[kind] if table.num_rows]
         windows = {kind: [_describe(*part) for part in some] for kind, some in parts.items()}
-        trained = pa.concat_tables([_labelled(table, domain) for domain, table in parts["new"] + parts["replay"]])
-        spared = [_labelled(table, domain) for domain, table in parts["held"]]
+        trained = pa.concat_tables(
+            [_labelled(table, domain, kind == "replay") for kind in ("new", "replay") for domain, table in parts[kind]]
+        )
+        spared = [_labelled(table, domain, False) for domain, table in parts["held"]]
         held_table = pa.concat_tables(spared) if spared else trained.slice(0, 0)
         return Draw(trained, windows["new"], windows["replay"], held_table, windows["held"])
 
@@ -173,14 +176,16 @@ class Rows:
         files: dict[str, list[str]] = {}
         for batch in batches:
             if batch.kept:
-                files.setdefault(batch.domain, []).append(str(self._registry.path(batch.path)))
+                files.setdefault(batch.domain, []).append(str(self._registry.rows_file(batch)))
         return files
 
 
-def _labelled(table: pa.Table, domain: str) -> pa.Table:
+def _labelled(table: pa.Table, domain: str, replayed: bool) -> pa.Table:
     import pyarrow as pa
 
-    return table.drop_columns(["row_hash"]).append_column("domain", pa.array([domain] * table.num_rows, pa.string()))
+    labelled = table.drop_columns(["row_hash"])
+    labelled = labelled.append_column("domain", pa.repeat(domain, table.num_rows))
+    return labelled.append_column("replayed", pa.repeat(replayed, table.num_rows))
 
 
 def _describe(domain: str, table: pa.Table) -> Window:

@@ -61,6 +61,7 @@ class IngestReport:
     rejects_path: str | None = None
     reject_reasons: dict[str, int] = field(default_factory=dict)
     task: str | None = None
+    columns: dict[str, str] = field(default_factory=dict)
 
 
 def ingest(
@@ -136,8 +137,8 @@ def ingest(
                 listed = registry.path(_keep_loose(registry, rejects, domain, content))
                 raise _too_many(staged, source, listed, config)
 
-            history = [registry.path(batch.path) for batch in batches]
-            keys = [registry.path(known.path) / KEYS for known in tasks]
+            history = [registry.rows_file(batch) for batch in batches]
+            keys = [registry.task_folder(known) / KEYS for known in tasks]
             if tables is not None:
                 write_task(tables, folder / "task")
                 keys.append(folder / "task" / KEYS)
@@ -166,6 +167,7 @@ def ingest(
                 rejected=staged.rejected,
                 held_out=counts.held_out,
                 reject_reasons=staged.reasons,
+                columns=mapping.describe(),
             )
             if not counts.kept:
                 where = _keep_loose(registry, rejects, domain, content) if staged.rejected else None
@@ -258,10 +260,10 @@ def _check_hold_out(source: str, share: float, documents: int, counts: split.Spl
     why = (
         "leaves no row to train on"
         if documents
-        else "is less than one document, or every document shares a text with stored batches"
+        else f"of {counts.kept:,} new rows is less than one document, or all share texts with stored rows"
     )
     raise DataError(
-        f"{source}: holding out {share:.3g} of its documents {why}. Give an evaluation task with --task DIR, "
+        f"{source}: --holdout {share:.3g} {why}. Give an evaluation task with --task DIR, "
         "another share with --holdout, or --holdout 0 for a domain that is not evaluated."
     )
 

@@ -46,6 +46,12 @@ class Mapping:
         doc_id = [self.doc_id] if self.doc_id is not None else []
         return list(dict.fromkeys([self.query, self.positive, *self.negatives, *doc_id]))
 
+    def describe(self) -> dict[str, str]:
+        """Return the columns by role, as people read them."""
+        found = {"query": self.query, "positive": self.positive, "negatives": ", ".join(self.negatives)}
+        found["doc_id"] = self.doc_id or ""
+        return {role: column for role, column in found.items() if column}
+
     def record(self) -> dict[str, Any]:
         """Return the mapping as the catalog keeps it: plain JSON values by role."""
         return asdict(self) | {"negatives": list(self.negatives)}

@@ -51,7 +51,7 @@ def import_task(registry: Registry, name: str, folder: Path, domain: str | None 
 
     Args:
         registry: Where it goes.
-        name: Its name; free, or that of the same task, which changes nothing.
+        name: Its name; free, or that of the same task: then nothing changes, but lost files are put back.
         folder: The folder; it is copied.
         domain: The ingested domain that it tests; None makes it out of domain for every version.
 
@@ -72,6 +72,10 @@ def import_task(registry: Registry, name: str, folder: Path, domain: str | None 
         taken = next((task for task in registry.tasks() if task.name == name), None)
         if taken is not None and (taken.sha256 != tables.sha256() or taken.domain != domain):
             raise task_taken(taken)
+        lost = taken is not None and bool(registry.lost_files(taken))
+        if taken is not None and lost:
+            with publish(registry.path(taken.path)) as partial:
+                write_task(tables, partial)
         if taken is None:
             with swept(registry):
                 with publish(registry.path(task_path(name))) as partial:
@@ -86,7 +90,7 @@ def import_task(registry: Registry, name: str, folder: Path, domain: str | None 
             leaked_rows=leaked_rows(registry, registry.path(task_path(name))),
             dropped_queries=tables.dropped_queries,
             dropped_documents=tables.dropped_documents,
-            unchanged=taken is not None,
+            unchanged=taken is not None and not lost,
         )
 
 
@@ -122,7 +126,7 @@ def task_record(name: str, domain: str | None, tables: TaskTables, origin: str) 
 
 def leaked_rows(registry: Registry, folder: Path) -> int:
     """Return how many stored training rows leak into the task in a folder."""
-    history = [registry.path(batch.path) for batch in registry.batches()]
+    history = [registry.rows_file(batch) for batch in registry.batches()]
     if not history:
         return 0
     with tempfile.TemporaryDirectory() as spill, database(Path(spill)) as connection:

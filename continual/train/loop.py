@@ -11,7 +11,7 @@ import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,11 @@ from continual.registry.store import weights_sha256
 from continual.train import checkpoint
 from continual.train.batching import Indices, epoch_batches
 from continual.train.lora import save_adapter
+from continual.train.rows import read_rows
 from continual.train.step import Session, open_session
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 CURVE_POINTS = 200
 """Points of a loss curve, at most."""
@@ -71,11 +75,13 @@ class Estimate:
         pairs: Rows times epochs.
         tokens: Tokens to encode, padding not counted; extrapolated from a sample of the rows.
         seconds: At the speed of a few real batches, measured here.
+        row_tokens: Mean tokens of a row, by domain, of the table that was given to count.
     """
 
     pairs: int
     tokens: int
     seconds: float
+    row_tokens: dict[str, float]
 
 
 def train(
@@ -86,6 +92,7 @@ def train(
     seed: int,
     run_dir: Path,
     adapter_dir: Path,
+    anchor: Path | None = None,
     resume: bool = False,
     progress: Progress = SILENT,
     trust_remote_code: bool = False,
@@ -97,11 +104,13 @@ def train(
     Args:
         start: The sentence-transformers folder to train from.
         table: Columns query, positive: string; negatives: list of string; doc_id: string, null where unknown;
-            domain: string.
+            domain: string; and replayed: bool, false where the column is missing.
         config: Settings of the training.
         seed: Of LoRA's start values and of the order of the rows, 0 or more.
         run_dir: Folder for the checkpoint; the caller removes it when the step is done.
         adapter_dir: The folder to publish; it loads with peft's `PeftModel`.
+        anchor: The model near whose embeddings distillation holds the texts of new rows, and the guide of their
+            false negatives; None: `start`. For replayed rows it is always `start`.
         resume: Continue from the checkpoint in `run_dir`, if there is one.
         progress: A bar over the pairs.
         trust_remote_code: Run code that the model brings with it.
@@ -114,12 +123,19 @@ def train(
     clock = time.monotonic()
     device = _device()
     session = open_session(
-        start, table, config, seed=seed, device=device, trust_remote_code=trust_remote_code, progress=progress
+        start,
+        table,
+        config,
+        seed=seed,
+        device=device,
+        trust_remote_code=trust_remote_code,
+        anchor=anchor,
+        progress=progress,
     )
     schedule = Schedule(session, seed)
     parameters = [parameter for _, parameter in session.parameters]
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-    identity = _identity(start, session, seed)
+    identity = _identity(start, anchor, session, seed)
     run_dir.mkdir(parents=True, exist_ok=True)
     checkpoint.clear(run_dir, keep_last=resume)
     done = checkpoint.restore(run_dir, session.parameters, optimizer, identity)
@@ -153,7 +169,7 @@ def train(
             saved = time.monotonic()
         progress.advance(len(batch))
     progress.finish()
-    save_adapter(session.model, adapter_dir)
+    save_adapter(session.model, identity["start"], adapter_dir)
     return TrainResult(
         pairs=done.pairs,
         tokens=done.tokens,
@@ -166,13 +182,16 @@ def train(
     )
 
 
-def estimate(start: Path, table: pa.Table, config: TrainConfig, *, trust_remote_code: bool = False) -> Estimate:
+def estimate(
+    start: Path, table: pa.Table, config: TrainConfig, *, count: pa.Table | None = None, trust_remote_code: bool = False
+) -> Estimate:
     """Return what `train` would cost, from a sample of the rows and about two seconds of real batches.
 
     Args:
         start: The sentence-transformers folder to train from.
         table: As in `train`, at least two rows.
         config: Settings of the training.
+        count: Other rows whose tokens are counted too: a sample of each domain will do.
         trust_remote_code: Run code that the model brings with it.
 
     Raises:
@@ -204,7 +223,18 @@ def estimate(start: Path, table: pa.Table, config: TrainConfig, *, trust_remote_
         began = time.perf_counter()
         session.encode_all(some)
         seconds += (time.perf_counter() - began) / lengths[some].sum() * lengths.sum() * rows / len(sampled)
-    return Estimate(pairs=rows * config.epochs, tokens=total, seconds=seconds)
+    row_tokens = _tokens_per_row(session.model, count, config) if count is not None else {}
+    return Estimate(pairs=rows * config.epochs, tokens=total, seconds=seconds, row_tokens=row_tokens)
+
+
+def _tokens_per_row(model: SentenceTransformer, table: pa.Table, config: TrainConfig) -> dict[str, float]:
+    """Return the mean number of tokens that training encodes for a row, by domain, padding not counted."""
+    rows = read_rows(table, model, config.max_length, config.max_negatives)
+    lengths = rows.tokens.lengths
+    totals = lengths[rows.query] + lengths[rows.positive]
+    np.add.at(totals, np.repeat(np.arange(len(rows)), np.diff(rows.offsets)), lengths[rows.negatives])
+    names = sorted(set(table["domain"].to_pylist()))  # in the order of the codes
+    return {name: float(totals[rows.domains == code].mean()) for code, name in enumerate(names)}
 
 
 class Schedule:
@@ -262,10 +292,12 @@ def _device() -> torch.device:
     return torch.device(state.device)
 
 
-def _identity(start: Path, session: Session, seed: int) -> dict[str, Any]:
+def _identity(start: Path, anchor: Path | None, session: Session, seed: int) -> dict[str, Any]:
     settings = session.config.model_dump(mode="json", exclude={"checkpoint_seconds"})
+    sha256 = weights_sha256(start)
     return {
-        "start": weights_sha256(start),
+        "start": sha256,
+        "anchor": sha256 if anchor in (None, start) else weights_sha256(anchor),
         "rows": session.rows.digest,
         "settings": json.loads(json.dumps(settings)),
         "seed": seed,

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from continual.errors import FoldError, ModelError
 from continual.merge.engine import save_model
-from continual.merge.sources import ADAPTER_CONFIG, ADAPTER_PREFIX, ADAPTER_WEIGHTS, Adapted
+from continual.merge.files import Writer
+from continual.merge.sources import ADAPTER_CONFIG, ADAPTER_PREFIX, ADAPTER_WEIGHTS, TRAINED_ON, Adapted
 from continual.registry.store import publish
 from continual.train.encoder import embed, inner_transformer, load_encoder
 
@@ -73,13 +74,13 @@ def _linear_layers(model: SentenceTransformer, inner: nn.Module) -> list[str]:
     return found
 
 
-def save_adapter(model: SentenceTransformer, directory: Path) -> None:
+def save_adapter(model: SentenceTransformer, trained_on: str, directory: Path) -> None:
     """Publish the LoRA factors as a folder that `PeftModel.from_pretrained(AutoModel, directory)` loads.
 
-    Equal factors give equal bytes.
+    Equal factors give equal bytes. The weights file names the sha256 of the model that they were trained on,
+    `trained_on`, so that nobody folds them into another.
     """
     from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
 
     inner = inner_transformer(model)
     config = next(iter(inner.peft_config.values())).to_dict()
@@ -92,7 +93,12 @@ def save_adapter(model: SentenceTransformer, directory: Path) -> None:
     with publish(directory) as partial:
         partial.mkdir()
         (partial / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True, default=str) + "\n", "utf-8")
-        save_file(tensors, partial / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        # Not by the library's `save_file`, which writes several metadata in any order.
+        metadata = {"format": "pt", TRAINED_ON: trained_on}
+        shapes = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+        with Writer(partial / ADAPTER_WEIGHTS, shapes, metadata) as writer:
+            for name, tensor in tensors.items():
+                writer.write(name, tensor)
 
 
 def fold(start: Path, adapter: Path, out: Path) -> None:

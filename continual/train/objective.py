@@ -1,10 +1,10 @@
-"""The loss on held-out rows, of a model folder or of tensors that are put in a model's place."""
+"""The loss on held-out rows of tensors that are put in a model's place."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,13 +15,10 @@ from continual.config import TrainConfig
 from continual.errors import ModelError, NothingToDoError
 from continual.progress import SILENT, Progress
 from continual.train.batching import Indices, epoch_batches, micro_batches
-from continual.train.encoder import embed, inner_transformer, load_encoder
+from continual.train.encoder import inner_transformer, load_encoder
 from continual.train.hardware import micro_batch_limit
 from continual.train.losses import false_negatives, info_nce
 from continual.train.rows import read_rows
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
 
 Encode = Callable[[dict[str, Any]], Tensor]
 
@@ -64,12 +61,13 @@ class Objective:
         trust_remote_code: bool = False,
         progress: Progress = SILENT,
     ) -> None:
-        self._start, self._config, self._trust = start, config, trust_remote_code
+        self._start, self._config = start, config
         self._device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model: SentenceTransformer | None = None
-        model = self._load(start)
+        model = load_encoder(start, trust_remote_code=trust_remote_code, device=str(self._device))
+        self._model = model.requires_grad_(False)
+        self._inner = inner_transformer(model)
+        self._prefix = next(name for name, module in model.named_modules() if module is self._inner)
         self._rows = read_rows(table, model, config.max_length, config.max_negatives, progress)
-        self._rows.tokens.model = None  # it holds the texts already, and must not keep a model in memory
         names = sorted(set(table["domain"].to_pylist()))  # in the order of the codes of `read_rows`
         self.batches: dict[str, list[Indices]] = {}
         for code, name in enumerate(names):
@@ -87,20 +85,19 @@ class Objective:
 
     def parameters(self) -> dict[str, Tensor]:
         """Return the parameters of the start model's transformer by name: its own tensors, without gradients."""
-        return {name: one.detach() for name, one in inner_transformer(self._load(self._start)).named_parameters()}
+        return {name: one.detach() for name, one in self._inner.named_parameters()}
 
     @torch.no_grad()
-    def evaluate(self, source: Path | Mapping[str, Tensor]) -> dict[str, float]:
+    def evaluate(self, parameters: Mapping[str, Tensor]) -> dict[str, float]:
         """Return the mean loss per domain over all batches.
 
         Args:
-            source: A sentence-transformers folder, with the tokenizer and prompts of the start model; or parameters
-                of the transformer by name, in place of the start model's.
+            parameters: Of the transformer by name, in place of the start model's.
 
         Raises:
-            ModelError: The folder cannot be loaded, or a name is not one of the transformer's.
+            ModelError: A name is not one of the transformer's.
         """
-        encode = self._folder(source) if isinstance(source, Path) else self._functional(source)
+        encode = self._encoder(parameters)
         return {
             name: float(torch.stack([self._batch_loss(encode, batch) for batch in batches]).double().mean())
             for name, batches in self.batches.items()
@@ -120,7 +117,7 @@ class Objective:
         """
         turn, place = divmod(step, len(self.batches))
         name, batches = list(self.batches.items())[place]
-        return {name: self._batch_loss(self._functional(parameters), batches[turn % len(batches)])}
+        return {name: self._batch_loss(self._encoder(parameters), batches[turn % len(batches)])}
 
     def _batch_loss(self, encode: Encode, batch: Indices) -> Tensor:
         rows, size = self._rows, len(batch)
@@ -137,32 +134,15 @@ class Objective:
         mask = false_negatives(*map(torch.from_numpy, codes)).to(self._device)
         return info_nce(found[:size], found[size : 2 * size], found[2 * size :], mask, self._config.temperature)
 
-    def _folder(self, folder: Path) -> Encode:
-        model = self._load(folder)
-        return lambda features: embed(model, features).float()
-
-    def _functional(self, parameters: Mapping[str, Tensor]) -> Encode:
-        model = self._load(self._start)
-        inner = inner_transformer(model)
-        unknown = parameters.keys() - dict(inner.named_parameters(remove_duplicate=False)).keys()
+    def _encoder(self, parameters: Mapping[str, Tensor]) -> Encode:
+        """Return the whole model, as `embed` runs it, with other tensors inside its transformer."""
+        unknown = parameters.keys() - dict(self._inner.named_parameters(remove_duplicate=False)).keys()
         if unknown:
             raise ModelError(f"{self._start} has no parameter {min(unknown)}: the tensors are of another model.")
-        prefix = next(name for name, module in model.named_modules() if module is inner)
-        placed = {f"{prefix}.{name}": tensor for name, tensor in parameters.items()}
+        placed = {f"{self._prefix}.{name}": tensor for name, tensor in parameters.items()}
 
         def encode(features: dict[str, Any]) -> Tensor:
-            # The whole model, as `embed` runs it, with other tensors inside its transformer.
-            output: Tensor = torch.func.functional_call(model, placed, (features,))["sentence_embedding"]
+            output: Tensor = torch.func.functional_call(self._model, placed, (features,))["sentence_embedding"]
             return output.float()
 
         return encode
-
-    def _load(self, folder: Path) -> SentenceTransformer:
-        # Only the start model is kept: a search may write each of its points to the same folder.
-        if self._model is None or folder != self._start:
-            self._model = None  # two are never in memory
-            model = load_encoder(folder, trust_remote_code=self._trust, device=str(self._device)).requires_grad_(False)
-            if folder != self._start:
-                return model
-            self._model = model
-        return self._model

@@ -107,6 +107,7 @@ class Rows:
         offsets: Where a row's negatives begin in `negatives`, [rows + 1].
         document: Code of each row's document id; -1 where there is none, [rows].
         same: Code of each text such that texts with equal normal forms have equal codes, [texts].
+        replayed: Whether a text is one of a replayed row, [texts], bool.
         digest: sha256 of all of it: rows in another order have another one.
     """
 
@@ -118,6 +119,7 @@ class Rows:
     offsets: Indices
     document: Indices
     same: Indices
+    replayed: Indices
     digest: str
 
     def __len__(self) -> int:
@@ -135,7 +137,8 @@ def read_rows(
     """Tokenise a training table.
 
     Args:
-        table: query, positive: string; negatives: list of string; doc_id: string or null; domain: string.
+        table: query, positive: string; negatives: list of string; doc_id: string or null; domain: string;
+            replayed: bool, false where the column is missing.
         model: Its tokenizer and prompts are used, and its maximum length is lowered to `max_length`.
         max_length: Tokens per text, at most; the model's own limit holds too.
         max_negatives: Given negatives used per row, at most.
@@ -181,6 +184,7 @@ def read_rows(
         "document": identifiers.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64),
         "same": _same(texts),
     }
+    arrays["replayed"] = _replayed(table, arrays, len(texts))
     digest = hashlib.sha256()
     for text in [*map(str, names), *texts]:
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
@@ -206,6 +210,15 @@ def _same(texts: list[str]) -> Indices:
         np.int64,
         len(texts),
     )
+
+
+def _replayed(table: pa.Table, arrays: dict[str, Indices], texts: int) -> Indices:
+    found = np.zeros(texts, bool)
+    if "replayed" in table.column_names:
+        rows = table["replayed"].to_numpy()
+        found[arrays["query"][rows]] = found[arrays["positive"][rows]] = True
+        found[arrays["negatives"][np.repeat(rows, np.diff(arrays["offsets"]))]] = True
+    return found
 
 
 def _one_length(model: SentenceTransformer) -> bool:

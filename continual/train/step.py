@@ -43,8 +43,9 @@ class Session:
         device: Where it computes.
         precision: "fp32" or "bf16".
         fused: Lets LoRA layers compute with merged weights; None in bf16.
-        before: Embeddings of all texts under the model that training starts from, fp32 on the CPU, [texts,
-            dimensions]; None where neither the guide nor distillation needs them.
+        before: Embeddings of all texts before training, fp32 on the CPU, [texts, dimensions]: those of replayed rows
+            under the model that training starts from, the others under the anchor (see `open_session`). None where
+            neither the guide nor distillation needs them.
     """
 
     model: SentenceTransformer
@@ -127,7 +128,7 @@ class Session:
 
     @property
     def remembers(self) -> bool:
-        """Whether the settings need the embeddings under the model that training starts from."""
+        """Whether the settings need the embeddings before training."""
         return bool(self.config.distillation) or self.config.guide_margin != "off"
 
     @torch.no_grad()
@@ -141,7 +142,7 @@ class Session:
         limit = micro_batch_limit(self.config, self.device)
         micros = micro_batches(tokens.lengths[chosen], limit, tokens.groups[chosen])
         parts = []
-        progress.start("embedding with the model before", len(chosen), "texts")
+        progress.start("embedding before training", len(chosen), "texts")
         for micro in micros:
             parts.append(self.encode(chosen[micro]).cpu())
             progress.advance(len(micro))
@@ -158,6 +159,7 @@ def open_session(
     device: torch.device,
     trust_remote_code: bool = False,
     remember: bool = True,
+    anchor: Path | None = None,
     progress: Progress = SILENT,
 ) -> Session:
     """Load a model, attach LoRA, and tokenise the rows.
@@ -169,7 +171,9 @@ def open_session(
         seed: Of LoRA's start values.
         device: Where to compute.
         trust_remote_code: Run code that the model brings with it.
-        remember: Embed all texts with the model as it is, if the settings need it.
+        remember: Embed all texts before training, if the settings need it.
+        anchor: The model near whose embeddings the texts of new rows are held; None: the one to train from. Replayed
+            rows are always held near the model to train from, which has learned them.
         progress: A bar over the texts that are tokenised, and over those that are embedded.
     """
     # Attention stays what the model chooses, SDPA as a rule: without dropout it trains as fast as eager attention
@@ -180,10 +184,17 @@ def open_session(
     rows = read_rows(table, model, config.max_length, config.max_negatives, progress)
     fused = FusedLora(inner_transformer(model)) if precision == "fp32" else None
     session = Session(model, parameters, rows, config, device, precision, fused)
-    if remember and session.remembers:
-        # LoRA's B is still zero, so the model is the one that training starts from.
+    if not (remember and session.remembers):
+        return session
+    # LoRA's B is still zero, so the model is the one that training starts from.
+    if anchor is None or anchor == start:
         return replace(session, before=session.encode_all(progress=progress))
-    return session
+    other = load_encoder(anchor, trust_remote_code=trust_remote_code, device=str(device)).requires_grad_(False)
+    parts = [(session, rows.replayed), (replace(session, model=other), ~rows.replayed)]
+    found = [(np.flatnonzero(which), one) for one, which in parts if which.any()]
+    embedded = torch.cat([one.encode_all(texts, progress) for texts, one in found])
+    back = np.argsort(np.concatenate([texts for texts, _ in found]))
+    return replace(session, before=embedded[torch.from_numpy(back)])
 
 
 def _split(embeddings: Tensor, back: Indices, rows: int) -> tuple[Tensor, Tensor, Tensor]:
