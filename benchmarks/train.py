@@ -131,7 +131,6 @@ def loss_difference(model: Path, table: pa.Table, config: TrainConfig) -> float:
     session.refresh()
     batch = torch.arange(len(session.rows)).numpy()
     mine, _ = session.backward(batch)
-    assert session.fused is not None
     session.fused.undo()  # peft's own layers compute the peer's loss
     features = []
     for name, texts in columns(distinct(table), config.max_negatives).items():

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from continual.errors import FoldError, ModelError
 from continual.registry.store import weights_sha256
 from continual.train import fold, load_encoder, prove_fold
+from continual.train.attention import attend_in_fp32
 from continual.train.encoder import inner_transformer
 from continual.train.fused import FusedLora
 from continual.train.lora import attach, save_adapter
@@ -80,6 +81,36 @@ def test_fused_layers_compute_what_peft_computes(tiny_model: Path) -> None:
     for mine, reference in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, reference, atol=2e-6, rtol=1e-4)
     assert torch.equal(run()[0], theirs[0])
+
+
+def test_fused_layers_are_as_near_to_fp32_in_bf16_as_pefts(tiny_model: Path) -> None:
+    model = load_encoder(tiny_model, device="cpu")
+    parameters = [parameter for _, parameter in attach(model, 4, 8, seed=0)]
+    for parameter in parameters:
+        torch.nn.init.normal_(parameter, std=0.1)
+    features = model.preprocess(TEXTS)
+
+    def gradient(dtype: torch.dtype) -> torch.Tensor:
+        with torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
+            output = model(dict(features))["sentence_embedding"].float()
+        found = torch.autograd.grad((output[:, :5].sum(1) ** 2).sum(), parameters)
+        assert all(part.dtype == torch.float32 for part in found)
+        return torch.cat([part.flatten() for part in found])
+
+    exact, theirs = gradient(torch.float32), gradient(torch.bfloat16)
+    FusedLora(inner_transformer(model), torch.bfloat16)
+    attend_in_fp32(inner_transformer(model))
+    ours = gradient(torch.bfloat16)
+    assert not torch.equal(ours, exact)  # it does compute in bf16
+    assert (ours - exact).norm() < 1.2 * (theirs - exact).norm()
+
+
+def test_attention_in_fp32_is_the_models_own(tiny_model: Path) -> None:
+    model = load_encoder(tiny_model, device="cpu")
+    before = model.encode(TEXTS)
+    attend_in_fp32(inner_transformer(model))
+    assert inner_transformer(model).config._attn_implementation != "sdpa"
+    assert np.array_equal(model.encode(TEXTS), before)
 
 
 def test_peft_loads_the_adapter(tiny_model: Path, tmp_path: Path) -> None:

@@ -134,7 +134,6 @@ def test_loss_and_gradients_are_those_of_sentence_transformers_and_peft(tiny_mod
     loss, ours = gradients(opened, batch)
 
     rows = make_table().slice(0, 6).to_pylist()
-    assert opened.fused is not None
     opened.fused.undo()  # peft's own layers from here
     model = opened.model
     features = [

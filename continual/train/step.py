@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from continual.config import TrainConfig
 from continual.progress import SILENT, Progress
+from continual.train.attention import attend_in_fp32
 from continual.train.batching import Indices, micro_batches
 from continual.train.encoder import embed, inner_transformer, load_encoder
 from continual.train.fused import FusedLora
@@ -42,7 +43,7 @@ class Session:
         config: Settings of the training.
         device: Where it computes.
         precision: "fp32" or "bf16".
-        fused: Lets LoRA layers compute with merged weights; None in bf16.
+        fused: Lets LoRA layers compute with merged weights.
         before: Embeddings of all texts before training, fp32 on the CPU, [texts, dimensions]: those of replayed rows
             under the model that training starts from, the others under the anchor (see `open_session`). None where
             neither the guide nor distillation needs them.
@@ -54,13 +55,12 @@ class Session:
     config: TrainConfig
     device: torch.device
     precision: str
-    fused: FusedLora | None
+    fused: FusedLora
     before: Tensor | None = None
 
     def refresh(self) -> None:
         """Take notice that the factors have changed."""
-        if self.fused:
-            self.fused.refresh()
+        self.fused.refresh()
 
     def backward(self, batch: Indices) -> tuple[float, int]:
         """Add the gradient of a batch's loss to the LoRA factors.
@@ -182,7 +182,9 @@ def open_session(
     parameters = attach(model, config.lora_rank, config.lora_alpha, seed)
     precision = resolve_precision(config.precision, device)
     rows = read_rows(table, model, config.max_length, config.max_negatives, progress)
-    fused = FusedLora(inner_transformer(model)) if precision == "fp32" else None
+    fused = FusedLora(inner_transformer(model), torch.bfloat16 if precision == "bf16" else torch.float32)
+    if precision == "bf16" and device.type == "cpu":
+        attend_in_fp32(inner_transformer(model))
     session = Session(model, parameters, rows, config, device, precision, fused)
     if not (remember and session.remembers):
         return session
