@@ -179,6 +179,7 @@ class Workspace:
         merge: str | float | None = None,
         parameters: Mapping[str, float] | None = None,
         seed: int | None = None,
+        track: Sequence[str] | None = None,
         resume: bool = False,
         restart: bool = False,
         progress: Progress = SILENT,
@@ -195,6 +196,7 @@ class Workspace:
                 weight of the update, 0 to 1.
             parameters: Of the merge method.
             seed: Seed of the step, from 0 up; 0 by default.
+            track: Names of accelerate's trackers to log to; by default `track.trackers`.
             resume: Continue the step that was interrupted, with the settings it was begun with.
             restart: Discard the step that was interrupted and begin anew.
             progress: Shows how far it is.
@@ -207,6 +209,7 @@ class Workspace:
             InputError: A step was interrupted, and neither `resume` nor `restart` is given.
         """
         from continual.spec import discard, interrupted, prepare, reopen, sweep
+        from continual.tracking import tracked
         from continual.update import update
 
         if resume and restart:
@@ -217,7 +220,7 @@ class Workspace:
             if resume:
                 if run is None:
                     raise NothingToDoError("No update was interrupted, so there is nothing to resume.")
-                options = (replay, replay_rows, replay_policy, domains, start, merge, parameters, seed)
+                options = (replay, replay_rows, replay_policy, domains, start, merge, parameters, seed, track)
                 if any(value is not None for value in options):
                     raise InputError(
                         f"--resume continues {run.id} with the options it was begun with. Leave the others out, or "
@@ -231,10 +234,12 @@ class Workspace:
                         "discard it with `continual update --restart`."
                     )
                 config = self._resolve(replay, replay_rows, replay_policy, start, merge, parameters)
+                config = config.replace("track", trackers=None if track is None else list(track))
                 spec, drawn = prepare(self.registry, config, domains=domains, replay_rows=replay_rows, seed=seed or 0)
-                if run is not None:
+            with tracked(self.registry, spec, resume=resume) as log:
+                if run is not None and restart:
                     discard(self.registry, run)
-            return update(self.registry, spec, drawn, resume=resume, progress=progress)
+                return update(self.registry, spec, drawn, resume=resume, progress=progress, log=log)
 
     def report(self) -> Report:
         """Return the R matrix, its metrics and the cost of every step.

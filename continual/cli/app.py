@@ -204,6 +204,13 @@ def update(
     ] = None,
     parameter: ParameterOption = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of the step, from 0 up; 0 by default.")] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Tracker to log to: tensorboard, wandb, mlflow ...; once for each. By default track.trackers.",
+        ),
+    ] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Print what would be done and its cost, and do nothing.")
     ] = False,
@@ -241,7 +248,7 @@ def update(
             if plan:
                 planned = opened.plan(**options, progress=bars)
             else:
-                step = opened.update(**options, resume=resume, restart=restart, progress=bars)
+                step = opened.update(**options, track=track or None, resume=resume, restart=restart, progress=bars)
     except KeyboardInterrupt:
         begun = opened.status().interrupted
         hint = f" `continual update --resume` continues the update to {begun}." if begun else ""
