@@ -17,7 +17,7 @@ from continual.registry.base import PACKAGED, resolve_base
 from continual.registry.catalog import now
 from continual.registry.names import check_name
 from continual.registry.registry import CURRENT, ROOT
-from continual.registry.store import UPDATE_LOCK, copy_model, empty_folder, exclusive, publish, weights_sha256
+from continual.registry.store import UPDATE_LOCK, empty_folder, exclusive, publish, weights_sha256
 from continual.status import Status, read_status
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ class Workspace:
         columns: Columns | None = None,
         holdout: float | None = None,
         task: str | Path | None = None,
+        license: str | None = None,
         progress: Progress = SILENT,
     ) -> IngestReport:
         """Register the rows of a file as a batch of a domain, and hold some out as its evaluation task.
@@ -115,6 +116,7 @@ class Workspace:
             columns: Names of the columns; by default the common names are recognised.
             holdout: Share of the documents held out, 0 to 1; by default `ingest.holdout`.
             task: A BEIR-like folder to use as the domain's task instead of holding rows out.
+            license: Licence of the data, such as "cc-by-4.0"; the model card of an export lists it.
             progress: Shows how far it is.
 
         Raises:
@@ -130,6 +132,7 @@ class Workspace:
             columns=columns or Columns(),
             holdout=holdout,
             task=Path(task) if task is not None else None,
+            license=license,
             progress=progress,
         )
 
@@ -311,7 +314,10 @@ class Workspace:
             return self.registry.set_alias(CURRENT, before, reason)
 
     def export(self, name: str, directory: str | Path, progress: Progress = SILENT) -> Path:
-        """Copy a version to a folder that `SentenceTransformer` loads.
+        """Copy a version to a folder that `SentenceTransformer` loads, with its model card and its scores.
+
+        `README.md` says what it is, from which data, and what it scores, in the Hub's form; `mteb/` holds the scores
+        as mteb keeps results: `mteb.ResultCache(directory / "mteb").load_results()`.
 
         Args:
             name: An id or alias.
@@ -321,12 +327,32 @@ class Workspace:
         Raises:
             InputError: The folder holds something.
         """
-        target = empty_folder(directory)
+        from continual.export import export
+
+        target, version = empty_folder(directory), self.registry.version(name)
         try:
-            with kept(self.registry, name, proved=True, progress=progress) as (folder,):
-                copy_model(folder, target)
+            with kept(self.registry, version.id, proved=True, progress=progress) as (folder,):
+                export(self.registry, version, folder, target)
         except OSError as error:
             raise InputError(f"{name} cannot be exported to {target}: {error.strerror or error}.") from None
+        return target
+
+    def export_scores(self, directory: str | Path) -> Path:
+        """Write the scores of every version as mteb keeps results; files of other models there are left alone.
+
+        Args:
+            directory: `mteb.ResultCache(directory).load_results()` reads it; made if it is not there.
+
+        Raises:
+            InputError: It cannot be written.
+        """
+        from continual.eval.mteb_results import write_results
+
+        target = Path(directory).expanduser().resolve()
+        try:
+            write_results(self.registry, self.registry.versions(), target)
+        except OSError as error:
+            raise InputError(f"The scores cannot be written to {target}: {error.strerror or error}.") from None
         return target
 
     def pin(self, name: str, pinned: bool = True, progress: Progress = SILENT) -> Version:
