@@ -112,6 +112,17 @@ class EvalConfig(Section):
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the bootstrap intervals.")
 
 
+class TrackConfig(Section):
+    """Where the figures of an update are logged."""
+
+    trackers: list[str] = Field(
+        [], description="Trackers that accelerate knows: tensorboard, wandb, mlflow ...; see docs/neighbours.md."
+    )
+    project: str | None = Field(
+        None, min_length=1, description="Project, or experiment, that runs belong to; unset: the workspace's folder."
+    )
+
+
 class GateConfig(Section):
     """Limits, in points (0-100) against the parent; what may be the luck of the queries breaks none."""
 
@@ -146,6 +157,7 @@ class Config(Section):
     merge: MergeConfig = MergeConfig()
     eval: EvalConfig = EvalConfig()
     gate: GateConfig = GateConfig()
+    track: TrackConfig = TrackConfig()
     store: StoreConfig = StoreConfig()
     catalog: CatalogConfig = CatalogConfig()
 
@@ -232,6 +244,8 @@ def _toml(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + "}"
     return str(value)

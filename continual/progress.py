@@ -1,7 +1,8 @@
-"""What long work tells the person who waits: a label, a total, and how far it is."""
+"""What long work tells the person who waits, a label, a total, and how far it is; and what it logs for later."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 
@@ -39,3 +40,14 @@ class Silent:
 
 
 SILENT = Silent()
+
+
+class Log(Protocol):
+    """Takes the figures of a step, for a curve."""
+
+    def __call__(self, values: Mapping[str, float], step: int) -> None:
+        """Keep values by name, such as "train/loss", at an optimizer step counted from 1."""
+
+
+def no_log(values: Mapping[str, float], step: int) -> None:
+    """Keep nothing: the default."""

@@ -17,13 +17,14 @@ from continual.coefficients import search
 from continual.config import Config, validate
 from continual.errors import ContinualError, WorkspaceBusy
 from continual.merge.rules import find_rule
-from continual.progress import SILENT, Progress
+from continual.progress import SILENT, Log, Progress, no_log
 from continual.registry import Registry, Run, Score, Task, Version
 from continual.registry.catalog import now
 from continual.registry.registry import CURRENT, ROOT
 from continual.registry.store import remove, weights_sha256
 from continual.replay import Draw
 from continual.spec import Spec, discard
+from continual.tracking import step_figures
 
 PROOF_TEXTS = 16
 """Texts on which the fold is proved."""
@@ -77,7 +78,13 @@ class StepResult:
 
 
 def update(
-    registry: Registry, spec: Spec, drawn: Draw, *, resume: bool = False, progress: Progress = SILENT
+    registry: Registry,
+    spec: Spec,
+    drawn: Draw,
+    *,
+    resume: bool = False,
+    progress: Progress = SILENT,
+    log: Log = no_log,
 ) -> StepResult:
     """Run one step to its verdict.
 
@@ -87,6 +94,7 @@ def update(
         drawn: The rows, from `prepare` or `reopen`: step 1, Draw.
         resume: Continue from the run's last checkpoint.
         progress: Shows how far it is.
+        log: Told the figures of every optimizer step, and at the end the scores and the verdict.
 
     A step that cannot be trained or folded as it was begun is discarded: begun again it would fail again. What
     fails later (a task that cannot be read, say) leaves the run to be resumed.
@@ -118,6 +126,7 @@ def update(
             anchor=root_folder,
             resume=resume,
             progress=progress,
+            log=log,
             trust_remote_code=config.trust_remote_code,
         )
 
@@ -174,6 +183,7 @@ def update(
     )
     reason = f"update to {version.id} passed the gate" if verdict.passed else None
     version = registry.add_version(version, scores, promote=reason)
+    log(step_figures(new, old, verdict.passed), trained.steps)
     remove(folded.parent)
     in_service = registry.version(CURRENT).id
     return StepResult(version, parent, spec, new, old, kinds, in_service)

@@ -17,7 +17,7 @@ from continual.registry.base import PACKAGED, resolve_base
 from continual.registry.catalog import now
 from continual.registry.names import check_name
 from continual.registry.registry import CURRENT, ROOT
-from continual.registry.store import UPDATE_LOCK, copy_model, empty_folder, exclusive, publish, weights_sha256
+from continual.registry.store import UPDATE_LOCK, empty_folder, exclusive, publish, weights_sha256
 from continual.status import Status, read_status
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ class Workspace:
         columns: Columns | None = None,
         holdout: float | None = None,
         task: str | Path | None = None,
+        license: str | None = None,
         progress: Progress = SILENT,
     ) -> IngestReport:
         """Register the rows of a file as a batch of a domain, and hold some out as its evaluation task.
@@ -115,6 +116,7 @@ class Workspace:
             columns: Names of the columns; by default the common names are recognised.
             holdout: Share of the documents held out, 0 to 1; by default `ingest.holdout`.
             task: A BEIR-like folder to use as the domain's task instead of holding rows out.
+            license: Licence of the data, such as "cc-by-4.0"; the model card of an export lists it.
             progress: Shows how far it is.
 
         Raises:
@@ -130,6 +132,7 @@ class Workspace:
             columns=columns or Columns(),
             holdout=holdout,
             task=Path(task) if task is not None else None,
+            license=license,
             progress=progress,
         )
 
@@ -179,6 +182,7 @@ class Workspace:
         merge: str | float | None = None,
         parameters: Mapping[str, float] | None = None,
         seed: int | None = None,
+        track: Sequence[str] | None = None,
         resume: bool = False,
         restart: bool = False,
         progress: Progress = SILENT,
@@ -195,6 +199,7 @@ class Workspace:
                 weight of the update, 0 to 1.
             parameters: Of the merge method.
             seed: Seed of the step, from 0 up; 0 by default.
+            track: Names of accelerate's trackers to log to; by default `track.trackers`.
             resume: Continue the step that was interrupted, with the settings it was begun with.
             restart: Discard the step that was interrupted and begin anew.
             progress: Shows how far it is.
@@ -207,6 +212,7 @@ class Workspace:
             InputError: A step was interrupted, and neither `resume` nor `restart` is given.
         """
         from continual.spec import discard, interrupted, prepare, reopen, sweep
+        from continual.tracking import tracked
         from continual.update import update
 
         if resume and restart:
@@ -217,7 +223,7 @@ class Workspace:
             if resume:
                 if run is None:
                     raise NothingToDoError("No update was interrupted, so there is nothing to resume.")
-                options = (replay, replay_rows, replay_policy, domains, start, merge, parameters, seed)
+                options = (replay, replay_rows, replay_policy, domains, start, merge, parameters, seed, track)
                 if any(value is not None for value in options):
                     raise InputError(
                         f"--resume continues {run.id} with the options it was begun with. Leave the others out, or "
@@ -231,10 +237,12 @@ class Workspace:
                         "discard it with `continual update --restart`."
                     )
                 config = self._resolve(replay, replay_rows, replay_policy, start, merge, parameters)
+                config = config.replace("track", trackers=None if track is None else list(track))
                 spec, drawn = prepare(self.registry, config, domains=domains, replay_rows=replay_rows, seed=seed or 0)
-                if run is not None:
+            with tracked(self.registry, spec, resume=resume) as log:
+                if run is not None and restart:
                     discard(self.registry, run)
-            return update(self.registry, spec, drawn, resume=resume, progress=progress)
+                return update(self.registry, spec, drawn, resume=resume, progress=progress, log=log)
 
     def report(self) -> Report:
         """Return the R matrix, its metrics and the cost of every step.
@@ -306,7 +314,10 @@ class Workspace:
             return self.registry.set_alias(CURRENT, before, reason)
 
     def export(self, name: str, directory: str | Path, progress: Progress = SILENT) -> Path:
-        """Copy a version to a folder that `SentenceTransformer` loads.
+        """Copy a version to a folder that `SentenceTransformer` loads, with its model card and its scores.
+
+        `README.md` says what it is, from which data, and what it scores, in the Hub's form; `mteb/` holds the scores
+        as mteb keeps results: `mteb.ResultCache(directory / "mteb").load_results()`.
 
         Args:
             name: An id or alias.
@@ -316,12 +327,32 @@ class Workspace:
         Raises:
             InputError: The folder holds something.
         """
-        target = empty_folder(directory)
+        from continual.export import export
+
+        target, version = empty_folder(directory), self.registry.version(name)
         try:
-            with kept(self.registry, name, proved=True, progress=progress) as (folder,):
-                copy_model(folder, target)
+            with kept(self.registry, version.id, proved=True, progress=progress) as (folder,):
+                export(self.registry, version, folder, target)
         except OSError as error:
             raise InputError(f"{name} cannot be exported to {target}: {error.strerror or error}.") from None
+        return target
+
+    def export_scores(self, directory: str | Path) -> Path:
+        """Write the scores of every version as mteb keeps results; files of other models there are left alone.
+
+        Args:
+            directory: `mteb.ResultCache(directory).load_results()` reads it; made if it is not there.
+
+        Raises:
+            InputError: It cannot be written.
+        """
+        from continual.eval.mteb_results import write_results
+
+        target = Path(directory).expanduser().resolve()
+        try:
+            write_results(self.registry, self.registry.versions(), target)
+        except OSError as error:
+            raise InputError(f"The scores cannot be written to {target}: {error.strerror or error}.") from None
         return target
 
     def pin(self, name: str, pinned: bool = True, progress: Progress = SILENT) -> Version:

@@ -109,6 +109,10 @@ def ingest(
         Path | None,
         typer.Option(metavar="DIR", help="Folder with corpus, queries and qrels, used as the domain's task."),
     ] = None,
+    license: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Licence of the data, such as cc-by-4.0; model cards list it."),
+    ] = None,
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -134,7 +138,7 @@ def ingest(
     try:
         for file in files:
             with Bars() as bars:
-                report = opened.ingest(file, domain=domain, columns=columns, **split, progress=bars)
+                report = opened.ingest(file, domain=domain, columns=columns, license=license, **split, progress=bars)
             reports.append(asdict(report))
             if domain is not None and report.batch is not None:
                 split = {}  # a domain has one task: the first of its files that keeps a row makes it
@@ -204,6 +208,13 @@ def update(
     ] = None,
     parameter: ParameterOption = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of the step, from 0 up; 0 by default.")] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Tracker to log to: tensorboard, wandb, mlflow ...; once for each. By default track.trackers.",
+        ),
+    ] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Print what would be done and its cost, and do nothing.")
     ] = False,
@@ -241,7 +252,7 @@ def update(
             if plan:
                 planned = opened.plan(**options, progress=bars)
             else:
-                step = opened.update(**options, resume=resume, restart=restart, progress=bars)
+                step = opened.update(**options, track=track or None, resume=resume, restart=restart, progress=bars)
     except KeyboardInterrupt:
         begun = opened.status().interrupted
         hint = f" `continual update --resume` continues the update to {begun}." if begun else ""
@@ -264,6 +275,10 @@ def report(
         Path | None, typer.Option("--html", metavar="FILE", help="Write one self-contained HTML file.")
     ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print every score as CSV.")] = False,
+    mteb: Annotated[
+        Path | None,
+        typer.Option("--mteb", metavar="DIR", help="Write the scores of every version as mteb's result files."),
+    ] = None,
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -274,7 +289,10 @@ def report(
     if csv and json:
         raise InputError("--csv and --json print the same report in two forms. Choose one.")
 
-    render.print_report(open_workspace(workspace).report(), html=html, as_csv=csv, as_json=json)
+    opened = open_workspace(workspace)
+    render.print_report(opened.report(), html=html, as_csv=csv, as_json=json)
+    if mteb is not None:
+        render.print_mteb(opened.export_scores(mteb), quiet=csv or json)
 
 
 @app.command()

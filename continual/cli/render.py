@@ -43,6 +43,8 @@ def print_ingest(report: IngestReport, store: Path) -> None:
     """Say what became of the rows of a file."""
     if report.unchanged:
         say(f"{report.source} was ingested before (domain {report.domain}, batch {report.batch}); nothing changed.")
+        if report.license:
+            say(f"Its licence is {report.license}.")
         return
     kept = f"batch {report.batch}" if report.batch else "no batch: it has no new row to train on"
     say(f"{report.source} -> domain {report.domain}, {kept}")
@@ -164,6 +166,12 @@ def print_report(report: Report, *, html: Path | None, as_csv: bool, as_json: bo
         print_tables(report)
         if html is not None:
             say(f"The report is in {html.resolve()}")
+
+
+def print_mteb(folder: Path, quiet: bool) -> None:
+    """Say where mteb's result files are, unless what is printed is read by a program."""
+    if not quiet:
+        say(f"mteb's result files are in {folder}: mteb.ResultCache({str(folder)!r}).load_results() reads them.")
 
 
 def print_status(status: Status) -> None:

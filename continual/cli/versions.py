@@ -162,7 +162,10 @@ def export(
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Copy a version out, for SentenceTransformer."""
+    """Copy a version out, for SentenceTransformer.
+
+    With it goes a model card, README.md, that names its lineage, data, licences and scores, and mteb's result files.
+    """
     from continual.cli.bars import Bars
 
     opened = open_workspace(workspace)

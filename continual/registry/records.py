@@ -21,7 +21,8 @@ class Batch:
     """One ingested file of a domain, and what became of its rows.
 
     `rows_in = kept + duplicates + leaked + rejected + held_out`. Paths are relative to `.continual/`.
-    `columns` says which columns of the file were read: by the roles query, positive, negatives, doc_id.
+    `columns` says which columns of the file were read: by the roles query, positive, negatives, doc_id. `license` is
+    the data's, such as "cc-by-4.0"; None where nobody stated it.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Batch:
     rejects_path: str | None
     columns: dict[str, Any]
     created_at: datetime
+    license: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

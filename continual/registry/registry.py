@@ -68,6 +68,11 @@ class Registry:
                 _insert(connection, "tasks", dataclasses.replace(task, position=_next(connection, "tasks")))
         return batch
 
+    def set_license(self, batch: str, license: str) -> None:
+        """Record under which licence the data of a known batch may be used."""
+        with self.catalog.transaction() as connection:
+            connection.execute("UPDATE batches SET license = ? WHERE id = ?", [license, batch])
+
     # Evaluation tasks.
 
     def tasks(self) -> list[Task]:

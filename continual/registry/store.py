@@ -134,12 +134,6 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def copy_model(source: Path, target: Path) -> None:
-    """Publish a copy of a model folder."""
-    with publish(target) as partial:
-        shutil.copytree(source, partial, symlinks=False)
-
-
 def empty_folder(directory: str | Path) -> Path:
     """Return the absolute path of a folder to write a model to.
 

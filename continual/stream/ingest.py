@@ -26,6 +26,9 @@ from continual.stream.sweep import staging
 from continual.stream.task_files import KEYS, TaskTables, read_task, write_task
 from continual.stream.tasks import LOCK, task_path, task_record, task_taken
 
+MAX_LICENSE = 200
+"""Characters of a licence's name."""
+
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
@@ -46,6 +49,8 @@ class IngestReport:
         rejects_path: The reject file, relative to `.continual/`; None if no row was bad.
         reject_reasons: Bad rows by reason; empty when `unchanged`.
         task: Name of the evaluation task that this ingest made; None if it made none.
+        columns: Which column was read as what.
+        license: The licence of the data as it is recorded now; None if nobody stated it.
     """
 
     domain: str
@@ -62,6 +67,7 @@ class IngestReport:
     reject_reasons: dict[str, int] = field(default_factory=dict)
     task: str | None = None
     columns: dict[str, str] = field(default_factory=dict)
+    license: str | None = None
 
 
 def ingest(
@@ -73,6 +79,7 @@ def ingest(
     columns: Columns = Columns(),  # noqa: B008  frozen
     holdout: float | None = None,
     task: Path | None = None,
+    license: str | None = None,
     progress: Progress = SILENT,
 ) -> IngestReport:
     """Register the rows of a file as a batch of a domain.
@@ -87,7 +94,8 @@ def ingest(
     given and the domain has no task; their rows that leak into its task are counted as leaked.
 
     If no row is kept (all are duplicates, say), no batch is recorded; that is an error only with `task`, which
-    would be lost. The same content again changes nothing, unless other columns of it are read. Memory is bounded
+    would be lost. The same content again changes nothing, unless other columns of it are read; only a licence that is
+    given then is recorded. Memory is bounded
     by `batch_rows` and DuckDB's limit, whatever the size of the file; the disk needs about three times its size.
 
     Args:
@@ -99,6 +107,7 @@ def ingest(
         holdout: Share of documents to hold out, 0 to 1, 0 for no task; None: `config.holdout` in a domain's
             first batch.
         task: A BEIR-like folder to use as the domain's task; see `read_task`.
+        license: Licence of the data, such as "cc-by-4.0"; a model card lists it.
         progress: Shows how far it is.
 
     Returns:
@@ -115,6 +124,8 @@ def ingest(
         raise InputError(f"--holdout is a share from 0 to 1, not {holdout:g}.")
     if holdout and task is not None:
         raise InputError("--holdout and --task exclude each other: a domain has one evaluation task of its own.")
+    if license is not None:
+        license = _check_license(license)
     opened = open_source(source)
     domain = check_name(opened.stem if domain is None else domain, "domain")
     mapping = resolve(columns, opened.columns, source)
@@ -127,6 +138,9 @@ def ingest(
         for batch in batches:
             same = (batch.domain, batch.source_sha256, batch.columns) == (domain, content, mapping.record())
             if same and (tables is None or any(_is_own(known, domain, tables) for known in tasks)):
+                if license is not None and license != batch.license:
+                    registry.set_license(batch.id, license)
+                    batch = dataclasses.replace(batch, license=license)
                 return _unchanged(batch, source)
         first = all(batch.domain != domain for batch in batches)
         share = _share(tasks, config, domain, first, holdout, task)
@@ -168,6 +182,7 @@ def ingest(
                 held_out=counts.held_out,
                 reject_reasons=staged.reasons,
                 columns=mapping.describe(),
+                license=license,
             )
             if not counts.kept:
                 where = _keep_loose(registry, rejects, domain, content) if staged.rejected else None
@@ -203,6 +218,7 @@ def ingest(
                     rejects_path=rejects_path,
                     columns=mapping.record(),
                     created_at=now(),
+                    license=license,
                 ),
                 record,
             )
@@ -225,7 +241,17 @@ def _unchanged(batch: Batch, source: str) -> IngestReport:
         rejected=batch.rejected,
         held_out=batch.held_out,
         rejects_path=batch.rejects_path,
+        license=batch.license,
     )
+
+
+def _check_license(license: str) -> str:
+    license = license.strip()
+    if not 0 < len(license) <= MAX_LICENSE or not license.isprintable():
+        raise InputError(
+            f"--license takes a name of 1 to {MAX_LICENSE} characters in one line, such as cc-by-4.0; not {license!r}."
+        )
+    return license
 
 
 def _is_own(known: Task, domain: str, tables: TaskTables) -> bool:

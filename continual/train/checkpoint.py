@@ -94,6 +94,17 @@ def restore(
     return done
 
 
+def steps_done(run_dir: Path) -> int:
+    """Return the optimizer steps that the checkpoint of a run holds; 0 without one."""
+    from safetensors import safe_open
+
+    path = run_dir / FILE
+    if not path.exists():
+        return 0
+    with safe_open(path, "pt") as file:
+        return int(json.loads(file.metadata()["state"])["step"])
+
+
 def clear(run_dir: Path, *, keep_last: bool) -> None:
     """Remove what killed runs left half written, and the checkpoint itself unless `keep_last`."""
     for path in run_dir.glob(f".{FILE}.*{SUFFIX}"):

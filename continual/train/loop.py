@@ -19,7 +19,7 @@ import torch
 
 from continual.config import TrainConfig
 from continual.errors import ConfigError, NothingToDoError
-from continual.progress import SILENT, Progress
+from continual.progress import SILENT, Log, Progress, no_log
 from continual.registry.store import weights_sha256
 from continual.train import checkpoint
 from continual.train.batching import Indices, epoch_batches
@@ -95,6 +95,7 @@ def train(
     anchor: Path | None = None,
     resume: bool = False,
     progress: Progress = SILENT,
+    log: Log = no_log,
     trust_remote_code: bool = False,
 ) -> TrainResult:
     """Train a LoRA adapter with InfoNCE and publish it.
@@ -113,6 +114,7 @@ def train(
             false negatives; None: `start`. For replayed rows it is always `start`.
         resume: Continue from the checkpoint in `run_dir`, if there is one.
         progress: A bar over the pairs.
+        log: Told the loss, the learning rate and the pairs per second of every optimizer step.
         trust_remote_code: Run code that the model brings with it.
 
     Raises:
@@ -145,9 +147,10 @@ def train(
     progress.start("training", schedule.pairs, "pairs", done.pairs)
     saved = time.monotonic()
     while done.step < schedule.steps:
-        batch = schedule.batch(done.step)
+        began, batch = time.monotonic(), schedule.batch(done.step)
+        rate = config.learning_rate * schedule.rate(done.step)
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * schedule.rate(done.step)
+            group["lr"] = rate
         loss, tokens = session.backward(batch)
         if not math.isfinite(loss):
             raise ConfigError(
@@ -163,6 +166,8 @@ def train(
         done.tokens += tokens
         done.losses.append(loss)
         now = time.monotonic()
+        speed = len(batch) / max(now - began, 1e-9)
+        log({"train/loss": loss, "train/learning_rate": rate, "train/pairs_per_second": speed}, done.step)
         if now - saved >= config.checkpoint_seconds or done.step == schedule.steps:
             done.seconds = now - clock
             checkpoint.save(run_dir, done, session.parameters, optimizer, identity)
