@@ -105,9 +105,9 @@ m002_pins = [
     "ALTER TABLE versions ADD COLUMN pinned BOOLEAN DEFAULT FALSE",  # its snapshot is never dropped
 ]
 
-m006_licences = [
+m003_licences = [
     "ALTER TABLE batches ADD COLUMN license VARCHAR",  # of the data, as whoever ingested it named it; NULL: not stated
 ]
 
-MIGRATIONS: list[list[str]] = [m001_initial, m002_pins, m006_licences]
+MIGRATIONS: list[list[str]] = [m001_initial, m002_pins, m003_licences]
 """Migration n is `MIGRATIONS[n - 1]`."""
