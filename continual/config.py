@@ -112,6 +112,23 @@ class EvalConfig(Section):
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the bootstrap intervals.")
 
 
+class SuiteConfig(Section):
+    """A choice of tasks, and how much of each is scored."""
+
+    tasks: list[str] = Field(["*"], min_length=1, description="Names of tasks, or patterns such as 'NanoBEIR*'.")
+    queries: Positive | None = Field(None, description="Queries of each task, at most; unset: all.")
+    documents: Positive | None = Field(
+        None, description="Documents in each corpus, at most, beside those that the queries are judged on; unset: all."
+    )
+
+
+class SuitesConfig(Section):
+    """Which tasks are scored when; a suite is {tasks = [...], queries = N, documents = N}, see docs/evaluation.md."""
+
+    step: SuiteConfig = Field(SuiteConfig(), description="After each update.")
+    release: SuiteConfig = Field(SuiteConfig(), description="By `continual eval`.")
+
+
 class GateConfig(Section):
     """Limits, in points (0-100) against the parent; what may be the luck of the queries breaks none."""
 
@@ -145,6 +162,7 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     merge: MergeConfig = MergeConfig()
     eval: EvalConfig = EvalConfig()
+    suites: SuitesConfig = SuitesConfig()
     gate: GateConfig = GateConfig()
     store: StoreConfig = StoreConfig()
     catalog: CatalogConfig = CatalogConfig()
@@ -200,7 +218,10 @@ def validate(data: dict[str, object], source: str) -> Config:
 
 def _known(path: list[str]) -> list[str]:
     """Return the names that a section takes, or the file."""
-    section = Config.model_fields[path[0]].annotation if path else Config
+    section: object = Config
+    for name in path:
+        field = getattr(section, "model_fields", {}).get(name)
+        section = field.annotation if field else None
     return list(getattr(section, "model_fields", {}))
 
 
@@ -232,6 +253,10 @@ def _toml(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, Section):
+        return _toml(value.model_dump(exclude_none=True))
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + "}"
     return str(value)
