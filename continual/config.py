@@ -123,6 +123,23 @@ class TrackConfig(Section):
     )
 
 
+class SuiteConfig(Section):
+    """A choice of tasks, and how much of each is scored."""
+
+    tasks: list[str] = Field(["*"], min_length=1, description="Names of tasks, or patterns such as 'NanoBEIR*'.")
+    queries: Positive | None = Field(None, description="Queries of each task, at most; unset: all.")
+    documents: Positive | None = Field(
+        None, description="Documents in each corpus, at most, beside those that the queries are judged on; unset: all."
+    )
+
+
+class SuitesConfig(Section):
+    """Which tasks are scored when; a suite is {tasks = [...], queries = N, documents = N}, see docs/evaluation.md."""
+
+    step: SuiteConfig = Field(SuiteConfig(), description="After each update.")
+    release: SuiteConfig = Field(SuiteConfig(), description="By `continual eval`.")
+
+
 class GateConfig(Section):
     """Limits, in points (0-100) against the parent; what may be the luck of the queries breaks none."""
 
@@ -156,6 +173,7 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     merge: MergeConfig = MergeConfig()
     eval: EvalConfig = EvalConfig()
+    suites: SuitesConfig = SuitesConfig()
     gate: GateConfig = GateConfig()
     track: TrackConfig = TrackConfig()
     store: StoreConfig = StoreConfig()
@@ -212,7 +230,10 @@ def validate(data: dict[str, object], source: str) -> Config:
 
 def _known(path: list[str]) -> list[str]:
     """Return the names that a section takes, or the file."""
-    section = Config.model_fields[path[0]].annotation if path else Config
+    section: object = Config
+    for name in path:
+        field = getattr(section, "model_fields", {}).get(name)
+        section = field.annotation if field else None
     return list(getattr(section, "model_fields", {}))
 
 
@@ -244,8 +265,10 @@ def _toml(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, Section):
+        return _toml(value.model_dump(exclude_none=True))
     if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + "}"
     return str(value)

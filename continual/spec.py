@@ -15,9 +15,10 @@ from typing import Any
 from continual.build import materialise
 from continual.config import Config, validate
 from continual.errors import InputError, NotFoundError, NothingToDoError, did_you_mean
+from continual.eval.suites import Sample, sample_of, suite_tasks
 from continual.merge.rules import Rule, check_rule, find_rule
 from continual.progress import SILENT, Progress
-from continual.registry import Batch, Registry, Run, Version, store
+from continual.registry import Batch, Registry, Run, Task, Version, store
 from continual.registry.registry import CURRENT, ROOT
 from continual.registry.store import remove
 from continual.replay import Draw, Rows, allot
@@ -39,7 +40,7 @@ class Spec:
         new: Windows of the rows that are learned.
         replay: Windows of the rows that are replayed.
         cursors: Per domain, the row hash where its next window starts.
-        tasks: Names of the evaluation tasks that the rows were drawn against; the step is judged by these.
+        tasks: Names of the evaluation tasks of the suite `step`; the step is judged by these.
         joint_pairs: Pairs that retraining on the whole lineage would train.
         config: The resolved settings.
         libraries: Versions of what computed it.
@@ -134,7 +135,7 @@ def prepare(
         new=[dataclasses.asdict(window) for window in drawn.new],
         replay=[dataclasses.asdict(window) for window in drawn.replay],
         cursors=cursors | {window.domain: window.stop for window in drawn.replay},
-        tasks=[task.name for task in registry.tasks()],
+        tasks=[task.name for task in suite_tasks(registry.tasks(), config, "step")],
         joint_pairs=(new_rows + sum(available.values())) * config.train.epochs,
         config=config.model_dump(mode="json"),
         libraries=_libraries(),
@@ -200,8 +201,16 @@ def make_plan(registry: Registry, spec: Spec, drawn: Draw, progress: Progress = 
         joint_pairs=spec.joint_pairs,
         joint_tokens=joint_tokens,
         joint_seconds=cost.seconds * joint_tokens / cost.tokens,
-        tasks={task.name: task.queries + task.documents for task in registry.tasks()},
+        tasks={
+            task.name: _texts(task, sample_of(task, config.suites.step))
+            for task in registry.tasks()
+            if task.name in spec.tasks
+        },
     )
+
+
+def _texts(task: Task, sample: Sample) -> int:
+    return min(task.queries, sample.queries or task.queries) + min(task.documents, sample.documents or task.documents)
 
 
 def interrupted(registry: Registry) -> Run | None:
@@ -221,7 +230,7 @@ def sweep(registry: Registry) -> None:
     run = interrupted(registry)
     for folder in ("versions", "adapters", "scores"):
         store.sweep(registry.path(folder))
-    for path in registry.path("scores").glob("v*"):
+    for path in [*registry.path("scores").glob("v*"), *registry.path("scores").glob("v*/*/")]:
         store.sweep(path)
     for path in registry.path("runs").glob("v*"):
         if run is None or path.name != run.id:

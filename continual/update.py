@@ -7,22 +7,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from continual.build import join, materialise, prove
 from continual.coefficients import search
-from continual.config import Config, validate
+from continual.config import validate
 from continual.errors import ContinualError, WorkspaceBusy
+from continual.eval.suites import suite_settings
 from continual.merge.rules import find_rule
 from continual.progress import SILENT, Log, Progress, no_log
-from continual.registry import Registry, Run, Score, Task, Version
+from continual.registry import Registry, Run, Score, Version
 from continual.registry.catalog import now
 from continual.registry.registry import CURRENT, ROOT
 from continual.registry.store import remove, weights_sha256
 from continual.replay import Draw
+from continual.scoring import score, score_missing
 from continual.spec import Spec, discard
 from continual.tracking import step_figures
 
@@ -153,15 +153,16 @@ def update(
     recipe["state_next"] = join(recipe, parent_folder, Model(folded), root_folder, registry.path(snapshot), progress)
     sha256 = weights_sha256(registry.path(snapshot))
 
-    # 5. Evaluate the tasks that the rows were drawn against; the parent and the root too, where they lack one.
+    # 5. Evaluate the tasks of the suite `step`; the parent and the root too, where they lack one.
     tasks = [task for task in registry.tasks() if task.name in spec.tasks]
     for known in {each.id: each for each in (root, parent)}.values():
         score_missing(registry, known, tasks, config, progress)
-    scores = _score(registry, spec.version, registry.path(snapshot), sha256, tasks, config, progress)
+    scores = score(registry, spec.version, registry.path(snapshot), sha256, tasks, config, progress)
 
     # 6. Gate: current moves to the new version, or stays.
-    new = {score.task: score for score in scores}
-    old = {task: score for (owner, task), score in registry.scores().items() if owner == parent.id}
+    new = {each.task: each for each in scores}
+    comparable = registry.scores(suite_settings(tasks, config, "step"))
+    old = {task: each for (owner, task), each in comparable.items() if owner == parent.id}
     kinds = task_kinds(registry, spec)
     verdict = judge(new, old, kinds, registry.root, config)
     version = Version(
@@ -204,52 +205,3 @@ def task_kinds(registry: Registry, spec: Spec) -> dict[str, str]:
         for task in registry.tasks()
         if task.name in spec.tasks
     }
-
-
-def unscored(registry: Registry, version: Version, tasks: Sequence[Task], config: Config) -> list[Task]:
-    """Return the tasks that a version was not scored on, or with other settings."""
-    known, settings = registry.scores(), score_settings(config)
-    return [
-        task
-        for task in tasks
-        if (version.id, task.name) not in known or known[version.id, task.name].settings != settings
-    ]
-
-
-def score_missing(
-    registry: Registry, version: Version, tasks: Sequence[Task], config: Config, progress: Progress
-) -> None:
-    """Score a known version on the tasks that it lacks, or that it was scored on with other settings."""
-    missing = unscored(registry, version, tasks, config)
-    if missing:
-        folder = materialise(registry, version, progress)
-        registry.add_scores(_score(registry, version.id, folder, version.sha256, missing, config, progress))
-
-
-def score_settings(config: Config) -> str:
-    """Return what a score depends on besides model and task: scores of other settings cannot be compared."""
-    return f"max_length={config.eval.max_length or 'model'}"
-
-
-def _score(
-    registry: Registry,
-    version: str,
-    snapshot: Path,
-    sha256: str,
-    tasks: Sequence[Task],
-    config: Config,
-    progress: Progress,
-) -> list[Score]:
-    from continual.eval.run import evaluate
-
-    scores = evaluate(
-        snapshot,
-        version,
-        sha256,
-        tasks,
-        registry.root,
-        config.eval,
-        progress=progress,
-        trust_remote_code=config.trust_remote_code,
-    )
-    return [dataclasses.replace(score, settings=score_settings(config)) for score in scores]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from continual import config as settings
 from continual.build import kept
 from continual.config import Config
 from continual.errors import InputError, ModelError, NotFoundError, NothingToDoError, did_you_mean
 from continual.progress import SILENT, Progress
-from continual.registry import Alias, Registry, Version
+from continual.registry import Alias, Registry, Task, Version
 from continual.registry.base import PACKAGED, resolve_base
 from continual.registry.catalog import now
 from continual.registry.names import check_name
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from continual.diff import Diff
     from continual.eval.compare import Comparison
     from continual.eval.report import Report
+    from continual.scoring import Evaluation
     from continual.spec import Plan
     from continual.stream import Columns, IngestReport, TaskReport
     from continual.update import StepResult
@@ -147,6 +148,64 @@ class Workspace:
         from continual.stream import import_task
 
         return import_task(self.registry, check_name(name, "task"), Path(directory), domain)
+
+    def add_mteb(
+        self,
+        source: str,
+        *,
+        name: str | None = None,
+        domain: str | None = None,
+        subsets: Sequence[str] = (),
+        skip_missing: bool = False,
+        progress: Progress = SILENT,
+    ) -> list[TaskReport]:
+        """Register a task of mteb, or all tasks of one of its benchmarks.
+
+        Args:
+            source: Its name in mteb with "mteb:" before it, such as "mteb:SciFact" or "mteb:MTEB(eng, v2)".
+            name: The task's name here; by default mteb's. A benchmark's tasks keep theirs.
+            domain: The domain that it tests; None makes it an OOD task.
+            subsets: Of a single task, the subsets (languages, mostly) to keep; none keeps all.
+            skip_missing: Leave out tasks of a benchmark whose data can be had neither here nor from the Hub.
+            progress: Shows how far it is.
+
+        Raises:
+            NotFoundError: mteb has no such task, benchmark or subset.
+            DataError: The data cannot be had; the message says what to do, and nothing was registered.
+        """
+        from continual.mteb_import import register
+
+        options: dict[str, Any] = {"name": name, "domain": domain, "subsets": subsets, "skip_missing": skip_missing}
+        return register(self.registry, source, **options, progress=progress)
+
+    def tasks(self) -> list[Task]:
+        """Return the evaluation tasks in the order they were registered."""
+        return self.registry.tasks()
+
+    def evaluate(
+        self,
+        name: str = CURRENT,
+        *,
+        suite: str = "release",
+        tasks: Sequence[str] | None = None,
+        progress: Progress = SILENT,
+    ) -> Evaluation:
+        """Score a version on a suite; a score that is there for the same settings is not computed again.
+
+        Args:
+            name: An id or alias.
+            suite: "step", what every update is scored on, or "release"; see `suites` in continual.toml.
+            tasks: Names of tasks to score instead of the suite's; they are sampled as the suite says.
+            progress: Shows how far it is.
+
+        Raises:
+            NotFoundError: There is no such version or task.
+            NothingToDoError: There is no task.
+            WorkspaceBusy: A score is missing, and an update is running.
+        """
+        from continual.scoring import evaluate_version
+
+        return evaluate_version(self.registry, self.config, name, suite, tasks, progress)
 
     def plan(
         self,
@@ -408,7 +467,7 @@ class Workspace:
             return diff(self.registry, *versions, progress=progress, trust_remote_code=self.config.trust_remote_code)
 
     def compare(self, first: str, second: str = CURRENT, progress: Progress = SILENT) -> Comparison:
-        """Compare two versions on every task, with intervals; a task that one was not scored on is scored now.
+        """Compare two versions on the suite `step`, with intervals; a task that one was not scored on is scored now.
 
         Args:
             first: An id or alias.
@@ -420,15 +479,17 @@ class Workspace:
             WorkspaceBusy: A score is missing, and an update is running.
         """
         from continual.eval.compare import compare
-        from continual.update import score_missing, unscored
+        from continual.eval.suites import suite_settings, suite_tasks
+        from continual.scoring import score_missing, unscored
 
         one, other = self.registry.version(first), self.registry.version(second)
-        tasks = self.registry.tasks()
+        tasks = suite_tasks(self.registry.tasks(), self.config, "step")
         if any(unscored(self.registry, version, tasks, self.config) for version in (one, other)):
             with exclusive(self.registry.root / UPDATE_LOCK, "update"):  # an update scores versions too
                 for version in (one, other):
                     score_missing(self.registry, version, tasks, self.config, progress)
-        return compare(self.registry, one, other, tasks, self.config.eval)
+        settings = suite_settings(tasks, self.config, "step")
+        return compare(self.registry, one, other, tasks, self.config.eval, settings)
 
     def _resolve(
         self,

@@ -163,14 +163,17 @@ def test_without_prompts_a_text_has_one_role(tiny_model: Path, tmp_path: Path) -
     from sentence_transformers import SentenceTransformer
 
     from continual.eval.encoder import OnceEncoder
+    from continual.eval.tasks import FolderTask
 
+    task = FolderTask("t", {"d": "a"}, {"q": "a"}, {"q": {"d": 1}}).metadata
     model = SentenceTransformer(str(tiny_model), device="cpu")
     model.prompts = {"query": "", "document": ""}
     model.save_pretrained(str(tmp_path / "plain"))
     plain = OnceEncoder(tmp_path / "plain", "v0", "x")
-    assert plain.missing("query", ["a", "b", "a"]) == plain.missing("document", ["a", "b"])
+    assert plain.missing("query", ["a", "b", "a"], task) == plain.missing("document", ["a", "b"], task)
+    assert plain.missing("text", ["a"], task) == plain.missing("query", ["a"], task)
     prompted = OnceEncoder(tiny_model, "v0", "x")
-    assert prompted.missing("query", ["a"]) != prompted.missing("document", ["a"])
+    assert prompted.missing("query", ["a"], task) != prompted.missing("document", ["a"], task)
 
 
 def test_a_task_named_like_a_role_gets_the_right_prompts(tiny_model: Path, tmp_path: Path) -> None:

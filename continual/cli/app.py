@@ -1,4 +1,4 @@
-"""The commands of the weekly loop: init, ingest, task add, update, report, status."""
+"""The commands of the weekly loop: init, ingest, update, report, status."""
 
 from __future__ import annotations
 
@@ -157,25 +157,6 @@ def ingest(
             print_json({"batches": reports})
 
 
-@task_app.command("add")
-def task_add(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the task.")],
-    directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder with corpus, queries and qrels: Parquet, or BEIR's JSONL/TSV.")
-    ],
-    domain: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The domain that it tests; without one it is out of domain.")
-    ] = None,
-    workspace: WorkspaceOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Register an evaluation task: out of domain, or one more of a domain."""
-    from continual.cli import render
-
-    report = open_workspace(workspace).add_task(name, directory, domain=domain)
-    print_json(asdict(report)) if json else render.print_task(report)
-
-
 @app.command()
 def update(
     replay: Annotated[
@@ -304,4 +285,4 @@ def status(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
     print_json(found.to_json()) if json else render.print_status(found)
 
 
-from continual.cli import merging, versions  # noqa: E402, F401 - they add their commands to the app
+from continual.cli import merging, tasks, versions  # noqa: E402, F401 - they add their commands to the app

@@ -10,13 +10,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from continual.cli.bars import per_second
+from continual.eval.report import measured
 from continual.eval.summary import duration
 
 if TYPE_CHECKING:
     from continual.eval.report import Report
     from continual.spec import Plan
     from continual.status import Status
-    from continual.stream import IngestReport, TaskReport
+    from continual.stream import IngestReport
     from continual.update import StepResult
 
 console = Console(highlight=False, soft_wrap=True)
@@ -69,20 +70,6 @@ def print_ingest(report: IngestReport, store: Path) -> None:
         say(f"The rejected rows, with reasons: {store / report.rejects_path}")
 
 
-def print_task(report: TaskReport) -> None:
-    """Say what was registered, and whether rows trained on before leak into it."""
-    if report.unchanged:
-        say(f"The task {report.name} is registered already with the same content; nothing changed.")
-        return
-    kind = f"a task of the domain {report.domain}" if report.domain else "out of domain"
-    say(
-        f"Registered {report.name} ({kind}): {report.queries:,} queries, {report.documents:,} documents, "
-        f"{report.judgements:,} judgements."
-    )
-    if report.leaked_rows:
-        say(f"{report.leaked_rows:,} stored training rows are in it; no later update will train on them.")
-
-
 def print_plan(plan: Plan) -> None:
     """Print what an update would do, beside a full retraining."""
     spec = plan.spec
@@ -123,7 +110,7 @@ def print_step(step: StepResult) -> None:
         cells = [f"{score.score:.1f}" if score else "" for score in (old, new)]
         table.add_row(escape(task), kind, *cells, change)
     if step.scores:
-        say("nDCG@10, points")
+        say(f"{measured(score.metric for score in step.scores.values())}, points")
         console.print(table)
     else:
         say("There is no evaluation task, so the gate had nothing to judge by. Add one with `continual task add`.")

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from continual.cli.render import console, say
+from continual.eval.report import measured
 from continual.eval.summary import duration
 from continual.merge.methods import find_method
 from continual.merge.rules import find_rule
@@ -92,7 +93,7 @@ def print_history(events: list[Alias]) -> None:
 
 def print_comparison(found: Comparison) -> None:
     """Print the scores of two versions side by side."""
-    say("nDCG@10, points")
+    say(f"{measured(each.metric or '' for each in found.tasks)}, points")
     level = f"{100 * found.confidence:g} % interval"
     columns = ("task", "domain", found.first, found.second, "change", level, "p", "better", "worse", "queries")
     table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -102,9 +103,10 @@ def print_comparison(found: Comparison) -> None:
     for each in [*found.tasks, *([found.mean] if len(found.tasks) > 1 else [])]:
         domain = "" if each is found.mean else escape(each.domain or "OOD")
         points = [f"{each.first:.1f}", f"{each.second:.1f}", f"{each.difference:+.1f}"]
-        interval = f"{each.low:+.1f} to {each.high:+.1f}"
+        interval = "" if each.low is None else f"{each.low:+.1f} to {each.high:+.1f}"
         p = "" if each.p is None else f"{each.p:.3f}"
-        counts = [f"{number:,}" for number in (each.better, each.worse, each.queries)]
+        known = each.low is not None or each is found.mean  # else it has no score per query
+        counts = [f"{number:,}" if known else "" for number in (each.better, each.worse)] + [f"{each.queries:,}"]
         table.add_row(
             escape(each.task), domain, *points, interval, p, *counts, style="bold" if each is found.mean else ""
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from continual.config import EvalConfig
 from continual.errors import NothingToDoError
 from continual.eval.significance import mean_bootstrap, paired, paired_bootstrap, permutation_test
 from continual.registry import Registry, Version
-from continual.registry.records import Task
+from continual.registry.records import Score, Task
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,12 @@ class TaskComparison:
         first: Points of the first version.
         second: Points of the second.
         difference: Second minus first.
-        low: Lower end of the bootstrap interval of the difference.
+        low: Lower end of the bootstrap interval of the difference; None if a task has no score per query.
         high: Upper end.
-        p: Two-sided p-value of a permutation test; None for a mean of tasks.
+        p: Two-sided p-value of a permutation test; None for a mean of tasks, or without scores per query.
         better: Queries that the second version answers better.
         worse: Queries that it answers worse.
+        metric: The main score, by mteb's name; None for a mean of tasks with several.
     """
 
     task: str
@@ -37,11 +38,12 @@ class TaskComparison:
     first: float
     second: float
     difference: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     p: float | None
     better: int
     worse: int
+    metric: str | None = "ndcg_at_10"
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,12 @@ class Comparison:
 
 
 def compare(
-    registry: Registry, first: Version, second: Version, tasks: Sequence[Task], config: EvalConfig
+    registry: Registry,
+    first: Version,
+    second: Version,
+    tasks: Sequence[Task],
+    config: EvalConfig,
+    settings: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Compare the per-query scores of two versions.
 
@@ -78,6 +85,7 @@ def compare(
         second: Another.
         tasks: Both were scored on these.
         config: Resamples and level of the intervals.
+        settings: Of the scores to compare, by task; by default those that the newest version has.
 
     Raises:
         NothingToDoError: There is no task.
@@ -85,13 +93,16 @@ def compare(
     """
     if not tasks:
         raise NothingToDoError("There is no evaluation task to compare on. Add one with `continual task add`.")
-    scores = registry.scores()
-    settings = config.bootstrap, config.confidence
+    scores = registry.scores(settings)
+    drawn = config.bootstrap, config.confidence
     found, pairs = [], []
     for task in tasks:
-        paths = (registry.path(scores[version.id, task.name].path or "") for version in (second, first))
-        new, old = pair = paired(*paths)
-        interval = paired_bootstrap(new, old, *settings)
+        one, other = (scores[version.id, task.name] for version in (first, second))
+        if one.path is None or other.path is None:
+            found.append(_without_queries(task, one, other))
+            continue
+        new, old = pair = paired(registry.path(other.path), registry.path(one.path))
+        interval = paired_bootstrap(new, old, *drawn)
         found.append(
             TaskComparison(
                 task=task.name,
@@ -105,21 +116,42 @@ def compare(
                 p=permutation_test(new, old),
                 better=int((new > old).sum()),
                 worse=int((new < old).sum()),
+                metric=task.metric,
             )
         )
         pairs.append(pair)
-    whole = mean_bootstrap(pairs, *settings)
+    whole = mean_bootstrap(pairs, *drawn) if len(pairs) == len(tasks) else None
+    metrics = {task.metric for task in tasks}
     mean = TaskComparison(
         task="mean",
         domain=None,
         queries=sum(each.queries for each in found),
         first=sum(each.first for each in found) / len(found),
         second=sum(each.second for each in found) / len(found),
-        difference=whole.difference,
-        low=whole.low,
-        high=whole.high,
+        difference=sum(each.difference for each in found) / len(found),
+        low=whole.low if whole else None,
+        high=whole.high if whole else None,
         p=None,
         better=sum(each.better for each in found),
         worse=sum(each.worse for each in found),
+        metric=metrics.pop() if len(metrics) == 1 else None,
     )
     return Comparison(first.id, second.id, config.confidence, found, mean)
+
+
+def _without_queries(task: Task, first: Score, second: Score) -> TaskComparison:
+    """Compare two scores that are no means over queries, such as a correlation: their difference has no interval."""
+    return TaskComparison(
+        task=task.name,
+        domain=task.domain,
+        queries=first.queries,
+        first=first.score,
+        second=second.score,
+        difference=second.score - first.score,
+        low=None,
+        high=None,
+        p=None,
+        better=0,
+        worse=0,
+        metric=task.metric,
+    )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from mteb.models import ModelMeta
+from mteb.models.abs_encoder import get_prompt
 from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
 from mteb.types import PromptType
 from torch.utils.data import DataLoader
@@ -16,14 +17,22 @@ from torch.utils.data import DataLoader
 from continual.errors import ModelError
 from continual.progress import SILENT, Progress
 
-ROLES = {"query": PromptType.query, "document": PromptType.document}
+ROLES = {"query": PromptType.query, "document": PromptType.document, "text": None}
+"""What a text is to its task; "text" where there is only one role, as in STS, classification or clustering."""
+
+MEMORY = 2 << 30
+"""Bytes of vectors above which those of earlier calls are forgotten, before new ones are computed."""
+
+Key = tuple[str, str | None, str]
+"""Role, prompt and text; the role is "" and the prompt None where they make no difference to the model."""
 
 
 class OnceEncoder:
     """A sentence-transformers folder as mteb sees it, with an embedding memory for the length of one evaluation.
 
-    Prompts are the model's own, chosen as mteb's wrapper chooses them. Equal texts get the very same vector, so
-    ties between duplicate documents are real ties, whatever batch they fell into.
+    Prompts are the model's own, chosen as mteb's wrapper chooses them by task, type of task and role. A text is
+    encoded once for all tasks and roles that have the same prompt. Equal texts get the very same vector, so ties
+    between duplicate documents are real ties, whatever batch they fell into.
 
     Args:
         model: A sentence-transformers folder.
@@ -56,40 +65,53 @@ class OnceEncoder:
             inner.max_seq_length = min(max_length, inner.max_seq_length or max_length)
         names = {"name": f"continual/{version}", "revision": sha256}
         self.mteb_model_meta = ModelMeta.create_empty(overwrites=names)
-        routed = any(type(module).__name__ == "Router" for module in inner.modules())
-        # Without prompts and routes a text is the same to the model as query and as document.
-        self._one_role = not routed and not any((inner.prompts or {}).values())
-        self._vectors: dict[tuple[str, str], np.ndarray[Any, np.dtype[np.float32]]] = {}
+        # What a Router or a module of the model's own does to a text may depend on the role itself.
+        self._routed = "task" in inner.get_model_kwargs()
+        self._prompted = any((inner.prompts or {}).values())
+        self._vectors: dict[Key, np.ndarray[Any, np.dtype[np.float32]]] = {}
 
     def __len__(self) -> int:
         """Return the number of distinct texts encoded so far."""
         return len(self._vectors)
 
-    def missing(self, role: str, texts: Iterable[str]) -> list[tuple[str, str]]:
-        """Return the distinct (role, text) that have no vector yet, in the order they came."""
-        key = "text" if self._one_role else role
-        return [pair for pair in dict.fromkeys((key, text) for text in texts) if pair not in self._vectors]
+    def missing(self, role: str, texts: Iterable[str], task: Any) -> list[Key]:
+        """Return the distinct texts that have no vector yet as they are known here, in the order they came.
+
+        Args:
+            role: "query", "document" or "text".
+            texts: Any texts, in any order.
+            task: mteb's metadata of the task they belong to.
+        """
+        way = self._way(role, task)
+        return [key for key in dict.fromkeys((*way, text) for text in texts) if key not in self._vectors]
+
+    def _way(self, role: str, task: Any) -> tuple[str, str | None]:
+        """Return what of role and task the model's vectors depend on."""
+        prompt = get_prompt(self.wrapper.model_prompts, task, ROLES[role])
+        if prompt is None and self._prompted:
+            return role, None  # sentence-transformers chooses one by role
+        return (role if self._routed else ""), prompt or None
 
     def learn(self, role: str, texts: Iterable[str], task: Any) -> None:
         """Encode the texts that have no vector yet.
 
         Args:
-            role: "query" or "document".
+            role: "query", "document" or "text".
             texts: Any texts, in any order.
-            task: mteb's metadata of a task they belong to; its type chooses the prompt.
+            task: mteb's metadata of the task they belong to, which chooses the prompt.
 
         Raises:
             ModelError: The model gives numbers that are not finite.
         """
-        wanted = self.missing(role, texts)
+        wanted = self.missing(role, texts, task)
         # Longest first: what does not fit in memory fails at once, and the time left is never underestimated.
         # The sort is stable, so the same texts always meet in the same batches.
-        lengths = self._tokens([text for _, text in wanted])
+        lengths = self._tokens([text for *_, text in wanted])
         wanted = [wanted[index] for index in sorted(range(len(wanted)), key=lambda index: -lengths[index])]
         step = 4 * self.batch_size
         for start in range(0, len(wanted), step):
             chunk = wanted[start : start + step]
-            loader = DataLoader(Dataset.from_dict({"text": [text for _, text in chunk]}), batch_size=len(chunk))
+            loader = DataLoader(Dataset.from_dict({"text": [text for *_, text in chunk]}), batch_size=len(chunk))
             vectors = np.asarray(
                 self.wrapper.encode(
                     loader,
@@ -131,11 +153,16 @@ class OnceEncoder:
         self, inputs: Any, *, task_metadata: Any, prompt_type: PromptType | None = None, **_: Any
     ) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Return the vectors of mteb's batches, float32, of shape [texts, dimensions]."""
-        role = "query" if prompt_type == PromptType.query else "document"
+        role = next(name for name, kind in ROLES.items() if kind == prompt_type)
         texts = [text for batch in inputs for text in batch["text"]]
+        if self._bytes() > MEMORY and self.missing(role, texts, task_metadata):
+            self._vectors.clear()
         self.learn(role, texts, task_metadata)
-        key = "text" if self._one_role else role
-        return np.stack([self._vectors[key, text] for text in texts])
+        way = self._way(role, task_metadata)
+        return np.stack([self._vectors[*way, text] for text in texts])
+
+    def _bytes(self) -> int:
+        return len(self._vectors) * next((vector.nbytes for vector in self._vectors.values()), 0)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
         """Return the model's similarity of every pair, [first, second]."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from continual.errors import NothingToDoError
 from continual.eval.metrics import METRICS, ood_mean
-from continual.registry.records import Score, Version
+from continual.registry.records import Version
 from continual.registry.registry import CURRENT, Registry
 
 SCHEMA = 1
@@ -82,6 +82,7 @@ class Column:
     name: str
     domain: str | None
     queries: int
+    metric: str = "ndcg_at_10"
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,11 @@ class Report:
     since: datetime
     why: str
     workspace: str
+
+    @property
+    def measure(self) -> str:
+        """What the scores are, as people read it: "nDCG@10", or "main score" of tasks that have different ones."""
+        return measured(task.metric for task in self.tasks)
 
     @property
     def matrix(self) -> list[list[float | None]]:
@@ -159,6 +165,14 @@ class Report:
         return text.getvalue()
 
 
+def measured(metrics: Iterable[str]) -> str:
+    """Return the name of the main score that tasks share, as people read it, or "main score" if they share none."""
+    distinct = set(metrics) or {"ndcg_at_10"}
+    if len(distinct) > 1:
+        return "main score"
+    return distinct.pop().replace("ndcg_at_", "nDCG@").replace("_at_", "@").replace("_", " ")
+
+
 def build_report(registry: Registry) -> Report:
     """Read the registry and compute the metrics of every version along its own lineage.
 
@@ -173,12 +187,11 @@ def build_report(registry: Registry) -> Report:
             "There is nothing to report yet: no version was made. Register rows with `continual ingest FILE`, then "
             "run `continual update`."
         )
-    scores = _comparable(scores, registry)
     domains = [domain.name for domain in registry.domains()]
     domain_of = {batch.id: batch.domain for batch in registry.batches()}
     place_of = {name: place for place, name in enumerate(domains)}
     tasks = sorted(registry.tasks(), key=lambda task: (place_of.get(task.domain or "", len(domains)), task.position))
-    columns = [Column(task.name, task.domain, task.queries) for task in tasks]
+    columns = [Column(task.name, task.domain, task.queries, task.metric) for task in tasks]
     rows = [_row(version, scores, domain_of, domains) for version in versions]
     position = {row.id: place for place, row in enumerate(rows)}
     matrix = np.array(
@@ -211,13 +224,6 @@ def build_report(registry: Registry) -> Report:
         why=current.reason if current else "",
         workspace=registry.root.resolve().parent.name,
     )
-
-
-def _comparable(scores: dict[tuple[str, str], Score], registry: Registry) -> dict[tuple[str, str], Score]:
-    """Leave out scores made with other settings than those of the newest version: they are not of one curve."""
-    newest = {version.id: version.position for version in registry.versions()}
-    settings = max(scores.values(), key=lambda score: newest[score.version]).settings if scores else ""
-    return {key: score for key, score in scores.items() if score.settings == settings}
 
 
 def _row(version: Version, scores: dict[tuple[str, str], Any], domain_of: dict[str, str], domains: list[str]) -> Row:

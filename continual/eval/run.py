@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import math
 import random
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +21,18 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from continual.config import EvalConfig
+from continual.errors import DataError
 from continual.eval.encoder import OnceEncoder
-from continual.eval.tasks import MAIN_MEASURE, MAIN_SCORE, FolderTask, load_task
+from continual.eval.mteb_tasks import cut, keep_per_query, open_task, unload
+from continual.eval.suites import MEASURES, WHOLE, Sample, measure, score_path, score_settings
+from continual.eval.tasks import load_task
 from continual.progress import SILENT, Progress
 from continual.registry.names import check_name
 from continual.registry.records import Score, Task
 from continual.registry.store import publish
 
-MEASURES = {"ndcg_cut": "ndcg_at", "map_cut": "map_at", "recall": "recall_at"}
+FAMILIES = {theirs: ours for ours, theirs in MEASURES.items() if theirs != "P"}
 """trec_eval's families of measures, and mteb's names for them."""
-
-SCORES = "scores"
-"""The folder below `.continual/` that holds per-query values."""
 
 
 def evaluate(
@@ -41,13 +43,16 @@ def evaluate(
     registry_root: Path,
     config: EvalConfig,
     *,
+    samples: Mapping[str, Sample] | None = None,
+    on_score: Callable[[Score], None] | None = None,
     progress: Progress = SILENT,
     trust_remote_code: bool = False,
 ) -> list[Score]:
     """Score a version on tasks.
 
-    Each distinct text of all tasks is encoded once. Per-query values are written to
-    `.continual/scores/VERSION/TASK.parquet` (query_id string, score double in 0..1 of nDCG@10).
+    Each distinct text of all tasks is encoded once per prompt. Per-query values are written below
+    `.continual/scores/VERSION/` (query_id string, score double in 0..1 of the main score) where the main score is a
+    mean over the queries of one set; otherwise a score has no path.
 
     Args:
         model_path: A sentence-transformers folder.
@@ -56,22 +61,37 @@ def evaluate(
         tasks: Records of the tasks; their paths are relative to `registry_root`.
         registry_root: The `.continual` folder.
         config: Batch size and token limit.
+        samples: How much of each task to score, by its name; one that is not named is scored whole.
+        on_score: Called with each score as soon as it is made, so that it can be kept whatever fails later.
         progress: Counts the texts.
         trust_remote_code: Run code that the model brings with it.
 
     Returns:
-        One score a task, in the order of `tasks`: nDCG@10 in points (0-100) as the main score, and nDCG, MAP,
-        recall and MRR at 1, 3, 5, 10, 20 and 100 in `details`, in points. None of them is rounded.
+        One score a task, in the order of `tasks`: mteb's main score in points (0-100, or -100 to 100 for those below
+        zero), and mteb's other metrics in `details`, in points. Means over queries are not rounded.
 
     Raises:
-        DataError: A task cannot be read or has nothing to score.
+        DataError: A task cannot be read or has nothing to score, or its score is not a number.
         ModelError: The model gives numbers that are not finite.
     """
     check_name(version, "version")
     if not tasks:
         return []
+    sample_of = {task.name: (samples or {}).get(task.name, WHOLE) for task in tasks}
+    scores: dict[str, Score] = {}
+
+    def score(task: Any, record: Task) -> None:
+        settings = score_settings(config, sample_of[record.name])
+        scores[record.name] = _score(encoder, task, record, settings, version, registry_root)
+        if on_score is not None:
+            on_score(scores[record.name])
+
     with quiet(), own_randomness():
-        loaded = [load_task(check_name(task.name, "task"), registry_root / task.path) for task in tasks]
+        local = {
+            task.name: load_task(check_name(task.name, "task"), registry_root / task.path, sample_of[task.name])
+            for task in tasks
+            if task.mteb is None
+        }
         encoder = OnceEncoder(
             model_path,
             version,
@@ -81,17 +101,31 @@ def evaluate(
             trust_remote_code=trust_remote_code,
             progress=progress,
         )
-        texts = {role: [text for task in loaded for text in task.texts[role]] for role in ("query", "document")}
-        total = len({pair for role in texts for pair in encoder.missing(role, texts[role])})
-        progress.start(f"evaluating {version}", total, "texts")
-        for role in texts:
-            encoder.learn(role, texts[role], loaded[0].metadata)
-        scores = [_score(encoder, task, version, registry_root) for task in loaded]
+        if local:
+            texts = {
+                role: [text for task in local.values() for text in task.texts[role]] for role in ("query", "document")
+            }
+            shared = next(iter(local.values())).metadata  # of one type, and with names that no prompt has
+            total = len({key for role in texts for key in encoder.missing(role, texts[role], shared)})
+            progress.start(f"evaluating {version}", total, "texts")
+            for role in texts:
+                encoder.learn(role, texts[role], shared)
+        for record in tasks:
+            if record.mteb is None:
+                score(local.pop(record.name), record)
+        for record in tasks:
+            if record.mteb is not None:
+                progress.start(f"evaluating {version} on {record.name}", None, "texts")
+                task = open_task(record)
+                cut(task, sample_of[record.name])
+                score(task, record)
+                unload(task)
     progress.finish()
-    return scores
+    return [scores[record.name] for record in tasks]
 
 
-def _score(encoder: OnceEncoder, task: FolderTask, version: str, registry_root: Path) -> Score:
+def _score(encoder: OnceEncoder, task: Any, record: Task, settings: str, version: str, registry_root: Path) -> Score:
+    per_query = keep_per_query(task)
     result = mteb.evaluate(
         encoder,
         task,
@@ -99,31 +133,56 @@ def _score(encoder: OnceEncoder, task: FolderTask, version: str, registry_root: 
         co2_tracker=False,
         show_progress_bar=False,
         encode_kwargs={"batch_size": encoder.batch_size, "show_progress_bar": False},
-    )
-    (row,) = result.task_results[0].scores["test"]
-    queries = sorted(task.per_query)
-    values = {name: [task.per_query[query][name] for query in queries] for name in task.per_query[queries[0]]}
-    score = float(np.mean(values[MAIN_MEASURE]))
-    # mteb rounds to five digits; further apart than that, the values are not those of this run.
-    assert abs(score - row["main_score"]) < 1e-5, (task.title, score, row["main_score"])
-    details = {name: 100.0 * value for name, value in _details(values, row).items()}
-    path = Path(SCORES) / version / f"{task.title}.parquet"
-    table = pa.table(
-        {"query_id": pa.array(queries, pa.string()), "score": pa.array(values[MAIN_MEASURE], pa.float64())}
-    )
+    ).task_results[0]
+    rows = [row for split in result.scores.values() for row in split]
+    main = float(result.get_score(getter=lambda row: row[record.metric]))
+    if not math.isfinite(main):
+        raise DataError(
+            f"{record.metric} of {version} on {record.name} is not a number: mteb has nothing to compute it from. "
+            "Leave the task out of suites.step and suites.release in continual.toml."
+        )
+    details = _means(rows, record.metric)
+    name, values = measure(record.metric), {}
+    if name is not None and per_query:
+        own = float(np.mean([np.mean([query[name] for query in part.values()]) for part in per_query.values()]))
+        # mteb rounds to five digits; further apart than that, the values are not those of this run.
+        assert abs(own - main) < 1e-5, (record.name, own, main)
+        main = own
+        if len(per_query) == 1:
+            (found,) = per_query.values()
+            values = {query: found[query][name] for query in sorted(found)}
+            details = _unrounded(found, rows[0], record.metric)
+    path = _write(values, registry_root, score_path(version, record.name, settings)) if values else None
+    details = {name: 100.0 * value for name, value in details.items()}
+    queries = len(values) or record.queries
+    return Score(version, record.name, record.metric, 100.0 * main, queries, path, details, settings)
+
+
+def _write(values: Mapping[str, float], registry_root: Path, path: Path) -> str:
+    columns = {"query_id": pa.array(values, pa.string()), "score": pa.array(values.values(), pa.float64())}
     with publish(registry_root / path) as partial:
-        pq.write_table(table, partial, compression="zstd")
-    return Score(version, task.title, MAIN_SCORE, 100.0 * score, len(queries), path.as_posix(), details)
+        pq.write_table(pa.table(columns), partial, compression="zstd")
+    return path.as_posix()
 
 
-def _details(values: dict[str, list[float]], row: dict[str, Any]) -> dict[str, float]:
+def _unrounded(found: Mapping[str, dict[str, float]], row: dict[str, Any], metric: str) -> dict[str, float]:
     """Return the other metrics by mteb's names, 0 to 1: means of the per-query values, and mteb's own MRR."""
     details = {}
-    for name, column in sorted(values.items()):
-        family, _, cut = name.rpartition("_")
-        if family in MEASURES and name != MAIN_MEASURE:
-            details[f"{MEASURES[family]}_{cut}"] = float(np.mean(column))
+    for name in sorted(next(iter(found.values()))):
+        family, _, cut_off = name.rpartition("_")
+        if family in FAMILIES and f"{FAMILIES[family]}_{cut_off}" != metric:
+            details[f"{FAMILIES[family]}_{cut_off}"] = float(np.mean([query[name] for query in found.values()]))
     return details | {name: float(row[name]) for name in sorted(row) if name.startswith("mrr_at_")}
+
+
+def _means(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, float]:
+    """Return the other metrics, each the mean over the subsets and splits that have it as a finite number."""
+    means = {}
+    for name in sorted(set().union(*rows) - {metric, "main_score"}):
+        found = [row[name] for row in rows if isinstance(row.get(name), (int, float)) and math.isfinite(row[name])]
+        if found and not name.startswith("nauc_"):
+            means[name] = float(np.mean(found))
+    return means
 
 
 @contextmanager
@@ -137,7 +196,8 @@ def quiet() -> Iterator[None]:
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
+        # mteb has bars that no setting turns off; ours goes on, because it has its stream from before.
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -5,6 +5,7 @@ mteb does the search and the scoring; only the loading is ours, because its load
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,14 @@ from mteb.abstasks import AbsTaskRetrieval
 from mteb.abstasks.task_metadata import TaskMetadata
 
 from continual.errors import DataError
+from continual.eval.suites import WHOLE, Sample, first_by_hash
 
 MAIN_SCORE = "ndcg_at_10"
-MAIN_MEASURE = "ndcg_cut_10"
-"""The main score as trec_eval names it, query by query."""
-
 SPLIT = "test"
 
 
 class FolderTask(AbsTaskRetrieval):  # type: ignore[misc]
-    """A retrieval task whose corpus, queries and judgements lie in memory, and which keeps its per-query values.
+    """A retrieval task whose corpus, queries and judgements lie in memory.
 
     Args:
         name: The task's name in the workspace.
@@ -53,8 +52,6 @@ class FolderTask(AbsTaskRetrieval):  # type: ignore[misc]
             main_score=MAIN_SCORE,
         )
         super().__init__()
-        self.title = name
-        self.per_query: dict[str, dict[str, float]] = {}
         self._corpus, self._queries, self._qrels = corpus, queries, qrels
         # mteb unloads what it has loaded itself, and would throw our metadata away with it.
         self.load_data()
@@ -81,22 +78,15 @@ class FolderTask(AbsTaskRetrieval):  # type: ignore[misc]
         self.dataset = {"default": {SPLIT: {**data, "relevant_docs": dict(self._qrels), "top_ranked": None}}}
         self.data_loaded = True
 
-    def task_specific_scores(
-        self, scores: dict[str, dict[str, float]], qrels: Any, results: Any, hf_split: str, hf_subset: str
-    ) -> dict[str, float]:
-        """Keep what trec_eval said of each query; mteb itself keeps only means, rounded to five digits."""
-        del qrels, results, hf_split, hf_subset
-        self.per_query = scores
-        return {}
 
-
-def load_task(name: str, folder: Path) -> FolderTask:
+def load_task(name: str, folder: Path, sample: Sample = WHOLE) -> FolderTask:
     """Return the mteb task of a stored folder.
 
     Args:
         name: The task's name in the workspace.
         folder: Holds corpus.parquet (doc_id, text), queries.parquet (query_id, text) and
             qrels.parquet (query_id, doc_id, score >= 0).
+        sample: How much of it to keep, see `sampled_ids`.
 
     Returns:
         A task with main score nDCG@10, ready for `mteb.evaluate`; nothing is fetched from anywhere.
@@ -119,7 +109,37 @@ def load_task(name: str, folder: Path) -> FolderTask:
             qrels.setdefault(query, {})[document] = score
     if not any(score > 0 for judged in qrels.values() for score in judged.values()):
         raise DataError(f"The task {name!r} in {folder} has no query with a relevant document, so nothing to score.")
+    if sample != WHOLE:
+        asked, kept = sampled_ids(corpus, [query for query in queries if query in qrels], qrels, sample)
+        corpus = {name: text for name, text in corpus.items() if name in kept}
+        queries = {name: text for name, text in queries.items() if name in asked}
+        qrels = {name: judged for name, judged in qrels.items() if name in asked}
     return FolderTask(name, corpus, queries, qrels)
+
+
+def sampled_ids(
+    corpus: Iterable[str],
+    queries: Iterable[str],
+    qrels: Mapping[str, Mapping[str, int]],
+    sample: Sample,
+    ranked: Mapping[str, Iterable[str]] | None = None,
+) -> tuple[set[str], set[str]]:
+    """Return the ids of the queries and documents of a sample: the first by the hash of their id.
+
+    Args:
+        corpus: Ids of the documents.
+        queries: Ids of the queries that are judged.
+        qrels: Judgements by query and document id.
+        sample: How many to keep. Every document that a kept query is judged on is kept, also beyond the limit.
+        ranked: Of a reranking task, the documents to rank by query id; they are kept as judged ones are.
+    """
+    queries = list(queries)
+    asked = set(queries if sample.queries is None else first_by_hash(queries, sample.queries))
+    corpus = set(corpus)
+    if sample.documents is None:
+        return asked, corpus
+    kept = {document for query in asked for document in [*qrels[query], *(ranked or {}).get(query, ())]} & corpus
+    return asked, kept | set(first_by_hash(corpus - kept, max(0, sample.documents - len(kept))))
 
 
 def _pairs(path: Path, key: str) -> dict[str, str]:

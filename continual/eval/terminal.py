@@ -32,7 +32,9 @@ def print_report(report: Report, console: Console | None = None) -> None:
     for title, tasks in groups(report):
         for number, part in enumerate(_parts(tasks, console.width)):
             console.print()
-            console.print(Text(f"{title}, nDCG@10 in points" + (", continued" if number else ""), style="bold"))
+            console.print(
+                Text(f"{title}, {report.measure} in points" + (", continued" if number else ""), style="bold")
+            )
             console.print(_matrix(report, part, marks))
     if report.tasks:
         console.print(Text(_legend(report, marks), style="dim"))

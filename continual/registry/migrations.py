@@ -109,5 +109,33 @@ m003_licences = [
     "ALTER TABLE batches ADD COLUMN license VARCHAR",  # of the data, as whoever ingested it named it; NULL: not stated
 ]
 
-MIGRATIONS: list[list[str]] = [m001_initial, m002_pins, m003_licences]
+
+m004_tasks = [
+    "ALTER TABLE tasks ADD COLUMN kind VARCHAR DEFAULT 'Retrieval'",  # mteb's name of its type
+    "ALTER TABLE tasks ADD COLUMN metric VARCHAR DEFAULT 'ndcg_at_10'",  # the main score
+    "ALTER TABLE tasks ADD COLUMN mteb JSON",  # task, parts with data set and revision; NULL: the folder has it all
+    # A version may have several scores on one task, each with its settings.
+    "ALTER TABLE scores RENAME TO scores_m003",
+    """
+    CREATE TABLE scores (
+        version VARCHAR NOT NULL,
+        task VARCHAR NOT NULL,
+        metric VARCHAR NOT NULL,
+        score DOUBLE NOT NULL,
+        queries BIGINT NOT NULL,
+        path VARCHAR,
+        details JSON NOT NULL,
+        settings VARCHAR NOT NULL,
+        created_at TIMESTAMP NOT NULL,
+        PRIMARY KEY (version, task, settings)
+    )
+    """,
+    """
+    INSERT INTO scores
+    SELECT version, task, metric, score, queries, path, details, settings, created_at FROM scores_m003
+    """,
+    "DROP TABLE scores_m003",
+]
+
+MIGRATIONS: list[list[str]] = [m001_initial, m002_pins, m003_licences, m004_tasks]
 """Migration n is `MIGRATIONS[n - 1]`."""

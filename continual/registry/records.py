@@ -45,7 +45,12 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """An evaluation task: a folder with corpus, queries and qrels in Parquet, relative to `.continual/`."""
+    """An evaluation task; its folder is relative to `.continual/`.
+
+    A local task is a folder with corpus, queries and qrels in Parquet. One of mteb is loaded by mteb: `mteb` says which
+    data at which revision, and the folder holds only the hashes that leakage is checked with. `kind` is mteb's name of
+    the type, such as "STS", and `metric` its main score. What is no retrieval has `queries` items, and no documents.
+    """
 
     name: str
     position: int
@@ -57,6 +62,9 @@ class Task:
     origin: str
     sha256: str
     created_at: datetime
+    kind: str = "Retrieval"
+    metric: str = "ndcg_at_10"
+    mteb: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +95,10 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A version's main score on a task, in points (0-100), with the path of its per-query values.
+    """A version's main score on a task, in points (0-100), with the path of its per-query values, if it has any.
 
-    `settings` names what it depends on besides model and task, such as the maximum length: scores of other
-    settings cannot be compared.
+    `settings` names what it depends on besides model and task, such as the maximum length or a sample: scores of
+    other settings cannot be compared.
     """
 
     version: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +16,10 @@ from continual.registry.catalog import Catalog, now
 from continual.registry.records import Alias, Batch, Domain, Run, Score, Task, Version
 
 TASK_FILES = ("corpus", "queries", "qrels", "keys")
-"""Parquet files in the folder of a task."""
+"""Parquet files in the folder of a local task."""
+
+KEYS_ONLY = ("keys",)
+"""Those in the folder of a task of mteb."""
 
 CURRENT = "current"
 ROOT = "v0"
@@ -79,12 +82,11 @@ class Registry:
         """Return the evaluation tasks in the order they were registered."""
         return self._select(Task, "SELECT * FROM tasks ORDER BY position")
 
-    def add_task(self, task: Task) -> Task:
-        """Record a task; `position` is given out here."""
+    def add_task(self, *tasks: Task) -> None:
+        """Record tasks, all or none; their positions are given out here."""
         with self.catalog.transaction() as connection:
-            task = dataclasses.replace(task, position=_next(connection, "tasks"))
-            _insert(connection, "tasks", task)
-        return task
+            for task in tasks:
+                _insert(connection, "tasks", dataclasses.replace(task, position=_next(connection, "tasks")))
 
     def rows_file(self, batch: Batch) -> Path:
         """Return the file of a batch's rows.
@@ -102,7 +104,8 @@ class Registry:
 
     def lost_files(self, task: Task) -> list[Path]:
         """Return the files of a task that are not where they were written."""
-        files = [self.path(task.path) / f"{name}.parquet" for name in TASK_FILES]
+        names = TASK_FILES if task.mteb is None else KEYS_ONLY
+        files = [self.path(task.path) / f"{name}.parquet" for name in names]
         return [file for file in files if not file.is_file()]
 
     def task_folder(self, task: Task) -> Path:
@@ -187,17 +190,31 @@ class Registry:
 
     # Scores.
 
-    def scores(self) -> dict[tuple[str, str], Score]:
-        """Return every score by (version, task)."""
+    def scores(self, settings: Mapping[str, str] | None = None) -> dict[tuple[str, str], Score]:
+        """Return scores by (version, task), of one task all with the same settings, so that they can be compared.
+
+        Args:
+            settings: The settings by task; a task that is not in it is left out. None takes, for each task, those
+                that the newest version scored on it has; of several, those that most versions have.
+        """
+        records = self.all_scores()
+        if settings is None:
+            settings = _common_settings(records, {version.id: version.position for version in self.versions()})
+        return {(score.version, score.task): score for score in records if settings.get(score.task) == score.settings}
+
+    def all_scores(self) -> list[Score]:
+        """Return every score, whatever its settings, in the order they were made."""
         columns = ", ".join(field.name for field in dataclasses.fields(Score))
-        records = self._select(Score, f"SELECT {columns} FROM scores")
-        return {(score.version, score.task): score for score in records}
+        return self._select(Score, f"SELECT {columns} FROM scores ORDER BY created_at, version, task, settings")
 
     def add_scores(self, scores: Iterable[Score]) -> None:
-        """Record scores of a version that is already known; an old score of the same task is replaced."""
+        """Record scores of a version that is already known; one of the same task and settings is replaced."""
         with self.catalog.transaction() as connection:
             for score in scores:
-                connection.execute("DELETE FROM scores WHERE version = ? AND task = ?", [score.version, score.task])
+                connection.execute(
+                    "DELETE FROM scores WHERE version = ? AND task = ? AND settings = ?",
+                    [score.version, score.task, score.settings],
+                )
                 _insert(connection, "scores", score, created_at=now())
 
     # Aliases: an append-only log.
@@ -256,7 +273,24 @@ class Registry:
         return [kind(**dict(zip(columns, map(_decode, columns, row), strict=True))) for row in rows]
 
 
-_JSON = {"batches", "columns", "recipe", "verdict", "details", "spec"}
+def _common_settings(scores: Iterable[Score], positions: Mapping[str, int]) -> dict[str, str]:
+    """Return, by task, the settings of the newest version's score; of several, those that most versions have."""
+    newest: dict[str, int] = {}
+    counts: dict[tuple[str, str], int] = {}
+    scores = list(scores)
+    for score in scores:
+        newest[score.task] = max(newest.get(score.task, -1), positions.get(score.version, -1))
+        counts[score.task, score.settings] = counts.get((score.task, score.settings), 0) + 1
+    chosen: dict[str, str] = {}
+    for score in scores:
+        if positions.get(score.version, -1) == newest[score.task]:
+            best = chosen.setdefault(score.task, score.settings)
+            if counts[score.task, score.settings] >= counts[score.task, best]:
+                chosen[score.task] = score.settings
+    return chosen
+
+
+_JSON = {"batches", "columns", "recipe", "verdict", "details", "spec", "mteb"}
 
 
 def _decode(column: str, value: Any) -> Any:

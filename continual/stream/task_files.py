@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,26 +90,31 @@ def task_tables(
 def write_task(tables: TaskTables, folder: Path) -> None:
     """Write a task's folder: corpus, queries, qrels and keys, in Parquet.
 
-    keys.parquet (`kind` "query" or "document", `hash` of 32 hex digits) has every query, and every document
-    that is relevant to one, with its title and without: a training row with one of these would leak into
-    the task.
+    The keys have every query, and every document that is relevant to one, with its title and without.
     """
     relevant = set(tables.qrels.filter(pa.compute.greater(tables.qrels["score"], 0))["doc_id"].to_pylist())
-    documents = zip(tables.corpus["doc_id"].to_pylist(), tables.corpus["text"].to_pylist(), strict=True)
+    corpus = zip(tables.corpus["doc_id"].to_pylist(), tables.corpus["text"].to_pylist(), strict=True)
+    documents = [text for name, text in [*corpus, *tables.bare.items()] if name in relevant]
+    write_keys(folder, tables.queries["text"].to_pylist(), documents)
+    for name, table in (("corpus", tables.corpus), ("queries", tables.queries), ("qrels", tables.qrels)):
+        pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+
+
+def write_keys(folder: Path, queries: Iterable[str], documents: Iterable[str]) -> None:
+    """Make a task's folder with keys.parquet: `kind` "query" or "document", `hash` of 32 hex digits.
+
+    A training row whose query is one of the queries, or whose positive is one of the documents, would leak into the
+    task.
+    """
     hashes = {
-        "document": sorted(
-            {hash_text(text) for name, text in documents if name in relevant}
-            | {hash_text(text) for name, text in tables.bare.items() if name in relevant}
-        ),
-        "query": sorted({hash_text(text) for text in tables.queries["text"].to_pylist()}),
+        "document": sorted({hash_text(text) for text in documents}),
+        "query": sorted({hash_text(text) for text in queries}),
     }
     keys = pa.table(
         [[kind for kind in hashes for _ in hashes[kind]], [each for kind in hashes for each in hashes[kind]]],
         schema=KEYS_SCHEMA,
     )
     folder.mkdir(parents=True)
-    for name, table in (("corpus", tables.corpus), ("queries", tables.queries), ("qrels", tables.qrels)):
-        pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
     pq.write_table(keys, folder / KEYS, compression="zstd")
 
 

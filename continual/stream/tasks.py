@@ -25,7 +25,7 @@ class TaskReport:
     Attributes:
         name: The task.
         domain: The domain that it tests; None for an OOD task.
-        queries: Queries with at least one relevant document.
+        queries: Queries with at least one relevant document; the items scored, of a task that is no retrieval.
         documents: Documents in the corpus.
         judgements: Rows of the qrels.
         leaked_rows: Stored training rows, of any batch, whose query is a query of the task or whose positive is
@@ -33,6 +33,8 @@ class TaskReport:
         dropped_queries: Queries left out because no document is relevant to them.
         dropped_documents: Documents left out because they have no text.
         unchanged: The same task was there already, and nothing changed.
+        kind: mteb's name of its type.
+        checked: Whether training rows are checked for leakage into it: only if it ranks documents for queries.
     """
 
     name: str
@@ -44,6 +46,8 @@ class TaskReport:
     dropped_queries: int = 0
     dropped_documents: int = 0
     unchanged: bool = False
+    kind: str = "Retrieval"
+    checked: bool = True
 
 
 def import_task(registry: Registry, name: str, folder: Path, domain: str | None = None) -> TaskReport:
@@ -102,8 +106,10 @@ def task_path(name: str) -> str:
 def task_taken(task: Task) -> InvalidNameError:
     """Return the error for a name that another task has."""
     whose = f"the task of domain {task.domain!r}" if task.domain else "an out-of-domain task"
+    revisions = ", ".join(sorted({part["revision"][:7] for part in task.mteb["parts"]})) if task.mteb else ""
+    origin = f"{task.origin} (revision {revisions})" if revisions else task.origin
     return InvalidNameError(
-        f"The name {task.name!r} is taken: it is {whose} with {task.queries} queries, from {task.origin}. "
+        f"The name {task.name!r} is taken: it is {whose} with {task.queries} queries, from {origin}. "
         "Tasks never change, so that scores stay comparable; choose another name."
     )
 

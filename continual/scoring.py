@@ -1,0 +1,182 @@
+"""Which scores a version lacks, and how it gets them: nothing is scored twice under the same settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from continual.build import materialise
+from continual.config import Config
+from continual.errors import InputError, NotFoundError, NothingToDoError, did_you_mean
+from continual.eval.suites import SuiteName, sample_of, suite_settings, suite_tasks
+from continual.progress import SILENT, Progress
+from continual.registry import Registry, Score, Task, Version
+from continual.registry.store import UPDATE_LOCK, exclusive
+
+SUITES: tuple[SuiteName, ...] = ("step", "release")
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """One version's score on one task.
+
+    Attributes:
+        task: Its name.
+        domain: The domain it tests; None: out of domain.
+        kind: mteb's name of its type.
+        metric: The main score, by mteb's name.
+        score: In points.
+        queries: How many queries or items it is over.
+        settings: What it depends on besides model and task; it names the sample, if only one was scored.
+        details: The other metrics, in points.
+        new: Whether it was computed just now; else it was there.
+    """
+
+    task: str
+    domain: str | None
+    kind: str
+    metric: str
+    score: float
+    queries: int
+    settings: str
+    details: dict[str, float]
+    new: bool
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of a version in a suite.
+
+    Attributes:
+        version: Id of the version.
+        suite: "step" or "release".
+        scores: One a task, in the order of their registration.
+    """
+
+    version: str
+    suite: str
+    scores: list[TaskScore]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return asdict(self)
+
+
+def unscored(
+    registry: Registry, version: Version, tasks: Sequence[Task], config: Config, suite: SuiteName = "step"
+) -> list[Task]:
+    """Return the tasks that a version has no score on with the settings of a suite."""
+    known = registry.scores(suite_settings(tasks, config, suite))
+    return [task for task in tasks if (version.id, task.name) not in known]
+
+
+def score_missing(
+    registry: Registry,
+    version: Version,
+    tasks: Sequence[Task],
+    config: Config,
+    progress: Progress,
+    suite: SuiteName = "step",
+) -> None:
+    """Score a known version on the tasks that it lacks; each score is kept as soon as it is made."""
+    missing = unscored(registry, version, tasks, config, suite)
+    if missing:
+        folder = materialise(registry, version, progress)
+        keep: Callable[[Score], None] = lambda score: registry.add_scores([score])  # noqa: E731
+        score(registry, version.id, folder, version.sha256, missing, config, progress, suite, keep)
+
+
+def score(
+    registry: Registry,
+    version: str,
+    snapshot: Path,
+    sha256: str,
+    tasks: Sequence[Task],
+    config: Config,
+    progress: Progress,
+    suite: SuiteName = "step",
+    on_score: Callable[[Score], None] | None = None,
+) -> list[Score]:
+    """Score a model folder on tasks as a suite says; see `continual.eval.run.evaluate`."""
+    from continual.eval.run import evaluate
+
+    return evaluate(
+        snapshot,
+        version,
+        sha256,
+        tasks,
+        registry.root,
+        config.eval,
+        samples={task.name: sample_of(task, getattr(config.suites, suite)) for task in tasks},
+        on_score=on_score,
+        progress=progress,
+        trust_remote_code=config.trust_remote_code,
+    )
+
+
+def evaluate_version(
+    registry: Registry,
+    config: Config,
+    name: str,
+    suite: str,
+    tasks: Sequence[str] | None,
+    progress: Progress = SILENT,
+) -> Evaluation:
+    """Return a version's scores in a suite, computing those that are not there.
+
+    Args:
+        registry: The workspace's registry.
+        config: Its settings.
+        name: A version's id or an alias.
+        suite: "step" or "release".
+        tasks: Names of tasks to score instead of the suite's, as the suite samples them.
+        progress: Shows how far it is.
+
+    Raises:
+        InputError: There is no such suite.
+        NotFoundError: There is no such version or task.
+        NothingToDoError: There is no task to score it on.
+        WorkspaceBusy: A score is missing, and an update is running.
+    """
+    version = registry.version(name)
+    chosen = next((each for each in SUITES if each == suite), None)
+    if chosen is None:
+        raise InputError(f"--suite takes step or release, not {suite!r}.{did_you_mean(suite, SUITES)}")
+    known = registry.tasks()
+    wanted = _named(known, tasks) if tasks else suite_tasks(known, config, chosen)
+    if not wanted:
+        raise NothingToDoError("There is no evaluation task to score on. Add one with `continual task add`.")
+    missing = {task.name for task in unscored(registry, version, wanted, config, chosen)}
+    if missing:
+        with exclusive(registry.root / UPDATE_LOCK, "update"):  # an update scores versions too
+            score_missing(registry, version, wanted, config, progress, chosen)
+    scores = registry.scores(suite_settings(wanted, config, chosen))
+    rows = []
+    for task in wanted:
+        found = scores[version.id, task.name]
+        rows.append(
+            TaskScore(
+                task=task.name,
+                domain=task.domain,
+                kind=task.kind,
+                metric=found.metric,
+                score=found.score,
+                queries=found.queries,
+                settings=found.settings,
+                details=found.details,
+                new=task.name in missing,
+            )
+        )
+    return Evaluation(version.id, chosen, rows)
+
+
+def _named(tasks: Sequence[Task], names: Sequence[str]) -> list[Task]:
+    known = [task.name for task in tasks]
+    for name in names:
+        if name not in known:
+            raise NotFoundError(
+                f"There is no task {name!r}.{did_you_mean(name, known)} `continual task list` shows them."
+            )
+    return [task for task in tasks if task.name in names]
