@@ -85,7 +85,7 @@ def register(
         progress.finish()
     if faults and not (skip_missing and len(found) > 1):
         more = "" if len(found) == 1 else " Or leave such tasks out with --skip-missing. Nothing was registered."
-        others = [str(fault).partition(" cannot be loaded")[0] for fault in faults[1:]]
+        others = [str(fault).partition(" cannot ")[0] for fault in faults[1:]]
         rest = f" So it is with {len(others)} more: {'; '.join(others)}." if others else ""
         raise DataError(f"{faults[0]}{rest}{more}")
     if not loaded:

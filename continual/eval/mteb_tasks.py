@@ -188,17 +188,22 @@ def load(task: Any) -> None:
             if isinstance(part, AbsTaskRetrieval):
                 part.convert_v1_dataset_format_to_v2(num_proc=None)
         except Exception as error:  # loaders of a thousand data sets fail in as many ways
-            raise DataError(
-                f"The data set {dataset['path']} (revision {dataset['revision']}) of the mteb task "
-                f"{part.metadata.name} cannot be loaded: {_first_line(error)}. It is taken from the local Hugging Face "
-                "cache, or from the Hub if that can be reached. Run this command once where it can (HF_HUB_OFFLINE "
-                "unset, and logged in with `hf auth login` if the data set is gated), or copy the cache ($HF_HOME) "
-                "from such a machine."
-            ) from error
+            raise unreadable(part, error) from error
+
+
+def unreadable(part: Any, error: Exception) -> DataError:
+    """Return the error for a data set that cannot be had."""
+    dataset = part.metadata.dataset
+    return DataError(
+        f"The data set {dataset['path']} (revision {dataset['revision']}) of the mteb task {part.metadata.name} cannot "
+        f"be loaded: {_first_line(error)}. It is taken from the local Hugging Face cache, or from the Hub if that can "
+        "be reached. Run this command once where it can (HF_HUB_OFFLINE unset, and logged in with `hf auth login` if "
+        "the data set is gated), or copy the cache ($HF_HOME) from such a machine."
+    )
 
 
 def digest(task: Any) -> str:
-    """Return the sha256 over what is scored of a loaded task, and over what its classifier is fitted on, if it has one."""
+    """Return the sha256 over what is scored of a loaded task, and over what a classifier is fitted on."""
     result = hashlib.sha256()
 
     def add(value: Any) -> None:
@@ -254,6 +259,9 @@ def keep_per_query(task: Any) -> dict[tuple[str, str], dict[str, dict[str, float
     """Return a dict that fills, by split and subset, with what trec_eval says of each query while mteb evaluates.
 
     mteb itself keeps only means, rounded to five digits. Other tasks than those that rank have nothing per query.
+
+    Raises:
+        DataError: While mteb evaluates, if the task needs data then that cannot be had.
     """
     found: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
     if not isinstance(task, AbsTaskRetrieval):
@@ -264,7 +272,10 @@ def keep_per_query(task: Any) -> dict[tuple[str, str], dict[str, dict[str, float
         scores: dict[str, dict[str, float]], qrels: Any, results: Any, hf_split: str, hf_subset: str
     ) -> dict[str, float]:
         found[hf_split, hf_subset] = scores
-        own: dict[str, float] = original(scores, qrels, results, hf_split=hf_split, hf_subset=hf_subset)
+        try:
+            own: dict[str, float] = original(scores, qrels, results, hf_split=hf_split, hf_subset=hf_subset)
+        except (OSError, ValueError) as error:  # those of FollowIR read more of their data set here
+            raise unreadable(task, error) from error
         return own
 
     task.task_specific_scores = keep
