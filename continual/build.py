@@ -245,7 +245,7 @@ def _built(registry: Registry, version: Version, progress: Progress, *, from_roo
     with scratch(registry.root / "versions", version.id) as folder:
         try:
             found = _chain(registry, lineage, first, folder, progress)
-        except RebuildError:
+        except (RebuildError, ModelError):
             if not first:
                 raise
             found = _chain(registry, lineage, 0, folder, progress)

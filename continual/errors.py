@@ -3,6 +3,7 @@
     ContinualError                     exit code
     ├── InputError                     2   the input or the call is wrong
     │   ├── ConfigError                    continual.toml, or a setting out of its range
+    │   │   └── DivergedError                  a training whose loss is no longer a number
     │   ├── DataError                      a file, its columns, or too many of its rows
     │   ├── ModelError                     not a sentence-transformers model, or models that do not match
     │   ├── InvalidNameError               a name that is not allowed, or already taken
@@ -62,6 +63,10 @@ class NothingToDoError(InputError):
 
 class SchemaError(InputError):
     """The workspace was written by a newer version of `continual`."""
+
+
+class DivergedError(ConfigError):
+    """The loss is no longer a number: the same settings would end so again."""
 
 
 class FoldError(ContinualError):

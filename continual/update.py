@@ -13,7 +13,7 @@ from typing import Any
 from continual.build import join, materialise, prove
 from continual.coefficients import search
 from continual.config import validate
-from continual.errors import ContinualError, WorkspaceBusy
+from continual.errors import ContinualError, DivergedError, FoldError, NothingToDoError, WorkspaceBusy
 from continual.eval.suites import suite_settings
 from continual.merge.rules import find_rule
 from continual.progress import SILENT, Log, Progress, no_log
@@ -25,6 +25,9 @@ from continual.replay import Draw
 from continual.scoring import score, score_missing
 from continual.spec import Spec, discard
 from continual.tracking import step_figures
+
+HOPELESS = (DivergedError, FoldError, NothingToDoError)
+"""What a step ends with however often it is resumed."""
 
 PROOF_TEXTS = 16
 """Texts on which the fold is proved."""
@@ -96,12 +99,13 @@ def update(
         progress: Shows how far it is.
         log: Told the figures of every optimizer step, and at the end the scores and the verdict.
 
-    A step that cannot be trained or folded as it was begun is discarded: begun again it would fail again. What
-    fails later (a task that cannot be read, say) leaves the run to be resumed.
+    A step that cannot be begun, or that would fail again as it was begun, is discarded. What fails otherwise (on a
+    machine with other arithmetic, or later, at a task that cannot be read) leaves the run to be resumed.
     """
     from continual.eval.gate import judge
     from continual.merge.sources import Model
     from continual.train import fold, prove_fold, train
+    from continual.train.checkpoint import steps_done
 
     config = validate(spec.config, "the run's settings")
     root, parent, start = (registry.version(name) for name in (ROOT, spec.parent, spec.start))
@@ -141,8 +145,10 @@ def update(
         )
     except WorkspaceBusy:
         raise
-    except ContinualError:
-        discard(registry, run)
+    except ContinualError as error:
+        # What a checkpoint holds is thrown away only for what would happen again, not for what a machine lacks.
+        if isinstance(error, HOPELESS) or not steps_done(folded.parent):
+            discard(registry, run)
         raise
 
     # 4. Merge with what is in service.

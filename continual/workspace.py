@@ -66,13 +66,16 @@ class Workspace:
     def init(cls, directory: str | Path = ".", base: str = PACKAGED, *, trust_remote_code: bool = False) -> Workspace:
         """Make a workspace whose version v0 is a copy of the base.
 
+        A `continual.toml` that is there already is kept.
+
         Args:
             directory: The folder; made if it is not there.
             base: "packaged", a sentence-transformers folder, or a Hub id.
             trust_remote_code: Run code that the model brings with it.
 
         Raises:
-            InputError: There is a workspace already.
+            InputError: There is a workspace already, or its settings do not trust the base's code.
+            ConfigError: There are settings already, and they are wrong.
             ModelError: The base is no sentence-transformers model.
         """
         directory = Path(directory).expanduser().resolve()
@@ -87,13 +90,17 @@ class Workspace:
         if directory.exists() and not directory.is_dir():
             raise InputError(f"{directory} is a file; a workspace is a folder.")
         folder = resolve_base(base)
-        config = Config(trust_remote_code=trust_remote_code)
+        given = directory / SETTINGS
+        config = settings.load(given) if given.exists() else Config(trust_remote_code=trust_remote_code)
+        if trust_remote_code and not config.trust_remote_code:
+            raise InputError(f"{given} does not trust the base's code. Set trust_remote_code = true there.")
         try:
             with publish(directory / STORE) as partial:
-                _fill(partial, folder, base, trust_remote_code)
+                _fill(partial, folder, base, config.trust_remote_code)
                 # The settings come before the store: a folder that has only them can be initialised again.
-                with publish(directory / SETTINGS) as file:
-                    file.write_text(settings.render(config), encoding="utf-8")
+                if not given.exists():
+                    with publish(given) as file:
+                        file.write_text(settings.render(config), encoding="utf-8")
         except OSError as error:
             raise InputError(f"No workspace can be made in {directory}: {error.strerror or error}.") from None
         return cls(directory)

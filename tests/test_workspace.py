@@ -556,3 +556,44 @@ def test_two_versions_are_compared_query_by_query(learned: Workspace, tmp_path: 
     assert found.mean.difference == pytest.approx(np.mean([each.difference for each in found.tasks]))
     same = learned.compare("v1", "v1").tasks[0]
     assert (same.difference, same.p, same.better) == (0.0, 1.0, 0)
+
+
+def test_init_keeps_settings_that_are_there(tmp_path: Path, tiny_model: Path) -> None:
+    folder = tmp_path / "w"
+    folder.mkdir()
+    (folder / "continual.toml").write_text("[train]\nepochs = 7\n")
+    assert Workspace.init(folder, str(tiny_model)).config.train.epochs == 7
+    assert (folder / "continual.toml").read_text() == "[train]\nepochs = 7\n"
+    wrong = tmp_path / "x"
+    wrong.mkdir()
+    (wrong / "continual.toml").write_text("[train]\nepoch = 7\n")
+    with pytest.raises(ConfigError, match="epochs"):
+        Workspace.init(wrong, str(tiny_model))
+    assert not (wrong / ".continual").exists()
+
+
+def test_a_checkpoint_outlives_a_machine_that_cannot_go_on(
+    learned: Workspace, write_pairs: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from continual.train import loop
+
+    learned.ingest(write_pairs("c.parquet", make_pairs(40, seed=3)))
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "save_adapter", interrupted)  # after the last checkpoint
+        with pytest.raises(KeyboardInterrupt):
+            learned.update()
+    begun = learned.status().interrupted
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "_device", no_device)
+        with pytest.raises(ConfigError, match="in one process"):
+            learned.update(resume=True)
+    assert learned.status().interrupted == begun
+    assert learned.update(resume=True).version.id == begun
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def no_device() -> None:
+    raise ConfigError("Training runs in one process.")

@@ -198,8 +198,16 @@ def _run(work: Callable[[str], None], keys: Sequence[str], workers: int, progres
 
 def _workers(bytes_each: int) -> int:
     """Return how many tensors may be on their way at once: the cores this process has, within half the free memory."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(len(os.sched_getaffinity(0)), free // 2 // max(bytes_each, 1)))
+    return max(1, min(len(os.sched_getaffinity(0)), _available() // 2 // max(bytes_each, 1)))
+
+
+def _available() -> int:
+    """Return the bytes of memory that can be had, those of the page cache included where Linux tells."""
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text("utf-8").splitlines())
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _describe(folder: Path, layout: Model, dtypes: Mapping[str, torch.dtype]) -> None:

@@ -80,7 +80,7 @@ class Catalog:
                 connection = duckdb.connect(str(self.path), config={"default_block_size": BLOCK} if create else {})
                 break
             except duckdb.IOException as error:
-                if "lock" not in str(error).lower():
+                if "could not set lock" not in str(error).lower():
                     raise SchemaError(f"{self.path} cannot be opened as a catalog: {error}") from None
                 if time.monotonic() > deadline:
                     raise WorkspaceBusy(

@@ -18,7 +18,7 @@ import pyarrow as pa
 import torch
 
 from continual.config import TrainConfig
-from continual.errors import ConfigError, NothingToDoError
+from continual.errors import ConfigError, DivergedError, NothingToDoError
 from continual.progress import SILENT, Log, Progress, no_log
 from continual.registry.store import weights_sha256
 from continual.train import checkpoint
@@ -120,7 +120,8 @@ def train(
     Raises:
         ModelError: The model cannot be loaded or trained.
         NothingToDoError: There are fewer than two rows.
-        ConfigError: The checkpoint is of another training, or the loss is no longer a number.
+        ConfigError: The checkpoint is of another training.
+        DivergedError: The loss is no longer a number.
     """
     clock = time.monotonic()
     device = _device()
@@ -153,7 +154,7 @@ def train(
             group["lr"] = rate
         loss, tokens = session.backward(batch)
         if not math.isfinite(loss):
-            raise ConfigError(
+            raise DivergedError(
                 f"The loss is {loss} at step {done.step + 1} of {schedule.steps}. Lower train.learning_rate "
                 f"(now {config.learning_rate:g}) and start anew."
             )
