@@ -95,13 +95,14 @@ def alone(registry: Registry) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def kept(registry: Registry, *names: str, proved: bool = False, progress: Progress = SILENT) -> Iterator[list[Path]]:
+def kept(registry: Registry, *names: str, progress: Progress = SILENT) -> Iterator[list[Path]]:
     """Yield the folders of versions, built again where they were dropped, which stay while the body uses them.
+
+    Their weights are those recorded: a damaged snapshot is refused, whatever it was wanted for.
 
     Args:
         registry: The workspace's registry.
         *names: Ids or aliases.
-        proved: Compare their weights with those recorded.
         progress: Shows how far it is.
 
     Raises:
@@ -112,9 +113,8 @@ def kept(registry: Registry, *names: str, proved: bool = False, progress: Progre
         folders = [materialise(registry, version, progress) for version in versions]
         with guard(registry.root / LOCK, alone=False, seconds=registry.catalog.busy_seconds):
             if all(folder.is_dir() for folder in folders):  # nobody dropped one in between
-                if proved:
-                    for version, folder in zip(versions, folders, strict=True):
-                        prove(version, folder)
+                for version, folder in zip(versions, folders, strict=True):
+                    prove(version, folder)
                 yield folders
                 return
 

@@ -232,10 +232,11 @@ def _training(version: Version) -> str:
 def _metadata(card: Path) -> dict[str, Any]:
     """Return the metadata of a card; nothing where there is no card, or none that can be read."""
     from huggingface_hub import metadata_load
+    from yaml import YAMLError
 
     try:
         return metadata_load(card) or {}
-    except Exception:
+    except (OSError, ValueError, YAMLError):
         return {}  # it was written by somebody else, and nothing of ours depends on it
 
 

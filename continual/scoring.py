@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from continual.build import materialise
+from continual.build import materialise, prove
 from continual.config import Config
 from continual.errors import InputError, NotFoundError, NothingToDoError, did_you_mean
 from continual.eval.suites import SuiteName, sample_of, suite_settings, suite_tasks
@@ -84,6 +84,7 @@ def score_missing(
     missing = unscored(registry, version, tasks, config, suite)
     if missing:
         folder = materialise(registry, version, progress)
+        prove(version, folder)
         keep: Callable[[Score], None] = lambda score: registry.add_scores([score])  # noqa: E731
         score(registry, version.id, folder, version.sha256, missing, config, progress, suite, keep)
 

@@ -361,7 +361,7 @@ class Workspace:
         version = self.registry.version(name)
         if version.id == self.registry.version(CURRENT).id:
             raise InputError(f"{version.id} is in service already.")
-        with kept(self.registry, version.id, proved=True, progress=progress):
+        with kept(self.registry, version.id, progress=progress):
             return self.registry.set_alias(CURRENT, version.id, reason)
 
     def rollback(self, reason: str = "rolled back by hand", progress: Progress = SILENT) -> Alias:
@@ -376,7 +376,7 @@ class Workspace:
                 f"Nothing was in service before {self.registry.version(CURRENT).id}. `continual promote VERSION` puts "
                 "another version into service."
             )
-        with kept(self.registry, before, proved=True, progress=progress):
+        with kept(self.registry, before, progress=progress):
             return self.registry.set_alias(CURRENT, before, reason)
 
     def export(self, name: str, directory: str | Path, progress: Progress = SILENT) -> Path:
@@ -397,7 +397,7 @@ class Workspace:
 
         target, version = empty_folder(directory), self.registry.version(name)
         try:
-            with kept(self.registry, version.id, proved=True, progress=progress) as (folder,):
+            with kept(self.registry, version.id, progress=progress) as (folder,):
                 export(self.registry, version, folder, target)
         except OSError as error:
             raise InputError(f"{name} cannot be exported to {target}: {error.strerror or error}.") from None

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any Hugging Face library is imported
@@ -96,3 +100,27 @@ def write_pairs(tmp_path: Path):
         return path
 
     return write
+
+
+KILLED = """
+import json, os, signal, sys
+from continual import Workspace
+
+class Killer:
+    done = 0
+    def start(self, label, total, unit, done=0): self.label = label
+    def finish(self): pass
+    def advance(self, count):
+        if self.label.startswith(sys.argv[2]):
+            self.done += 1
+            if self.done == int(sys.argv[3]):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+Workspace(sys.argv[1]).update(**json.loads(sys.argv[4]), progress=Killer())
+"""
+
+
+def kill_update(directory: Path, label: str, advances: int, **options: object) -> None:
+    """Run an update in another process and kill it at a moment of its progress."""
+    command = [sys.executable, "-c", KILLED, str(directory), label, str(advances), json.dumps(options)]
+    assert subprocess.run(command, env=os.environ, check=False).returncode == -signal.SIGKILL

@@ -119,6 +119,31 @@ def test_a_damaged_snapshot_is_mended_and_a_changed_adapter_is_noticed(workspace
         workspace.rebuild("v3")
 
 
+def test_a_cut_snapshot_on_the_way_is_passed_by(workspace: Workspace) -> None:
+    weights = workspace.registry.path("versions/v2/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-100])
+    shutil.rmtree(workspace.registry.path("versions/v3"))
+    workspace.load("v3")
+    assert weights_sha256(workspace.registry.path("versions/v3")) == workspace.version("v3").sha256
+
+
+def test_a_damaged_snapshot_is_refused_whatever_it_is_wanted_for(workspace: Workspace, tmp_path: Path) -> None:
+    weights = workspace.registry.path("versions/v2/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\1\0")
+    with workspace.registry.catalog.transaction() as connection:
+        connection.execute("DELETE FROM scores WHERE version = 'v2'")
+    for use in (
+        lambda: workspace.load("v2"),
+        lambda: workspace.diff("v1", "v2"),
+        lambda: workspace.promote("v2"),
+        lambda: workspace.export("v2", tmp_path / "out"),
+        lambda: workspace.evaluate("v2"),
+        lambda: workspace.compare("v1", "v2"),
+    ):
+        with pytest.raises(ModelError, match="versions rebuild v2"):
+            use()
+
+
 def test_gc_keeps_what_is_asked_for_and_what_was_dropped_still_works(workspace: Workspace, tmp_path: Path) -> None:
     before = workspace.load("v1").encode(["bal cem"])
     workspace.pin("v3")

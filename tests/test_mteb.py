@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ from datasets.naming import camelcase_to_snakecase
 
 from continual import Workspace
 from continual.errors import DataError, InputError, InvalidNameError, NotFoundError
+from continual.eval.hub_cache import pinned
 from continual.stream.text import hash_text
-from tests.conftest import sentence
 from tests.test_cli import Run, run  # noqa: F401  a fixture
 
 PROMPTS = {
@@ -382,15 +381,16 @@ def test_followir_is_scored_by_p_mrr(cached: Path, workspace: Workspace, tiny_mo
 
     name = "Core17InstructionRetrieval"
     queries = [f"{number}-{kind}" for number in (1, 2) for kind in ("og", "changed")]
-    rng = random.Random(0)
-    documents = {f"d{number}": sentence(rng, 5) for number in range(12)}
+    # With its instruction a query is word for word a document, so that which one comes first follows from it.
+    documents = {"d0": "bal cel dit fol gut", "d1": "bal cel hat kil lot", "d2": "gut dit nat pet bal"}
+    documents["d3"] = "gut dit cel lot fol"
     judged = [("1-og", "d0"), ("1-og", "d1"), ("1-changed", "d0"), ("2-og", "d1"), ("2-og", "d2"), ("2-changed", "d2")]
     tables: dict[str, dict[str, list[Any]]] = {
-        "corpus": {"_id": list(documents), "title": [""] * 12, "text": list(documents.values())},
-        "queries": {"_id": queries, "text": ["bal cem", "bal cem", "gum dis", "gum dis"]},
+        "corpus": {"_id": list(documents), "title": [""] * 4, "text": list(documents.values())},
+        "queries": {"_id": queries, "text": ["bal cel", "bal cel", "gut dit", "gut dit"]},
         "instruction": {
             "query-id": queries,
-            "instruction": [sentence(rng, 12) for _ in queries],
+            "instruction": ["hat kil lot", "dit fol gut", "nat pet bal", "cel lot fol"],
         },
         "default": {
             "query-id": [query for query, _ in judged],
@@ -403,10 +403,12 @@ def test_followir_is_scored_by_p_mrr(cached: Path, workspace: Workspace, tiny_mo
     workspace.add_mteb(f"mteb:{name}")
     with pytest.raises(DataError, match=f"The data set mteb/{name}"):  # it reads this one when it scores
         workspace.evaluate()
-    changed = {"query-id": ["1", "2"], "corpus-ids": [["d1", "d3"], ["d1"]]}
+    changed = {"query-id": ["1", "2"], "corpus-ids": [["d1"], ["d2"]]}
     cache(cached, f"mteb/{name}", revision_of(name), {"qrel_diff": changed})
     (score,) = workspace.evaluate().scores
     assert score.metric == "p-MRR"
-    assert score.score == pytest.approx(mtebs_own(tiny_model, mteb.get_task(name)), abs=1e-3)
-    assert -100 <= score.score <= 100
+    # What stopped being relevant fell from the first place to the second, third or fourth: 1 - 1/2, 2/3 or 3/4.
+    assert 50 <= score.score <= 75
+    with pinned(f"mteb/{name}", revision_of(name)):  # alone and offline, mteb would leave the instructions out
+        assert score.score == pytest.approx(mtebs_own(tiny_model, mteb.get_task(name)), abs=1e-3)
     assert workspace.registry.scores()["v0", name].path is None

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +16,7 @@ from typer.testing import CliRunner
 from continual import Workspace
 from continual.cli import app
 from continual.errors import InputError, NotFoundError
-from tests.conftest import make_pairs
+from tests.conftest import kill_update, make_pairs
 from tests.test_workspace import SETTINGS, workspace
 
 __all__ = ["workspace"]
@@ -98,31 +94,12 @@ def test_tensorboard_gets_every_step_and_the_verdict(workspace: Workspace, write
     assert "train.epochs: 1" in parameters.read_text()
 
 
-KILLED = """
-import os, signal, sys
-from continual import Workspace
-
-class Killer:
-    done = 0
-    def start(self, label, total, unit, done=0): self.label = label
-    def finish(self): pass
-    def advance(self, count):
-        if self.label == "training":
-            self.done += 1
-            if self.done == 4:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-Workspace(sys.argv[1]).update(track=["tensorboard"], progress=Killer())
-"""
-
-
 @pytest.mark.parametrize("seconds", ["0", "1000"])  # a checkpoint at every step, or none before the kill
 def test_a_resumed_step_goes_on_in_the_same_run(workspace: Workspace, write_pairs: Write, seconds: str) -> None:
     settings = SETTINGS.replace("checkpoint_seconds = 0", f"checkpoint_seconds = {seconds}")
     (workspace.directory / "continual.toml").write_text(settings)
     workspace.ingest(write_pairs("a.parquet", make_pairs(120)))
-    command = [sys.executable, "-c", KILLED, str(workspace.directory)]
-    assert subprocess.run(command, env=os.environ, check=False).returncode == -signal.SIGKILL
+    kill_update(workspace.directory, "training", 4, track=["tensorboard"])
     folder = workspace.registry.path("tracking/v1")
     assert len(scalars(folder)["train/loss"]) == 4
     with pytest.raises(InputError, match="Leave the others out"):

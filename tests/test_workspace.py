@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +22,7 @@ from continual.errors import (
     WorkspaceBusy,
 )
 from continual.registry.store import exclusive, weights_sha256
-from tests.conftest import make_pairs
+from tests.conftest import kill_update, make_pairs
 
 Write = Callable[[str, list[dict[str, object]]], Path]
 SETTINGS = """
@@ -177,30 +173,6 @@ def test_an_update_without_any_task_is_made_and_said_to_be_unjudged(workspace: W
     assert step.scores == {}
 
 
-KILLED = """
-import os, signal, sys
-from continual import Workspace
-
-class Killer:
-    done = 0
-    def start(self, label, total, unit, done=0): self.label = label
-    def finish(self): pass
-    def advance(self, count):
-        if self.label.startswith(sys.argv[2]):
-            self.done += 1
-            if self.done == int(sys.argv[3]):
-                os.kill(os.getpid(), signal.SIGKILL)
-
-Workspace(sys.argv[1]).update(seed=5, replay=0.5, merge=sys.argv[4], progress=Killer())
-"""
-
-
-def kill_update(workspace: Workspace, label: str, advances: int, merge: str = "interpolate") -> None:
-    """Run an update in another process and kill it at a moment of its progress."""
-    command = [sys.executable, "-c", KILLED, str(workspace.directory), label, str(advances), merge]
-    assert subprocess.run(command, env=os.environ, check=False).returncode == -signal.SIGKILL
-
-
 def test_a_killed_update_resumes_to_the_same_weights(workspace: Workspace, write_pairs: Write) -> None:
     workspace.ingest(write_pairs("a.parquet", make_pairs(80)))
     workspace.update()
@@ -208,7 +180,7 @@ def test_a_killed_update_resumes_to_the_same_weights(workspace: Workspace, write
     expected = workspace.update(seed=5, replay=0.5).version
     for label, advances in (("training", 3), ("evaluating v", 1)):
         workspace.rollback()
-        kill_update(workspace, label, advances)
+        kill_update(workspace.directory, label, advances, seed=5, replay=0.5)
         begun = workspace.status().interrupted
         with pytest.raises(InputError, match="--resume"):
             workspace.update()
@@ -230,7 +202,7 @@ def test_an_update_killed_while_it_searches_resumes_to_the_same_weights(
     before = learned.version().id
     expected = learned.update(seed=5, replay=0.5, merge=rule).version
     learned.promote(before)
-    kill_update(learned, "searching", advances, rule)
+    kill_update(learned.directory, "searching", advances, seed=5, replay=0.5, merge=rule)
     resumed = learned.update(resume=True).version
     assert (resumed.sha256, resumed.recipe["weight"]) == (expected.sha256, expected.recipe["weight"])
     assert resumed.recipe["search"] == expected.recipe["search"]
@@ -240,7 +212,7 @@ def test_what_was_interrupted_is_not_resumed_on_another_base_or_other_rows(
     learned: Workspace, write_pairs: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learned.ingest(write_pairs("c.parquet", make_pairs(60, seed=2)))
-    kill_update(learned, "training", 1)
+    kill_update(learned.directory, "training", 1, seed=5, replay=0.5)
     with monkeypatch.context() as patch:
         patch.setattr("continual.spec._libraries", lambda: {"torch": "99.0"})
         with pytest.raises(InputError, match=r"begun with torch .* \(now 99.0\).*--restart"):
@@ -346,7 +318,7 @@ def test_a_running_mean_does_not_forget_what_another_rule_learned(learned: Works
 
 def test_an_interrupted_update_can_be_discarded(workspace: Workspace, write_pairs: Write) -> None:
     workspace.ingest(write_pairs("a.parquet", make_pairs(120)))
-    kill_update(workspace, "training", 2)
+    kill_update(workspace.directory, "training", 2, seed=5, replay=0.5)
     step = workspace.update(seed=6, restart=True)
     assert step.version.id == "v2"
     assert not list(workspace.registry.path("runs").glob("v*"))
