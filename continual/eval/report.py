@@ -181,6 +181,8 @@ def build_report(registry: Registry) -> Report:
     Raises:
         NothingToDoError: There is no version, or only a root base that was never scored.
     """
+    # First of all: the version that it names is then among those that are read, whatever is added meanwhile.
+    current = registry.alias(CURRENT)
     versions, scores = registry.versions(), registry.scores()
     if not versions or (len(versions) == 1 and not scores):
         raise NothingToDoError(
@@ -201,7 +203,6 @@ def build_report(registry: Registry) -> Report:
     for row in rows:
         before = lineages[position[row.parent]] if row.parent is not None else []
         lineages.append([*before, position[row.id]])
-    current = registry.alias(CURRENT)
     ood = _ood_set(rows, columns, matrix, position[current.version] if current else 0)
     metrics: dict[str, list[float | None]] = {name: [] for name in METRIC_NAMES}
     first: list[set[str]] = []

@@ -6,8 +6,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from continual.eval.figures.numbers import duration
 from continual.eval.report import DEFINITIONS, METRIC_NAMES, Column, Report
-from continual.eval.summary import bills, duration, extremes, groups, headline
+from continual.eval.summary import bills, extremes, groups, headline
 
 MARKS = {"learned": "●", "best": "▲", "worst": "▼", "service": "▸", "refused": "✗"}
 ASCII = {"learned": "*", "best": "^", "worst": "v", "service": ">", "refused": "x"}

@@ -1,0 +1,193 @@
+"""Sections about scores: gain and forgetting, out of domain, the last update, the matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from continual.eval.figures import Column, Forest, Heat, Lines, Series, Table
+from continual.eval.report import DEFINITIONS, METRIC_NAMES, Report
+from continual.eval.sections.base import SERIES, Figure, Section, colour, number
+from continual.eval.summary import groups, names, over_base, since_learned
+
+LOUD = 5
+"""Lines that keep their colour where there are more than colours: those that fell most, and the best one."""
+
+Value = Callable[[int, str], float | None]
+
+
+def domains(report: Report) -> Section | None:
+    """What was gained on each domain, and what of it was kept."""
+    tasks = [task.name for task in report.tasks if task.domain is not None]
+    gain = _lines(
+        report,
+        tasks,
+        lambda place, task: over_base(report, report.versions[place], task),
+        ("gain", "Gain over the root base", "Change of each domain's score over the root base, version by version."),
+    )
+    since = _lines(
+        report,
+        tasks,
+        lambda place, task: since_learned(report, place, task),
+        (
+            "forgetting",
+            "Change since it was learned",
+            "Change of each domain's score since the step that learned it; below zero is forgetting.",
+        ),
+    )
+    if gain is None:
+        return None
+    about = (
+        f"{report.measure} on the held-out task of each domain, from the root base to what is in service. A ring is "
+        "the step that learned the domain." + _quiet(gain)
+    )
+    figures = [Figure(chart) for chart in (gain, since) if chart is not None]
+    return Section("domains", "Gain and forgetting", "What was gained, and what of it was kept", about, figures)
+
+
+def ood(report: Report) -> Section | None:
+    """What became of the tasks that belong to no domain."""
+    tasks = [task.name for task in report.tasks if task.domain is None]
+    chart = _lines(
+        report,
+        tasks,
+        lambda place, task: over_base(report, report.versions[place], task),
+        ("ood", "Change over the root base", "Change of each out-of-domain task over the root base, and their mean."),
+        mean=True,
+    )
+    if chart is None:
+        return None
+    about = "Tasks that belong to no domain: nothing of them is ever trained on."
+    if len(report.ood_set) > 1:
+        about += f" The heavy line is the mean of {_some(report.ood_set)}, the same tasks for every version."
+    return Section("ood", "Out of domain", "Out of domain", about + _quiet(chart), [Figure(chart, wide=True)])
+
+
+def last_update(report: Report) -> Section | None:
+    """How the last version differs from its parent, task by task."""
+    last = report.versions[-1]
+    known = [task for task in report.tasks if task.name in last.changes]
+    if not known:
+        return None
+    rows, table = [], []
+    for task in known:
+        each = last.changes[task.name]
+        ends = (each["low"], each["high"]) if each.get("low") is not None else None
+        tone = colour(number(report, task.domain)) if task.domain is not None else "ink"
+        rows.append((task.name, str(each["kind"]), tone, float(each["difference"]), ends))
+        table.append([task.name, each["kind"], each["old"], each["new"], each["difference"], ends, each.get("p")])
+    columns = [
+        Column("task"),
+        Column("to this step"),
+        Column(str(last.parent), "points"),
+        Column(last.id, "points"),
+        Column("difference", "change"),
+        Column("interval", "interval"),
+        Column("p", "number"),
+    ]
+    level = f"{100 * last.confidence:g} %"
+    chart = Forest(
+        "last",
+        f"{last.id} minus {last.parent}",
+        f"Difference of {last.id} to {last.parent} on every task, with its {level} interval.",
+        rows,
+    )
+    about = (
+        f"Difference on every task with its {level} interval from a paired bootstrap over queries. An interval that "
+        "crosses zero may be the luck of the queries."
+    )
+    behind = Table("last", "Points; p is two-sided.", columns, table)
+    title = f"The last update: {last.id} against {last.parent}"
+    return Section("last", "The last update", title, about, [Figure(chart, behind, wide=True)], notes=last.reasons)
+
+
+def matrix(report: Report) -> Section | None:
+    """The R matrix, and the metrics along each version's lineage."""
+    if not report.tasks:
+        return None
+    grouped = groups(report)
+    order = [task.name for _, tasks in grouped for task in tasks]
+    rows, learned = [], set()
+    for place, row in enumerate(report.versions):
+        state = "current" if row.id == report.current else row.verdict
+        rows.append((row.id, ", ".join(row.domains) or ("root base" if row.parent is None else ""), state))
+        learned |= {(place, column) for column, task in enumerate(order) if task in report.learned[place]}
+    chart = Heat(
+        "matrix",
+        f"Score of every version on every task, {report.measure} in points",
+        "One row a version, one column a task; blue is above the root base, orange below.",
+        [(title, len(tasks)) for title, tasks in grouped],
+        order,
+        rows,
+        [[row.scores.get(task) for task in order] for row in report.versions],
+        [[over_base(report, row, task) for task in order] for row in report.versions],
+        frozenset(learned),
+    )
+    signed = {"bwt", "fwt"}
+    columns = [
+        Column("version"),
+        *(Column(DEFINITIONS[name][0], "change" if name in signed else "points") for name in METRIC_NAMES),
+    ]
+    figures = [[report.metrics[name][place] for name in METRIC_NAMES] for place in range(len(report.versions))]
+    metrics = Table(
+        "metrics",
+        "Metrics along each version's own lineage, in points; defined at the end.",
+        columns,
+        [[row.id, *values] for row, values in zip(report.versions, figures, strict=True)],
+    )
+    about = (
+        f"The R matrix: each version on each task, {report.measure} in points. Colour is the change over the root "
+        "base, the first row; a frame is what a step learned."
+    )
+    return Section("matrix", "Every score", "Every score", about, [Figure(chart, wide=True)], [metrics])
+
+
+def _lines(
+    report: Report, tasks: list[str], value: Value, words: tuple[str, str, str], mean: bool = False
+) -> Lines | None:
+    """Return one line a task over the versions from the root base to the one in service."""
+    path = report.path
+    found: list[Series] = []
+    for place, task in enumerate(tasks):
+        values = [value(row, task) for row in path]
+        if len(path) < 2 or all(each is None for each in values):
+            continue
+        marks = frozenset(step for step, row in enumerate(path) if task in report.learned[row])
+        domain = next(each.domain for each in report.tasks if each.name == task)
+        line = number(report, domain) if domain is not None else place
+        found.append(Series(task, values, colour(line), line, marks=marks))
+    if not found:
+        return None
+    found = hush(found)
+    if mean and len(report.ood_set) > 1:
+        base = report.metrics["ood_mean"][0]
+        means = [report.metrics["ood_mean"][row] for row in path]
+        shifted = [None if each is None or base is None else each - base for each in means]
+        found.append(Series(f"mean of {len(report.ood_set)}", shifted, "ink", len(tasks), heavy=True))
+    name, title, about = words
+    return Lines(name, title, about, [report.versions[row].id for row in path], found)
+
+
+def hush(series: list[Series]) -> list[Series]:
+    """Let only those lines have a colour and a name that matter most, where there are more than colours."""
+    if len(series) <= SERIES:
+        return series
+    last = [next((value for value in reversed(each.values) if value is not None), 0.0) for each in series]
+    order = sorted(range(len(series)), key=lambda place: last[place])
+    loud = [*order[: LOUD - 1], order[-1]]
+    return [
+        Series(each.name, each.values, colour(loud.index(place)), loud.index(place), each.bounds, each.marks)
+        if place in loud
+        else Series(each.name, each.values, each.colour, each.number, each.bounds, each.marks, quiet=True)
+        for place, each in enumerate(series)
+    ]
+
+
+def _quiet(chart: Lines) -> str:
+    grey = sum(each.quiet for each in chart.series)
+    if not grey:
+        return ""
+    return f" Named are the {LOUD - 1} lowest and the highest; the {grey} grey ones say their names when pointed at."
+
+
+def _some(items: list[str]) -> str:
+    return names(items) if len(items) <= 6 else f"{len(items)} tasks"
