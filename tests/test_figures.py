@@ -157,7 +157,7 @@ def test_figures_as_files(tmp_path: Path) -> None:
         assert png[:8] == b"\x89PNG\r\n\x1a\n"
         width, height = struct.unpack(">II", png[16:24])
         assert (width, height) == tuple(round(2 * float(str(root.get(side)))) for side in ("width", "height"))
-        assert list(csv.reader((folder / f"{name}.csv").open(encoding="utf-8")))[1:]
+        assert (folder / f"{name}.csv").read_text(encoding="utf-8").count("\n") > 1
     page = (folder / "report.md").read_text(encoding="utf-8")
     assert {line.partition("](")[2].rstrip(")") for line in page.splitlines() if line.startswith("![")} == {
         f"{name}.png" for name in names

@@ -408,7 +408,7 @@ def test_a_large_report_stays_light(tmp_path: Path) -> None:
     gain = chart(report, "gain")
     assert isinstance(gain, Lines)
     # Only what matters has a name: the four lowest and the highest.
-    last = {each.name: each.values[-1] or 0.0 for each in gain.series}
+    last = {each.name: next(value for value in reversed(each.values) if value is not None) for each in gain.series}
     loud = {each.name for each in gain.series if not each.quiet}
     assert loud == {*sorted(last, key=lambda name: last[name])[:4], max(last, key=lambda name: last[name])}
 

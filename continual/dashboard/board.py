@@ -34,7 +34,7 @@ class Board:
         self.store = store
         self._registry = Registry(store, busy_seconds)
         self._lock = threading.Lock()
-        self._signature: tuple[object, ...] = ()
+        self._signature: tuple[object, ...] | None = None
         self._report: Report | None = None
         self._page = self._notice(
             "Reading the workspace", "Its catalog is in use. This page tries again by itself.", ""
