@@ -21,7 +21,7 @@ from continual.eval.clusters import cluster, name_clusters
 from continual.eval.regressions import Regressions, find_regressions, has_rankings
 from continual.eval.significance import holm, paired_interval
 from continual.registry import Registry, Score
-from continual.stream.tasks import add_task
+from continual.stream import import_task
 from tests.conftest import make_pairs
 from tests.test_report import add_version, make_registry
 from tests.test_workspace import SETTINGS
@@ -31,20 +31,25 @@ SUBJECTS = ("dosage of the drug", "invoices of the bank")
 EVIL = "[red]what[/red] \x1b[31mdosage\x1b[0m of the drug \u202eis\u202c <b>this</b>\nline two"
 
 
-def make_task_folder(folder: Path, queries: int = 60) -> Path:
-    """Write a task with questions on two subjects and a document for each, and some more documents."""
-    folder.mkdir()
+def questions() -> list[tuple[str, str]]:
+    """Return questions on two subjects with a document for each."""
     rng = random.Random(3)
     words = ["blue", "pale", "cold", "warm", "late", "soon", "high", "deep"]
+    asked = [f"what is the {rng.choice(words)} {SUBJECTS[place % 2]} {rng.choice(words)}" for place in range(60)]
+    return [(text, f"document {place}") for place, text in enumerate(asked)]
+
+
+def make_task_folder(folder: Path, pairs: list[tuple[str, str]]) -> Path:
+    """Write a task whose queries have a relevant document each, with 20 more documents and markup everywhere."""
+    folder.mkdir()
     with (folder / "queries.jsonl").open("w") as file:
-        for number in range(queries):
-            text = f"what is the {rng.choice(words)} {SUBJECTS[number % 2]} {rng.choice(words)}"
-            file.write(json.dumps({"_id": f"q{number:02d}", "text": EVIL if number == 0 else text}) + "\n")
+        for place, (query, _) in enumerate(pairs):
+            file.write(json.dumps({"_id": f"q{place:02d}", "text": f"{query} {EVIL if place == 0 else ''}"}) + "\n")
     with (folder / "corpus.jsonl").open("w") as file:
-        for number in range(queries + 20):
-            file.write(json.dumps({"_id": f"d{number:02d}", "text": f"document {number} [bold]text[/bold]"}) + "\n")
+        for place, text in enumerate([*(text for _, text in pairs), *(f"more {place}" for place in range(20))]):
+            file.write(json.dumps({"_id": f"d{place:02d}", "text": f"{text} [bold]text[/bold]"}) + "\n")
     (folder / "qrels.tsv").write_text(
-        "query-id\tcorpus-id\tscore\n" + "".join(f"q{number:02d}\td{number:02d}\t1\n" for number in range(queries))
+        "query-id\tcorpus-id\tscore\n" + "".join(f"q{place:02d}\td{place:02d}\t1\n" for place in range(len(pairs)))
     )
     return folder
 
@@ -62,7 +67,7 @@ def write_scores(registry: Registry, version: str, scores: dict[str, float], fir
 def registry(tmp_path: Path) -> Registry:
     """v1 answers questions on dosage worse than v0 and those on invoices a little better."""
     registry = make_registry(tmp_path)
-    add_task(registry, "t", make_task_folder(tmp_path / "t"))
+    import_task(registry, "t", make_task_folder(tmp_path / "t", questions()))
     registry.add_task(no_ranking())
     before, after, ranked = {}, {}, {}
     for number in range(60):
@@ -108,8 +113,8 @@ def test_the_queries_that_moved_most_with_their_documents(registry: Registry) ->
     assert (worst.before, worst.after, worst.change) == pytest.approx((100, 20, -80))
     moved = {each.id: (each.before, each.after, each.relevant) for each in worst.documents}
     # What was pushed down by one or two and is not relevant says nothing, so it is left out.
-    assert moved == {"d08": (1, 3, True), "d79": (None, 4, False), "d67": (9, None, False), "d68": (10, None, False)}
-    assert [each.id for each in worst.documents] == ["d08", "d67", "d68", "d79"]
+    assert moved == {"d08": (1, 3, True), "d79": (None, 4, False), "d68": (10, None, False)}
+    assert [each.id for each in worst.documents] == ["d08", "d68", "d79"]
     assert worst.documents[0].text == "document 8 [bold]text[/bold]"
     assert found.losses[1].documents == []
     assert json.loads(json.dumps(found.to_json())) == found.to_json()
@@ -178,9 +183,11 @@ def test_a_terminal_obeys_no_text() -> None:
 @pytest.fixture
 def learned(tiny_model: Path, tmp_path: Path, write_pairs: Write) -> Workspace:
     workspace = Workspace.init(tmp_path / "w", str(tiny_model))
-    workspace.directory.joinpath("continual.toml").write_text(SETTINGS)
+    settings = SETTINGS.replace("epochs = 1", "epochs = 2\nlearning_rate = 0.01")  # so that rankings move
+    workspace.directory.joinpath("continual.toml").write_text(settings)
     workspace = Workspace(workspace.directory)
-    workspace.add_task("t", make_task_folder(tmp_path / "t"))
+    pairs = [(str(pair["query"]), str(pair["positive"])) for pair in make_pairs(60, seed=9)]
+    workspace.add_task("t", make_task_folder(tmp_path / "t", pairs))
     workspace.ingest(write_pairs("first.parquet", make_pairs(80)))
     workspace.update()
     return workspace

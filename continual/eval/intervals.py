@@ -160,7 +160,8 @@ def _retained(since: Contrast, matrix: Matrix, values: Sequence[Matrix], confide
     """
     found: list[Ends] = []
     for version in range(len(matrix)):
-        tasks = [task for task in np.flatnonzero(since.first[version] != NONE) if np.isfinite(matrix[0, task])]
+        learned = np.flatnonzero(since.first[version] != NONE).tolist()
+        tasks = [task for task in learned if np.isfinite(matrix[0, task])]
         steps = since.second[version]
         tasks = [task for task in tasks if matrix[steps[task], task] > matrix[0, task]]
         if not tasks:
