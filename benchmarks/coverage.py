@@ -41,6 +41,7 @@ Ends = tuple[Values, Values]
 
 SYNTHETIC = ("one relevant", "many relevant", "rare", "skewed")
 SIZES = (5, 10, 20, 50, 100, 300, 1000)
+FEW = 100
 POPULATION = 200_000
 RESAMPLES = 1000
 
@@ -140,6 +141,8 @@ def coverage(populations: dict[str, Values], args: argparse.Namespace) -> list[d
             generator = np.random.default_rng([args.seed, size])
             samples = population[generator.integers(len(population), size=(args.repetitions, size))]
             for method, ends in methods.items():
+                if size > FEW and method not in ("ours", "t"):
+                    continue  # where they are all alike, and a bootstrap takes minutes
                 low, high = ends(samples, generator)
                 inside = (low <= truth + 1e-9) & (truth - 1e-9 <= high)
                 cell = {"population": name, "size": size, "method": method, "coverage": float(inside.mean())}
@@ -182,10 +185,12 @@ def gate(
     """Return how often the gate refuses, with its limits at their defaults and at 0, and under each correction at 0.
 
     Besides `tasks` that were learned before, of which the first ones fell by `falls`, there is one just learned and
-    three OOD tasks, all as good as before. Without `falls` both versions are the same: which of a query's two scores is
-    whose is drawn by lot.
+    three OOD tasks. Those that did not fall are the same under both versions: which of a query's two scores is whose is
+    drawn by lot. Without `falls`, no version is better on average, but the population is as skewed as it is.
     """
     generator = np.random.default_rng([args.seed, tasks, size])
+    if falls is not None:
+        population = np.concatenate([population, -population])
     shares = [np.cumsum(tilted(population, -fall)) for fall in [*(falls or []), 0.0]]
     kinds = {f"t{number}": "learned" for number in range(tasks)} | {"new": "new"} | {f"o{n}": "OOD" for n in range(3)}
     refused: dict[str, int] = {}
@@ -195,8 +200,6 @@ def gate(
             share = shares[min(place, len(shares) - 1)]
             dice = generator.random(size) * share[-1]
             drawn[task] = population[np.minimum(np.searchsorted(share, dice), len(population) - 1)]
-            if falls is None:
-                drawn[task] = drawn[task] * generator.choice([-1.0, 1.0], size)
         zeros, points = np.zeros(size), {task: float(values.mean()) for task, values in drawn.items()}
         pairs = {task: (values / 100.0, zeros) for task, values in drawn.items()}
         intervals = {task: paired_interval(*pair) for task, pair in pairs.items()}
@@ -222,7 +225,9 @@ def gates(populations: dict[str, Values], args: argparse.Namespace) -> list[dict
     for name, population in populations.items():
         for size in (50, 300):
             for tasks in (1, 10, 30):
-                cases: dict[str, list[float] | None] = {"the same": None, "as good": []}
+                cases: dict[str, list[float] | None] = {"the same": []}
+                if abs(population.mean()) < population.std() / 5:  # else tilting would take all that moves away
+                    cases["as good"] = None
                 cases |= {f"one fell by {fall}": [float(fall)] for fall in (1, 2, 4)}
                 if tasks > 1:
                     cases |= {f"all fell by {fall}": [float(fall)] * tasks for fall in (1, 2, 4)}
