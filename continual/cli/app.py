@@ -260,6 +260,14 @@ def report(
         typer.Option("--figures", metavar="DIR", help="Write every chart as SVG, PNG and CSV, and a report.md."),
     ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print every score as CSV.")] = False,
+    joint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|DIR",
+            help="What was trained on all domains at once, for the intransigence: a version, or another workspace; by "
+            "default eval.joint.",
+        ),
+    ] = None,
     mteb: Annotated[
         Path | None,
         typer.Option("--mteb", metavar="DIR", help="Write the scores of every version as mteb's result files."),
@@ -275,7 +283,7 @@ def report(
         raise InputError("--csv and --json print the same report in two forms. Choose one.")
 
     opened = open_workspace(workspace)
-    found = opened.report()
+    found = opened.report(joint)
     render.print_report(found, html=html, as_csv=csv, as_json=json)
     if figures is not None:
         render.print_figures(opened.write_figures(figures, found), quiet=csv or json)
@@ -314,4 +322,4 @@ def status(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
     print_json(found.to_json()) if json else render.print_status(found)
 
 
-from continual.cli import merging, tasks, versions  # noqa: E402, F401 - they add their commands to the app
+from continual.cli import merging, regressions, tasks, versions  # noqa: E402, F401 - they add their commands to the app
