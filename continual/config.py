@@ -73,8 +73,8 @@ class TrainConfig(Section):
     anchor: Literal["base", "current"] = Field(
         "base",
         description=(
-            "The model near whose embeddings distillation holds new rows: the root base, or what is in service "
-            "(`update --compatible`), so that its index stays of use longer."
+            "The model near whose embeddings distillation holds new rows: the root base; or what is in service, and "
+            "replayed rows too (`update --compatible`), so that its index stays of use longer."
         ),
     )
     max_length: Positive = Field(128, description="Tokens per text; capped by the model's own maximum.")

@@ -99,6 +99,7 @@ def score(
     progress: Progress,
     suite: SuiteName = "step",
     on_score: Callable[[Score], None] | None = None,
+    keep: Path | None = None,
 ) -> list[Score]:
     """Score a model folder on tasks as a suite says; see `continual.eval.run.evaluate`."""
     from continual.eval.run import evaluate
@@ -112,6 +113,7 @@ def score(
         config.eval,
         samples={task.name: sample_of(task, getattr(config.suites, suite)) for task in tasks},
         on_score=on_score,
+        keep=keep,
         progress=progress,
         trust_remote_code=config.trust_remote_code,
     )

@@ -75,9 +75,7 @@ class Crossed:
         name = f"continual/{queries.version}-on-{documents.version}{'-mapped' if turn else ''}"
         self.mteb_model_meta = ModelMeta.create_empty(overwrites={"name": name, "revision": "-".join(revisions)})
 
-    def encode(
-        self, inputs: Any, *, task_metadata: Any, prompt_type: PromptType | None = None, **more: Any
-    ) -> Vectors:
+    def encode(self, inputs: Any, *, task_metadata: Any, prompt_type: PromptType | None = None, **more: Any) -> Vectors:
         """Return the vectors of mteb's batches, float32, of shape [texts, dimensions]."""
         options = {"task_metadata": task_metadata, "prompt_type": prompt_type, **more}
         if prompt_type == PromptType.document:
@@ -101,9 +99,7 @@ class _Watched(Crossed):
         super().__init__(queries, documents)
         self.cosines: list[float] = []
 
-    def encode(
-        self, inputs: Any, *, task_metadata: Any, prompt_type: PromptType | None = None, **more: Any
-    ) -> Vectors:
+    def encode(self, inputs: Any, *, task_metadata: Any, prompt_type: PromptType | None = None, **more: Any) -> Vectors:
         """Return what `Crossed` does."""
         options = {"task_metadata": task_metadata, "prompt_type": prompt_type, **more}
         batches = list(inputs)
@@ -176,9 +172,7 @@ def _learn(task: Any, *encoders: OnceEncoder) -> None:
             encoder.learn(role, texts, task.metadata)
 
 
-def _compare(
-    old: OnceEncoder, new: OnceEncoder, task: Any, record: Task, turn: Turn | None
-) -> TaskCompatibility:
+def _compare(old: OnceEncoder, new: OnceEncoder, task: Any, record: Task, turn: Turn | None) -> TaskCompatibility:
     watched = _Watched(new, old)
     new_on_old, _, _ = _search(watched, task, record)
     old_on_old, before, queries = _search(old, task, record)

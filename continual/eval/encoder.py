@@ -77,6 +77,7 @@ class OnceEncoder:
             inner.max_seq_length = min(max_length, inner.max_seq_length or max_length)
         names = {"name": f"continual/{version}", "revision": sha256}
         self.mteb_model_meta = ModelMeta.create_empty(overwrites=names)
+        self.compares_by = str(inner.similarity_fn_name)
         # What a Router or a module of the model's own does to a text may depend on the role itself.
         self._routed = "task" in inner.get_model_kwargs()
         self._prompted = any((inner.prompts or {}).values())
@@ -167,9 +168,7 @@ class OnceEncoder:
             lengths += [len(ids) for ids in tokens]
         return lengths
 
-    def encode(
-        self, inputs: Any, *, task_metadata: Any, prompt_type: PromptType | None = None, **_: Any
-    ) -> Vectors:
+    def encode(self, inputs: Any, *, task_metadata: Any, prompt_type: PromptType | None = None, **_: Any) -> Vectors:
         """Return the vectors of mteb's batches, float32, of shape [texts, dimensions]."""
         role = next(name for name, kind in ROLES.items() if kind == prompt_type)
         return self.vectors(role, [text for batch in inputs for text in batch["text"]], task_metadata)

@@ -14,7 +14,8 @@ rank; `mlp`, an affine map plus a small hidden layer, trained on the scores. Ref
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -39,24 +40,39 @@ RANKS = (16, 64)
 
 @dataclass(frozen=True)
 class Texts:
-    """The same rows under both models, float64, any norm.
+    """The same rows under both models, float64; see `texts_of`.
 
     Attributes:
         queries: New vectors of the queries, [rows, dimensions].
         old: Old vectors of the passages, [rows, dimensions].
         new: New vectors of the same passages.
+        normalise: Whether vectors are compared by cosine, and have the norm 1 here; else by dot product.
     """
 
     queries: Matrix
     old: Matrix
     new: Matrix
+    normalise: bool = True
 
     def __len__(self) -> int:
         return len(self.queries)
 
     def take(self, rows: NDArray[Any]) -> Texts:
         """Return some of the rows."""
-        return Texts(self.queries[rows], self.old[rows], self.new[rows])
+        return Texts(self.queries[rows], self.old[rows], self.new[rows], self.normalise)
+
+
+def texts_of(queries: NDArray[Any], old: NDArray[Any], new: NDArray[Any], *, normalise: bool) -> Texts:
+    """Return the rows that maps are fitted on, from embeddings of any type and norm.
+
+    Args:
+        queries: New vectors of the queries, [rows, dimensions].
+        old: Old vectors of the passages, [rows, dimensions].
+        new: New vectors of the same passages.
+        normalise: Whether the models compare by cosine; else they do by dot product.
+    """
+    parts = (np.asarray(part, np.float64) for part in (queries, old, new))
+    return Texts(*((_unit(part) if normalise else part) for part in parts), normalise)
 
 
 @dataclass(frozen=True)
@@ -82,7 +98,7 @@ class QueryMap:
         method: Its name.
         settings: What it was fitted with.
         layers: Applied one after the other; none leaves the vectors as they are.
-        normalise: Whether the result is given the norm 1, as the old model's vectors have.
+        normalise: Whether vectors are given the norm 1 before and after: where they are compared by cosine.
     """
 
     method: Method
@@ -93,15 +109,15 @@ class QueryMap:
     def __call__(self, vectors: NDArray[Any]) -> NDArray[np.float32]:
         """Return the vectors in the old space, float32, [queries, dimensions]."""
         values = np.asarray(vectors, np.float64)
+        if self.normalise:
+            values = _unit(values)
         for layer in self.layers:
             values = values @ layer.weight.T
             if layer.bias is not None:
                 values = values + layer.bias
             if layer.relu:
                 values = np.maximum(values, 0.0)
-        if self.normalise:
-            values = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
-        return values.astype(np.float32)
+        return (_unit(values) if self.normalise else values).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -181,8 +197,8 @@ def affine(old: Matrix, new: Matrix, *, ridge: float, rank: int | None = None) -
 def mlp(texts: Texts, start: QueryMap, *, hidden: int = 256, steps: int = 400, seed: int = 0) -> QueryMap:
     """Return a linear map plus W2 relu(W1 q + b), trained so that M(q) D_old^T ranks as q D_new^T does.
 
-    The loss is the Kullback-Leibler divergence of the two softmaxes over a draw of passages, at temperature 0.05.
-    Passages serve as queries too. It is written as two plain layers: relu(q) - relu(-q) = q carries the linear part.
+    The loss is the Kullback-Leibler divergence of the two softmaxes over a draw of passages. Passages serve as
+    queries too. It is written as two plain layers: relu(q) - relu(-q) = q carries the linear part.
 
     Args:
         texts: Rows to fit on.
@@ -198,6 +214,8 @@ def mlp(texts: Texts, start: QueryMap, *, hidden: int = 256, steps: int = 400, s
     queries, old, new = (torch.from_numpy(part).float() for part in (texts.queries, texts.old, texts.new))
     asked = torch.cat([queries, new])
     size = old.shape[1]
+    # 0.05 where vectors have the norm 1; else as much of what scores are.
+    temperature = 0.05 * float(old.norm(dim=1).mean() * queries.norm(dim=1).mean())
     linear = torch.from_numpy(start.layers[0].weight if start.layers else np.eye(size)).float()
     first = (torch.randn(hidden, size, generator=generator) / size**0.5).requires_grad_()
     bias, second = torch.zeros(hidden, requires_grad=True), torch.zeros(size, hidden, requires_grad=True)
@@ -209,8 +227,9 @@ def mlp(texts: Texts, start: QueryMap, *, hidden: int = 256, steps: int = 400, s
         among = torch.randint(len(old), (512,), generator=generator)
         query = asked[some]
         mapped = query @ linear.T + torch.relu(query @ first.T + bias) @ second.T
-        scores = normalize(mapped, dim=-1) @ normalize(old[among], dim=-1).T / 0.05
-        wanted = normalize(query, dim=-1) @ normalize(new[among], dim=-1).T / 0.05
+        if texts.normalise:
+            mapped = normalize(mapped, dim=-1)
+        scores, wanted = mapped @ old[among].T / temperature, query @ new[among].T / temperature
         loss = kl_div(log_softmax(scores, -1), log_softmax(wanted, -1), log_target=True, reduction="batchmean")
         optimizer.zero_grad()
         loss.backward()
@@ -222,3 +241,80 @@ def mlp(texts: Texts, start: QueryMap, *, hidden: int = 256, steps: int = 400, s
         Layer(np.hstack([w2, base, -base])),
     )
     return QueryMap("mlp", {"hidden": float(hidden), "steps": float(steps), **start.settings}, layers)
+
+
+def fit(texts: Texts, method: str, *, seed: int = 0, progress: Progress = SILENT) -> Fitted:
+    """Fit a map, its settings chosen on held-out rows.
+
+    Every fifth row is held out. Of the candidates, the simplest is taken whose agreement is within one standard error
+    of the best one's (https://doi.org/10.1201/9781315139470): what helps by luck on learned texts may harm others.
+
+    Args:
+        texts: Rows of learned domains, `LEAST` at least.
+        method: One of `METHODS`; "auto": all of them; or "linear": all but the hidden layer.
+        seed: Of the hidden layer's training.
+        progress: Counts the candidates.
+    """
+    place = np.arange(len(texts)) % round(1 / HELD_OUT) == 0
+    seen, held = texts.take(~place), texts.take(place)
+    wanted = {"auto": METHODS, "linear": METHODS[:-1]}.get(method, (method,))
+    tried: list[Candidate] = []
+    progress.start("fitting maps", None, "maps")
+    for turn in _maps(seen, held, wanted, seed):
+        tried.append(agreement(turn, held, seen))
+        progress.advance(1)
+    progress.finish()
+    return Fitted(choose(tried).map, tried, len(seen), len(held))
+
+
+def choose(candidates: list[Candidate]) -> Candidate:
+    """Return the first candidate whose agreement is within one standard error of the best one's."""
+    best = max(candidates, key=lambda each: each.agreement)
+    for each in candidates:
+        behind = best.shares - each.shares
+        if behind.mean() <= behind.std() / np.sqrt(len(behind)):
+            return each
+    return best
+
+
+def agreement(turn: QueryMap, held: Texts, seen: Texts) -> Candidate:
+    """Return how far a map finds what the new model finds, for held-out queries among all passages."""
+    old, new = (np.concatenate([getattr(part, name) for part in (held, seen)]) for name in ("old", "new"))
+    found = _nearest(np.asarray(turn(held.queries), np.float64) @ old.T)
+    wanted = _nearest(held.queries @ new.T)
+    shares = (found[:, :, None] == wanted[:, None, :]).any(axis=1).mean(axis=1)
+    return Candidate(turn, float(shares.mean()), shares)
+
+
+LEAST = 50
+"""Rows that a map is fitted on, at least: fewer say nothing of which map is better."""
+
+
+def _nearest(scores: Matrix) -> NDArray[np.int64]:
+    return np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH]
+
+
+def _maps(seen: Texts, held: Texts, wanted: Sequence[str], seed: int) -> Iterator[QueryMap]:
+    """Yield the maps to try, the simplest first."""
+    for turn in _fitted(seen, held, wanted, seed):
+        yield replace(turn, normalise=seen.normalise)
+
+
+def _unit(values: Matrix) -> Matrix:
+    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+
+
+def _fitted(seen: Texts, held: Texts, wanted: Sequence[str], seed: int) -> Iterator[QueryMap]:
+    if "identity" in wanted:
+        yield QueryMap("identity", {}, ())
+    if "procrustes" in wanted:
+        for centre in (True, False):
+            yield procrustes(seen.old, seen.new, centre=centre)
+    size = seen.old.shape[1]
+    ranks = [rank for rank in RANKS if rank < size]
+    grid = [affine(seen.old, seen.new, ridge=ridge, rank=rank) for rank in [*ranks, None] for ridge in RIDGES]
+    if "affine" in wanted:
+        yield from grid
+    if "mlp" in wanted:
+        start = choose([agreement(turn, held, seen) for turn in grid]).map
+        yield mlp(seen, start, seed=seed)
