@@ -190,8 +190,8 @@ def fit(
             write_adapter(sides[1].folder, fitted.map, partial, result.to_json())
             proof = asked[:PROOF_TEXTS]
             expected = fitted.map(pair.new.vectors("query", proof, local_metadata("texts")))
-            options = {"max_length": config.eval.max_length, "trust_remote_code": config.trust_remote_code}
-            prove_adapter(partial, proof, expected, **options)
+            length, trust = config.eval.max_length, config.trust_remote_code
+            prove_adapter(partial, proof, expected, max_length=length, trust_remote_code=trust)
     registry.add_compatibility(found.to_json())
     return result
 

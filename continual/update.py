@@ -175,7 +175,7 @@ def update(
     compatibility = None
     if vectors is not None:
         side = Side(spec.version, sha256, registry.path(snapshot), vectors)
-        compatibility = measure_step(registry, config, parent, side, spec.batches, tasks, progress)
+        compatibility = measure_step(registry, config, parent, side, tasks, spec.batches, progress)
 
     # 6. Gate: current moves to the new version, or stays.
     new = {each.task: each for each in scores}

@@ -36,20 +36,21 @@ def write_adapter(model: Path, turn: QueryMap, target: Path, note: Mapping[str, 
     shutil.copytree(model, target, symlinks=False)
     listed = json.loads((target / "modules.json").read_text(encoding="utf-8"))
     for module in modules(turn):
+        kind = type(module).__name__
         place = len(listed)
-        path = f"{place}_{type(module).__name__}"
+        path = f"{place}_{kind}"
         (target / path).mkdir()
         module.save(str(target / path))
-        kind = f"sentence_transformers.models.{type(module).__name__}"  # the name that old releases know too
-        listed.append({"idx": place, "name": str(place), "path": path, "type": kind})
+        # The name that old releases know too.
+        listed.append({"idx": place, "name": str(place), "path": path, "type": f"sentence_transformers.models.{kind}"})
     (target / "modules.json").write_text(json.dumps(listed, indent=2), encoding="utf-8")
     (target / NOTE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
     (target / "README.md").write_text(_CARD.format(**note), encoding="utf-8")
 
 
-def modules(turn: QueryMap) -> list[nn.Module]:
+def modules(turn: QueryMap) -> list[Dense | Normalize]:
     """Return the modules that do what a map does, in fp32."""
-    made: list[nn.Module] = []
+    made: list[Dense | Normalize] = []
     for layer in turn.layers:
         outputs, inputs = layer.weight.shape
         made.append(

@@ -113,7 +113,8 @@ def cosines(first: Vectors, second: Vectors) -> np.ndarray[Any, np.dtype[np.floa
     one, other = first.astype(np.float64), second.astype(np.float64)
     norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     products = np.einsum("ij,ij->i", one, other)
-    return np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
+    found: np.ndarray[Any, np.dtype[np.float64]] = products / np.where(norms > 0, norms, 1.0)
+    return found
 
 
 def comparable(tasks: Sequence[Task]) -> list[Task]:
@@ -195,6 +196,7 @@ def _compare(old: OnceEncoder, new: OnceEncoder, task: Any, record: Task, turn: 
 def _search(model: Any, task: Any, record: Task) -> tuple[float, dict[Any, list[str]], int]:
     """Return the main score in points, the first documents of every query, and the number of queries."""
     name = measure(record.metric)
+    assert name is not None, record
     with _rankings(task) as (per_query, rankings):
         mteb.evaluate(
             model,

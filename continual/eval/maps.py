@@ -71,8 +71,10 @@ def texts_of(queries: NDArray[Any], old: NDArray[Any], new: NDArray[Any], *, nor
         new: New vectors of the same passages.
         normalise: Whether the models compare by cosine; else they do by dot product.
     """
-    parts = (np.asarray(part, np.float64) for part in (queries, old, new))
-    return Texts(*((_unit(part) if normalise else part) for part in parts), normalise)
+    first, second, third = (np.asarray(part, np.float64) for part in (queries, old, new))
+    if normalise:
+        first, second, third = (_unit(part) for part in (first, second, third))
+    return Texts(first, second, third, normalise)
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,7 @@ def mlp(texts: Texts, start: QueryMap, *, hidden: int = 256, steps: int = 400, s
         scores, wanted = mapped @ old[among].T / temperature, query @ new[among].T / temperature
         loss = kl_div(log_softmax(scores, -1), log_softmax(wanted, -1), log_target=True, reduction="batchmean")
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     w1, b1, w2 = (part.detach().double().numpy() for part in (first, bias, second))
     same, base = np.eye(size), linear.double().numpy()
@@ -301,7 +303,8 @@ def _maps(seen: Texts, held: Texts, wanted: Sequence[str], seed: int) -> Iterato
 
 
 def _unit(values: Matrix) -> Matrix:
-    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+    norms: Matrix = np.linalg.norm(values, axis=1, keepdims=True)
+    return values / np.maximum(norms, 1e-12)
 
 
 def _fitted(seen: Texts, held: Texts, wanted: Sequence[str], seed: int) -> Iterator[QueryMap]:
