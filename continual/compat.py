@@ -84,6 +84,8 @@ def measure(
     tasks: Sequence[Task],
     batches: Sequence[Batch],
     progress: Progress = SILENT,
+    *,
+    keep: bool = False,
 ) -> Compatibility | None:
     """Search tasks with both models in the indexes of both, and say whether to re-index.
 
@@ -95,6 +97,7 @@ def measure(
         tasks: Of the suite `step`; those that rank no documents are left out.
         batches: What was learned: a linear map is fitted on rows of these, to see whether an adapter would do.
         progress: Shows how far it is.
+        keep: Write the new model's vectors to where `new` has them, for the step after this one.
 
     Returns:
         None if no task ranks documents.
@@ -109,7 +112,7 @@ def measure(
     _, texts = _texts(pair, batches, config.compat.rows)
     fitted = fit_map(texts, "linear", progress=progress) if texts is not None else None
     found = _compare(pair, ranked, fitted)
-    if new.kept is not None:
+    if keep and new.kept is not None:
         pair.new.save(new.kept)  # with the texts that the map was fitted on, which the next step needs too
     return found
 

@@ -58,7 +58,7 @@ class StepResult:
     previous: dict[str, Score]
     kinds: dict[str, str]
     in_service: str
-    compatibility: Compatibility | None
+    compatibility: Compatibility | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the step as plain data: version, parent, verdict, and the scores of both in points."""
@@ -168,13 +168,14 @@ def update(
     # 5. Evaluate the tasks of the suite `step`, the parent and the root too where they lack one; and what the new
     #    version does to the index of its parent.
     tasks = [task for task in registry.tasks() if task.name in spec.tasks]
+    vectors = {each: vectors_file(registry, each) if config.compat.step else None for each in (parent.id, spec.version)}
     for known in {each.id: each for each in (root, parent)}.values():
-        score_missing(registry, known, tasks, config, progress)
-    vectors = vectors_file(registry, spec.version) if config.compat.step else None
-    scores = score(registry, spec.version, registry.path(snapshot), sha256, tasks, config, progress, keep=vectors)
+        score_missing(registry, known, tasks, config, progress, keep=vectors.get(known.id))
+    kept = vectors[spec.version]
+    scores = score(registry, spec.version, registry.path(snapshot), sha256, tasks, config, progress, keep=kept)
     compatibility = None
-    if vectors is not None:
-        side = Side(spec.version, sha256, registry.path(snapshot), vectors)
+    if config.compat.step:
+        side = Side(spec.version, sha256, registry.path(snapshot), kept)
         compatibility = measure_step(registry, config, parent, side, tasks, spec.batches, progress)
 
     # 6. Gate: current moves to the new version, or stays.

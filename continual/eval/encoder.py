@@ -28,7 +28,7 @@ MEMORY = 2 << 30
 """Bytes of vectors above which those of earlier calls are forgotten, before new ones are computed."""
 
 KEPT = 256 << 20
-"""Bytes of vectors that are written to disk, at most."""
+"""Bytes of vectors that `save` writes, at most."""
 
 Key = tuple[str, str | None, str]
 """Role, prompt and text; the role is "" and the prompt None where they make no difference to the model."""
@@ -182,13 +182,14 @@ class OnceEncoder:
         return np.stack([self._vectors[*way, text] for text in texts])
 
     def save(self, path: Path) -> None:
-        """Write the vectors to a file, the first ones as far as `KEPT` goes, for another encoder of the same model."""
-        count = KEPT // max(self._bytes() // max(len(self), 1), 1)
-        some = list(self._vectors.items())[:count]
+        """Write the vectors to a file, those of `kept` too, as far as `KEPT` goes: for another encoder of the model."""
+        known = {_digest(key): vector for key, vector in self._vectors.items()} | self._kept
+        size = next((vector.nbytes for vector in known.values()), 1)
+        some = dict(list(known.items())[: KEPT // size])
         if some:
-            names = np.frombuffer(b"".join(_digest(key) for key, _ in some), np.uint8).reshape(len(some), -1)
-            tensors = {"names": names, "vectors": np.stack([vector for _, vector in some])}
+            names = np.frombuffer(b"".join(some), np.uint8).reshape(len(some), -1)
             with publish(path) as partial:
+                tensors = {"names": names, "vectors": np.stack(list(some.values()))}
                 save_file(tensors, partial, metadata=self._identity)
 
     def _bytes(self) -> int:

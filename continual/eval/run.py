@@ -64,7 +64,7 @@ def evaluate(
         config: Batch size and token limit.
         samples: How much of each task to score, by its name; one that is not named is scored whole.
         on_score: Called with each score as soon as it is made, so that it can be kept whatever fails later.
-        keep: A file to write the vectors to, see `OnceEncoder.save`; None: they are forgotten.
+        keep: A file to read vectors from and write them to, see `OnceEncoder.save`; None: they are forgotten.
         progress: Counts the texts.
         trust_remote_code: Run code that the model brings with it.
 
@@ -102,6 +102,7 @@ def evaluate(
             max_length=config.max_length,
             trust_remote_code=trust_remote_code,
             progress=progress,
+            kept=keep,
         )
         if local:
             texts = {
