@@ -6,8 +6,7 @@ query encoder for the old index.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,8 @@ from continual.replay import Rows, allot
 if TYPE_CHECKING:
     from continual.eval.cross import Side
     from continual.eval.encoder import OnceEncoder
-    from continual.eval.maps import Fitted, Texts
+    from continual.eval.fitting import Fitted
+    from continual.eval.maps import QueryMap, Texts
 
 FOLDER = "vectors"
 """The folder below `.continual/` with the vectors of what is in service: the next step need not encode them again."""
@@ -76,44 +76,56 @@ def keep_vectors_of(registry: Registry, version: str) -> None:
             remove(file)
 
 
-def measure(
-    registry: Registry,
-    config: Config,
-    old: Side,
-    new: Side,
-    tasks: Sequence[Task],
-    batches: Sequence[Batch],
-    progress: Progress = SILENT,
-    *,
-    keep: bool = False,
-) -> Compatibility | None:
+def measure(pair: Pair, tasks: Sequence[Task], batches: Sequence[Batch]) -> Compatibility | None:
     """Search tasks with both models in the indexes of both, and say whether to re-index.
 
     Args:
-        registry: The workspace's registry.
-        config: Its settings.
-        old: The model that filled the index.
-        new: The one that would ask it.
+        pair: The models.
         tasks: Of the suite `step`; those that rank no documents are left out.
         batches: What was learned: a linear map is fitted on rows of these, to see whether an adapter would do.
-        progress: Shows how far it is.
-        keep: Write the new model's vectors to where `new` has them, for the step after this one.
 
     Returns:
         None if no task ranks documents.
     """
     from continual.eval.cross import comparable
-    from continual.eval.maps import fit as fit_map
+    from continual.eval.fitting import fit as fit_map
 
     ranked = comparable(tasks)
     if not ranked:
         return None
-    pair = _pair(registry, config, old, new, progress)
-    _, texts = _texts(pair, batches, config.compat.rows)
-    fitted = fit_map(texts, "linear", progress=progress) if texts is not None else None
-    found = _compare(pair, ranked, fitted)
-    if keep and new.kept is not None:
-        pair.new.save(new.kept)  # with the texts that the map was fitted on, which the next step needs too
+    _, texts = _texts(pair, batches, pair.config.compat.rows)
+    fitted = fit_map(texts, "linear", progress=pair.progress) if texts is not None else None
+    return _compare(pair, ranked, fitted)
+
+
+def measure_step(
+    registry: Registry,
+    config: Config,
+    parent: Side,
+    new: Side,
+    tasks: Sequence[Task],
+    learning: Sequence[str],
+    progress: Progress = SILENT,
+) -> Compatibility | None:
+    """Measure a version that is just being made against its parent, as `measure` does.
+
+    The vectors that the next step needs of the version are kept: those of the tasks, and of the rows that a map was
+    fitted on.
+
+    Args:
+        registry: The workspace's registry.
+        config: The step's settings.
+        parent: It filled the index.
+        new: The version, scored already.
+        tasks: Of the suite `step`.
+        learning: Ids of the batches that the step learns.
+        progress: Shows how far it is.
+    """
+    learned = registry.learned(registry.version(parent.version)) | set(learning)
+    pair = _pair(registry, config, parent, new, progress)
+    found = measure(pair, tasks, [batch for batch in registry.batches() if batch.id in learned])
+    if found is not None and new.kept is not None:
+        pair.new.save(new.kept)
     return found
 
 
@@ -126,8 +138,7 @@ def check(registry: Registry, config: Config, old: Version, new: Version, progre
     """
     batches = _learned(registry, old, new)
     tasks = suite_tasks(registry.tasks(), config, "step")
-    with _sides(registry, old, new, progress) as sides:
-        found = measure(registry, config, *sides, tasks, batches, progress)
+    found = measure(_open(registry, config, old, new, progress), tasks, batches)
     if found is None:
         raise NothingToDoError(_NO_TASK)
     registry.add_compatibility(found.to_json())
@@ -164,11 +175,10 @@ def fit(
         NothingToDoError: Too few rows were learned, or no task ranks documents.
         FoldError: The folder does not encode as the map does.
     """
-    from continual.eval.adapter import prove_adapter, write_adapter
     from continual.eval.cross import comparable
-    from continual.eval.maps import LEAST, METHODS
-    from continual.eval.maps import fit as fit_map
-    from continual.eval.tasks import local_metadata
+    from continual.eval.fitting import LEAST
+    from continual.eval.fitting import fit as fit_map
+    from continual.eval.maps import METHODS
 
     known = ("auto", *METHODS)
     if method not in known:
@@ -177,26 +187,32 @@ def fit(
     tasks = comparable(suite_tasks(registry.tasks(), config, "step"))
     if not tasks:
         raise NothingToDoError(_NO_TASK)
-    with _sides(registry, old, new, progress) as sides:
-        pair = _pair(registry, config, *sides, progress)
-        asked, texts = _texts(pair, batches, config.compat.fit_rows)
-        if texts is None:
-            raise NothingToDoError(
-                f"A map needs {LEAST} rows that {old.id} or {new.id} has learned, whose texts are in no evaluation "
-                f"task (there are {len(asked)}), and a model that compares by cosine or dot product."
-            )
-        fitted = fit_map(texts, method, seed=seed, progress=progress)
-        found = _compare(pair, tasks, fitted)
-        tried = [_described(each.map) | {"agreement": each.agreement} for each in fitted.candidates]
-        result = FittedFolder(target, found, tried)
-        with publish(target) as partial:
-            write_adapter(sides[1].folder, fitted.map, partial, result.to_json())
-            proof = asked[:PROOF_TEXTS]
-            expected = fitted.map(pair.new.vectors("query", proof, local_metadata("texts")))
-            length, trust = config.eval.max_length, config.trust_remote_code
-            prove_adapter(partial, proof, expected, max_length=length, trust_remote_code=trust)
+    pair = _open(registry, config, old, new, progress)
+    asked, texts = _texts(pair, batches, config.compat.fit_rows)
+    if texts is None:
+        raise NothingToDoError(
+            f"A map needs {LEAST} rows that {old.id} or {new.id} has learned, whose texts are in no evaluation task "
+            f"(there are {len(asked)}), and a model that compares by cosine or dot product."
+        )
+    fitted = fit_map(texts, method, seed=seed, progress=progress)
+    found = _compare(pair, tasks, fitted)
+    tried = [_described(each.map) | {"agreement": each.agreement} for each in fitted.candidates]
+    result = FittedFolder(target, found, tried)
+    _write(pair, new, fitted.map, asked[:PROOF_TEXTS], result)
     registry.add_compatibility(found.to_json())
     return result
+
+
+def _write(pair: Pair, new: Version, turn: QueryMap, proof: list[str], result: FittedFolder) -> None:
+    from continual.eval.adapter import prove_adapter, write_adapter
+    from continual.eval.tasks import local_metadata
+
+    expected = turn(pair.new.vectors("query", proof, local_metadata("texts")))
+    length, trust = pair.config.eval.max_length, pair.config.trust_remote_code
+    with publish(result.directory) as partial:
+        with kept(pair.registry, new.id, progress=pair.progress) as (folder,):
+            write_adapter(folder, turn, partial, result.to_json())
+        prove_adapter(partial, proof, expected, max_length=length, trust_remote_code=trust)
 
 
 _NO_TASK = (
@@ -216,17 +232,16 @@ def _learned(registry: Registry, old: Version, new: Version) -> list[Batch]:
     return [batch for batch in registry.batches() if batch.id in learned]
 
 
-@contextmanager
-def _sides(registry: Registry, old: Version, new: Version, progress: Progress) -> Iterator[tuple[Side, Side]]:
-    """Yield the two models, whose folders stay while the body uses them."""
-    with kept(registry, old.id, new.id, progress=progress) as (first, second):
-        yield _side(registry, old, first), _side(registry, new, second)
-
-
-def _side(registry: Registry, version: Version, folder: Path) -> Side:
+def _open(registry: Registry, config: Config, old: Version, new: Version, progress: Progress) -> Pair:
+    """Load two versions; their folders are not needed afterwards."""
     from continual.eval.cross import Side
 
-    return Side(version.id, version.sha256, folder, vectors_file(registry, version.id))
+    with kept(registry, old.id, new.id, progress=progress) as folders:
+        first, second = (
+            Side(version.id, version.sha256, folder, vectors_file(registry, version.id))
+            for version, folder in zip((old, new), folders, strict=True)
+        )
+        return _pair(registry, config, first, second, progress)
 
 
 def _pair(registry: Registry, config: Config, old: Side, new: Side, progress: Progress) -> Pair:
@@ -252,13 +267,14 @@ def _compare(pair: Pair, tasks: Sequence[Task], fitted: Fitted | None) -> Compat
     return judge(pair.old.version, pair.new.version, found, used, pair.config.compat)
 
 
-def _described(turn: Any) -> dict[str, Any]:
+def _described(turn: QueryMap) -> dict[str, Any]:
     return {"method": turn.method, "settings": turn.settings}
 
 
 def _texts(pair: Pair, batches: Sequence[Batch], rows: int) -> tuple[list[str], Texts | None]:
     """Return queries of learned rows, and the rows' vectors under both models; None where no map can be fitted."""
-    from continual.eval.maps import LEAST, texts_of
+    from continual.eval.fitting import LEAST
+    from continual.eval.maps import texts_of
     from continual.eval.tasks import local_metadata
 
     asked, passages = _rows(pair.registry, batches, rows)

@@ -175,8 +175,11 @@ def update(
     scores = score(registry, spec.version, registry.path(snapshot), sha256, tasks, config, progress, keep=kept)
     compatibility = None
     if config.compat.step:
-        side = Side(spec.version, sha256, registry.path(snapshot), kept)
-        compatibility = measure_step(registry, config, parent, side, tasks, spec.batches, progress)
+        sides = (
+            Side(parent.id, parent.sha256, parent_folder, vectors[parent.id]),
+            Side(spec.version, sha256, registry.path(snapshot), kept),
+        )
+        compatibility = measure_step(registry, config, *sides, tasks, spec.batches, progress)
 
     # 6. Gate: current moves to the new version, or stays.
     new = {each.task: each for each in scores}

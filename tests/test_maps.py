@@ -10,7 +10,8 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.stats import ortho_group
 from sklearn.linear_model import Ridge
 
-from continual.eval.maps import Candidate, QueryMap, Texts, affine, agreement, choose, fit, mlp, procrustes, texts_of
+from continual.eval.fitting import Candidate, agreement, choose, fit
+from continual.eval.maps import QueryMap, Texts, affine, mlp, procrustes, texts_of
 
 SIZE = 12
 
