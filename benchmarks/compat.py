@@ -25,6 +25,9 @@ from stream import OOD, continual
 def run(args: argparse.Namespace, workspace: Path, out: Path) -> dict[str, Any]:
     """Drive one workspace from the base to the map, and return what `compat fit` found."""
     continual("init", "--base", args.base, workspace=workspace)
+    if args.toml:
+        settings = "".join(setting.replace("\\n", "\n") + "\n" for setting in args.toml)
+        (workspace / "continual.toml").write_text(settings, encoding="utf-8")
     for task in args.ood:
         continual("task", "add", task, str(args.data / task / "test"), workspace=workspace)
     folder = args.data / args.domain
@@ -58,6 +61,9 @@ def main() -> None:
     parser.add_argument("--ood", nargs="+", default=OOD)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--method", default="auto")
+    parser.add_argument(
+        "--toml", action="append", default=[], help="Text for continual.toml, such as '[train]\\nepochs = 1'."
+    )
     parser.add_argument("--keep", type=Path, help="Folder to keep the workspace and the fitted model in.")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

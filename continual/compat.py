@@ -158,7 +158,7 @@ def fit(
 ) -> FittedFolder:
     """Make a query encoder of a new version for the index of an old one, measure it, and keep the result.
 
-    The map is fitted on rows that either version has learned, without any text of an evaluation task.
+    The map is fitted on rows that either version has learned, see `_rows`.
 
     Args:
         registry: The workspace's registry.
@@ -191,8 +191,8 @@ def fit(
     asked, texts = _texts(pair, batches, config.compat.fit_rows)
     if texts is None:
         raise NothingToDoError(
-            f"A map needs {LEAST} rows that {old.id} or {new.id} has learned, whose texts are in no evaluation task "
-            f"(there are {len(asked)}), and a model that compares by cosine or dot product."
+            f"A map needs {LEAST} rows that {old.id} or {new.id} has learned (there are {len(asked)} within "
+            "compat.fit_rows), and a model that compares by cosine or dot product."
         )
     fitted = fit_map(texts, method, seed=seed, progress=progress)
     found = _compare(pair, tasks, fitted)
@@ -289,19 +289,26 @@ def _texts(pair: Pair, batches: Sequence[Batch], rows: int) -> tuple[list[str], 
 
 
 def _rows(registry: Registry, batches: Sequence[Batch], rows: int) -> tuple[list[str], list[str]]:
-    """Return queries and passages of learned rows, as many of each domain, without the texts of local tasks."""
+    """Return queries and passages of learned rows, as many of each domain.
+
+    Queries and relevant documents of tasks are never among them. Other documents of a task are left out where enough
+    is left: the corpus of a held-out task is filled up with passages that are trained on.
+    """
+    from continual.eval.fitting import LEAST
+
     if not rows or not batches:
         return [], []
     with Rows(registry) as source:
         table = source.draw([], batches, allot("balanced", source.count(batches), 0.0, rows), {}).table
     pairs = list(zip(table["query"].to_pylist(), table["positive"].to_pylist(), strict=True))
     taken = _tested(registry, {text for pair in pairs for text in pair})
-    pairs = [pair for pair in pairs if taken.isdisjoint(pair)]
+    others = [pair for pair in pairs if taken.isdisjoint(pair)]
+    pairs = others if len(others) >= LEAST else pairs
     return [query for query, _ in pairs], [passage for _, passage in pairs]
 
 
 def _tested(registry: Registry, texts: set[str]) -> set[str]:
-    """Return which texts are in a local task: `Rows` leaves out its queries and relevant documents, not the others."""
+    """Return which of some texts are in a local task."""
     import pyarrow.parquet as pq
 
     found: set[str] = set()

@@ -105,6 +105,7 @@ def test_both_models_search_the_indexes_of_both(tiny_model: Path, other_model: P
     from sentence_transformers import SentenceTransformer
 
     from continual.eval.cross import Side, compare_indexes
+    from continual.eval.tasks import local_metadata
 
     task = test_eval.write_task(tmp_path, "words")
     sides = [
@@ -138,7 +139,7 @@ def test_both_models_search_the_indexes_of_both(tiny_model: Path, other_model: P
         encoder.wrapper = Frozen(encoder.wrapper)
     assert compare_indexes(*again, [task], tmp_path, turn=lambda vectors: -vectors) == [found]
     stranger = replace(sides[0], folder=other_model, sha256=sides[1].sha256).encoder(EvalConfig())
-    assert stranger.missing("query", asked, None) != []
+    assert len(stranger.missing("query", asked, local_metadata("words"))) == len(asked)
 
 
 class Frozen:
@@ -156,7 +157,9 @@ class Frozen:
 def workspace(tiny_model: Path, tmp_path: Path, write_pairs: Write) -> Workspace:
     """A workspace that has learned a domain."""
     Workspace.init(tmp_path / "w", str(tiny_model))
-    settings = SETTINGS.replace("[train]", "[train]\nlearning_rate = 0.01\ndistillation = 0.0")
+    settings = SETTINGS.replace("step = false", "").replace(
+        "[train]", "[train]\nlearning_rate = 0.01\ndistillation = 0.0"
+    )
     (tmp_path / "w" / "continual.toml").write_text(settings)
     workspace = Workspace(tmp_path / "w")
     workspace.ingest(write_pairs("med.parquet", make_pairs(100)))
@@ -188,7 +191,7 @@ def test_a_step_measures_the_index_of_its_parent(workspace: Workspace, write_pai
 
 def test_it_can_be_turned_off(workspace: Workspace) -> None:
     settings = workspace.directory / "continual.toml"
-    settings.write_text(settings.read_text() + "\n[compat]\nstep = false\nrows = 0\n")
+    settings.write_text(settings.read_text() + "step = false\nrows = 0\n")
     opened = Workspace(workspace.directory)
     assert opened.update().compatibility is None
     assert opened.compatibility() == []
@@ -231,23 +234,33 @@ def search(queries: Path, documents: Path, task: Path) -> float:
     return 100 * float(np.mean(gains))
 
 
-def test_a_map_is_not_fitted_on_texts_of_tasks(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_map_is_fitted_on_texts_of_tasks_only_where_there_are_no_others(
+    tiny_model: Path, tmp_path: Path, write_pairs: Write
+) -> None:
     from continual.compat import _rows
 
+    workspace = Workspace.init(tmp_path / "w", str(tiny_model))
+    workspace.ingest(write_pairs("med.parquet", make_pairs(60)), holdout=0.0)
     batches = workspace.registry.batches()
     queries, passages = _rows(workspace.registry, batches, 1000)
-    folder = tmp_path / "test"
-    folder.mkdir()
-    table = {"corpus": ("doc_id", [passages[3], "bat"]), "queries": ("query_id", [queries[5], "bet"])}
-    for part, (key, texts) in table.items():
-        lines = [json.dumps({"_id": f"{part}{place}", "text": text}) for place, text in enumerate(texts)]
-        (folder / f"{part}.jsonl").write_text("\n".join(lines))
-        del key
-    (folder / "qrels").mkdir()
-    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nqueries1\tcorpus1\t1\n")
-    workspace.add_task("late", folder)
-    left = _rows(workspace.registry, batches, 1000)[1]
-    assert left == [passage for place, passage in enumerate(passages) if place not in (3, 5)]
+    assert len(passages) == 60
+
+    def add(name: str, documents: list[str], query: str) -> None:
+        folder = tmp_path / name
+        (folder / "qrels").mkdir(parents=True)
+        for part, texts in {"corpus": [*documents, "bat"], "queries": [query]}.items():
+            lines = [json.dumps({"_id": f"{part}{place}", "text": text}) for place, text in enumerate(texts)]
+            (folder / f"{part}.jsonl").write_text("\n".join(lines))
+        judged = f"query-id\tcorpus-id\tscore\nqueries0\tcorpus{len(documents)}\t1\n"
+        (folder / "qrels" / "test.tsv").write_text(judged)
+        workspace.add_task(name, folder)
+
+    add("few", [passages[3], passages[5]], "bet")
+    left = [passage for place, passage in enumerate(passages) if place not in (3, 5)]
+    assert _rows(workspace.registry, batches, 1000)[1] == left
+    add("many", passages[:30], queries[40])
+    left = [passage for place, passage in enumerate(passages) if place != 40]  # its query is asked by the task
+    assert _rows(workspace.registry, batches, 1000)[1] == left
 
 
 def test_the_commands(workspace: Workspace, run: test_cli.Run, tmp_path: Path) -> None:
@@ -290,7 +303,7 @@ def test_what_cannot_be_compared_is_refused(workspace: Workspace, tmp_path: Path
 
 def test_without_a_task_that_ranks_nothing_is_compared(tiny_model: Path, tmp_path: Path, write_pairs: Write) -> None:
     Workspace.init(tmp_path / "w", str(tiny_model))
-    (tmp_path / "w" / "continual.toml").write_text(SETTINGS)
+    (tmp_path / "w" / "continual.toml").write_text(SETTINGS.replace("step = false", ""))
     workspace = Workspace(tmp_path / "w")
     workspace.ingest(write_pairs("med.parquet", make_pairs(40)), holdout=0.0)
     assert workspace.update().compatibility is None

@@ -141,14 +141,14 @@ def compare_indexes(
         registry_root: The `.continual` folder.
         samples: How much of each task is searched, by its name; one that is not named is searched whole.
         turn: A map of new query vectors into the old space, tried too.
-        progress: Counts the tasks.
+        progress: Shows that it works.
 
     Raises:
         DataError: A task cannot be read.
         ModelError: A model gives numbers that are not finite.
     """
     found = []
-    progress.start(f"comparing the indexes of {old.version} and {new.version}", len(tasks), "tasks")
+    progress.start(f"comparing the indexes of {old.version} and {new.version}", None, "texts")  # told by the encoders
     for record in tasks:
         sample = (samples or {}).get(record.name, WHOLE)
         with quiet(), own_randomness():
@@ -161,7 +161,6 @@ def compare_indexes(
             found.append(_compare(old, new, task, record, turn))
             if record.mteb is not None:
                 unload(task)
-        progress.advance(1)
     progress.finish()
     return found
 
