@@ -296,7 +296,7 @@ def test_what_cannot_be_compared_is_refused(workspace: Workspace, tmp_path: Path
         workspace.fit_map("v0", "v1", tmp_path / "full")
     few = Workspace(workspace.directory)
     few.config = few.config.replace("compat", fit_rows=10)
-    with pytest.raises(NothingToDoError, match=r"needs 50 rows .* \(there are 10\)"):
+    with pytest.raises(NothingToDoError, match=r"needs 50 rows .* \(there are 10 "):
         few.fit_map("v0", "v1", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
