@@ -272,7 +272,7 @@ def test_the_commands(workspace: Workspace, run: test_cli.Run, tmp_path: Path) -
     assert shown.code == 0
     assert "v0" in shown.out
     checked = run("compat", "check", "v0", *where)
-    assert "mapped on old" in checked.out
+    assert "map/old" in checked.out
     assert "Re-index: " in checked.out
     fitted = run("compat", "fit", "v0", "v1", "-o", tmp_path / "out", "--method", "identity", *where)
     assert fitted.code == 0

@@ -20,27 +20,30 @@ def print_pairs(found: Sequence[Compatibility]) -> None:
     if not found:
         say("Nothing was measured yet. `continual update` does it, and so does `continual compat check OLD NEW`.")
         return
-    table = _table("old", "new", "cosine", "overlap@10", "kept", "kept, map", "re-index", texts=2)
+    table = _table("old", "new", "cosine", "overlap", "kept", "map", "re-index", texts=2)
     for each in found:
         cosine, overlap = each.mean("canary"), each.mean("overlap")
         figures = (f"{cosine:.3f}", f"{overlap:.0%}", f"{each.kept:.1%}", _share(each.kept_mapped))
         table.add_row(each.old, each.new, *figures, each.needs_reindex)
     console.print(table)
-    say("kept: share of full re-embedding's score that new queries have on the old index, on the task that loses most")
+    say(
+        "kept, map: shares of full re-embedding's score that new queries have on the old index, as they are and through "
+        "a map, each on the task that loses most"
+    )
 
 
 def print_compatibility(found: Compatibility) -> None:
     """Print the scores of both models on the indexes of both, task by task, and the verdict."""
-    say(f"Queries on an index, in points; {found.old} is the old version, {found.new} the new one.")
-    columns = ("old on old", "new on new", "new on old", "mapped on old", "old on new", "kept", "kept, map")
-    table = _table("task", "domain", "cosine", "overlap@10", *columns, texts=2)
+    say(f"Queries/index, in points: {found.old} is the old version, {found.new} the new one, map the new one's map.")
+    columns = ("old/old", "new/new", "new/old", "map/old", "old/new", "kept", "map")
+    table = _table("task", "cosine", "overlap", *columns, texts=1)
     for task in found.tasks:
         scores = (task.old_on_old, task.new_on_new, task.new_on_old, task.mapped_on_old, task.old_on_new)
         shown = ["" if score is None else f"{score:.1f}" for score in scores]
         shares = f"{task.kept:.1%}", _share(task.kept_mapped)
-        domain = escape(task.domain or "")
-        table.add_row(escape(task.task), domain, f"{task.canary:.3f}", f"{task.overlap:.0%}", *shown, *shares)
+        table.add_row(escape(task.task), f"{task.canary:.3f}", f"{task.overlap:.0%}", *shown, *shares)
     console.print(table)
+    say("kept, map: new/old and map/old as shares of new/new, which full re-embedding gives")
     say(f"Re-index: {found.needs_reindex}. {' '.join(found.reasons)}")
 
 
