@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from continual.eval.maps import QueryMap, Texts
 
 FOLDER = "vectors"
-"""The folder below `.continual/` with the vectors of what is in service: the next step need not encode them again."""
+"""The folder below `.continual/` with vectors of what is in service and of its parent: they are not encoded again."""
 
 PROOF_TEXTS = 16
 """Texts on which a fitted folder is proved."""
@@ -65,14 +65,14 @@ class Pair:
 
 
 def vectors_file(registry: Registry, version: str) -> Path:
-    """Return where the vectors of a version are kept while it is in service."""
+    """Return where the vectors of a version are kept while it is in service, or the parent of what is."""
     return registry.path(f"{FOLDER}/{version}.safetensors")
 
 
-def keep_vectors_of(registry: Registry, version: str) -> None:
-    """Remove the vectors of all other versions."""
+def drop_vectors(registry: Registry, current: Version) -> None:
+    """Remove the vectors of all versions but what is in service, for the next step, and its parent, for `fit`."""
     for file in registry.path(FOLDER).glob("*.safetensors"):
-        if file.stem != version:
+        if file.stem not in (current.id, current.parent):
             remove(file)
 
 

@@ -168,7 +168,7 @@ class CompatConfig(Section):
     )
     keep_mapped: Share = Field(0.95, description="The same through a map, for needs_reindex = with an adapter.")
     rows: Annotated[int, Field(ge=0)] = Field(
-        500,
+        250,
         description="Learned rows that a linear map is fitted on to see whether an adapter would do; 0: none is tried.",
     )
     fit_rows: Positive = Field(5000, description="Learned rows that `compat fit` fits a map on, at most.")

@@ -12,7 +12,7 @@ from typing import Any
 
 from continual.build import join, materialise, prove
 from continual.coefficients import search
-from continual.compat import keep_vectors_of, measure_step, vectors_file
+from continual.compat import drop_vectors, measure_step, vectors_file
 from continual.config import validate
 from continual.errors import ContinualError, DivergedError, FoldError, NothingToDoError, WorkspaceBusy
 from continual.eval.compat import Compatibility
@@ -209,9 +209,9 @@ def update(
     version = registry.add_version(version, scores, promote=reason, compatibility=measured)
     log(step_figures(new, old, verdict.passed), trained.steps)
     remove(folded.parent)
-    in_service = registry.version(CURRENT).id
-    keep_vectors_of(registry, in_service)
-    return StepResult(version, parent, spec, new, old, kinds, in_service, compatibility)
+    in_service = registry.version(CURRENT)
+    drop_vectors(registry, in_service)
+    return StepResult(version, parent, spec, new, old, kinds, in_service.id, compatibility)
 
 
 def task_kinds(registry: Registry, spec: Spec) -> dict[str, str]:

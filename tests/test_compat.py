@@ -177,12 +177,13 @@ def test_a_step_measures_the_index_of_its_parent(workspace: Workspace, write_pai
     assert task.new_on_new == pytest.approx(scores["v1", "med"].score)
     assert first.to_json()["compatibility"] == first.compatibility.to_json()
     assert workspace.compatibility() == [first.compatibility]
-    # The vectors of what is in service are kept for the next step, and no others.
-    assert list(registry.path("vectors").iterdir()) == [vectors_file(registry, "v1")]
+    kept = [vectors_file(registry, version) for version in ("v0", "v1", "v2")]
+    assert sorted(registry.path("vectors").iterdir()) == kept[:2]
     assert workspace.check_compatibility("v0") == first.compatibility
     workspace.ingest(write_pairs("law.parquet", make_pairs(60, seed=1)))
     second = workspace.update(compatible=True)
     assert second.spec.config["train"]["anchor"] == "current"
+    assert sorted(registry.path("vectors").iterdir()) == kept[1:]  # what is in service, and its parent
     assert [(each.old, each.new) for each in workspace.compatibility()] == [("v0", "v1"), ("v1", "v2")]
     report = workspace.report()
     assert report.compatibility["v2"] == second.compatibility

@@ -27,8 +27,8 @@ def print_pairs(found: Sequence[Compatibility]) -> None:
         table.add_row(each.old, each.new, *figures, each.needs_reindex)
     console.print(table)
     say(
-        "kept, map: shares of full re-embedding's score that new queries have on the old index, as they are and through "
-        "a map, each on the task that loses most"
+        "kept, map: shares of full re-embedding's score that new queries have on the old index, as they are and "
+        "through a map, each on the task that loses most"
     )
 
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from continual.errors import FoldError
 from continual.eval.maps import QueryMap
+from continual.eval.run import quiet
 
 NOTE = "compatibility.json"
 """The file that says what the folder is for, and what it was measured to do."""
@@ -91,8 +92,9 @@ def prove_adapter(
     Raises:
         FoldError: It is larger than `TOLERANCE`.
     """
-    options = {"local_files_only": True, "trust_remote_code": trust_remote_code}
-    loaded = SentenceTransformer(str(folder), device="cpu", **options)
+    with quiet():
+        options = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+        loaded = SentenceTransformer(str(folder), device="cpu", **options)
     if max_length is not None:
         loaded.max_seq_length = min(max_length, loaded.max_seq_length or max_length)
     found = loaded.encode_query(list(queries), show_progress_bar=False)

@@ -48,16 +48,17 @@ class Side:
         self, config: EvalConfig, *, trust_remote_code: bool = False, progress: Progress = SILENT
     ) -> OnceEncoder:
         """Return its encoder."""
-        return OnceEncoder(
-            self.folder,
-            self.version,
-            self.sha256,
-            batch_size=config.batch_size,
-            max_length=config.max_length,
-            trust_remote_code=trust_remote_code,
-            progress=progress,
-            kept=self.kept,
-        )
+        with quiet():
+            return OnceEncoder(
+                self.folder,
+                self.version,
+                self.sha256,
+                batch_size=config.batch_size,
+                max_length=config.max_length,
+                trust_remote_code=trust_remote_code,
+                progress=progress,
+                kept=self.kept,
+            )
 
 
 class Crossed:
