@@ -292,7 +292,7 @@ def _rows(registry: Registry, batches: Sequence[Batch], rows: int) -> tuple[list
     """Return queries and passages of learned rows, as many of each domain.
 
     Queries and relevant documents of tasks are never among them. Other documents of a task are left out where enough
-    is left: the corpus of a held-out task is filled up with passages that are trained on.
+    is left of a domain: the corpus of a held-out task is filled up with passages that are trained on.
     """
     from continual.eval.fitting import LEAST
 
@@ -300,10 +300,15 @@ def _rows(registry: Registry, batches: Sequence[Batch], rows: int) -> tuple[list
         return [], []
     with Rows(registry) as source:
         table = source.draw([], batches, allot("balanced", source.count(batches), 0.0, rows), {}).table
-    pairs = list(zip(table["query"].to_pylist(), table["positive"].to_pylist(), strict=True))
-    taken = _tested(registry, {text for pair in pairs for text in pair})
-    others = [pair for pair in pairs if taken.isdisjoint(pair)]
-    pairs = others if len(others) >= LEAST else pairs
+    texts = [table[name].to_pylist() for name in ("domain", "query", "positive")]
+    taken = _tested(registry, {text for column in texts[1:] for text in column})
+    domains: dict[str, list[tuple[str, str]]] = {}
+    for domain, *pair in zip(*texts, strict=True):
+        domains.setdefault(domain, []).append((pair[0], pair[1]))
+    pairs = []
+    for known in domains.values():
+        others = [pair for pair in known if taken.isdisjoint(pair)]
+        pairs += others if len(others) >= LEAST else known
     return [query for query, _ in pairs], [passage for _, passage in pairs]
 
 

@@ -64,8 +64,8 @@ def modules(turn: QueryMap) -> list[Dense | Normalize]:
                 init_bias=None if layer.bias is None else torch.from_numpy(layer.bias.astype(np.float32)),
             )
         )
-    if turn.normalise and made:
-        made = [Normalize(), *made, Normalize()]
+    if turn.normalise:
+        made = [Normalize(), *made, Normalize()] if made else [Normalize()]
     return made
 
 
