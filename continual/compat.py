@@ -291,11 +291,9 @@ def _texts(pair: Pair, batches: Sequence[Batch], rows: int) -> tuple[list[str], 
 def _rows(registry: Registry, batches: Sequence[Batch], rows: int) -> tuple[list[str], list[str]]:
     """Return queries and passages of learned rows, as many of each domain.
 
-    Queries and relevant documents of tasks are never among them. Other documents of a task are left out where enough
-    is left of a domain: the corpus of a held-out task is filled up with passages that are trained on.
+    Queries and relevant documents of tasks are never among them. Other documents of a task are left out where half of
+    a domain's rows are left without: the corpus of a held-out task is filled up with passages that are trained on.
     """
-    from continual.eval.fitting import LEAST
-
     if not rows or not batches:
         return [], []
     with Rows(registry) as source:
@@ -308,7 +306,7 @@ def _rows(registry: Registry, batches: Sequence[Batch], rows: int) -> tuple[list
     pairs = []
     for known in domains.values():
         others = [pair for pair in known if taken.isdisjoint(pair)]
-        pairs += others if len(others) >= LEAST else known
+        pairs += others if 2 * len(others) >= len(known) else known
     return [query for query, _ in pairs], [passage for _, passage in pairs]
 
 
