@@ -232,6 +232,12 @@ def test_new_rows_are_held_near_the_anchor_and_replayed_ones_near_the_start(tiny
     alone = open_session(moved, table, config, seed=0, device=CPU)
     assert alone.before is not None
     assert torch.equal(alone.before[rows.positive[7]], opened.before[rows.positive[7]])
+    compatible = config.model_copy(update={"anchor": "current"})  # the index holds documents of both kinds of rows
+    opened = open_session(moved, table, compatible, seed=0, device=CPU, anchor=tiny_model)
+    alone = open_session(tiny_model, table, compatible, seed=0, device=CPU)
+    assert opened.before is not None
+    assert alone.before is not None
+    assert torch.equal(opened.before, alone.before)
 
 
 def test_distillation_keeps_embeddings_nearer_to_where_they_were(tiny_model: Path, tmp_path: Path) -> None:

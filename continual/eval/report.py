@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -14,10 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from continual.errors import NothingToDoError
+from continual.eval.compat import Compatibility
 from continual.eval.intervals import Intervals, report_intervals
 from continual.eval.joint import Joint, find_joint
+from continual.eval.last import last_regressions
 from continual.eval.metrics import METRICS, intransigence, ood_mean
 from continual.eval.query_scores import QueryScores, aligned
+from continual.eval.regressions import Regressions
 from continual.registry.records import Score, Version
 from continual.registry.registry import CURRENT, Registry
 
@@ -110,6 +113,10 @@ class Report:
         workspace: Name of the workspace's folder.
         intervals: Of every score, difference and metric.
         joint: Name of the joint version that `intransigence` compares with; None: none was named.
+        regressions: Which queries the last update answers worse and better than its parent, without clusters; None
+            where no ranking was kept.
+        compatibility: By version, what it does to the index of its parent; those where it was not measured are left
+            out.
     """
 
     versions: list[Row]
@@ -124,6 +131,8 @@ class Report:
     workspace: str
     intervals: Intervals
     joint: str | None = None
+    regressions: Regressions | None = None
+    compatibility: dict[str, Compatibility] = field(default_factory=dict)
 
     @property
     def measure(self) -> str:
@@ -151,7 +160,8 @@ class Report:
         verdict), tasks (name, domain or null), matrix (a row per version, a column per task, points or null), metrics
         (acc, bwt, fwt, forgetting, retained, ood_mean, intransigence: one number or null per version), intervals
         (confidence; score, over_base, since_learned: as matrix, [low, high] or null; metrics, ood_change: as metrics)
-        and joint (name of the joint version or null).
+        joint (name of the joint version or null) and compatibility (per version, what it does to its parent's index,
+        or null).
         """
         fields = ("id", "parent", "domains", "pairs_trained", "tokens_trained", "seconds", "joint_pairs", "verdict")
         return {
@@ -163,6 +173,9 @@ class Report:
             "metrics": self.metrics,
             "intervals": self.intervals.to_json(),
             "joint": self.joint,
+            "compatibility": [
+                self.compatibility[row.id].to_json() if row.id in self.compatibility else None for row in self.versions
+            ],
         }
 
     def to_csv(self) -> str:
@@ -269,6 +282,12 @@ def build_report(registry: Registry, joint: str | None = None, confidence: float
         workspace=registry.root.resolve().parent.name,
         intervals=intervals,
         joint=best.name if best else None,
+        regressions=last_regressions(registry, versions, scores, confidence),
+        compatibility={
+            new: Compatibility.from_json(found)
+            for (old, new), found in registry.compatibility().items()
+            if new in position and old == rows[position[new]].parent
+        },
     )
 
 

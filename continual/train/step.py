@@ -173,7 +173,7 @@ def open_session(
         trust_remote_code: Run code that the model brings with it.
         remember: Embed all texts before training, if the settings need it.
         anchor: The model near whose embeddings the texts of new rows are held; None: the one to train from. Replayed
-            rows are always held near the model to train from, which has learned them.
+            rows are held near the model to train from, which has learned them, unless `config.anchor` is "current".
         progress: A bar over the texts that are tokenised, and over those that are embedded.
     """
     # Attention stays what the model chooses, SDPA as a rule: without dropout it trains as fast as eager attention
@@ -192,7 +192,8 @@ def open_session(
     if anchor is None or anchor == start:
         return replace(session, before=session.encode_all(progress=progress))
     other = load_encoder(anchor, trust_remote_code=trust_remote_code, device=str(device)).requires_grad_(False)
-    parts = [(session, rows.replayed), (replace(session, model=other), ~rows.replayed)]
+    near_start = rows.replayed & (config.anchor == "base")
+    parts = [(session, near_start), (replace(session, model=other), ~near_start)]
     found = [(np.flatnonzero(which), one) for one, which in parts if which.any()]
     embedded = torch.cat([one.encode_all(texts, progress) for texts, one in found])
     back = np.argsort(np.concatenate([texts for texts, _ in found]))

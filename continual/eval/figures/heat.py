@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from continual.eval.figures.axes import SMALL
 from continual.eval.figures.data import Heat
@@ -39,7 +40,7 @@ def _cell(svg: Svg, chart: Heat, row: int, column: int, x: float, y: float, widt
     strength = chart.strength(row, column)
     tip = f"{chart.rows[row][0]}, {chart.columns[column]}: {points(score)}"
     tip += "" if moved is None or not row else f" ({change(moved)} over the first row)"
-    box = {"x": x + 1, "y": y + 1, "width": width - 2, "height": height - 2, "rx": 3}
+    box: dict[str, Any] = {"x": x + 1, "y": y + 1, "width": width - 2, "height": height - 2, "rx": 3}
     svg.add("rect", fill="wash", **box)
     if strength:
         svg.add("rect", fill="up" if strength > 0 else "down", fill_opacity=abs(strength) / 20 * 0.55, **box)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from continual.eval.figures.axes import BOTTOM, TOP, Frame, bounds, category_labels, label_room, number_labels, y_axis
 from continual.eval.figures.data import Lines, Series
@@ -30,7 +31,7 @@ def draw(chart: Lines, width: float, palette: Mapping[str, str] | None, identity
     else:
         number_labels(svg, frame, frame.bottom + 20)
         svg.text(frame.right, 12, chart.axis + " →", text_anchor="end", font_size=SIZE - 0.5)
-    dotted = {"stroke_width": 1.5, "stroke_dasharray": "2 4"}
+    dotted: dict[str, Any] = {"stroke_width": 1.5, "stroke_dasharray": "2 4"}
     if chart.level is not None and frame.y_low <= chart.level <= frame.y_high:
         svg.line(frame.left, frame.y(chart.level), frame.right, frame.y(chart.level), "quiet", **dotted)
     if chart.chosen is not None:
@@ -89,7 +90,7 @@ def _line(svg: Svg, frame: Frame, places: list[float], series: Series, place: in
         for place, value in zip(places, series.values, strict=True)
     ]
     colour = "faint" if series.quiet else series.colour
-    width = 3.5 if series.heavy else 1.2 if series.quiet else 2.2
+    width = 3.5 if series.heavy else 1.0 if series.quiet else 2.2
     dash = None if series.quiet or series.heavy else DASHES[series.number // 7 % len(DASHES)]
     svg.add(
         "path",
@@ -98,6 +99,7 @@ def _line(svg: Svg, frame: Frame, places: list[float], series: Series, place: in
         fill="none",
         stroke_width=width,
         stroke_dasharray=dash,
+        stroke_opacity=0.5 if series.quiet else None,
         stroke_linejoin="round",
         stroke_linecap="round",
         class_=f"line l{place}",
@@ -112,7 +114,7 @@ def _line(svg: Svg, frame: Frame, places: list[float], series: Series, place: in
 def _symbol(svg: Svg, x: float, y: float, series: Series, *, large: bool) -> None:
     """Draw the mark of a series: a shape of its own; a large one is a ring."""
     r = 5.5 if large else 3.2
-    style: dict[str, str | float] = {"fill": series.colour}
+    style: dict[str, Any] = {"fill": series.colour}
     if large:
         style = {"fill": "card", "stroke": series.colour, "stroke_width": 2.4}
     shape = series.number % 4

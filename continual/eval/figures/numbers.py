@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
-Kind = Literal["text", "points", "change", "count", "share", "seconds", "number", "interval", "loss"]
-"""How a cell is shown: "share" is a number from 0 to 1 as percent, "interval" two ends in points."""
+Kind = Literal["text", "points", "change", "count", "share", "percent", "seconds", "number", "interval", "loss"]
+"""How a cell is shown: "share" is a number from 0 to 1 as percent, "percent" is in percent, "interval" two ends in points."""
 
 
 def shown(value: Any, kind: Kind) -> str:
@@ -22,11 +23,12 @@ def shown(value: Any, kind: Kind) -> str:
         return str(value)
     if kind == "interval":
         return f"{change(value[0])} to {change(value[1])}"
-    forms = {
+    forms: dict[str, Callable[[Any], str]] = {
         "points": points,
         "change": change,
         "count": lambda each: f"{each:,}",
         "share": lambda each: f"{100 * each:.0f} %",
+        "percent": lambda each: f"{each:.0f} %",
         "seconds": duration,
         "number": lambda each: f"{each:.3g}",
         "loss": lambda each: f"{each:.4f}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Mapping
 from html import escape
+from typing import Any
 
 FONT = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 SIZE = 12.5
@@ -31,8 +32,15 @@ class Svg:
         self._palette = palette
         self._parts: list[str] = []
 
-    def add(self, tag: str, text: str | None = None, **attributes: str | float | None) -> None:
-        """Append an element; in the names of attributes `_` is `-`, and `fill` and `stroke` take names of colours."""
+    def add(self, tag: str, text: str | None = None, **attributes: Any) -> None:
+        """Append an element.
+
+        Args:
+            tag: Its name.
+            text: What it says.
+            **attributes: Texts and numbers; `_` in a name is `-`, None leaves one out, `fill` and `stroke` take names of
+                colours.
+        """
         head = "".join(
             f' {name.rstrip("_").replace("_", "-")}="{self._value(name, value)}"'
             for name, value in attributes.items()
@@ -40,11 +48,11 @@ class Svg:
         )
         self._parts.append(f"<{tag}{head}/>" if text is None else f"<{tag}{head}>{escape(text, quote=False)}</{tag}>")
 
-    def text(self, x: float, y: float, text: str, colour: str = "soft", **attributes: str | float | None) -> None:
+    def text(self, x: float, y: float, text: str, colour: str = "soft", **attributes: Any) -> None:
         """Append a text whose baseline is at y."""
         self.add("text", text, x=x, y=y, fill=colour, **attributes)
 
-    def line(self, x1: float, y1: float, x2: float, y2: float, colour: str, **attributes: str | float | None) -> None:
+    def line(self, x1: float, y1: float, x2: float, y2: float, colour: str, **attributes: Any) -> None:
         """Append a straight line."""
         self.add("line", x1=x1, y1=y1, x2=x2, y2=y2, stroke=colour, **attributes)
 

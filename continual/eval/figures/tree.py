@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from continual.eval.figures.axes import SMALL
 from continual.eval.figures.data import Node, Tree
@@ -70,7 +71,7 @@ def place_in_lanes(nodes: Sequence[Node]) -> list[int]:
 
 def _edge(svg: Svg, start: tuple[float, float], end: tuple[float, float], node: Node) -> None:
     refused = node.state == "refused"
-    style: dict[str, str | float | None] = {
+    style: dict[str, Any] = {
         "fill": "none",
         "stroke": "bad" if refused else "axis",
         "stroke_width": 2,

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from continual.eval.report import Report
 from continual.eval.sections.base import Figure, Section
+from continual.eval.sections.index import index
+from continual.eval.sections.queries import queries
 from continual.eval.sections.scores import domains, last_update, matrix, ood
 from continual.eval.sections.steps import cost, lineage, merging, replay
 from continual.eval.sections.terms import made, terms
@@ -20,7 +22,9 @@ SECTIONS: tuple[Callable[[Report], Section | None], ...] = (
     domains,
     ood,
     last_update,
+    queries,
     matrix,
+    index,
     lineage,
     merging,
     replay,

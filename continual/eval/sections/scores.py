@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from continual.eval.figures import Column, Forest, Heat, Lines, Series, Table
+from continual.eval.figures.numbers import Kind
+from continual.eval.intervals import Ends
 from continual.eval.report import DEFINITIONS, METRIC_NAMES, Report
 from continual.eval.sections.base import SERIES, Figure, Section, colour, number
 from continual.eval.summary import groups, names, over_base, since_learned
@@ -22,12 +25,14 @@ def domains(report: Report) -> Section | None:
         report,
         tasks,
         lambda place, task: over_base(report, report.versions[place], task),
+        report.intervals.over_base,
         ("gain", "Gain over the root base", "Change of each domain's score over the root base, version by version."),
     )
     since = _lines(
         report,
         tasks,
         lambda place, task: since_learned(report, place, task),
+        report.intervals.since_learned,
         (
             "forgetting",
             "Change since it was learned",
@@ -38,7 +43,7 @@ def domains(report: Report) -> Section | None:
         return None
     about = (
         f"{report.measure} on the held-out task of each domain, from the root base to what is in service. A ring is "
-        "the step that learned the domain." + _quiet(gain)
+        "the step that learned the domain." + _sure(report, gain) + _quiet(gain)
     )
     figures = [Figure(chart) for chart in (gain, since) if chart is not None]
     return Section("domains", "Gain and forgetting", "What was gained, and what of it was kept", about, figures)
@@ -51,6 +56,7 @@ def ood(report: Report) -> Section | None:
         report,
         tasks,
         lambda place, task: over_base(report, report.versions[place], task),
+        report.intervals.over_base,
         ("ood", "Change over the root base", "Change of each out-of-domain task over the root base, and their mean."),
         mean=True,
     )
@@ -59,7 +65,13 @@ def ood(report: Report) -> Section | None:
     about = "Tasks that belong to no domain: nothing of them is ever trained on."
     if len(report.ood_set) > 1:
         about += f" The heavy line is the mean of {_some(report.ood_set)}, the same tasks for every version."
-    return Section("ood", "Out of domain", "Out of domain", about + _quiet(chart), [Figure(chart, wide=True)])
+    return Section(
+        "ood",
+        "Out of domain",
+        "Out of domain",
+        about + _sure(report, chart) + _quiet(chart),
+        [Figure(chart, wide=True)],
+    )
 
 
 def last_update(report: Report) -> Section | None:
@@ -122,18 +134,7 @@ def matrix(report: Report) -> Section | None:
         [[over_base(report, row, task) for task in order] for row in report.versions],
         frozenset(learned),
     )
-    signed = {"bwt", "fwt"}
-    columns = [
-        Column("version"),
-        *(Column(DEFINITIONS[name][0], "change" if name in signed else "points") for name in METRIC_NAMES),
-    ]
-    figures = [[report.metrics[name][place] for name in METRIC_NAMES] for place in range(len(report.versions))]
-    metrics = Table(
-        "metrics",
-        "Metrics along each version's own lineage, in points; defined at the end.",
-        columns,
-        [[row.id, *values] for row, values in zip(report.versions, figures, strict=True)],
-    )
+    metrics = _metrics(report)
     about = (
         f"The R matrix: each version on each task, {report.measure} in points. Colour is the change over the root "
         "base, the first row; a frame is what a step learned."
@@ -141,11 +142,29 @@ def matrix(report: Report) -> Section | None:
     return Section("matrix", "Every score", "Every score", about, [Figure(chart, wide=True)], [metrics])
 
 
+def _metrics(report: Report) -> Table:
+    """Return the metrics of every version; without a joint version there is no intransigence to show."""
+    names = [name for name in METRIC_NAMES if name != "intransigence" or report.joint is not None]
+    kinds: dict[str, Kind] = {"bwt": "change", "fwt": "change", "retained": "percent"}
+    columns = [Column("version"), *(Column(DEFINITIONS[name][0], kinds.get(name, "points")) for name in names)]
+    rows: list[list[Any]] = [
+        [row.id, *(report.metrics[name][place] for name in names)] for place, row in enumerate(report.versions)
+    ]
+    caption = "Metrics along each version's own lineage, in points; defined at the end."
+    return Table("metrics", caption, columns, rows)
+
+
 def _lines(
-    report: Report, tasks: list[str], value: Value, words: tuple[str, str, str], mean: bool = False
+    report: Report,
+    tasks: list[str],
+    value: Value,
+    intervals: list[list[Ends]],
+    words: tuple[str, str, str],
+    mean: bool = False,
 ) -> Lines | None:
     """Return one line a task over the versions from the root base to the one in service."""
     path = report.path
+    columns = {task.name: column for column, task in enumerate(report.tasks)}
     found: list[Series] = []
     for place, task in enumerate(tasks):
         values = [value(row, task) for row in path]
@@ -154,7 +173,8 @@ def _lines(
         marks = frozenset(step for step, row in enumerate(path) if task in report.learned[row])
         domain = next(each.domain for each in report.tasks if each.name == task)
         line = number(report, domain) if domain is not None else place
-        found.append(Series(task, values, colour(line), line, marks=marks))
+        ends = _known([intervals[row][columns[task]] for row in path])
+        found.append(Series(task, values, colour(line), line, ends, marks))
     if not found:
         return None
     found = hush(found)
@@ -162,17 +182,22 @@ def _lines(
         base = report.metrics["ood_mean"][0]
         means = [report.metrics["ood_mean"][row] for row in path]
         shifted = [None if each is None or base is None else each - base for each in means]
-        found.append(Series(f"mean of {len(report.ood_set)}", shifted, "ink", len(tasks), heavy=True))
+        ends = _known([report.intervals.ood_change[row] for row in path])
+        found.append(Series(f"mean of {len(report.ood_set)}", shifted, "ink", len(tasks), ends, heavy=True))
     name, title, about = words
     return Lines(name, title, about, [report.versions[row].id for row in path], found)
 
 
-def hush(series: list[Series]) -> list[Series]:
+def _known(ends: list[Ends]) -> list[Ends] | None:
+    return ends if any(each is not None for each in ends) else None
+
+
+def hush(series: list[Series], *, low_is_bad: bool = True) -> list[Series]:
     """Let only those lines have a colour and a name that matter most, where there are more than colours."""
     if len(series) <= SERIES:
         return series
     last = [next((value for value in reversed(each.values) if value is not None), 0.0) for each in series]
-    order = sorted(range(len(series)), key=lambda place: last[place])
+    order = sorted(range(len(series)), key=lambda place: last[place], reverse=not low_is_bad)
     loud = [*order[: LOUD - 1], order[-1]]
     return [
         Series(each.name, each.values, colour(loud.index(place)), loud.index(place), each.bounds, each.marks)
@@ -180,6 +205,12 @@ def hush(series: list[Series]) -> list[Series]:
         else Series(each.name, each.values, each.colour, each.number, each.bounds, each.marks, quiet=True)
         for place, each in enumerate(series)
     ]
+
+
+def _sure(report: Report, chart: Lines) -> str:
+    if not any(each.bounds for each in chart.series):
+        return ""
+    return f" The pale areas are {100 * report.intervals.confidence:g} % intervals over the queries."
 
 
 def _quiet(chart: Lines) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from continual.eval.figures import Bars, Column, Lines, Node, Series, Table, Tree
 from continual.eval.report import Report, Row
 from continual.eval.sections.base import SERIES, Figure, Section, colour, number
+from continual.eval.sections.scores import hush
 from continual.eval.summary import bills
 from continual.registry.registry import utc
 
@@ -207,15 +209,13 @@ def _search(report: Report) -> Lines | None:
         ]
         place = number(report, domain)
         series.append(Series(domain, values, colour(place), place))
+    series = hush(series, low_is_bad=False)
     before = found["reference"]["loss"]
     if len(reference) > 1:
         means: list[float | None] = [100 * (point["loss"] / before - 1) for point in curve]
         series.append(Series("mean", means, "ink", len(series), heavy=True))
     order = sorted(range(len(places)), key=lambda place: places[place])
-    series = [
-        Series(each.name, [each.values[place] for place in order], each.colour, each.number, heavy=each.heavy)
-        for each in series
-    ]
+    series = [replace(each, values=[each.values[place] for place in order]) for each in series]
     chosen = found["best"]["coefficients"]["weight"] if line else None
     return Lines(
         "search",

@@ -36,7 +36,7 @@ def made(report: Report) -> Section | None:
 def terms(report: Report) -> Section | None:
     """What the words mean."""
     facts = [("points", f"{report.measure} times 100; nDCG and the like are means over the queries of a task")]
-    facts += [DEFINITIONS[name] for name in METRIC_NAMES]
+    facts += [DEFINITIONS[name] for name in METRIC_NAMES if name != "intransigence" or report.joint is not None]
     facts += [
         ("Gain", "score minus the root base's, mean over the tasks of the domains learned so far"),
         ("full retraining", "one training on all rows of the version's lineage, with the same epochs"),
