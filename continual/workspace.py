@@ -334,11 +334,7 @@ class Workspace:
         """
         from continual.eval.report import build_report
 
-        named = None if joint is None else str(joint)
-        if named is None and self.config.eval.joint is not None:
-            folder = self.directory / self.config.eval.joint  # a path in the settings is relative to them
-            named = str(folder) if (folder / STORE).is_dir() else self.config.eval.joint
-        return build_report(self.registry, named, self.config.eval.confidence)
+        return build_report(self.registry, self._joint(joint), self.config.eval.confidence)
 
     def write_figures(self, directory: str | Path, report: Report | None = None) -> list[Path]:
         """Write every chart of the report as SVG, PNG and CSV, and a summary in Markdown, as for a pull request.
@@ -371,7 +367,8 @@ class Workspace:
         from continual.dashboard.app import PORT, serve
         from continual.dashboard.board import Board
 
-        serve(Board(self.registry.root), PORT if port is None else port, open_browser=open_browser, say=say)
+        board = Board(self.registry.root, joint=self._joint(None), confidence=self.config.eval.confidence)
+        serve(board, PORT if port is None else port, open_browser=open_browser, say=say)
 
     def status(self) -> Status:
         """Return what is in service, what waits to be learned, and what was interrupted."""
@@ -663,6 +660,14 @@ class Workspace:
         from continual.eval.compat import Compatibility
 
         return [Compatibility.from_json(found) for found in self.registry.compatibility().values()]
+
+    def _joint(self, given: str | Path | None) -> str | None:
+        """Return the joint version that a call or the settings name."""
+        named = self.config.eval.joint
+        if given is not None or named is None:
+            return None if given is None else str(given)
+        folder = self.directory / named  # a path in the settings is relative to them
+        return str(folder) if (folder / STORE).is_dir() else named
 
     def _resolve(
         self,

@@ -112,7 +112,7 @@ sys.stdin.readline()
 
 def test_a_busy_catalog_shows_the_last_state(tmp_path: Path) -> None:
     registry = hostile_registry(tmp_path)
-    board, late = Board(registry.root, 0.05), Board(registry.root, 0.05)
+    board, late = Board(registry.root, busy_seconds=0.05), Board(registry.root, busy_seconds=0.05)
     app = make_app(board)
     before = board.state()
     registry.set_alias("current", "v0", "rolled back by hand")

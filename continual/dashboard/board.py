@@ -27,11 +27,21 @@ class Board:
 
     Args:
         store: The workspace's `.continual` folder.
+        joint: The joint version, as for `build_report`.
+        confidence: Level of the intervals.
         busy_seconds: How long to wait for a catalog that another process has open.
     """
 
-    def __init__(self, store: Path, busy_seconds: float = BUSY_SECONDS) -> None:
+    def __init__(
+        self,
+        store: Path,
+        *,
+        joint: str | None = None,
+        confidence: float = 0.95,
+        busy_seconds: float = BUSY_SECONDS,
+    ) -> None:
         self.store = store
+        self._joint, self._confidence = joint, confidence
         self._registry = Registry(store, busy_seconds)
         self._lock = threading.Lock()
         self._signature: tuple[object, ...] | None = None
@@ -89,7 +99,7 @@ class Board:
 
     def _read(self, revision: str) -> tuple[Report | None, Page]:
         try:
-            report = build_report(self._registry)
+            report = build_report(self._registry, self._joint, self._confidence)
         except NothingToDoError as error:
             current = self._registry.alias(CURRENT)
             head = f"{current.version} is in service since {utc(current.at)}." if current else "Nothing is in service."

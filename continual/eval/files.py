@@ -68,16 +68,16 @@ def markdown(report: Report, found: list[Section]) -> str:
             lines += [f"- {plain(note)}" for note in section.notes]
         for figure in section.figures:
             lines += [f"![{plain(figure.chart.title)}]({figure.chart.name}.png)", ""]
-            lines += [_folded(figure.behind), ""]
+            lines += [_folded(figure.behind, figure.chart.name), ""]
         for table in section.tables:
-            lines += [_folded(table), ""]
+            lines += [_folded(table, table.name), ""]
         lines += [f"- **{plain(name)}**: {plain(value)}" for name, value in section.facts]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _folded(table: Table) -> str:
+def _folded(table: Table, name: str) -> str:
     if len(table.rows) > ROWS:
-        return f"{plain(table.caption)} {len(table.rows)} rows: [{table.name}.csv]({table.name}.csv)"
+        return f"{plain(table.caption)} {len(table.rows)} rows: [{name}.csv]({name}.csv)"
     return f"<details><summary>{plain(table.caption)}</summary>\n\n{table.to_markdown()}\n</details>"
 
 

@@ -201,12 +201,14 @@ def _tiles(report: Report) -> list[dict[str, Any]]:
         tiles.append({"name": "Gain", "value": shown(gain, "change"), "unit": "points", "what": what, "spark": spark})
     if forgotten is not None:
         what = "best score of any earlier version minus score now, mean of the domains learned before"
+        what += _sure(report, report.intervals.metrics["forgetting"][report.path[-1]])
         spark = _spark([report.metrics["forgetting"][place] for place in report.path])
         tiles.append(
             {"name": "Forgetting", "value": shown(forgotten, "points"), "unit": "points", "what": what, "spark": spark}
         )
     if ood is not None:
         what = f"against the root base, mean of {len(report.ood_set)} OOD task{'s' * (len(report.ood_set) != 1)}"
+        what += _sure(report, report.intervals.ood_change[report.path[-1]])
         values = [report.metrics["ood_mean"][place] for place in report.path]
         spark = _spark([None if each is None or base is None else each - base for each in values])
         tiles.append(
@@ -218,6 +220,12 @@ def _tiles(report: Report) -> list[dict[str, Any]]:
             {"name": "Cost", "value": f"{100 * total.ratio:.0f}", "unit": "%", "what": what, "spark": Markup("")}
         )
     return tiles
+
+
+def _sure(report: Report, ends: tuple[float, float] | None) -> str:
+    if ends is None:
+        return ""
+    return f"; {100 * report.intervals.confidence:g} % interval {shown(ends, 'interval')}"
 
 
 def _spark(values: Sequence[float | None]) -> Markup:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 Kind = Literal["text", "points", "change", "count", "share", "percent", "seconds", "number", "interval", "loss"]
-"""How a cell is shown: "share" is a number from 0 to 1 as percent, "percent" is in percent, "interval" two ends in points."""
+"""How a cell is shown: "share" is 0 to 1 and shown in percent, "percent" is so already, "interval" two ends."""
 
 
 def shown(value: Any, kind: Kind) -> str:

@@ -38,8 +38,8 @@ class Svg:
         Args:
             tag: Its name.
             text: What it says.
-            **attributes: Texts and numbers; `_` in a name is `-`, None leaves one out, `fill` and `stroke` take names of
-                colours.
+            **attributes: Texts and numbers; `_` in a name is `-`, None leaves one out, and `fill` and `stroke` take
+                names of colours.
         """
         head = "".join(
             f' {name.rstrip("_").replace("_", "-")}="{self._value(name, value)}"'

@@ -23,10 +23,11 @@ def queries(report: Report) -> Section | None:
     found = report.regressions
     if found is None or not found.losses + found.gains:
         return None
+    tasks = names(found.tasks) if len(found.tasks) <= 6 else f"{len(found.tasks)} tasks"
     about = (
-        f"Of {found.queries:,} queries of {names(found.tasks) if len(found.tasks) <= 6 else f'{len(found.tasks)} tasks'}, "
-        f"{found.second} answers {found.worse:,} worse than {found.first} and {found.better:,} better. Single queries move "
-        "by chance; `continual regressions` groups them by subject, with intervals."
+        f"Of {found.queries:,} queries of {tasks}, {found.second} answers {found.worse:,} worse than {found.first} and "
+        f"{found.better:,} better. Single queries move by chance: `continual regressions` groups them by subject, with "
+        "intervals."
     )
     tables = [
         Table(f"queries-{name}", caption, _COLUMNS, [_row(each) for each in changes])
