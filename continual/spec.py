@@ -110,7 +110,7 @@ def prepare(
     new = _new_batches(registry, learned, domains)
 
     with Rows(registry) as rows:
-        available = rows.count(history)
+        available, whole = rows.count(history), rows.count([*history, *new])
         quotas = allot(config.replay.policy, available, config.replay.share, replay_rows)
         cursors: dict[str, str] = parent.recipe.get("cursors", {})
         drawn = rows.draw(new, history, quotas, cursors, config.merge.search_rows if rule.searches else 0)
@@ -122,7 +122,6 @@ def prepare(
     if rule.searches:
         _check_held(drawn)
     decision = rule.decide(config.merge.weight, _state(parent, rule))
-    new_rows = sum(window.rows for window in drawn.new)
     spec = Spec(
         version=registry.next_version_id(),
         parent=parent.id,
@@ -136,7 +135,7 @@ def prepare(
         replay=[dataclasses.asdict(window) for window in drawn.replay],
         cursors=cursors | {window.domain: window.stop for window in drawn.replay},
         tasks=[task.name for task in suite_tasks(registry.tasks(), config, "step")],
-        joint_pairs=(new_rows + sum(available.values())) * config.train.epochs,
+        joint_pairs=sum(whole.values()) * config.train.epochs,
         config=config.model_dump(mode="json"),
         libraries=_libraries(),
         parameters=config.merge.parameters,

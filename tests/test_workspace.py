@@ -120,6 +120,9 @@ def test_a_plan_counts_and_changes_nothing(learned: Workspace, write_pairs: Writ
     assert sum(window["rows"] for window in plan.spec.replay) == 10
     assert plan.pairs == kept["third"] + 10
     assert plan.joint_pairs == sum(kept.values())
+    searching = learned.plan(replay_rows=10, merge="search")
+    assert searching.pairs < plan.pairs  # rows are held out for the search
+    assert searching.joint_pairs == plan.joint_pairs
     assert plan.tokens > 0
     assert plan.seconds > 0
     assert sorted(path for path in learned.registry.root.rglob("*") if path.is_file()) == before
