@@ -26,4 +26,5 @@ def main() -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # another one would interrupt the removal of what is unfinished
     raise KeyboardInterrupt
