@@ -92,7 +92,9 @@ class MergeConfig(Section):
 
     start: Literal["current", "base"] = Field("current", description="The model that training starts from.")
     method: str = Field("interpolate", description="The merge rule, or a merge method; see docs/merging.md.")
-    weight: Share = Field(0.8, description="Weight w of the update: interpolate moves current + w (update - current).")
+    weight: float = Field(
+        0.8, gt=0, le=1, description="Weight w of the update: interpolate moves current + w (update - current)."
+    )
     search_rows: Positive = Field(
         64,
         description="Rows of each domain that the searching rules hold out of training; a tenth of a new one at most.",

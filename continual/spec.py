@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from continual.build import materialise
+from continual.build import materialise, prove
 from continual.config import Config, validate
 from continual.errors import InputError, NotFoundError, NothingToDoError, did_you_mean
 from continual.eval.suites import Sample, sample_of, suite_tasks
@@ -183,6 +183,7 @@ def make_plan(registry: Registry, spec: Spec, drawn: Draw, progress: Progress = 
 
     config = validate(spec.config, "the plan's settings")
     start = materialise(registry, registry.version(spec.start), progress)
+    prove(registry.version(spec.start), start)
     learned = registry.learned(registry.version(spec.parent))
     lineage = [batch for batch in registry.batches() if batch.id in learned or batch.id in spec.batches]
     with Rows(registry) as rows:
@@ -316,7 +317,9 @@ def _state(parent: Version, rule: Rule) -> dict[str, Any]:
     if before not in (None, rule.name) and rule.remembers:
         raise InputError(
             f"--merge {rule.name} goes on from a root base or from a version that it made, and {parent.id} was made "
-            f"by {before}: what was learned until then would be lost. Use --merge {before}, or promote v0 first."
+            f"by {before}: what was learned until then would be lost. Use --merge {before} or --merge interpolate; or "
+            f"make {parent.id} the root base of another workspace: `continual export {parent.id} DIR`, then "
+            "`continual init NEW --base DIR`."
         )
     return dict(parent.recipe.get("state_next", {})) if before == rule.name else {}
 

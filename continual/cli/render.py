@@ -116,8 +116,9 @@ def print_step(step: StepResult) -> None:
         say("There is no evaluation task, so the gate had nothing to judge by. Add one with `continual task add`.")
     speed = version.pairs_trained / version.seconds if version.seconds else 0.0
     say(
-        f"Trained {version.pairs_trained:,} pairs in {duration(version.seconds)} ({per_second(speed)} pairs/s, loading "
-        f"included); a full retraining would have trained {version.joint_pairs:,} pairs."
+        f"Trained {version.pairs_trained:,} pairs from {step.spec.start} in {duration(version.seconds)} "
+        f"({per_second(speed)} pairs/s, loading included); a full retraining would have trained "
+        f"{version.joint_pairs:,} pairs."
     )
     if step.in_service == version.id:
         say(f"{version.id} passed the gate and is in service; it was {step.parent.id}.")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from continual.build import Collected
     from continual.diff import Diff
     from continual.eval.compare import Comparison
-    from continual.merge.methods import Method
+    from continual.merge.methods import Method, Parameter
 
 
 def print_versions(versions: list[Version], current: str, dropped: set[str]) -> None:
@@ -149,15 +149,22 @@ def print_collected(found: Collected, dry_run: bool) -> None:
 
 
 def print_methods(methods: Mapping[str, Method]) -> None:
-    """Print the merge methods with what they need."""
-    table = Table(
-        "method", "base", "models", "what it does", "parameters", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-    )
+    """Print the merge methods with what they need, and what can be set of each with -p."""
     for method in methods.values():
-        parameters = ", ".join(f"{name}={_value(each.default)}" for name, each in method.parameters.items())
-        table.add_row(method.name, method.base, _models(method), method.summary, parameters)
-    console.print(table)
-    say("base: needed, optional, first (it is the first of the models) or none. See docs/merging.md for each.")
+        base = {"needed": "a base", "optional": "a base or none", "first": "a base as the first of them"}
+        counts = f"{_models(method)} model{'' if method.most == 1 else 's'}"
+        also = f", with {base[method.base]}" if method.base in base else ""
+        order = ", in order" if method.rescaled else ""
+        say(f"{method.name}: {counts}{order}{also}. {method.summary}")
+        for name, each in method.settable.items():
+            say(f"    -p {name}={_value(each.default)}  {each.what}{_range(each)}")
+    say("With -p, KEY=VALUE shows the default. Formulas and when to use which: docs/merging.md.")
+
+
+def _range(parameter: Parameter) -> str:
+    if isinstance(parameter.default, bool):
+        return ""
+    return f", {'above ' * bool(parameter.zero)}{parameter.low:g} to {parameter.high:g}"
 
 
 def methods_json(methods: Mapping[str, Method]) -> list[dict[str, Any]]:
@@ -172,7 +179,7 @@ def methods_json(methods: Mapping[str, Method]) -> list[dict[str, Any]]:
             "seeded": method.seeded,
             "parameters": {
                 name: {"default": each.default, "low": each.low, "high": each.high, "what": each.what}
-                for name, each in method.parameters.items()
+                for name, each in method.settable.items()
             },
         }
         for method in methods.values()
