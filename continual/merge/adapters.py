@@ -73,7 +73,7 @@ class AdapterConfig:
 
     def scale_of(self, layer: str) -> float:
         """Return what the product of a layer's factors is multiplied with."""
-        alpha, rank = _of_pattern(self.alphas, layer, self.alpha), self.rank_of(layer)
+        alpha, rank = float(_of_pattern(self.alphas, layer, self.alpha)), self.rank_of(layer)
         return alpha / rank**0.5 if self.rslora else alpha / rank
 
 

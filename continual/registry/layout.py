@@ -98,12 +98,12 @@ def read_modules(folder: Path) -> list[Module]:
         )
     found = []
     for entry in read_json(path, list):
-        texts = [entry.get(key) for key in ("type", "path")] if isinstance(entry, dict) else []
-        if not texts or not all(isinstance(text, str) for text in texts):
+        kind, place = (entry.get("type"), entry.get("path")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(kind, str) or not isinstance(place, str):
             raise ModelError(f"{path} is no list of modules, each with a type and a path. {_CURE}")
-        if Path(texts[1]).is_absolute() or ".." in Path(texts[1]).parts:
-            raise ModelError(f"{path} names {texts[1]}, which is outside the model's folder.")
-        found.append(Module(*texts))
+        if Path(place).is_absolute() or ".." in Path(place).parts:
+            raise ModelError(f"{path} names {place}, which is outside the model's folder.")
+        found.append(Module(kind, place))
     if not found:
         raise ModelError(f"{path} names no module. {_CURE}")
     return found
