@@ -110,8 +110,12 @@ class EvalConfig(Section):
 
     batch_size: Positive = Field(64, description="Texts encoded at a time.")
     max_length: Positive | None = Field(None, description="Tokens per text; unset: the model's own maximum.")
-    bootstrap: Annotated[int, Field(ge=100)] = Field(2000, description="Resamples of the paired bootstrap.")
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the bootstrap intervals.")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the intervals.")
+    joint: str | None = Field(
+        None,
+        min_length=1,
+        description="What was trained on all domains at once, for the report: a version, or a workspace's folder.",
+    )
 
 
 class TrackConfig(Section):
@@ -150,6 +154,9 @@ class GateConfig(Section):
     )
     max_ood_loss: float = Field(1.0, ge=0, description="Largest fall allowed of the mean over the OOD tasks.")
     min_gain: float = Field(0.0, description="Smallest mean gain on the tasks of the domains just learned.")
+    false_alarms: float = Field(
+        0.05, gt=0, lt=0.5, description="Share of updates that changed nothing which may be refused by luck, at most."
+    )
 
 
 class StoreConfig(Section):
@@ -196,6 +203,10 @@ class Config(Section):
         return validate(data, "the call")
 
 
+RETIRED = {"eval": {"bootstrap"}}
+"""Settings that decide nothing any more: old files and recorded recipes still have them."""
+
+
 def load(path: Path) -> Config:
     """Read and validate `continual.toml`.
 
@@ -216,6 +227,10 @@ def validate(data: dict[str, object], source: str) -> Config:
         data: Nested settings, as TOML or `model_dump` gives them.
         source: Where they come from, for the message.
     """
+    for section, names in RETIRED.items():
+        given = data.get(section)
+        if isinstance(given, dict) and names & given.keys():
+            data = data | {section: {name: value for name, value in given.items() if name not in names}}
     try:
         return Config.model_validate(data)
     except ValidationError as error:

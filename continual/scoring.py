@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from continual.build import materialise, prove
 from continual.config import Config
@@ -13,7 +16,11 @@ from continual.errors import InputError, NotFoundError, NothingToDoError, did_yo
 from continual.eval.suites import SuiteName, sample_of, suite_settings, suite_tasks
 from continual.progress import SILENT, Progress
 from continual.registry import Registry, Score, Task, Version
+from continual.registry.registry import ROOT
 from continual.registry.store import UPDATE_LOCK, exclusive
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 SUITES: tuple[SuiteName, ...] = ("step", "release")
 
@@ -89,6 +96,40 @@ def score_missing(
         score(registry, version.id, folder, version.sha256, missing, config, progress, suite, keep)
 
 
+def rank_missing(
+    registry: Registry,
+    version: Version,
+    tasks: Sequence[Task],
+    config: Config,
+    progress: Progress,
+    suite: SuiteName = "step",
+) -> list[str]:
+    """Score a version once more on tasks whose rankings were not kept when it was scored, and return their names.
+
+    Versions that were scored before rankings were kept have scores without; a ranking needs the whole corpus anyway.
+    """
+    missing = unranked(registry, version, tasks, config, suite)
+    if missing:
+        folder = materialise(registry, version, progress)
+        prove(version, folder)
+        keep: Callable[[Score], None] = lambda score: registry.add_scores([score])  # noqa: E731
+        score(registry, version.id, folder, version.sha256, missing, config, progress, suite, keep)
+    return [task.name for task in missing]
+
+
+def unranked(
+    registry: Registry, version: Version, tasks: Sequence[Task], config: Config, suite: SuiteName = "step"
+) -> list[Task]:
+    """Return the tasks that a version has scores per query on, with the settings of a suite, but no rankings."""
+    from continual.eval.regressions import has_rankings
+
+    known = registry.scores(suite_settings(tasks, config, suite))
+    paths = {task.name: known[version.id, task.name].path for task in tasks if (version.id, task.name) in known}
+    return [
+        task for task in tasks if (path := paths.get(task.name)) is not None and not has_rankings(registry.path(path))
+    ]
+
+
 def score(
     registry: Registry,
     version: str,
@@ -145,10 +186,7 @@ def evaluate_version(
     chosen = next((each for each in SUITES if each == suite), None)
     if chosen is None:
         raise InputError(f"--suite takes step or release, not {suite!r}.{did_you_mean(suite, SUITES)}")
-    known = registry.tasks()
-    wanted = _named(known, tasks) if tasks else suite_tasks(known, config, chosen)
-    if not wanted:
-        raise NothingToDoError("There is no evaluation task to score on. Add one with `continual task add`.")
+    wanted = choose(registry, config, tasks, chosen)
     missing = {task.name for task in unscored(registry, version, wanted, config, chosen)}
     if missing:
         with exclusive(registry.root / UPDATE_LOCK, "update"):  # an update scores versions too
@@ -171,6 +209,41 @@ def evaluate_version(
             )
         )
     return Evaluation(version.id, chosen, rows)
+
+
+def choose(registry: Registry, config: Config, names: Sequence[str] | None, suite: SuiteName = "step") -> list[Task]:
+    """Return the tasks of these names, or those of a suite.
+
+    Raises:
+        NotFoundError: There is no such task.
+        NothingToDoError: There is none.
+    """
+    known = registry.tasks()
+    wanted = _named(known, names) if names else suite_tasks(known, config, suite)
+    if not wanted:
+        raise NothingToDoError("There is no evaluation task to score on. Add one with `continual task add`.")
+    return wanted
+
+
+def query_embedder(
+    registry: Registry, config: Config, progress: Progress
+) -> Callable[[list[str]], NDArray[np.float32]]:
+    """Return a function that embeds queries with the root base, which is there always: so clusters stay the same."""
+    models: list[SentenceTransformer] = []
+
+    def embed(texts: list[str]) -> NDArray[np.float32]:
+        from continual.train import load_encoder
+
+        if not models:
+            folder = materialise(registry, registry.version(ROOT), progress)
+            models.append(load_encoder(folder, trust_remote_code=config.trust_remote_code))
+        progress.start("embedding queries", len(texts), "texts")
+        vectors = models[0].encode_query(texts, batch_size=config.eval.batch_size, show_progress_bar=False)
+        progress.advance(len(texts))
+        progress.finish()
+        return np.asarray(vectors, np.float32)
+
+    return embed
 
 
 def _named(tasks: Sequence[Task], names: Sequence[str]) -> list[Task]:

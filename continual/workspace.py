@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from continual.build import Collected
     from continual.diff import Diff
     from continual.eval.compare import Comparison
+    from continual.eval.regressions import Regressions
     from continual.eval.report import Report
     from continual.scoring import Evaluation
     from continual.spec import Plan
@@ -313,15 +314,25 @@ class Workspace:
                     discard(self.registry, run)
                 return update(self.registry, spec, drawn, resume=resume, progress=progress, log=log)
 
-    def report(self) -> Report:
-        """Return the R matrix, its metrics and the cost of every step.
+    def report(self, joint: str | Path | None = None) -> Report:
+        """Return the R matrix, its metrics with their intervals, and the cost of every step.
+
+        Args:
+            joint: What was trained on all domains at once, for the intransigence: a version's id or alias, or the
+                folder of another workspace with the same root base, whose version in service it is. By default
+                `eval.joint`.
 
         Raises:
             NothingToDoError: No version was made yet.
+            NotFoundError: There is no such joint version.
         """
         from continual.eval.report import build_report
 
-        return build_report(self.registry)
+        named = None if joint is None else str(joint)
+        if named is None and self.config.eval.joint is not None:
+            folder = self.directory / self.config.eval.joint  # a path in the settings is relative to them
+            named = str(folder) if (folder / STORE).is_dir() else self.config.eval.joint
+        return build_report(self.registry, named, self.config.eval.confidence)
 
     def status(self) -> Status:
         """Return what is in service, what waits to be learned, and what was interrupted."""
@@ -500,6 +511,64 @@ class Workspace:
                     score_missing(self.registry, version, tasks, self.config, progress)
         settings = suite_settings(tasks, self.config, "step")
         return compare(self.registry, one, other, tasks, self.config.eval, settings)
+
+    def regressions(
+        self,
+        first: str | None = None,
+        second: str = CURRENT,
+        *,
+        tasks: Sequence[str] | None = None,
+        count: int = 5,
+        progress: Progress = SILENT,
+    ) -> Regressions:
+        """Return which queries got worse and better between two versions, and which clusters of queries.
+
+        What a version was not scored on yet, or was scored on before rankings were kept, is scored first.
+
+        Args:
+            first: An id or alias; by default the parent of the second.
+            second: Another.
+            tasks: Names of tasks; by default those of the suite `step`.
+            count: Queries to show of those that fell, and of those that rose.
+            progress: Shows how far it is.
+
+        Raises:
+            InputError: The second is the root base and no first is given, or the count is below one.
+            NotFoundError: There is no such version or task.
+            NothingToDoError: There is no task with a score per query.
+            WorkspaceBusy: Something has to be scored, and an update is running.
+        """
+        from continual.eval.regressions import find_regressions
+        from continual.eval.suites import suite_settings
+        from continual.scoring import choose, query_embedder, rank_missing, score_missing, unranked, unscored
+
+        other = self.registry.version(second)
+        if first is None and other.parent is None:
+            raise InputError(f"{other.id} is the root base and has no parent to compare with. Name two versions.")
+        if count < 1:
+            raise InputError(f"-n takes a number from 1 up, not {count}.")
+        one = self.registry.version(first if first is not None else str(other.parent))
+        chosen, again = choose(self.registry, self.config, tasks), {}
+        lacking = [
+            need(self.registry, each, chosen, self.config) for need in (unscored, unranked) for each in (one, other)
+        ]
+        if any(lacking):
+            with exclusive(self.registry.root / UPDATE_LOCK, "update"):  # an update scores versions too
+                for version in {each.id: each for each in (one, other)}.values():
+                    score_missing(self.registry, version, chosen, self.config, progress)
+                    again[version.id] = rank_missing(self.registry, version, chosen, self.config, progress)
+        scores = self.registry.scores(suite_settings(chosen, self.config, "step"))
+        return find_regressions(
+            self.registry,
+            one,
+            other,
+            chosen,
+            scores,
+            query_embedder(self.registry, self.config, progress),
+            count=count,
+            confidence=self.config.eval.confidence,
+            scored_again=again,
+        )
 
     def _resolve(
         self,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from continual.config import Config, GateConfig
 from continual.eval.gate import judge, weigh
-from continual.eval.significance import Interval, paired_bootstrap
+from continual.eval.significance import Interval, mean_interval, paired_interval
 from continual.registry import Score
 
 KINDS = {"med": "new", "bash": "learned", "table": "learned", "wiki": "OOD", "math": "OOD"}
@@ -23,6 +23,14 @@ OLD = {"med": 60.0, "bash": 70.0, "table": 50.0, "wiki": 80.0, "math": 90.0}
 
 def changed(**changes: float) -> dict[str, float]:
     return {task: score + changes.get(task, 0.0) for task, score in OLD.items()}
+
+
+def interval(difference: float, low: float, high: float) -> Interval:
+    """An interval as of many queries: the normal distribution's."""
+    from scipy.stats import norm
+
+    error = (high - low) / 3.92
+    return Interval(difference, low, high, float(2 * norm.sf(abs(difference) / error)), error, 1e6)
 
 
 def test_a_good_update_passes_and_says_why() -> None:
@@ -39,7 +47,7 @@ def test_a_good_update_passes_and_says_why() -> None:
 
 
 def test_every_broken_limit_is_named() -> None:
-    intervals = {"bash": Interval(-3.1, -4.2, -1.9, 0.001)}
+    intervals = {"bash": interval(-3.1, -4.2, -1.9)}
     new = changed(med=-1, bash=-3.1, table=-2.5, wiki=-2, math=-1)
     verdict = weigh(new, OLD, KINDS, GateConfig(), intervals)
     assert not verdict.passed
@@ -54,8 +62,8 @@ def test_every_broken_limit_is_named() -> None:
 
 def test_what_may_be_luck_breaks_no_limit() -> None:
     new = changed(med=-0.5, bash=-3.1, wiki=-3, math=-1)
-    unsure = {"bash": Interval(-3.1, -6.4, 0.2, 0.07)}
-    means = {"gain": Interval(-0.5, -2, 1, 0.6), "ood": Interval(-2, -4.1, 0.1, 0.06)}
+    unsure = {"bash": interval(-3.1, -6.4, 0.2)}
+    means = {"gain": interval(-0.5, -2, 1), "ood": interval(-2, -4.1, 0.1)}
     verdict = weigh(new, OLD, KINDS, GateConfig(), unsure, means)
     assert verdict.passed
     assert verdict.reasons[0] == (
@@ -67,28 +75,50 @@ def test_what_may_be_luck_breaks_no_limit() -> None:
         in verdict.reasons[1]
     )
     assert "which may be the luck of the queries; gate.max_ood_loss = 1.0" in verdict.reasons[-1]
-    sure = {"bash": Interval(-3.1, -6.0, -0.2, 0.04)}, {"gain": Interval(-0.5, -0.9, -0.1, 0.01)}
+    sure = {"bash": interval(-3.1, -6.0, -0.2)}, {"gain": interval(-0.5, -0.9, -0.1)}
     assert len(weigh(new, OLD, KINDS, GateConfig(), *sure).reasons) == 3  # the OOD fall has no interval here
     # A gain that is demanded is missed when the whole interval is below it.
     asked = GateConfig(min_gain=2.0)
-    assert not weigh(changed(med=1), OLD, KINDS, asked, None, {"gain": Interval(1, 0.2, 1.8, 0.01)}).passed
-    assert weigh(changed(med=1), OLD, KINDS, asked, None, {"gain": Interval(1, -0.2, 2.2, 0.1)}).passed
+    assert not weigh(changed(med=1), OLD, KINDS, asked, None, {"gain": interval(1, 0.2, 1.8)}).passed
+    assert weigh(changed(med=1), OLD, KINDS, asked, None, {"gain": interval(1, -0.2, 2.2)}).passed
 
 
-def test_the_noise_of_queries_refuses_no_more_often_than_the_level_allows() -> None:
+@pytest.mark.parametrize("tasks", [1, 10])
+def test_the_noise_of_queries_refuses_no_more_often_than_the_level_allows(tasks: int) -> None:
     generator = np.random.default_rng(4)
-    refused, repetitions = 0, 300
+    refused, repetitions, zeros = 0, 300, np.zeros(40)
+    kinds = {f"t{number}": "learned" for number in range(tasks)} | {"wiki": "OOD", "med": "new"}
+    limits = GateConfig(max_forgetting=0.0, max_ood_loss=0.0)
     for _ in range(repetitions):
         # Two versions that are equally good: what differs is luck. Few queries, so that points alone would often fall.
-        old = np.clip(generator.normal(0.6, 0.3, 40), 0, 1)
-        new = old + generator.normal(0, 0.25, 40)
-        interval = paired_bootstrap(new, old, 400)
-        points = {"bash": 100 * float(new.mean())}, {"bash": 100 * float(old.mean())}
-        limits = GateConfig(max_forgetting=0.0)
-        refused += not weigh(*points, {"bash": "learned"}, limits, {"bash": interval}).passed
-    # One side of a 95 % interval is 2.5 %; three standard errors of 300 repetitions above it are 5.2 %, and a
-    # percentile interval of 40 queries is a little too narrow.
-    assert refused / repetitions <= 0.065
+        change = {task: generator.normal(0, 0.25, 40) for task in kinds}
+        points = {task: 100 * float(values.mean()) for task, values in change.items()}
+        intervals = {task: paired_interval(values, zeros) for task, values in change.items()}
+        means = {name: mean_interval([(change[task], zeros)]) for name, task in (("gain", "med"), ("ood", "wiki"))}
+        refused += not weigh(points, dict.fromkeys(kinds, 0.0), kinds, limits, intervals, means).passed
+    # 5 % plus three standard errors of 300 repetitions; and the level is spent, not merely kept.
+    assert 0.01 <= refused / repetitions <= 0.088
+
+
+def test_one_of_many_comparisons_has_to_show_more() -> None:
+    fall = interval(-3.1, -6.0, -0.2)  # p of the fall: 0.018
+    kinds = {"bash": "learned"} | {f"t{number}": "learned" for number in range(9)}
+    old = dict.fromkeys(kinds, 50.0)
+    new = old | {"bash": 46.9}
+    alone = weigh(new, old, {"bash": "learned"}, GateConfig(), {"bash": fall})
+    assert not alone.passed
+    assert alone.figures["tasks"]["bash"]["adjusted"] == pytest.approx(fall.p_below())
+    others = {task: interval(0.1, -2.9, 3.1) for task in kinds if task != "bash"}
+    verdict = weigh(new, old, kinds, GateConfig(), {"bash": fall} | others)
+    assert verdict.passed
+    assert verdict.reasons[0] == (
+        "bash fell by 3.1 points (95 % interval of the fall 0.2 to 6.0), which of 10 comparisons may be the luck of "
+        "the queries; gate.max_forgetting = 2.0"
+    )
+    assert verdict.figures["comparisons"] == 10
+    assert verdict.figures["tasks"]["bash"]["adjusted"] == pytest.approx(10 * fall.p_below())
+    # A team that would rather look at a false alarm than miss a fall says so.
+    assert not weigh(new, old, kinds, GateConfig(false_alarms=0.3), {"bash": fall} | others).passed
 
 
 def test_a_limit_that_is_met_exactly_holds() -> None:
@@ -152,14 +182,15 @@ def test_intervals_come_from_the_per_query_scores(tmp_path: Path) -> None:
     verdict = judge(new, old, {"med": "new", "bash": "learned", "wiki": "OOD"}, tmp_path, Config())
     assert not verdict.passed
     assert verdict.reasons == [
-        "the mean of 1 OOD task fell by 10.0 points (95 % interval of the fall 10.0 to 10.0), more than "
+        "the mean of 1 OOD task fell by 10.0 points (95 % interval of the fall 6.6 to 13.4), more than "
         "gate.max_ood_loss = 1.0"
     ]
     figures = verdict.figures["tasks"]
-    assert figures["med"]["low"] == figures["med"]["high"] == pytest.approx(10)
+    assert figures["med"]["difference"] == pytest.approx(10)
+    assert figures["med"]["low"] < 10 < figures["med"]["high"]
     assert figures["bash"]["low"] < 0 < figures["bash"]["high"]
     assert figures["bash"]["difference"] == pytest.approx(0, abs=1e-9)
-    assert verdict.figures["gain"]["low"] == pytest.approx(10)
+    assert verdict.figures["gain"]["low"] == pytest.approx(figures["med"]["low"])
     assert verdict == judge(new, old, {"med": "new", "bash": "learned", "wiki": "OOD"}, tmp_path, Config())
 
 

@@ -110,7 +110,7 @@ def stream(tmp_path: Path) -> Registry:
 def test_the_json_form_is_the_documented_one(stream: Registry) -> None:
     data = build_report(stream).to_json()
     assert json.loads(json.dumps(data)) == data
-    assert list(data) == ["schema", "current", "versions", "tasks", "matrix", "metrics"]
+    assert list(data) == ["schema", "current", "versions", "tasks", "matrix", "metrics", "intervals", "joint"]
     assert data["schema"] == 1
     assert data["current"] == "v3"
     assert data["versions"][0] == {
@@ -143,12 +143,14 @@ def test_the_json_form_is_the_documented_one(stream: Registry) -> None:
 
 def test_metrics_follow_each_versions_own_lineage(stream: Registry) -> None:
     metrics = build_report(stream).metrics
-    assert list(metrics) == ["acc", "bwt", "fwt", "forgetting", "ood_mean"]
+    assert list(metrics) == ["acc", "bwt", "fwt", "forgetting", "retained", "ood_mean", "intransigence"]
     # v3 descends from v0 and v1; the refused v2 leaves no trace in its figures.
     assert metrics["acc"] == pytest.approx([None, 72, (66 + 65) / 2, (71 + 64 + 55) / 3])
     assert metrics["bwt"] == pytest.approx([None, None, 66 - 72, 71 - 72])
     assert metrics["forgetting"] == pytest.approx([None, None, 72 - 66, 72 - 71])
     assert metrics["fwt"] == pytest.approx([None, None, 52 - 50, ((52 - 50) + (39 - 40)) / 2])
+    assert metrics["retained"] == pytest.approx([None, None, 100 * 6 / 12, 100 * 11 / 12])
+    assert metrics["intransigence"] == [None] * 4  # no joint version was named
     # "late" was added after v1 was scored, so it is no part of the curve.
     assert metrics["ood_mean"] == pytest.approx([80, 79.5, 75, 80.5])
     report = build_report(stream)

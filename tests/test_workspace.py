@@ -366,6 +366,11 @@ def test_settings_are_checked_all_at_once(workspace: Workspace) -> None:
         Workspace(workspace.directory)
 
 
+def test_settings_that_decide_nothing_any_more_are_still_read(workspace: Workspace) -> None:
+    (workspace.directory / "continual.toml").write_text("[eval]\nbootstrap = 500\nconfidence = 0.9\n")
+    assert Workspace(workspace.directory).config.eval.confidence == 0.9
+
+
 def test_export_never_overwrites(learned: Workspace, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "precious").write_text("x")

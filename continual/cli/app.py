@@ -256,6 +256,14 @@ def report(
         Path | None, typer.Option("--html", metavar="FILE", help="Write one self-contained HTML file.")
     ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print every score as CSV.")] = False,
+    joint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|DIR",
+            help="What was trained on all domains at once, for the intransigence: a version, or another workspace; by "
+            "default eval.joint.",
+        ),
+    ] = None,
     mteb: Annotated[
         Path | None,
         typer.Option("--mteb", metavar="DIR", help="Write the scores of every version as mteb's result files."),
@@ -271,7 +279,7 @@ def report(
         raise InputError("--csv and --json print the same report in two forms. Choose one.")
 
     opened = open_workspace(workspace)
-    render.print_report(opened.report(), html=html, as_csv=csv, as_json=json)
+    render.print_report(opened.report(joint), html=html, as_csv=csv, as_json=json)
     if mteb is not None:
         render.print_mteb(opened.export_scores(mteb), quiet=csv or json)
 
@@ -285,4 +293,4 @@ def status(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
     print_json(found.to_json()) if json else render.print_status(found)
 
 
-from continual.cli import merging, tasks, versions  # noqa: E402, F401 - they add their commands to the app
+from continual.cli import merging, regressions, tasks, versions  # noqa: E402, F401 - they add their commands to the app

@@ -95,23 +95,23 @@ def print_comparison(found: Comparison) -> None:
     """Print the scores of two versions side by side."""
     say(f"{measured(each.metric or '' for each in found.tasks)}, points")
     level = f"{100 * found.confidence:g} % interval"
-    columns = ("task", "domain", found.first, found.second, "change", level, "p", "better", "worse", "queries")
+    columns = ("task", found.first, found.second, "change", level, "p", "of all", "better", "worse", "of")
     table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in table.columns[2:]:
+    table.columns[0].overflow, table.columns[0].min_width = "fold", 8
+    for column in table.columns[1:]:
         column.justify = "right"
         column.no_wrap = True
     for each in [*found.tasks, *([found.mean] if len(found.tasks) > 1 else [])]:
-        domain = "" if each is found.mean else escape(each.domain or "OOD")
+        name = each.task if each is found.mean or each.domain else f"{each.task} (OOD)"
         points = [f"{each.first:.1f}", f"{each.second:.1f}", f"{each.difference:+.1f}"]
         interval = "" if each.low is None else f"{each.low:+.1f} to {each.high:+.1f}"
-        p = "" if each.p is None else f"{each.p:.3f}"
+        p = ["" if value is None else f"{value:.3f}" for value in (each.p, each.adjusted)]
         known = each.low is not None or each is found.mean  # else it has no score per query
         counts = [f"{number:,}" if known else "" for number in (each.better, each.worse)] + [f"{each.queries:,}"]
-        table.add_row(
-            escape(each.task), domain, *points, interval, p, *counts, style="bold" if each is found.mean else ""
-        )
+        table.add_row(escape(name), *points, interval, *p, *counts, style="bold" if each is found.mean else "")
     console.print(table)
-    say(f"better, worse: queries whose score rose or fell from {found.first} to {found.second}")
+    say("p: of a permutation test; of all: the same, adjusted (Holm) for the number of tasks")
+    say(f"better, worse: queries whose score rose or fell from {found.first} to {found.second}, of how many")
 
 
 def print_diff(found: Diff) -> None:

@@ -102,8 +102,8 @@ def compare(
 ) -> None:
     """Compare the scores of two versions, with intervals.
 
-    Task by task: B minus A with its bootstrap interval, the p-value of a permutation test, and how many queries B
-    answers better and worse. What a version was not scored on yet is scored first.
+    Task by task: B minus A with its interval, the p-value of a permutation test, and how many queries B answers better
+    and worse. What a version was not scored on yet is scored first.
     """
     from continual.cli import render_versions as render
     from continual.cli.bars import Bars

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from continual.config import EvalConfig
 from continual.errors import NothingToDoError
-from continual.eval.significance import mean_bootstrap, paired, paired_bootstrap, permutation_test
+from continual.eval.significance import (
+    holm,
+    mean_interval,
+    mean_permutation,
+    paired,
+    paired_interval,
+    permutation_test,
+)
 from continual.registry import Registry, Version
 from continual.registry.records import Score, Task
 
@@ -24,9 +31,10 @@ class TaskComparison:
         first: Points of the first version.
         second: Points of the second.
         difference: Second minus first.
-        low: Lower end of the bootstrap interval of the difference; None if a task has no score per query.
+        low: Lower end of the interval of the difference; None if a task has no score per query.
         high: Upper end.
-        p: Two-sided p-value of a permutation test; None for a mean of tasks, or without scores per query.
+        p: Two-sided p-value of a permutation test; None without scores per query.
+        adjusted: The same, adjusted (Holm) for the number of tasks that are compared; None for their mean.
         better: Queries that the second version answers better.
         worse: Queries that it answers worse.
         metric: The main score, by mteb's name; None for a mean of tasks with several.
@@ -41,6 +49,7 @@ class TaskComparison:
     low: float | None
     high: float | None
     p: float | None
+    adjusted: float | None
     better: int
     worse: int
     metric: str | None = "ndcg_at_10"
@@ -84,7 +93,7 @@ def compare(
         first: A version.
         second: Another.
         tasks: Both were scored on these.
-        config: Resamples and level of the intervals.
+        config: Level of the intervals.
         settings: Of the scores to compare, by task; by default those that the newest version has.
 
     Raises:
@@ -94,15 +103,15 @@ def compare(
     if not tasks:
         raise NothingToDoError("There is no evaluation task to compare on. Add one with `continual task add`.")
     scores = registry.scores(settings)
-    drawn = config.bootstrap, config.confidence
-    found, pairs = [], []
+    found: list[TaskComparison] = []
+    pairs = []
     for task in tasks:
         one, other = (scores[version.id, task.name] for version in (first, second))
         if one.path is None or other.path is None:
             found.append(_without_queries(task, one, other))
             continue
         new, old = pair = paired(registry.path(other.path), registry.path(one.path))
-        interval = paired_bootstrap(new, old, *drawn)
+        interval = paired_interval(new, old, config.confidence)
         found.append(
             TaskComparison(
                 task=task.name,
@@ -114,13 +123,17 @@ def compare(
                 low=interval.low,
                 high=interval.high,
                 p=permutation_test(new, old),
+                adjusted=None,
                 better=int((new > old).sum()),
                 worse=int((new < old).sum()),
                 metric=task.metric,
             )
         )
         pairs.append(pair)
-    whole = mean_bootstrap(pairs, *drawn) if len(pairs) == len(tasks) else None
+    known = [each.task for each in found if each.p is not None]
+    adjusted = dict(zip(known, holm([each.p for each in found if each.p is not None]), strict=True))
+    found = [replace(each, adjusted=adjusted.get(each.task)) for each in found]
+    whole = mean_interval(pairs, config.confidence) if len(pairs) == len(tasks) else None
     metrics = {task.metric for task in tasks}
     mean = TaskComparison(
         task="mean",
@@ -131,7 +144,8 @@ def compare(
         difference=sum(each.difference for each in found) / len(found),
         low=whole.low if whole else None,
         high=whole.high if whole else None,
-        p=None,
+        p=mean_permutation(pairs) if whole else None,
+        adjusted=None,
         better=sum(each.better for each in found),
         worse=sum(each.worse for each in found),
         metric=metrics.pop() if len(metrics) == 1 else None,
@@ -151,6 +165,7 @@ def _without_queries(task: Task, first: Score, second: Score) -> TaskComparison:
         low=None,
         high=None,
         p=None,
+        adjusted=None,
         better=0,
         worse=0,
         metric=task.metric,

@@ -90,6 +90,47 @@ def forgetting(scores: Matrix, learned: Learned) -> float:
     return _mean(falls)
 
 
+def retained(scores: Matrix, learned: Learned) -> float:
+    """Retained share of gain: of what the tasks learned before T had gained over the root base, how much is left.
+
+    100 * (sum over j of R[T][j] - R[0][j]) / (sum over j of R[i_j][j] - R[0][j]), over the tasks whose gain right
+    after learning, R[i_j][j] - R[0][j], was above zero. A task that gained nothing has nothing to retain: it is left
+    out, and its losses are for BWT and forgetting to tell. The sums are divided, not the shares averaged, because the
+    share of a task that gained a tenth of a point is noise.
+
+    Args:
+        scores: R, points, of shape [versions, tasks].
+        learned: Row of the step that first learned each task's domain; None: out of domain.
+
+    Returns:
+        Percent; 100: all of it is left; above: later steps added; below 0: worse than the root base. NaN before the
+        second step, or when nothing had gained.
+    """
+    last = len(scores) - 1
+    pairs = [(scores[step, j] - scores[0, j], scores[last, j] - scores[0, j]) for j, step in _before(learned, last)]
+    known = [(gain, left) for gain, left in pairs if gain > 0 and not np.isnan(left)]
+    return 100.0 * sum(left for _, left in known) / sum(gain for gain, _ in known) if known else float("nan")
+
+
+def intransigence(scores: Matrix, learned: Learned, joint: NDArray[np.float64]) -> float:
+    """Intransigence: I_T = mean over the tasks learned by T of R*[j] - R[i_j][j].
+
+    What learning step by step failed to learn: R* is the score of a model trained on all domains at once, "joint".
+    Chaudhry et al. 2018, https://arxiv.org/abs/1801.10112, whose I_k is the term of the task of step k, with a joint
+    model of its own for every k.
+
+    Args:
+        scores: R, points, of shape [versions, tasks].
+        learned: Row of the step that first learned each task's domain; None: out of domain.
+        joint: R*, points, of shape [tasks]; NaN where the joint model was not scored or did not learn the domain.
+
+    Returns:
+        Points, -100 to 100; NaN before anything was learned. Lower is better; below zero, the steps learned more.
+    """
+    last = len(scores) - 1
+    return _mean(joint[j] - scores[step, j] for j, step in _in_domain(learned, last).items())
+
+
 def ood_mean(scores: Matrix, tasks: Sequence[int]) -> float:
     """Mean score of the last version on tasks that no domain of ours belongs to.
 
@@ -111,6 +152,7 @@ METRICS: dict[str, Callable[[Matrix, Learned], float]] = {
     "bwt": bwt,
     "fwt": fwt,
     "forgetting": forgetting,
+    "retained": retained,
 }
 """The metrics of a lineage, in the order they are shown."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import heapq
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -255,15 +256,32 @@ def cut(task: Any, sample: Sample) -> None:
             data["top_ranked"] = {query: list(ranked[query]) for query in asked if query in ranked}
 
 
-def keep_per_query(task: Any) -> dict[tuple[str, str], dict[str, dict[str, float]]]:
-    """Return a dict that fills, by split and subset, with what trec_eval says of each query while mteb evaluates.
+@dataclass(frozen=True)
+class PerQuery:
+    """What came of the queries of one split and subset.
+
+    Attributes:
+        scores: What trec_eval says of each query: 0 to 1 by the name of the measure, by query id.
+        first: The ids of the first `TOP` documents, the best first, by query id.
+    """
+
+    scores: dict[str, dict[str, float]]
+    first: dict[str, list[str]]
+
+
+TOP = 10
+"""Documents of each query's ranking that are kept."""
+
+
+def keep_per_query(task: Any) -> dict[tuple[str, str], PerQuery]:
+    """Return a dict that fills, by split and subset, with what came of each query while mteb evaluates.
 
     mteb itself keeps only means, rounded to five digits. Other tasks than those that rank have nothing per query.
 
     Raises:
         DataError: While mteb evaluates, if the task needs data then that cannot be had.
     """
-    found: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
+    found: dict[tuple[str, str], PerQuery] = {}
     if not isinstance(task, AbsTaskRetrieval):
         return found
     original = task.task_specific_scores
@@ -271,7 +289,7 @@ def keep_per_query(task: Any) -> dict[tuple[str, str], dict[str, dict[str, float
     def keep(
         scores: dict[str, dict[str, float]], qrels: Any, results: Any, hf_split: str, hf_subset: str
     ) -> dict[str, float]:
-        found[hf_split, hf_subset] = scores
+        found[hf_split, hf_subset] = PerQuery(scores, {query: _first(results.get(query, {})) for query in scores})
         try:
             own: dict[str, float] = original(scores, qrels, results, hf_split=hf_split, hf_subset=hf_subset)
         except (OSError, ValueError) as error:  # those of FollowIR read more of their data set here
@@ -280,6 +298,17 @@ def keep_per_query(task: Any) -> dict[tuple[str, str], dict[str, dict[str, float
 
     task.task_specific_scores = keep
     return found
+
+
+def only_split(task: Any) -> Mapping[str, Any]:
+    """Return the data of a loaded task that has scores per query: it has one subset and one split."""
+    (data,) = (data for part in parts(task) for data in _splits(part))
+    return dict(data)
+
+
+def _first(similarity: Mapping[str, float]) -> list[str]:
+    """Return the first documents as trec_eval orders them: equal ones by their ids, the last first."""
+    return [name for _, name in heapq.nlargest(TOP, ((value, name) for name, value in similarity.items()))]
 
 
 def _splits(part: Any, more: str | None = None) -> Iterator[Any]:
@@ -293,9 +322,13 @@ def _splits(part: Any, more: str | None = None) -> Iterator[Any]:
 
 def _query_texts(data: Mapping[str, Any]) -> Iterator[str]:
     for text in data["queries"]["text"]:
-        # Of a conversation the last turn is the question; a turn is a text, or has its text as "content".
-        turn = text[-1] if isinstance(text, list) and text else text
-        yield str(turn["content"] if isinstance(turn, dict) else turn)
+        yield query_text(text)
+
+
+def query_text(text: Any) -> str:
+    """Return a query as one text: of a conversation the last turn, which is a text, or has its text as "content"."""
+    turn = text[-1] if isinstance(text, list) and text else text
+    return str(turn["content"] if isinstance(turn, dict) else turn)
 
 
 def _relevant_texts(data: Mapping[str, Any]) -> Iterator[str]:

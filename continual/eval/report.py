@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,14 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from continual.errors import NothingToDoError
-from continual.eval.metrics import METRICS, ood_mean
-from continual.registry.records import Version
+from continual.eval.intervals import Intervals, report_intervals
+from continual.eval.joint import Joint, find_joint
+from continual.eval.metrics import METRICS, intransigence, ood_mean
+from continual.eval.query_scores import QueryScores, aligned
+from continual.registry.records import Score, Version
 from continual.registry.registry import CURRENT, Registry
 
 SCHEMA = 1
 """Changes only when a key of the JSON form changes its meaning or goes."""
 
-METRIC_NAMES = (*METRICS, "ood_mean")
+METRIC_NAMES = (*METRICS, "ood_mean", "intransigence")
 
 DEFINITIONS = {
     "acc": ("ACC", "mean score on the domains learned so far"),
@@ -31,7 +34,12 @@ DEFINITIONS = {
     ),
     "fwt": ("FWT", "score just before learning minus the root base's, mean over domains from the second step on"),
     "forgetting": ("forgetting", "best score of any earlier version minus score now, mean over domains learned before"),
+    "retained": ("retained", "share left of the gain right after learning, in %, over domains learned before"),
     "ood_mean": ("OOD mean", "mean score on the tasks that belong to no domain"),
+    "intransigence": (
+        "intransigence",
+        "score of the joint version minus score right after learning, mean over domains learned so far",
+    ),
 }
 """Short name and one-line definition of each metric; `docs/metrics.md` has the formulae."""
 
@@ -100,6 +108,8 @@ class Report:
         since: Since when, in UTC.
         why: The reason that was given when it came into service.
         workspace: Name of the workspace's folder.
+        intervals: Of every score, difference and metric.
+        joint: Name of the joint version that `intransigence` compares with; None: none was named.
     """
 
     versions: list[Row]
@@ -112,6 +122,8 @@ class Report:
     since: datetime
     why: str
     workspace: str
+    intervals: Intervals
+    joint: str | None = None
 
     @property
     def measure(self) -> str:
@@ -136,8 +148,10 @@ class Report:
         """Return the report as plain data: the stable form, see `docs/metrics.md`.
 
         Keys: schema, current, versions (id, parent, domains, pairs_trained, tokens_trained, seconds, joint_pairs,
-        verdict), tasks (name, domain or null), matrix (a row per version, a column per task, points or null) and
-        metrics (acc, bwt, fwt, forgetting, ood_mean: one number or null per version).
+        verdict), tasks (name, domain or null), matrix (a row per version, a column per task, points or null), metrics
+        (acc, bwt, fwt, forgetting, retained, ood_mean, intransigence: one number or null per version), intervals
+        (confidence; score, over_base, since_learned: as matrix, [low, high] or null; metrics, ood_change: as metrics)
+        and joint (name of the joint version or null).
         """
         fields = ("id", "parent", "domains", "pairs_trained", "tokens_trained", "seconds", "joint_pairs", "verdict")
         return {
@@ -147,20 +161,35 @@ class Report:
             "tasks": [{"name": task.name, "domain": task.domain} for task in self.tasks],
             "matrix": self.matrix,
             "metrics": self.metrics,
+            "intervals": self.intervals.to_json(),
+            "joint": self.joint,
         }
 
     def to_csv(self) -> str:
-        """Return one line per version: what it is, what it cost, its metrics, then its score on every task.
+        """Return one line per version: what it is, what it cost, its metrics, its score on every task, then intervals.
 
-        An unknown value is an empty cell; several domains are joined by "; ". Task columns are called "task:NAME".
+        An unknown value is an empty cell; several domains are joined by "; ". Task columns are called "task:NAME". The
+        ends of the interval of a column are in its name with ":low" and ":high"; those of "gain:NAME" are of the
+        score minus the root base's.
         """
         data = self.to_json()
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([*data["versions"][0], *METRIC_NAMES, *(f"task:{task.name}" for task in self.tasks)])
+        bounded = [*METRIC_NAMES, *(f"{what}:{task.name}" for what in ("task", "gain") for task in self.tasks)]
+        writer.writerow(
+            [
+                *data["versions"][0],
+                *METRIC_NAMES,
+                *(f"task:{task.name}" for task in self.tasks),
+                *(f"{name}:{end}" for name in bounded for end in ("low", "high")),
+            ]
+        )
         for place, row in enumerate(data["versions"]):
             cells = [*(row | {"domains": "; ".join(row["domains"])}).values()]
             cells += [self.metrics[name][place] for name in METRIC_NAMES] + data["matrix"][place]
+            ends = [self.intervals.metrics[name][place] for name in METRIC_NAMES]
+            ends += self.intervals.score[place] + self.intervals.over_base[place]
+            cells += [end for pair in ends for end in pair or (None, None)]
             writer.writerow(["" if cell is None else cell for cell in cells])
         return text.getvalue()
 
@@ -173,13 +202,20 @@ def measured(metrics: Iterable[str]) -> str:
     return distinct.pop().replace("ndcg_at_", "nDCG@").replace("_at_", "@").replace("_", " ")
 
 
-def build_report(registry: Registry) -> Report:
+def build_report(registry: Registry, joint: str | None = None, confidence: float = 0.95) -> Report:
     """Read the registry and compute the metrics of every version along its own lineage.
 
     So a refused version, a rollback, or two lines of descent never disturb each other's figures.
 
+    Args:
+        registry: Of the workspace.
+        joint: The joint version, see `find_joint`; without one there is no intransigence.
+        confidence: Level of the intervals.
+
     Raises:
         NothingToDoError: There is no version, or only a root base that was never scored.
+        NotFoundError: There is no such joint version.
+        InputError: It has another root base.
     """
     versions, scores = registry.versions(), registry.scores()
     if not versions or (len(versions) == 1 and not scores):
@@ -203,14 +239,21 @@ def build_report(registry: Registry) -> Report:
         lineages.append([*before, position[row.id]])
     current = registry.alias(CURRENT)
     ood = _ood_set(rows, columns, matrix, position[current.version] if current else 0)
+    best = find_joint(registry, joint, scores) if joint is not None else None
+    ceiling = np.array([_ceiling(best, column) for column in columns], np.float64)
     metrics: dict[str, list[float | None]] = {name: [] for name in METRIC_NAMES}
     first: list[set[str]] = []
+    steps: list[list[int | None]] = []
     for line in lineages:
         learned = _learned(columns, [rows[place].domains for place in line])
+        steps.append(learned)
         first.append({column.name for column, step in zip(columns, learned, strict=True) if step == len(line) - 1})
         for name, metric in METRICS.items():
             metrics[name].append(_number(metric(matrix[line], learned)))
         metrics["ood_mean"].append(_number(ood_mean(matrix[line], ood)))
+        metrics["intransigence"].append(_number(intransigence(matrix[line], learned, ceiling)))
+    values = _points(registry, rows, columns, scores, best)
+    intervals = report_intervals(matrix, lineages, steps, ood, values, ceiling if best else None, confidence)
     root = versions[0]
     return Report(
         versions=rows,
@@ -223,7 +266,36 @@ def build_report(registry: Registry) -> Report:
         since=current.at if current else root.created_at,
         why=current.reason if current else "",
         workspace=registry.root.resolve().parent.name,
+        intervals=intervals,
+        joint=best.name if best else None,
     )
+
+
+def _ceiling(joint: Joint | None, column: Column) -> float:
+    """Return the joint version's points on a task of a domain that it has learned."""
+    known = joint is not None and column.domain in joint.domains and column.name in joint.scores
+    return joint.scores[column.name].score if joint is not None and known else math.nan
+
+
+def _points(
+    registry: Registry,
+    rows: Sequence[Row],
+    columns: Sequence[Column],
+    scores: Mapping[tuple[str, str], Score],
+    joint: Joint | None,
+) -> list[NDArray[np.float64]]:
+    """Return the points of every query of each task, [versions, queries]; the joint version's come last."""
+    ours, values = QueryScores(registry.root), []
+    theirs = None if joint is None else QueryScores(joint.root)
+    for column in columns:
+        known = [scores.get((row.id, column.name)) for row in rows]
+        files = [None if score is None or score.path is None else ours.read(score.path) for score in known]
+        if joint is not None and theirs is not None:
+            path = joint.scores[column.name].path if column.name in joint.scores else None
+            files.append(None if path is None else theirs.read(path))
+        values.append(aligned(files))
+    ours.remember()
+    return values
 
 
 def _row(version: Version, scores: dict[tuple[str, str], Any], domain_of: dict[str, str], domains: list[str]) -> Row:

@@ -51,8 +51,9 @@ def evaluate(
     """Score a version on tasks.
 
     Each distinct text of all tasks is encoded once per prompt. Per-query values are written below
-    `.continual/scores/VERSION/` (query_id string, score double in 0..1 of the main score) where the main score is a
-    mean over the queries of one set; otherwise a score has no path.
+    `.continual/scores/VERSION/` (query_id string, score double in 0..1 of the main score, documents list of string: the
+    ids of the first ten, the best first) where the main score is a mean over the queries of one set; otherwise a score
+    has no path.
 
     Args:
         model_path: A sentence-transformers folder.
@@ -142,24 +143,28 @@ def _score(encoder: OnceEncoder, task: Any, record: Task, settings: str, version
             "Leave the task out of suites.step and suites.release in continual.toml."
         )
     details = _means(rows, record.metric)
-    name, values = measure(record.metric), {}
+    name, values, path = measure(record.metric), {}, None
     if name is not None and per_query:
-        own = float(np.mean([np.mean([query[name] for query in part.values()]) for part in per_query.values()]))
+        own = float(np.mean([np.mean([query[name] for query in part.scores.values()]) for part in per_query.values()]))
         # mteb rounds to five digits; further apart than that, the values are not those of this run.
         assert abs(own - main) < 1e-5, (record.name, own, main)
         main = own
         if len(per_query) == 1:
             (found,) = per_query.values()
-            values = {query: found[query][name] for query in sorted(found)}
-            details = _unrounded(found, rows[0], record.metric)
-    path = _write(values, registry_root, score_path(version, record.name, settings)) if values else None
+            values = {query: found.scores[query][name] for query in sorted(found.scores)}
+            details = _unrounded(found.scores, rows[0], record.metric)
+            path = _write(values, found.first, registry_root, score_path(version, record.name, settings))
     details = {name: 100.0 * value for name, value in details.items()}
     queries = len(values) or record.queries
     return Score(version, record.name, record.metric, 100.0 * main, queries, path, details, settings)
 
 
-def _write(values: Mapping[str, float], registry_root: Path, path: Path) -> str:
-    columns = {"query_id": pa.array(values, pa.string()), "score": pa.array(values.values(), pa.float64())}
+def _write(values: Mapping[str, float], first: Mapping[str, Sequence[str]], registry_root: Path, path: Path) -> str:
+    columns = {
+        "query_id": pa.array(values, pa.string()),
+        "score": pa.array(values.values(), pa.float64()),
+        "documents": pa.array((first[query] for query in values), pa.list_(pa.string())),
+    }
     with publish(registry_root / path) as partial:
         pq.write_table(pa.table(columns), partial, compression="zstd")
     return path.as_posix()

@@ -6,8 +6,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from continual.eval.intervals import Ends
 from continual.eval.report import DEFINITIONS, METRIC_NAMES, Column, Report
-from continual.eval.summary import bills, duration, extremes, groups, headline
+from continual.eval.summary import bills, duration, extremes, groups, headline, over_base, since_learned
 
 MARKS = {"learned": "●", "best": "▲", "worst": "▼", "service": "▸", "refused": "✗"}
 ASCII = {"learned": "*", "best": "^", "worst": "v", "service": ">", "refused": "x"}
@@ -43,8 +44,19 @@ def print_report(report: Report, console: Console | None = None) -> None:
     console.print()
     console.print(Text("Along each version's own lineage, in points", style="bold"))
     console.print(_metrics(report, marks))
-    for short, meaning in DEFINITIONS.values():
-        console.print(Text(f"{short}: {meaning}", style="dim"))
+    for name in _shown(report):
+        console.print(Text(f"{DEFINITIONS[name][0]}: {DEFINITIONS[name][1]}", style="dim"))
+    if report.joint is not None:
+        console.print(Text(f"The joint version is {report.joint}.", style="dim"))
+    bounded = [rows for rows in (_metric_intervals(report), _task_intervals(report)) if rows.row_count]
+    if bounded:
+        level = f"{100 * report.intervals.confidence:g} % intervals over the queries"
+        console.print()
+        console.print(Text(f"{report.current}, in service, with {level}", style="bold"))
+    for number, rows in enumerate(bounded):
+        if number:
+            console.print()
+        console.print(rows)
     if len(report.versions) > 1:
         console.print()
         console.print(Text("Cost of training", style="bold"))
@@ -122,16 +134,60 @@ def _legend(report: Report, marks: dict[str, str]) -> str:
 
 def _metrics(report: Report, marks: dict[str, str]) -> Table:
     table = _table()
-    for name in METRIC_NAMES:
+    for name in _shown(report):
         table.add_column(DEFINITIONS[name][0], justify="right")
     for place in range(len(report.versions)):
-        values = [report.metrics[name][place] for name in METRIC_NAMES]
-        signed = {"bwt", "fwt"}
-        shown = [
-            "-" if value is None else f"{value:+.1f}" if name in signed else f"{value:.1f}"
-            for name, value in zip(METRIC_NAMES, values, strict=True)
-        ]
+        shown = [_value(name, report.metrics[name][place]) for name in _shown(report)]
         table.add_row(_name(report, place, marks), *shown)
+    return table
+
+
+def _shown(report: Report) -> list[str]:
+    """Return the names of the metrics; without a joint version there is no intransigence to show."""
+    return [name for name in METRIC_NAMES if name != "intransigence" or report.joint is not None]
+
+
+def _value(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.0f} %" if name == "retained" else f"{value:+.1f}" if name in ("bwt", "fwt") else f"{value:.1f}"
+
+
+def _metric_intervals(report: Report) -> Table:
+    """Return the metrics of the version in service with their intervals, those that have one."""
+    table, place = _plain("", "value", "interval"), report.path[-1]
+    for name in _shown(report):
+        ends = report.intervals.metrics[name][place]
+        if ends is not None:
+            shown = [_value(name, value) for value in (report.metrics[name][place], *ends)]
+            table.add_row(DEFINITIONS[name][0], shown[0], f"{shown[1]} to {shown[2]}")
+    return table
+
+
+def _task_intervals(report: Report) -> Table:
+    """Return what the version in service changed on every task, with intervals."""
+    table = _plain("task", "over the base", "interval", "since learned", "interval")
+    place = report.path[-1]
+    for column, task in enumerate(report.tasks):
+        cells = []
+        for value, ends in (
+            (over_base(report, report.versions[place], task.name), report.intervals.over_base[place][column]),
+            (since_learned(report, place, task.name), report.intervals.since_learned[place][column]),
+        ):
+            cells += ["" if value is None or ends is None else f"{value:+.1f}", _ends(ends)]
+        if any(cells):
+            table.add_row(Text(task.name), *cells)
+    return table
+
+
+def _ends(ends: Ends) -> str:
+    return "" if ends is None else f"{ends[0]:+.1f} to {ends[1]:+.1f}"
+
+
+def _plain(*names: str) -> Table:
+    table = Table(*names, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in table.columns[1:]:
+        column.justify, column.no_wrap = "right", True
     return table
 
 
