@@ -101,7 +101,7 @@ def print_comparison(found: Comparison) -> None:
         column.justify = "right"
         column.no_wrap = True
     for each in [*found.tasks, *([found.mean] if len(found.tasks) > 1 else [])]:
-        domain = "" if each is found.mean else escape(each.domain or "OOD")
+        domain = "" if each is found.mean else escape(each.domain or ("OOD" if each.flag is None else "trained on"))
         points = [f"{each.first:.1f}", f"{each.second:.1f}", f"{each.difference:+.1f}"]
         interval = "" if each.low is None else f"{each.low:+.1f} to {each.high:+.1f}"
         p = "" if each.p is None else f"{each.p:.3f}"
@@ -112,6 +112,9 @@ def print_comparison(found: Comparison) -> None:
         )
     console.print(table)
     say(f"better, worse: queries whose score rose or fell from {found.first} to {found.second}")
+    for each in found.tasks:
+        if each.flag is not None:
+            say(f"{each.task}: {each.flag}")
 
 
 def print_diff(found: Diff) -> None:

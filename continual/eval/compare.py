@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from continual.config import EvalConfig
 from continual.errors import NothingToDoError
+from continual.eval.ood import flags
 from continual.eval.significance import mean_bootstrap, paired, paired_bootstrap, permutation_test
 from continual.registry import Registry, Version
 from continual.registry.records import Score, Task
@@ -30,6 +31,7 @@ class TaskComparison:
         better: Queries that the second version answers better.
         worse: Queries that it answers worse.
         metric: The main score, by mteb's name; None for a mean of tasks with several.
+        flag: Why a version's score is none on texts that it never saw, if so it is; see `continual.eval.ood`.
     """
 
     task: str
@@ -44,6 +46,7 @@ class TaskComparison:
     better: int
     worse: int
     metric: str | None = "ndcg_at_10"
+    flag: str | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,10 @@ def compare(
             )
         )
         pairs.append(pair)
+    known = flags(registry)
+    for place, each in enumerate(found):
+        why = dict.fromkeys(known[key].why for key in ((first.id, each.task), (second.id, each.task)) if key in known)
+        found[place] = replace(each, flag=" ".join(why) or None)
     whole = mean_bootstrap(pairs, *drawn) if len(pairs) == len(tasks) else None
     metrics = {task.metric for task in tasks}
     mean = TaskComparison(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from continual.errors import NothingToDoError
 from continual.eval.metrics import METRICS, ood_mean
+from continual.eval.ood import Flag, flags
 from continual.registry.records import Version
 from continual.registry.registry import CURRENT, Registry
 
@@ -31,7 +32,7 @@ DEFINITIONS = {
     ),
     "fwt": ("FWT", "score just before learning minus the root base's, mean over domains from the second step on"),
     "forgetting": ("forgetting", "best score of any earlier version minus score now, mean over domains learned before"),
-    "ood_mean": ("OOD mean", "mean score on the tasks that belong to no domain"),
+    "ood_mean": ("OOD mean", "mean score on the tasks that belong to no domain and that no version trained on"),
 }
 """Short name and one-line definition of each metric; `docs/metrics.md` has the formulae."""
 
@@ -95,11 +96,13 @@ class Report:
         metrics: By name, a value or None per version, computed along that version's own lineage.
         learned: Per version, the tasks whose domain this very step was the first of its lineage to learn.
         lineages: Per version, the positions in `versions` from the root base to it.
-        ood_set: The tasks behind `ood_mean`: those without a domain, the same for every version.
+        ood_set: The tasks behind `ood_mean`: those without a domain that no version has a flag for, the same for every
+            version.
         current: Id of the version in service.
         since: Since when, in UTC.
         why: The reason that was given when it came into service.
         workspace: Name of the workspace's folder.
+        flags: By version and task, what the version's lineage trained on of a task that came later.
     """
 
     versions: list[Row]
@@ -112,6 +115,7 @@ class Report:
     since: datetime
     why: str
     workspace: str
+    flags: dict[tuple[str, str], Flag] = field(default_factory=dict)
 
     @property
     def measure(self) -> str:
@@ -136,8 +140,9 @@ class Report:
         """Return the report as plain data: the stable form, see `docs/metrics.md`.
 
         Keys: schema, current, versions (id, parent, domains, pairs_trained, tokens_trained, seconds, joint_pairs,
-        verdict), tasks (name, domain or null), matrix (a row per version, a column per task, points or null) and
-        metrics (acc, bwt, fwt, forgetting, ood_mean: one number or null per version).
+        verdict), tasks (name, domain or null), matrix (a row per version, a column per task, points or null),
+        metrics (acc, bwt, fwt, forgetting, ood_mean: one number or null per version), ood_set (the tasks behind
+        ood_mean) and flags (version, task, rows, near, learned_by, domains, why: scores on texts that were trained on).
         """
         fields = ("id", "parent", "domains", "pairs_trained", "tokens_trained", "seconds", "joint_pairs", "verdict")
         return {
@@ -147,20 +152,25 @@ class Report:
             "tasks": [{"name": task.name, "domain": task.domain} for task in self.tasks],
             "matrix": self.matrix,
             "metrics": self.metrics,
+            "ood_set": self.ood_set,
+            "flags": [asdict(flag) | {"why": flag.why} for flag in self.flags.values()],
         }
 
     def to_csv(self) -> str:
         """Return one line per version: what it is, what it cost, its metrics, then its score on every task.
 
-        An unknown value is an empty cell; several domains are joined by "; ". Task columns are called "task:NAME".
+        An unknown value is an empty cell; several domains are joined by "; ". Task columns are called "task:NAME". The
+        last column, "trained_on", names the tasks whose score is flagged.
         """
         data = self.to_json()
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([*data["versions"][0], *METRIC_NAMES, *(f"task:{task.name}" for task in self.tasks)])
+        titles = [*METRIC_NAMES, *(f"task:{task.name}" for task in self.tasks), "trained_on"]
+        writer.writerow([*data["versions"][0], *titles])
         for place, row in enumerate(data["versions"]):
             cells = [*(row | {"domains": "; ".join(row["domains"])}).values()]
             cells += [self.metrics[name][place] for name in METRIC_NAMES] + data["matrix"][place]
+            cells.append("; ".join(task.name for task in self.tasks if (row["id"], task.name) in self.flags))
             writer.writerow(["" if cell is None else cell for cell in cells])
         return text.getvalue()
 
@@ -202,7 +212,8 @@ def build_report(registry: Registry) -> Report:
         before = lineages[position[row.parent]] if row.parent is not None else []
         lineages.append([*before, position[row.id]])
     current = registry.alias(CURRENT)
-    ood = _ood_set(rows, columns, matrix, position[current.version] if current else 0)
+    flagged = flags(registry)
+    ood = _ood_set(rows, columns, matrix, position[current.version] if current else 0, flagged)
     metrics: dict[str, list[float | None]] = {name: [] for name in METRIC_NAMES}
     first: list[set[str]] = []
     for line in lineages:
@@ -223,6 +234,7 @@ def build_report(registry: Registry) -> Report:
         since=current.at if current else root.created_at,
         why=current.reason if current else "",
         workspace=registry.root.resolve().parent.name,
+        flags=flagged,
     )
 
 
@@ -248,8 +260,14 @@ def _row(version: Version, scores: dict[tuple[str, str], Any], domain_of: dict[s
     )
 
 
-def _ood_set(rows: Sequence[Row], columns: Sequence[Column], matrix: NDArray[np.float64], current: int) -> list[int]:
-    """Return the columns without a domain that every version was scored on, refused ones left aside.
+def _ood_set(
+    rows: Sequence[Row],
+    columns: Sequence[Column],
+    matrix: NDArray[np.float64],
+    current: int,
+    flagged: Mapping[tuple[str, str], Flag],
+) -> list[int]:
+    """Return the columns without a domain or flag that every version was scored on, refused ones left aside.
 
     A task that was added late is left out of the mean, so that the curve goes on; if all were added late, the set
     is what both the root base and the version in service were scored on, and the curve has a gap.
@@ -258,7 +276,9 @@ def _ood_set(rows: Sequence[Row], columns: Sequence[Column], matrix: NDArray[np.
         chosen = [
             place
             for place, column in enumerate(columns)
-            if column.domain is None and np.isfinite(matrix[kept, place]).all()
+            if column.domain is None
+            and np.isfinite(matrix[kept, place]).all()
+            and not any((rows[each].id, column.name) in flagged for each in kept)
         ]
         if chosen:
             return chosen
