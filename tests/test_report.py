@@ -110,7 +110,8 @@ def stream(tmp_path: Path) -> Registry:
 def test_the_json_form_is_the_documented_one(stream: Registry) -> None:
     data = build_report(stream).to_json()
     assert json.loads(json.dumps(data)) == data
-    assert list(data) == ["schema", "current", "versions", "tasks", "matrix", "metrics", "intervals", "joint"]
+    keys = ["schema", "current", "versions", "tasks", "matrix", "metrics", "intervals", "joint", "ood_set", "flags"]
+    assert list(data) == keys
     assert data["schema"] == 1
     assert data["current"] == "v3"
     assert data["versions"][0] == {

@@ -59,7 +59,7 @@ def print_ingest(report: IngestReport, store: Path) -> None:
         ("rows in", report.rows_in, ""),
         ("kept", report.kept, "to train on"),
         ("duplicates", report.duplicates, ""),
-        ("leaked", report.leaked, "in an evaluation task" if report.leaked else ""),
+        ("leaked", report.leaked, _leaks(report)),
         ("rejected", report.rejected, rejects),
         ("held out", report.held_out, task),
     ):
@@ -68,6 +68,17 @@ def print_ingest(report: IngestReport, store: Path) -> None:
     say(f"  read: {', '.join(f'{role} from {column}' for role, column in report.columns.items())}")
     if report.rejects_path:
         say(f"The rejected rows, with reasons: {store / report.rejects_path}")
+
+
+def _leaks(report: IngestReport) -> str:
+    """Return how rows leak, with the numbers where it is in more than one way."""
+    ways = {
+        "in an evaluation task": report.leaked - report.near - report.of_held,
+        "nearly in one": report.near,
+        "of a held-out document": report.of_held,
+    }
+    found = {way: count for way, count in ways.items() if count}
+    return ", ".join(f"{count:,} {way}" if len(found) > 1 else way for way, count in found.items())
 
 
 def print_plan(plan: Plan) -> None:

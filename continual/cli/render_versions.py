@@ -102,7 +102,8 @@ def print_comparison(found: Comparison) -> None:
         column.justify = "right"
         column.no_wrap = True
     for each in [*found.tasks, *([found.mean] if len(found.tasks) > 1 else [])]:
-        name = each.task if each is found.mean or each.domain else f"{each.task} (OOD)"
+        aside = "" if each is found.mean or each.domain else " (OOD)" if each.flag is None else " (trained on)"
+        name = f"{each.task}{aside}"
         points = [f"{each.first:.1f}", f"{each.second:.1f}", f"{each.difference:+.1f}"]
         interval = "" if each.low is None else f"{each.low:+.1f} to {each.high:+.1f}"
         p = ["" if value is None else f"{value:.3f}" for value in (each.p, each.adjusted)]
@@ -112,6 +113,9 @@ def print_comparison(found: Comparison) -> None:
     console.print(table)
     say("p: of a permutation test; of all: the same, adjusted (Holm) for the number of tasks")
     say(f"better, worse: queries whose score rose or fell from {found.first} to {found.second}, of how many")
+    for each in found.tasks:
+        if each.flag is not None:
+            say(f"{each.task}: {each.flag}")
 
 
 def print_diff(found: Diff) -> None:

@@ -23,8 +23,9 @@ from continual.config import Config, GateConfig
 from continual.eval.significance import Interval, holm, mean_interval, paired, paired_interval
 from continual.registry.records import Score
 
-NEW, LEARNED, AGAIN, OOD = "new", "learned", "again", "OOD"
-"""What a task is to a step: its domain was just learned, was learned before, both, or neither."""
+NEW, LEARNED, AGAIN, OOD, LEAKED = "new", "learned", "again", "OOD", "leaked"
+"""What a task is to a step: its domain was just learned, was learned before, both, or neither; or it is of no domain
+that was learned, but rows that are in it were trained on before it was known, so that it is not OOD."""
 
 SLACK = 1e-9
 """Points by which a limit may be missed before it counts, so that a fall of exactly the limit passes."""
@@ -60,7 +61,8 @@ def judge(
     Args:
         new: The candidate's score by task.
         old: The parent's. A task that either lacks is not compared.
-        kinds: What each task is to the step: "new", "learned", "again" (learned before and now once more) or "OOD".
+        kinds: What each task is to the step: "new", "learned", "again" (learned before and now once more), "OOD" or
+            "leaked".
         root: The `.continual` folder, where the per-query values are.
         config: The limits and the level of the intervals.
     """
@@ -160,6 +162,10 @@ def weigh(
             breach(what, "ood", "ood" not in means or means["ood"].high >= 0, "more than", rule)
         else:
             held.append(f"{what}; {rule}")
+    leaked = [task for task in change if kinds[task] == LEAKED]
+    if leaked:
+        verb = "is" if len(leaked) == 1 else "are"
+        held.append(f"{_list(leaked)} {verb} not counted as OOD: trained on, in part, before the task was known")
     if not change:
         held.append("there was no task to compare on, so nothing was limited")
     figures = {

@@ -10,8 +10,8 @@ from continual.eval.intervals import Ends
 from continual.eval.report import DEFINITIONS, METRIC_NAMES, Column, Report
 from continual.eval.summary import bills, duration, extremes, groups, headline, over_base, since_learned
 
-MARKS = {"learned": "●", "best": "▲", "worst": "▼", "service": "▸", "refused": "✗"}
-ASCII = {"learned": "*", "best": "^", "worst": "v", "service": ">", "refused": "x"}
+MARKS = {"learned": "●", "best": "▲", "worst": "▼", "service": "▸", "refused": "✗", "flagged": "!"}
+ASCII = {"learned": "*", "best": "^", "worst": "v", "service": ">", "refused": "x", "flagged": "!"}
 
 WIDEST = 14
 """Characters of a task's column; a longer name is folded."""
@@ -39,6 +39,8 @@ def print_report(report: Report, console: Console | None = None) -> None:
             console.print(_matrix(report, part, marks))
     if report.tasks:
         console.print(Text(_legend(report, marks), style="dim"))
+        for why in dict.fromkeys(flag.why for flag in report.flags.values()):
+            console.print(Text(f"{marks['flagged']} {why}", style="yellow"))
     else:
         console.print(Text("There is no evaluation task yet; `continual task add` registers one."))
     console.print()
@@ -105,6 +107,8 @@ def _matrix(report: Report, tasks: list[Column], marks: dict[str, str]) -> Table
             learned = task.name in report.learned[place]
             style = {"best": "bold green", "worst": "red", "": ""}[extreme]
             tail = (marks["learned"] if learned else " ") + (marks[extreme] if extreme else " ")
+            if (row.id, task.name) in report.flags:
+                tail = tail.replace(" ", "", 1) + marks["flagged"]
             cells.append(Text(f"{score:.1f}{tail}", style=style))
         table.add_row(_name(report, place, marks), *cells)
     return table
@@ -124,7 +128,10 @@ def _legend(report: Report, marks: dict[str, str]) -> str:
         "worst": "worst of the column",
         "service": "in service",
         "refused": "refused by the gate",
+        "flagged": "trained on, so no OOD score",
     }
+    if not report.flags:
+        del meanings["flagged"]
     if all(row.verdict != "refused" for row in report.versions):
         del meanings["refused"]
     if all(extremes(report, task.name) == (None, None) for task in report.tasks):

@@ -137,5 +137,18 @@ m004_tasks = [
     "DROP TABLE scores_m003",
 ]
 
-MIGRATIONS: list[list[str]] = [m001_initial, m002_pins, m003_licences, m004_tasks]
+m005_leaks = [
+    """
+    CREATE TABLE leaks (
+        task VARCHAR NOT NULL,
+        batch VARCHAR NOT NULL,                -- stored before the task was registered
+        rows BIGINT NOT NULL,                  -- its rows that leak into the task, near duplicates included
+        near BIGINT NOT NULL,                  -- near duplicates of a text of the task
+        found_at TIMESTAMP NOT NULL,
+        PRIMARY KEY (task, batch)
+    )
+    """,
+]
+
+MIGRATIONS: list[list[str]] = [m001_initial, m002_pins, m003_licences, m004_tasks, m005_leaks]
 """Migration n is `MIGRATIONS[n - 1]`."""
