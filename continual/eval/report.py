@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from continual.errors import NothingToDoError
+from continual.eval.compat import Compatibility
 from continual.eval.metrics import METRICS, ood_mean
 from continual.registry.records import Version
 from continual.registry.registry import CURRENT, Registry
@@ -100,6 +101,8 @@ class Report:
         since: Since when, in UTC.
         why: The reason that was given when it came into service.
         workspace: Name of the workspace's folder.
+        compatibility: By version, what it does to the index of its parent; those where it was not measured are left
+            out.
     """
 
     versions: list[Row]
@@ -112,6 +115,7 @@ class Report:
     since: datetime
     why: str
     workspace: str
+    compatibility: dict[str, Compatibility] = field(default_factory=dict)
 
     @property
     def measure(self) -> str:
@@ -136,8 +140,9 @@ class Report:
         """Return the report as plain data: the stable form, see `docs/metrics.md`.
 
         Keys: schema, current, versions (id, parent, domains, pairs_trained, tokens_trained, seconds, joint_pairs,
-        verdict), tasks (name, domain or null), matrix (a row per version, a column per task, points or null) and
-        metrics (acc, bwt, fwt, forgetting, ood_mean: one number or null per version).
+        verdict), tasks (name, domain or null), matrix (a row per version, a column per task, points or null), metrics
+        (acc, bwt, fwt, forgetting, ood_mean: one number or null per version) and compatibility (per version, what it
+        does to its parent's index, or null).
         """
         fields = ("id", "parent", "domains", "pairs_trained", "tokens_trained", "seconds", "joint_pairs", "verdict")
         return {
@@ -147,6 +152,9 @@ class Report:
             "tasks": [{"name": task.name, "domain": task.domain} for task in self.tasks],
             "matrix": self.matrix,
             "metrics": self.metrics,
+            "compatibility": [
+                self.compatibility[row.id].to_json() if row.id in self.compatibility else None for row in self.versions
+            ],
         }
 
     def to_csv(self) -> str:
@@ -223,6 +231,11 @@ def build_report(registry: Registry) -> Report:
         since=current.at if current else root.created_at,
         why=current.reason if current else "",
         workspace=registry.root.resolve().parent.name,
+        compatibility={
+            new: Compatibility.from_json(found)
+            for (old, new), found in registry.compatibility().items()
+            if new in position and old == rows[position[new]].parent
+        },
     )
 
 

@@ -45,6 +45,11 @@ def print_report(report: Report, console: Console | None = None) -> None:
     console.print(_metrics(report, marks))
     for short, meaning in DEFINITIONS.values():
         console.print(Text(f"{short}: {meaning}", style="dim"))
+    if report.compatibility:
+        console.print()
+        console.print(Text("What each step did to the index of its parent", style="bold"))
+        console.print(_indexes(report, marks))
+        console.print(Text(_KEPT, style="dim"))
     if len(report.versions) > 1:
         console.print()
         console.print(Text("Cost of training", style="bold"))
@@ -132,6 +137,22 @@ def _metrics(report: Report, marks: dict[str, str]) -> Table:
             for name, value in zip(METRIC_NAMES, values, strict=True)
         ]
         table.add_row(_name(report, place, marks), *shown)
+    return table
+
+
+_KEPT = "kept: share of full re-embedding's score that new queries have on the old index, on the task that loses most"
+
+
+def _indexes(report: Report, marks: dict[str, str]) -> Table:
+    table = _table()
+    for name in ("index of", "cosine", "overlap", "kept", "kept, map", "re-index"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for place, row in enumerate(report.versions):
+        if row.id in report.compatibility:
+            found = report.compatibility[row.id]
+            mapped = "" if found.kept_mapped is None else f"{found.kept_mapped:.1%}"
+            figures = (f"{found.mean('canary'):.3f}", f"{found.mean('overlap'):.0%}", f"{found.kept:.1%}", mapped)
+            table.add_row(_name(report, place, marks), found.old, *figures, found.needs_reindex)
     return table
 
 
