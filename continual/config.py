@@ -66,8 +66,23 @@ class TrainConfig(Section):
         ge=0,
         description=(
             "Weight of keeping embeddings where they were: the loss gains this times the mean over texts of 1 - cosine "
-            "to the embedding before training (of new rows under the root base, of replayed ones under the model that "
+            "to the embedding before training (of new rows under the anchor, of replayed ones under the model that "
             "training starts from); 0: none."
+        ),
+    )
+    anchor: Literal["base", "current"] = Field(
+        "base",
+        description=(
+            "The model near whose embeddings distillation holds new rows: the root base; or what is in service, and "
+            "replayed rows too (`update --compatible`), so that its index stays of use longer."
+        ),
+    )
+    compatibility: float = Field(
+        1.0,
+        ge=0,
+        description=(
+            "With anchor = current: weight of a second contrastive loss, of the queries against the documents as the "
+            "index has them; 0: none."
         ),
     )
     max_length: Positive = Field(128, description="Tokens per text; capped by the model's own maximum.")
@@ -85,6 +100,11 @@ class TrainConfig(Section):
         ),
     )
     checkpoint_seconds: float = Field(60.0, ge=0, description="Seconds between checkpoints of a running step.")
+
+    @property
+    def asks_old_index(self) -> bool:
+        """Whether queries are also trained against documents as the version in service embeds them."""
+        return self.anchor == "current" and self.compatibility > 0
 
 
 class MergeConfig(Section):
@@ -159,6 +179,23 @@ class GateConfig(Section):
     )
 
 
+class CompatConfig(Section):
+    """What an update does to the index that the version before it filled; see docs/compatibility.md."""
+
+    step: bool = Field(True, description="Measure it in every update, against the parent; off: by `compat check`.")
+    keep: Share = Field(
+        0.99,
+        description="Share of full re-embedding's score that new queries keep on the old index, on every task, for "
+        "needs_reindex = no.",
+    )
+    keep_mapped: Share = Field(0.95, description="The same through a map, for needs_reindex = with an adapter.")
+    rows: Annotated[int, Field(ge=0)] = Field(
+        250,
+        description="Learned rows that a linear map is fitted on to see whether an adapter would do; 0: none is tried.",
+    )
+    fit_rows: Positive = Field(5000, description="Learned rows that `compat fit` fits a map on, at most.")
+
+
 class StoreConfig(Section):
     """What `continual gc` keeps."""
 
@@ -185,6 +222,7 @@ class Config(Section):
     suites: SuitesConfig = SuitesConfig()
     gate: GateConfig = GateConfig()
     track: TrackConfig = TrackConfig()
+    compat: CompatConfig = CompatConfig()
     store: StoreConfig = StoreConfig()
     catalog: CatalogConfig = CatalogConfig()
 

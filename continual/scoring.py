@@ -89,14 +89,15 @@ def score_missing(
     config: Config,
     progress: Progress,
     suite: SuiteName = "step",
+    keep: Path | None = None,
 ) -> None:
-    """Score a known version on the tasks that it lacks; each score is kept as soon as it is made."""
+    """Score a known version on the tasks that it lacks; each score is kept as soon as it is made, and vectors too."""
     missing = unscored(registry, version, tasks, config, suite)
     if missing:
         folder = materialise(registry, version, progress)
         prove(version, folder)
-        keep: Callable[[Score], None] = lambda score: registry.add_scores([score])  # noqa: E731
-        score(registry, version.id, folder, version.sha256, missing, config, progress, suite, keep)
+        record: Callable[[Score], None] = lambda score: registry.add_scores([score])  # noqa: E731
+        score(registry, version.id, folder, version.sha256, missing, config, progress, suite, record, keep)
 
 
 def rank_missing(
@@ -143,6 +144,7 @@ def score(
     progress: Progress,
     suite: SuiteName = "step",
     on_score: Callable[[Score], None] | None = None,
+    keep: Path | None = None,
 ) -> list[Score]:
     """Score a model folder on tasks as a suite says; see `continual.eval.run.evaluate`."""
     from continual.eval.run import evaluate
@@ -156,6 +158,7 @@ def score(
         config.eval,
         samples={task.name: sample_of(task, getattr(config.suites, suite)) for task in tasks},
         on_score=on_score,
+        keep=keep,
         progress=progress,
         trust_remote_code=config.trust_remote_code,
     )

@@ -232,7 +232,7 @@ def discard(registry: Registry, run: Run) -> None:
 def sweep(registry: Registry) -> None:
     """Remove what killed updates left behind; the caller holds the update lock."""
     run = interrupted(registry)
-    for folder in ("versions", "adapters", "scores"):
+    for folder in ("versions", "adapters", "scores", "vectors"):
         store.sweep(registry.path(folder))
     for path in [*registry.path("scores").glob("v*"), *registry.path("scores").glob("v*/*/")]:
         store.sweep(path)

@@ -12,8 +12,10 @@ from typing import Any
 
 from continual.build import join, materialise, prove
 from continual.coefficients import search
+from continual.compat import drop_vectors, measure_step, vectors_file
 from continual.config import validate
 from continual.errors import ContinualError, DivergedError, FoldError, NothingToDoError, WorkspaceBusy
+from continual.eval.compat import Compatibility
 from continual.eval.ood import flags_of
 from continual.eval.suites import suite_settings
 from continual.merge.rules import find_rule
@@ -46,6 +48,7 @@ class StepResult:
         previous: The parent's.
         in_service: What is in service now: the version, or its parent if it was refused, or another one if
             somebody moved `current` while the step ran.
+        compatibility: What the version does to the index of its parent; None where that was not measured.
         kinds: What each task is to this step: "new", "learned", "again", "OOD" or "leaked" (see `task_kinds`).
     """
 
@@ -56,6 +59,7 @@ class StepResult:
     previous: dict[str, Score]
     kinds: dict[str, str]
     in_service: str
+    compatibility: Compatibility | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the step as plain data: version, parent, verdict, and the scores of both in points."""
@@ -73,6 +77,7 @@ class StepResult:
             "previous": {task: score.score for task, score in self.previous.items()},
             "kinds": self.kinds,
             "in_service": self.in_service,
+            "compatibility": None if self.compatibility is None else self.compatibility.to_json(),
         }
 
     @property
@@ -103,6 +108,7 @@ def update(
     A step that cannot be begun, or that would fail again as it was begun, is discarded. What fails otherwise (on a
     machine with other arithmetic, or later, at a task that cannot be read) leaves the run to be resumed.
     """
+    from continual.eval.cross import Side
     from continual.eval.gate import judge
     from continual.merge.sources import Model
     from continual.train import fold, prove_fold, train
@@ -128,7 +134,7 @@ def update(
             seed=spec.seed,
             run_dir=folded.parent,
             adapter_dir=registry.path(adapter),
-            anchor=root_folder,
+            anchor=root_folder if config.train.anchor == "base" else parent_folder,
             resume=resume,
             progress=progress,
             log=log,
@@ -160,11 +166,21 @@ def update(
     recipe["state_next"] = join(recipe, parent_folder, Model(folded), root_folder, registry.path(snapshot), progress)
     sha256 = weights_sha256(registry.path(snapshot))
 
-    # 5. Evaluate the tasks of the suite `step`; the parent and the root too, where they lack one.
+    # 5. Evaluate the tasks of the suite `step`, the parent and the root too where they lack one; and what the new
+    #    version does to the index of its parent.
     tasks = [task for task in registry.tasks() if task.name in spec.tasks]
+    vectors = {each: vectors_file(registry, each) if config.compat.step else None for each in (parent.id, spec.version)}
     for known in {each.id: each for each in (root, parent)}.values():
-        score_missing(registry, known, tasks, config, progress)
-    scores = score(registry, spec.version, registry.path(snapshot), sha256, tasks, config, progress)
+        score_missing(registry, known, tasks, config, progress, keep=vectors.get(known.id))
+    kept = vectors[spec.version]
+    scores = score(registry, spec.version, registry.path(snapshot), sha256, tasks, config, progress, keep=kept)
+    compatibility = None
+    if config.compat.step:
+        sides = (
+            Side(parent.id, parent.sha256, parent_folder, vectors[parent.id]),
+            Side(spec.version, sha256, registry.path(snapshot), kept),
+        )
+        compatibility = measure_step(registry, config, *sides, tasks, spec.batches, progress)
 
     # 6. Gate: current moves to the new version, or stays.
     new = {each.task: each for each in scores}
@@ -190,11 +206,13 @@ def update(
         created_at=now(),
     )
     reason = f"update to {version.id} passed the gate" if verdict.passed else None
-    version = registry.add_version(version, scores, promote=reason)
+    measured = None if compatibility is None else compatibility.to_json()
+    version = registry.add_version(version, scores, promote=reason, compatibility=measured)
     log(step_figures(new, old, verdict.passed), trained.steps)
     remove(folded.parent)
-    in_service = registry.version(CURRENT).id
-    return StepResult(version, parent, spec, new, old, kinds, in_service)
+    in_service = registry.version(CURRENT)
+    drop_vectors(registry, in_service)
+    return StepResult(version, parent, spec, new, old, kinds, in_service.id, compatibility)
 
 
 def task_kinds(registry: Registry, spec: Spec) -> dict[str, str]:

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from continual.build import Collected
+    from continual.compat import FittedFolder
     from continual.diff import Diff
     from continual.eval.compare import Comparison
+    from continual.eval.compat import Compatibility
     from continual.eval.regressions import Regressions
     from continual.eval.report import Report
     from continual.scoring import Evaluation
@@ -229,6 +231,7 @@ class Workspace:
         merge: str | float | None = None,
         parameters: Mapping[str, float] | None = None,
         seed: int | None = None,
+        compatible: bool = False,
         progress: Progress = SILENT,
     ) -> Plan:
         """Return what `update` would train and evaluate, with its cost beside a full retraining. Changes nothing.
@@ -238,6 +241,7 @@ class Workspace:
         from continual.spec import make_plan, prepare
 
         config = self._resolve(replay, replay_rows, replay_policy, start, merge, parameters)
+        config = config.replace("train", anchor="current" if compatible else None)
         spec, drawn = prepare(self.registry, config, domains=domains, replay_rows=replay_rows, seed=seed or 0)
         return make_plan(self.registry, spec, drawn, progress)
 
@@ -252,6 +256,7 @@ class Workspace:
         merge: str | float | None = None,
         parameters: Mapping[str, float] | None = None,
         seed: int | None = None,
+        compatible: bool = False,
         track: Sequence[str] | None = None,
         resume: bool = False,
         restart: bool = False,
@@ -269,6 +274,8 @@ class Workspace:
                 weight of the update, above 0 and up to 1.
             parameters: Of the merge method.
             seed: Seed of the step, from 0 up; 0 by default.
+            compatible: Hold the texts of new rows near their embeddings under what is in service instead of the root
+                base, so that its index stays of use: `train.anchor = "current"`.
             track: Names of accelerate's trackers to log to; by default `track.trackers`.
             resume: Continue the step that was interrupted, with the settings it was begun with.
             restart: Discard the step that was interrupted and begin anew.
@@ -294,7 +301,7 @@ class Workspace:
                 if run is None:
                     raise NothingToDoError("No update was interrupted, so there is nothing to resume.")
                 options = (replay, replay_rows, replay_policy, domains, start, merge, parameters, seed, track)
-                if any(value is not None for value in options):
+                if compatible or any(value is not None for value in options):
                     raise InputError(
                         f"--resume continues {run.id} with the options it was begun with. Leave the others out, or "
                         "begin anew with --restart."
@@ -307,6 +314,7 @@ class Workspace:
                         "discard it with `continual update --restart`."
                     )
                 config = self._resolve(replay, replay_rows, replay_policy, start, merge, parameters)
+                config = config.replace("train", anchor="current" if compatible else None)
                 config = config.replace("track", trackers=None if track is None else list(track))
                 spec, drawn = prepare(self.registry, config, domains=domains, replay_rows=replay_rows, seed=seed or 0)
             with tracked(self.registry, spec, resume=resume) as log:
@@ -569,6 +577,61 @@ class Workspace:
             confidence=self.config.eval.confidence,
             scored_again=again,
         )
+
+    def check_compatibility(self, old: str, new: str = CURRENT, progress: Progress = SILENT) -> Compatibility:
+        """Measure what a version does to the index that another one filled, on the suite `step`, and keep the result.
+
+        Args:
+            old: The version that filled the index: an id or alias.
+            new: The one that would ask it.
+            progress: Shows how far it is.
+
+        Raises:
+            InputError: They are the same.
+            NothingToDoError: No task ranks documents.
+        """
+        from continual.compat import check
+
+        versions = self.registry.version(old), self.registry.version(new)
+        return check(self.registry, self.config, *versions, progress)
+
+    def fit_map(
+        self,
+        old: str,
+        new: str,
+        directory: str | Path,
+        *,
+        method: str = "auto",
+        seed: int = 0,
+        progress: Progress = SILENT,
+    ) -> FittedFolder:
+        """Make an encoder of a version's queries for the index that another one filled, until that is made anew.
+
+        Args:
+            old: The version that filled the index: an id or alias.
+            new: The one whose queries it is to answer.
+            directory: A folder that does not exist yet, or is empty; `SentenceTransformer` loads it.
+            method: identity, procrustes, affine, mlp, or auto, which chooses on held-out rows.
+            seed: Of what is random in fitting.
+            progress: Shows how far it is.
+
+        Raises:
+            InputError: The versions are the same, there is no such method, or the folder holds something.
+            NothingToDoError: Too few rows were learned, or no task ranks documents.
+        """
+        from continual.compat import fit
+
+        versions = self.registry.version(old), self.registry.version(new)
+        try:
+            return fit(self.registry, self.config, *versions, directory, method=method, seed=seed, progress=progress)
+        except OSError as error:
+            raise InputError(f"The map cannot be written to {directory}: {error.strerror or error}.") from None
+
+    def compatibility(self) -> list[Compatibility]:
+        """Return what was measured of every pair of versions, by the steps and by `check_compatibility`."""
+        from continual.eval.compat import Compatibility
+
+        return [Compatibility.from_json(found) for found in self.registry.compatibility().values()]
 
     def _resolve(
         self,

@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from continual.config import CompatConfig
 from continual.errors import InputError, NothingToDoError
 from continual.eval.charts import charts, plain
+from continual.eval.compat import MapUsed, TaskCompatibility, judge
 from continual.eval.html import render_html, write_html
 from continual.eval.report import Report, build_report
 from continual.eval.summary import bills
@@ -111,7 +113,7 @@ def test_the_json_form_is_the_documented_one(stream: Registry) -> None:
     data = build_report(stream).to_json()
     assert json.loads(json.dumps(data)) == data
     keys = ["schema", "current", "versions", "tasks", "matrix", "metrics", "intervals", "joint", "ood_set", "flags"]
-    assert list(data) == keys
+    assert list(data) == [*keys, "compatibility"]
     assert data["schema"] == 1
     assert data["current"] == "v3"
     assert data["versions"][0] == {
@@ -140,6 +142,20 @@ def test_the_json_form_is_the_documented_one(stream: Registry) -> None:
         [66.0, 65.0, 38.0, 75.0, None],
         [71.0, 64.0, 55.0, 80.5, 30.0],
     ]
+
+
+def test_what_a_step_did_to_its_parents_index_is_shown(stream: Registry) -> None:
+    scores = {"old_on_old": 70.0, "new_on_new": 80.0, "new_on_old": 76.0, "old_on_new": 75.0, "mapped_on_old": 78.0}
+    task = TaskCompatibility("wiki", None, "ndcg_at_10", 300, canary=0.987, overlap=0.8, **scores)
+    for old, new in (("v0", "v1"), ("v0", "v3")):
+        stream.add_compatibility(judge(old, new, [task], MapUsed("affine", {}, 80, 20), CompatConfig()).to_json())
+    report = build_report(stream)
+    assert list(report.compatibility) == ["v1"]  # v0 is not the parent of v3
+    assert report.to_json()["compatibility"] == [None, report.compatibility["v1"].to_json(), None, None]
+    text = shown(report)
+    assert max(map(len, text.splitlines())) <= 80
+    (line,) = [line for line in text.splitlines() if "with an adapter" in line]
+    assert line.split()[:6] == ["v1", "v0", "0.987", "80%", "95.0%", "97.5%"]
 
 
 def test_metrics_follow_each_versions_own_lineage(stream: Registry) -> None:

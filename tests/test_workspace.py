@@ -38,6 +38,8 @@ checkpoint_seconds = 0
 max_forgetting = 100
 max_ood_loss = 100
 min_gain = -100
+[compat]
+step = false
 """
 
 

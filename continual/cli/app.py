@@ -32,8 +32,10 @@ app = typer.Typer(
 )
 task_app = typer.Typer(help="Evaluation tasks: what versions are scored on.", no_args_is_help=True)
 versions_app = typer.Typer(help="Versions: what was made, and from what.", no_args_is_help=True)
+compat_app = typer.Typer(help="What a version does to the index that an earlier one filled.", no_args_is_help=True)
 app.add_typer(task_app, name="task")
 app.add_typer(versions_app, name="versions")
+app.add_typer(compat_app, name="compat")
 
 
 def _version(value: bool) -> None:
@@ -189,6 +191,14 @@ def update(
     ] = None,
     parameter: ParameterOption = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of the step, from 0 up; 0 by default.")] = None,
+    compatible: Annotated[
+        bool,
+        typer.Option(
+            "--compatible",
+            help="Hold new rows near their embeddings under what is in service, so that its index stays of use: "
+            "train.anchor = current.",
+        ),
+    ] = False,
     track: Annotated[
         list[str] | None,
         typer.Option(
@@ -227,6 +237,7 @@ def update(
         "merge": render.merge_option(merge),
         "parameters": parse_parameters(parameter),
         "seed": seed,
+        "compatible": compatible,
     }
     try:
         with Bars() as bars:
@@ -293,4 +304,4 @@ def status(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
     print_json(found.to_json()) if json else render.print_status(found)
 
 
-from continual.cli import merging, regressions, tasks, versions  # noqa: E402, F401 - they add their commands to the app
+from continual.cli import compat, merging, regressions, tasks, versions  # noqa: E402, F401 - they add their commands

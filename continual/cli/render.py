@@ -140,6 +140,9 @@ def print_step(step: StepResult) -> None:
         )
     for reason in verdict.get("reasons", []):
         say(f"  {reason}")
+    if step.compatibility is not None:
+        index = step.compatibility
+        say(f"Re-index what {index.old} filled: {index.needs_reindex}. {' '.join(index.reasons)}")
     if "search" in version.recipe:
         found = version.recipe["search"]
         chosen = ", ".join(f"{name} {value:.3g}" for name, value in found["best"]["coefficients"].items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ from mteb.models import ModelMeta
 from mteb.models.abs_encoder import get_prompt
 from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
 from mteb.types import PromptType
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 from torch.utils.data import DataLoader
 
 from continual.errors import ModelError
 from continual.progress import SILENT, Progress
+from continual.registry.store import publish
 
 ROLES = {"query": PromptType.query, "document": PromptType.document, "text": None}
 """What a text is to its task; "text" where there is only one role, as in STS, classification or clustering."""
@@ -23,8 +27,14 @@ ROLES = {"query": PromptType.query, "document": PromptType.document, "text": Non
 MEMORY = 2 << 30
 """Bytes of vectors above which those of earlier calls are forgotten, before new ones are computed."""
 
+KEPT = 256 << 20
+"""Bytes of vectors that `save` writes, at most."""
+
 Key = tuple[str, str | None, str]
 """Role, prompt and text; the role is "" and the prompt None where they make no difference to the model."""
+
+
+Vectors = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class OnceEncoder:
@@ -42,6 +52,7 @@ class OnceEncoder:
         max_length: Tokens per text, at most; None leaves the model's own limit.
         trust_remote_code: Run code that the model brings with it.
         progress: Told of every text that was encoded.
+        kept: A file that `save` may have written: what it has of the same model is not encoded again.
     """
 
     def __init__(
@@ -54,6 +65,7 @@ class OnceEncoder:
         max_length: int | None = None,
         trust_remote_code: bool = False,
         progress: Progress = SILENT,
+        kept: Path | None = None,
     ) -> None:
         self.version = version
         self.batch_size = batch_size
@@ -65,10 +77,13 @@ class OnceEncoder:
             inner.max_seq_length = min(max_length, inner.max_seq_length or max_length)
         names = {"name": f"continual/{version}", "revision": sha256}
         self.mteb_model_meta = ModelMeta.create_empty(overwrites=names)
+        self.compares_by = str(inner.similarity_fn_name)
         # What a Router or a module of the model's own does to a text may depend on the role itself.
         self._routed = "task" in inner.get_model_kwargs()
         self._prompted = any((inner.prompts or {}).values())
-        self._vectors: dict[Key, np.ndarray[Any, np.dtype[np.float32]]] = {}
+        self._vectors: dict[Key, Vectors] = {}
+        self._identity = {"sha256": sha256, "max_length": str(inner.max_seq_length)}
+        self._kept = _read(kept, self._identity) if kept is not None else {}
 
     def __len__(self) -> int:
         """Return the number of distinct texts encoded so far."""
@@ -83,7 +98,11 @@ class OnceEncoder:
             task: mteb's metadata of the task they belong to.
         """
         way = self._way(role, task)
-        return [key for key in dict.fromkeys((*way, text) for text in texts) if key not in self._vectors]
+        wanted = [key for key in dict.fromkeys((*way, text) for text in texts) if key not in self._vectors]
+        if self._kept:
+            self._vectors.update((key, self._kept[name]) for key in wanted if (name := _digest(key)) in self._kept)
+            wanted = [key for key in wanted if key not in self._vectors]
+        return wanted
 
     def _way(self, role: str, task: Any) -> tuple[str, str | None]:
         """Return what of role and task the model's vectors depend on."""
@@ -149,17 +168,29 @@ class OnceEncoder:
             lengths += [len(ids) for ids in tokens]
         return lengths
 
-    def encode(
-        self, inputs: Any, *, task_metadata: Any, prompt_type: PromptType | None = None, **_: Any
-    ) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def encode(self, inputs: Any, *, task_metadata: Any, prompt_type: PromptType | None = None, **_: Any) -> Vectors:
         """Return the vectors of mteb's batches, float32, of shape [texts, dimensions]."""
         role = next(name for name, kind in ROLES.items() if kind == prompt_type)
-        texts = [text for batch in inputs for text in batch["text"]]
-        if self._bytes() > MEMORY and self.missing(role, texts, task_metadata):
+        return self.vectors(role, [text for batch in inputs for text in batch["text"]], task_metadata)
+
+    def vectors(self, role: str, texts: list[str], task: Any) -> Vectors:
+        """Return the vectors of texts, float32, of shape [texts, dimensions]; arguments as in `learn`."""
+        if self._bytes() > MEMORY and self.missing(role, texts, task):
             self._vectors.clear()
-        self.learn(role, texts, task_metadata)
-        way = self._way(role, task_metadata)
+        self.learn(role, texts, task)
+        way = self._way(role, task)
         return np.stack([self._vectors[*way, text] for text in texts])
+
+    def save(self, path: Path) -> None:
+        """Write the vectors to a file, those of `kept` too, as far as `KEPT` goes: for another encoder of the model."""
+        known = {_digest(key): vector for key, vector in self._vectors.items()} | self._kept
+        size = next((vector.nbytes for vector in known.values()), 1)
+        some = dict(list(known.items())[: KEPT // size])
+        if some:
+            names = np.frombuffer(b"".join(some), np.uint8).reshape(len(some), -1)
+            with publish(path) as partial:
+                tensors = {"names": names, "vectors": np.stack(list(some.values()))}
+                save_file(tensors, partial, metadata=self._identity)
 
     def _bytes(self) -> int:
         return len(self._vectors) * next((vector.nbytes for vector in self._vectors.values()), 0)
@@ -171,3 +202,23 @@ class OnceEncoder:
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
         """Return the model's similarity row by row, [rows]."""
         return self.wrapper.similarity_pairwise(embeddings1, embeddings2)
+
+
+def _digest(key: Key) -> bytes:
+    role, prompt, text = key
+    parts = f"{len(role)},{'' if prompt is None else len(prompt)}:{role}{prompt or ''}{text}"
+    return hashlib.sha256(parts.encode("utf-8", "surrogatepass")).digest()[:16]
+
+
+def _read(path: Path, identity: dict[str, str]) -> dict[bytes, Vectors]:
+    """Return the vectors of a file by the digest of their texts; none if it is of another model, or not there."""
+    if not path.is_file():
+        return {}
+    try:
+        with safe_open(path, "numpy") as file:
+            if file.metadata() != identity:
+                return {}
+            names, vectors = file.get_tensor("names"), file.get_tensor("vectors")
+    except SafetensorError:  # a damaged file saves nothing, and costs nothing but time
+        return {}
+    return {name.tobytes(): vector for name, vector in zip(names, vectors, strict=True)}

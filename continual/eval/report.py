@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from continual.errors import NothingToDoError
+from continual.eval.compat import Compatibility
 from continual.eval.intervals import Intervals, report_intervals
 from continual.eval.joint import Joint, find_joint
 from continual.eval.metrics import METRICS, intransigence, ood_mean
@@ -113,6 +114,8 @@ class Report:
         intervals: Of every score, difference and metric.
         joint: Name of the joint version that `intransigence` compares with; None: none was named.
         flags: By version and task, what the version's lineage trained on of a task that came later.
+        compatibility: By version, what it does to the index of its parent; those where it was not measured are left
+            out.
     """
 
     versions: list[Row]
@@ -128,6 +131,7 @@ class Report:
     intervals: Intervals
     joint: str | None = None
     flags: dict[tuple[str, str], Flag] = field(default_factory=dict)
+    compatibility: dict[str, Compatibility] = field(default_factory=dict)
 
     @property
     def measure(self) -> str:
@@ -155,8 +159,9 @@ class Report:
         verdict), tasks (name, domain or null), matrix (a row per version, a column per task, points or null), metrics
         (acc, bwt, fwt, forgetting, retained, ood_mean, intransigence: one number or null per version), intervals
         (confidence; score, over_base, since_learned: as matrix, [low, high] or null; metrics, ood_change: as metrics),
-        joint (name of the joint version or null), ood_set (the tasks behind ood_mean) and flags (version, task, rows,
-        near, learned_by, domains, why: scores on texts that were trained on).
+        joint (name of the joint version or null), ood_set (the tasks behind ood_mean), flags (version, task, rows,
+        near, learned_by, domains, why: scores on texts that were trained on) and compatibility (per version, what it
+        does to its parent's index, or null).
         """
         fields = ("id", "parent", "domains", "pairs_trained", "tokens_trained", "seconds", "joint_pairs", "verdict")
         return {
@@ -170,6 +175,9 @@ class Report:
             "joint": self.joint,
             "ood_set": self.ood_set,
             "flags": [asdict(flag) | {"why": flag.why} for flag in self.flags.values()],
+            "compatibility": [
+                self.compatibility[row.id].to_json() if row.id in self.compatibility else None for row in self.versions
+            ],
         }
 
     def to_csv(self) -> str:
@@ -279,6 +287,11 @@ def build_report(registry: Registry, joint: str | None = None, confidence: float
         intervals=intervals,
         joint=best.name if best else None,
         flags=flagged,
+        compatibility={
+            new: Compatibility.from_json(found)
+            for (old, new), found in registry.compatibility().items()
+            if new in position and old == rows[position[new]].parent
+        },
     )
 
 

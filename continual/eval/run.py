@@ -45,6 +45,7 @@ def evaluate(
     *,
     samples: Mapping[str, Sample] | None = None,
     on_score: Callable[[Score], None] | None = None,
+    keep: Path | None = None,
     progress: Progress = SILENT,
     trust_remote_code: bool = False,
 ) -> list[Score]:
@@ -64,6 +65,7 @@ def evaluate(
         config: Batch size and token limit.
         samples: How much of each task to score, by its name; one that is not named is scored whole.
         on_score: Called with each score as soon as it is made, so that it can be kept whatever fails later.
+        keep: A file to read vectors from and write them to, see `OnceEncoder.save`; None: they are forgotten.
         progress: Counts the texts.
         trust_remote_code: Run code that the model brings with it.
 
@@ -101,6 +103,7 @@ def evaluate(
             max_length=config.max_length,
             trust_remote_code=trust_remote_code,
             progress=progress,
+            kept=keep,
         )
         if local:
             texts = {
@@ -121,6 +124,8 @@ def evaluate(
                 cut(task, sample_of[record.name])
                 score(task, record)
                 unload(task)
+        if keep is not None:
+            encoder.save(keep)
     progress.finish()
     return [scores[record.name] for record in tasks]
 

@@ -39,18 +39,7 @@ class FolderTask(AbsTaskRetrieval):  # type: ignore[misc]
     def __init__(
         self, name: str, corpus: dict[str, str], queries: dict[str, str], qrels: dict[str, dict[str, int]]
     ) -> None:
-        # mteb looks prompts up by task name before it looks them up by role: a task that somebody called "query"
-        # would put the query prompt in front of its documents. The prefix rules that out.
-        self.metadata = TaskMetadata(
-            name=f"continual:{name}",
-            dataset={"path": "local", "revision": "local"},
-            description="A task stored in a continual workspace.",
-            type="Retrieval",
-            category="t2t",
-            eval_splits=[SPLIT],
-            eval_langs=["und-Zyyy"],
-            main_score=MAIN_SCORE,
-        )
+        self.metadata = local_metadata(name)
         super().__init__()
         self._corpus, self._queries, self._qrels = corpus, queries, qrels
         # mteb unloads what it has loaded itself, and would throw our metadata away with it.
@@ -77,6 +66,22 @@ class FolderTask(AbsTaskRetrieval):  # type: ignore[misc]
         data = {name: datasets.Dataset.from_dict(column) for name, column in columns.items()}
         self.dataset = {"default": {SPLIT: {**data, "relevant_docs": dict(self._qrels), "top_ranked": None}}}
         self.data_loaded = True
+
+
+def local_metadata(name: str) -> TaskMetadata:
+    """Return what mteb is told of a local retrieval task, or of texts that are treated as those of one."""
+    # mteb looks prompts up by task name before it looks them up by role: a task that somebody called "query"
+    # would put the query prompt in front of its documents. The prefix rules that out.
+    return TaskMetadata(
+        name=f"continual:{name}",
+        dataset={"path": "local", "revision": "local"},
+        description="A task stored in a continual workspace.",
+        type="Retrieval",
+        category="t2t",
+        eval_splits=[SPLIT],
+        eval_langs=["und-Zyyy"],
+        main_score=MAIN_SCORE,
+    )
 
 
 def load_task(name: str, folder: Path, sample: Sample = WHOLE) -> FolderTask:

@@ -59,6 +59,11 @@ def print_report(report: Report, console: Console | None = None) -> None:
         if number:
             console.print()
         console.print(rows)
+    if report.compatibility:
+        console.print()
+        console.print(Text("What each step did to the index of its parent", style="bold"))
+        console.print(_indexes(report, marks))
+        console.print(Text(_KEPT, style="dim"))
     if len(report.versions) > 1:
         console.print()
         console.print(Text("Cost of training", style="bold"))
@@ -195,6 +200,22 @@ def _plain(*names: str) -> Table:
     table = Table(*names, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
+    return table
+
+
+_KEPT = "kept: share of full re-embedding's score that new queries have on the old index, on the task that loses most"
+
+
+def _indexes(report: Report, marks: dict[str, str]) -> Table:
+    table = _table()
+    for name in ("index of", "cosine", "overlap", "kept", "kept, map", "re-index"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for place, row in enumerate(report.versions):
+        if row.id in report.compatibility:
+            found = report.compatibility[row.id]
+            mapped = "" if found.kept_mapped is None else f"{found.kept_mapped:.1%}"
+            figures = (f"{found.mean('canary'):.3f}", f"{found.mean('overlap'):.0%}", f"{found.kept:.1%}", mapped)
+            table.add_row(_name(report, place, marks), found.old, *figures, found.needs_reindex)
     return table
 
 

@@ -150,5 +150,17 @@ m005_leaks = [
     """,
 ]
 
-MIGRATIONS: list[list[str]] = [m001_initial, m002_pins, m003_licences, m004_tasks, m005_leaks]
+m006_compatibility = [
+    """
+    CREATE TABLE compatibility (
+        old VARCHAR NOT NULL,                  -- the version whose index there is
+        new VARCHAR NOT NULL,                  -- the version that asks it
+        result JSON NOT NULL,                  -- what was measured, see docs/compatibility.md
+        created_at TIMESTAMP NOT NULL,
+        PRIMARY KEY (old, new)
+    )
+    """,
+]
+
+MIGRATIONS: list[list[str]] = [m001_initial, m002_pins, m003_licences, m004_tasks, m005_leaks, m006_compatibility]
 """Migration n is `MIGRATIONS[n - 1]`."""

@@ -177,6 +177,7 @@ class Registry:
         version: Version,
         scores: Iterable[Score] = (),
         promote: str | None = None,
+        compatibility: Mapping[str, Any] | None = None,
     ) -> Version:
         """Record a version with its scores, close its run, and move `current` to it if told to.
 
@@ -185,12 +186,15 @@ class Registry:
             scores: Its scores.
             promote: The reason to record when `current` moves to it; None leaves `current` where it is. So does
                 a `current` that is no longer the version's parent: somebody moved it while the version was made.
+            compatibility: What it does to the index of its parent, if that was measured.
         """
         with self.catalog.transaction() as connection:
             version = dataclasses.replace(version, position=_next(connection, "versions"))
             _insert(connection, "versions", version)
             for score in scores:
                 _insert(connection, "scores", score, created_at=now())
+            if compatibility is not None:
+                _keep_compatibility(connection, compatibility)
             connection.execute(
                 "UPDATE runs SET state = 'done', ended_at = ? WHERE id = ?", [_encode("", now()), version.id]
             )
@@ -231,6 +235,19 @@ class Registry:
                     [score.version, score.task, score.settings],
                 )
                 _insert(connection, "scores", score, created_at=now())
+
+    # Compatibility of a version with the index of another.
+
+    def compatibility(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """Return what was measured, by (old version, new version)."""
+        with self.catalog.transaction() as connection:
+            rows = connection.execute("SELECT old, new, result FROM compatibility ORDER BY created_at").fetchall()
+        return {(old, new): json.loads(result) for old, new, result in rows}
+
+    def add_compatibility(self, result: Mapping[str, Any]) -> None:
+        """Record what was measured, in place of an earlier result of the same two versions."""
+        with self.catalog.transaction() as connection:
+            _keep_compatibility(connection, result)
 
     # Aliases: an append-only log.
 
@@ -327,6 +344,13 @@ def _insert(connection: duckdb.DuckDBPyConnection, table: str, record: Any, **mo
     connection.execute(
         f"INSERT INTO {table} ({columns}) VALUES ({marks})",
         [_encode(column, value) for column, value in row.items()],
+    )
+
+
+def _keep_compatibility(connection: duckdb.DuckDBPyConnection, result: Mapping[str, Any]) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO compatibility (old, new, result, created_at) VALUES (?, ?, ?, ?)",
+        [result["old"], result["new"], json.dumps(result), _encode("", now())],
     )
 
 

@@ -59,7 +59,8 @@ class Bitmap:
     def has(self, values: Shingles) -> npt.NDArray[np.bool_]:
         """Return which shingles are known, of shape `(shingles,)`."""
         places = values & self._mask
-        return np.not_equal(self._bytes[(places >> np.uint64(3)).astype(np.int64)] & self._bit(places), 0)
+        known: npt.NDArray[np.bool_] = (self._bytes[(places >> np.uint64(3)).astype(np.int64)] & self._bit(places)) != 0
+        return known
 
     @staticmethod
     def _bit(places: Shingles) -> npt.NDArray[np.uint8]:

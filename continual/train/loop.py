@@ -111,7 +111,8 @@ def train(
         run_dir: Folder for the checkpoint; the caller removes it when the step is done.
         adapter_dir: The folder to publish; it loads with peft's `PeftModel`.
         anchor: The model near whose embeddings distillation holds the texts of new rows, and the guide of their
-            false negatives; None: `start`. For replayed rows it is always `start`.
+            false negatives; None: `start`. For replayed rows it is `start`, unless
+            `config.anchor` is "current".
         resume: Continue from the checkpoint in `run_dir`, if there is one.
         progress: A bar over the pairs.
         log: Told the loss, the learning rate and the pairs per second of every optimizer step.

@@ -100,6 +100,10 @@ class Session:
         loss = info_nce(*_split(leaf, back, len(batch)), mask, config.temperature)
         if before is not None and config.distillation:
             loss = loss + config.distillation * drift(leaf, before)
+        if before is not None and config.asks_old_index:
+            asked = _split(leaf, back, len(batch))[0]
+            _, positives, given = _split(before, back, len(batch))
+            loss = loss + config.compatibility * info_nce(asked, positives, given, mask, config.temperature)
         loss.backward()  # type: ignore[no-untyped-call]
 
         assert leaf.grad is not None
@@ -129,7 +133,8 @@ class Session:
     @property
     def remembers(self) -> bool:
         """Whether the settings need the embeddings before training."""
-        return bool(self.config.distillation) or self.config.guide_margin != "off"
+        config = self.config
+        return bool(config.distillation) or config.guide_margin != "off" or config.asks_old_index
 
     @torch.no_grad()
     def encode_all(self, texts: Indices | None = None, progress: Progress = SILENT) -> Tensor:
@@ -173,7 +178,7 @@ def open_session(
         trust_remote_code: Run code that the model brings with it.
         remember: Embed all texts before training, if the settings need it.
         anchor: The model near whose embeddings the texts of new rows are held; None: the one to train from. Replayed
-            rows are always held near the model to train from, which has learned them.
+            rows are held near the model to train from, which has learned them, unless `config.anchor` is "current".
         progress: A bar over the texts that are tokenised, and over those that are embedded.
     """
     # Attention stays what the model chooses, SDPA as a rule: without dropout it trains as fast as eager attention
@@ -192,7 +197,8 @@ def open_session(
     if anchor is None or anchor == start:
         return replace(session, before=session.encode_all(progress=progress))
     other = load_encoder(anchor, trust_remote_code=trust_remote_code, device=str(device)).requires_grad_(False)
-    parts = [(session, rows.replayed), (replace(session, model=other), ~rows.replayed)]
+    near_start = rows.replayed & (config.anchor == "base")
+    parts = [(session, near_start), (replace(session, model=other), ~near_start)]
     found = [(np.flatnonzero(which), one) for one, which in parts if which.any()]
     embedded = torch.cat([one.encode_all(texts, progress) for texts, one in found])
     back = np.argsort(np.concatenate([texts for texts, _ in found]))
