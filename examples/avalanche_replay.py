@@ -43,10 +43,9 @@ def train(directory: Path, rows: int, policy: str, epochs: int, learning_rate: f
     plugins = []
     if rows:
         buffer = ReplayBuffer(benchmark, rows, policy)
-        # A batch has as many rows of the past as there are to a row of the present in a step of ours.
-        new = min(len(step.dataset) for step in benchmark.train_stream)
-        share = max(1, round(settings.batch_size * rows / (rows + new)))
-        plugins.append(ReplayPlugin(rows, batch_size_mem=share, storage_policy=buffer))
+        new = sum(len(step.dataset) for step in benchmark.train_stream) / len(benchmark.train_stream)
+        past = max(1, round(settings.batch_size * rows / new))  # an epoch goes through the buffer about once
+        plugins.append(ReplayPlugin(rows, batch_size_mem=past, storage_policy=buffer))
     strategy = Naive(
         model=PairEncoder(model),
         optimizer=torch.optim.AdamW(model.parameters(), lr=learning_rate),

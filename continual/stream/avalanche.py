@@ -37,7 +37,9 @@ def _declare_operators() -> None:
     """
     global _library
     found = importlib.util.find_spec("torchvision")
-    for file in Path(found.origin).parent.glob("_C*") if found and found.origin else ():
+    if found is None or found.origin is None:
+        return
+    for file in Path(found.origin).parent.glob("_C*"):
         try:
             torch.ops.load_library(str(file))  # type: ignore[no-untyped-call]
         except OSError:
