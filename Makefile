@@ -10,11 +10,12 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 PIP_FLAGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/installed
+AVALANCHE := .venv-avalanche
 
-.PHONY: help install demo test lint docs bench clean
+.PHONY: help install demo test test-avalanche lint docs bench clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
 
 install: $(INSTALLED) ## Make .venv with everything that development needs
 
@@ -33,6 +34,18 @@ demo: install ## Three weeks of updates on real text, with a report
 test: install ## Run the tests, and refuse less than 85 % branch coverage
 	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term-missing:skip-covered
 
+# torchvision, which Avalanche imports, does not fit a CPU build of torch and would break transformers beside it.
+$(AVALANCHE)/installed: pyproject.toml constraints.txt constraints-avalanche.txt
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found. Install one, or run make PYTHON=/path/to/python."; exit 2; }
+	@echo "Installing into $(AVALANCHE); the first time takes about two minutes."
+	$(PYTHON) -m venv $(AVALANCHE)
+	$(AVALANCHE)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check $(PIP_FLAGS) \
+		-c constraints-avalanche.txt -e ".[avalanche]" pytest hypothesis
+	@touch $@
+
+test-avalanche: $(AVALANCHE)/installed ## Test the Avalanche bridge, in an environment of its own
+	$(AVALANCHE)/bin/python -m pytest tests/test_avalanche.py
+
 lint: install ## Check style, types, and that the command page is up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,6 +59,6 @@ bench: install ## Run the benchmarks that need no data of their own
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/ingest.py
 
-clean: ## Remove the demo, caches and build products; .venv stays
+clean: ## Remove the demo, caches and build products; the environments stay
 	rm -rf demo build dist *.egg-info htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
+	find . -path './.venv*' -prune -o -name __pycache__ -type d -exec rm -rf {} +

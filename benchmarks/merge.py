@@ -2,9 +2,10 @@
 
     python benchmarks/merge.py [--gigabytes 2] [--repeats 2] [--methods linear ties multislerp]
 
-Both merge the same sharded fp32 models (a BERT of random weights, and two moved copies; `ties` reads the base too)
-as whole commands, start and flush to disk included, in alternation: once *cold*, with the inputs out of the page
-cache, then *warm*. Peaks are of resident memory, mapped files included, as the kernel counts them.
+Both merge the same sharded fp32 models (a Qwen3 encoder of random weights, and two moved copies; `ties` reads the base
+too; of a BertModel mergekit 0.1.5's command ends with a TypeError) as whole commands, start and flush to disk
+included, in alternation: once *cold*, with the inputs out of the page cache, then *warm*. Peaks are of resident
+memory, mapped files included, as the kernel counts them.
 
 The last line is one JSON object:
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import shutil
 import statistics
@@ -25,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 HIDDEN, VOCABULARY, SHARD = 1024, 30_522, "500MB"
@@ -60,25 +63,29 @@ def make_models(folder: Path, gigabytes: float) -> list[Path]:
     """Write a base of random weights, and two copies of it with other noise in every tensor."""
     import torch
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Pooling, Transformer
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import BertTokenizerFast, Qwen3Config, Qwen3Model
 
-    layers = round((gigabytes * 1e9 / 4 - VOCABULARY * HIDDEN) / (12 * HIDDEN**2))
-    config = BertConfig(
+    heads, keys, width = 16, 8, 128
+    layer = 2 * HIDDEN * width * (heads + keys) + 9 * HIDDEN**2  # parameters, but for the norms
+    config = Qwen3Config(
         vocab_size=VOCABULARY,
         hidden_size=HIDDEN,
-        num_hidden_layers=layers,
-        num_attention_heads=16,
-        intermediate_size=4 * HIDDEN,
+        num_hidden_layers=round((gigabytes * 1e9 / 4 - VOCABULARY * HIDDEN) / layer),
+        num_attention_heads=heads,
+        num_key_value_heads=keys,
+        head_dim=width,
+        intermediate_size=3 * HIDDEN,
     )
     torch.manual_seed(0)
-    model = BertModel(config, add_pooling_layer=False)
+    model = Qwen3Model(config)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(str, range(100))]
-    BertTokenizerFast(vocab={word: index for index, word in enumerate(words)}).save_pretrained(folder / "bert")
-    config.save_pretrained(folder / "bert")
-    model.save_pretrained(folder / "bert", max_shard_size="10GB")
-    wrapped = SentenceTransformer(modules=[Transformer(str(folder / "bert")), Pooling(HIDDEN)], device="cpu")
-    shutil.rmtree(folder / "bert")
+    BertTokenizerFast(vocab={word: index for index, word in enumerate(words)}).save_pretrained(folder / "plain")
+    config.save_pretrained(folder / "plain")
+    model.save_pretrained(folder / "plain", max_shard_size="10GB")
+    modules = [Transformer(str(folder / "plain")), Pooling(HIDDEN, "lasttoken")]
+    wrapped = SentenceTransformer(modules=modules, device="cpu")
+    shutil.rmtree(folder / "plain")
     made = []
     for name in ("base", "first", "second"):
         if name != "base":
@@ -152,7 +159,9 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
         folder = Path(scratch)
-        base, *models = make_models(folder, args.gigabytes)
+        # In a process of its own: the peak of a command is never below that of the process that starts it.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            base, *models = pool.submit(make_models, folder, args.gigabytes).result()
         size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
         print(f"models of {size / 1e9:.2f} GB in {len(list(base.glob('*.safetensors')))} shards\n")
         out = folder / "out"

@@ -151,7 +151,7 @@ def rebuild(registry: Registry, version: Version, progress: Progress = SILENT) -
     if version.parent is None:
         raise InputError(f"{version.id} is the root base: the others are built from it.")
     target = registry.path(version.path)
-    with alone(registry), _built(registry, version, progress, from_root=True) as folder:
+    with _built(registry, version, progress, from_root=True) as folder, alone(registry):
         replace(folder, target)
     return target
 
@@ -185,20 +185,24 @@ def collect(registry: Registry, keep_every: int, *, dry_run: bool = False, progr
     stays: dict[str, str] = {}
     dropped: list[str] = []
     freed = 0
-    # Held throughout: what is in service or pinned cannot change between the decision and the removal.
-    with alone(registry):
+
+    def candidates() -> Iterator[tuple[Version, str | None]]:
         current = registry.version(CURRENT).id
-        candidates: list[Version] = []
         for version in registry.versions():
             if registry.path(version.path).is_dir():
-                reason = _reason(registry, version, current, keep_every)
-                if reason is None and not dry_run:
-                    reason = _unbuildable(registry, version, progress)
-                if reason is None:
-                    candidates.append(version)
-                else:
-                    stays[version.id] = reason
-        for version in candidates:
+                yield version, _reason(registry, version, current, keep_every)
+
+    # Built again while others read, and asked anew under the lock: what is in service or pinned may have changed.
+    proved = {}
+    for version, reason in candidates():
+        if reason is None:
+            proved[version.id] = None if dry_run else _unbuildable(registry, version, progress)
+    with alone(registry):
+        for version, reason in candidates():
+            reason = reason or proved.get(version.id, "came back meanwhile")
+            if reason is not None:
+                stays[version.id] = reason
+                continue
             folder = registry.path(version.path)
             freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
             dropped.append(version.id)

@@ -168,6 +168,8 @@ def _scores(report: Report, version: Version) -> str:
             here, there = row.scores[task.name], root.scores.get(task.name)
             before, change = ("", "") if there is None else (f"{there:.1f}", f"{here - there:+.1f}")
             domain = _code(task.domain) if task.domain is not None else "none"
+            if (row.id, task.name) in report.flags:
+                domain += ", but its texts were trained on"
             lines.append((_code(task.name), domain, f"{task.queries:,}", before, f"{here:.1f}", change))
     found = {name: values[place] for name, values in report.metrics.items()}
     titles = {"bwt": "backward transfer", "forgetting": "forgetting", "ood_mean": "mean of the tasks of no domain"}

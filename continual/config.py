@@ -77,6 +77,14 @@ class TrainConfig(Section):
             "replayed rows too (`update --compatible`), so that its index stays of use longer."
         ),
     )
+    compatibility: float = Field(
+        1.0,
+        ge=0,
+        description=(
+            "With anchor = current: weight of a second contrastive loss, of the queries against the documents as the "
+            "index has them; 0: none."
+        ),
+    )
     max_length: Positive = Field(128, description="Tokens per text; capped by the model's own maximum.")
     lora_rank: Positive = Field(16, description="Rank of the LoRA factors.")
     lora_alpha: float = Field(32.0, gt=0, description="LoRA scale numerator: the update is alpha / rank * B A.")
@@ -93,13 +101,20 @@ class TrainConfig(Section):
     )
     checkpoint_seconds: float = Field(60.0, ge=0, description="Seconds between checkpoints of a running step.")
 
+    @property
+    def asks_old_index(self) -> bool:
+        """Whether queries are also trained against documents as the version in service embeds them."""
+        return self.anchor == "current" and self.compatibility > 0
+
 
 class MergeConfig(Section):
     """How an update joins what is in service."""
 
     start: Literal["current", "base"] = Field("current", description="The model that training starts from.")
     method: str = Field("interpolate", description="The merge rule, or a merge method; see docs/merging.md.")
-    weight: Share = Field(0.8, description="Weight w of the update: interpolate moves current + w (update - current).")
+    weight: float = Field(
+        0.8, gt=0, le=1, description="Weight w of the update: interpolate moves current + w (update - current)."
+    )
     search_rows: Positive = Field(
         64,
         description="Rows of each domain that the searching rules hold out of training; a tenth of a new one at most.",

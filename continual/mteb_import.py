@@ -14,9 +14,10 @@ from continual.registry import Registry, Task
 from continual.registry.catalog import now
 from continual.registry.names import check_name
 from continual.registry.store import exclusive, publish
+from continual.stream.leaks import count_leaks, find_leaks, write_leaks
 from continual.stream.sweep import swept
 from continual.stream.task_files import write_keys
-from continual.stream.tasks import LOCK, TaskReport, leaked_rows, task_path, task_taken
+from continual.stream.tasks import LOCK, TaskReport, task_path, task_taken
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,9 @@ def register(
 ) -> list[TaskReport]:
     """Register a task of mteb, or all tasks of a benchmark.
 
-    Their data is loaded once, by mteb: to see that it is there, to count it, and for retrieval and reranking tasks to
-    keep the hashes of queries and relevant documents, which no training row may have. What a task is (mteb's name, the
-    revision of the data set, subsets, splits, main score) is recorded and never changes.
+    Their data is loaded once, by mteb: to see that it is there, to count it, and to keep hashes and shingles of queries
+    and relevant documents, or of the texts of all items, which no training row may have. What a task is (mteb's name,
+    the revision of the data set, subsets, splits, main score) is recorded and never changes.
 
     Args:
         registry: Where they go.
@@ -133,12 +134,13 @@ def _load(task: Any, name: str, domain: str | None) -> _Loaded:
         metric=known["metric"],
         mteb=known | {"content": content, "version": mteb.__version__},
     )
-    return _Loaded(record, held.asked, held.relevant, held.ranked)
+    return _Loaded(record, held.asked, held.relevant, held.listed)
 
 
 def _record(registry: Registry, loaded: Sequence[_Loaded]) -> list[TaskReport]:
     """Write the keys and record the tasks in one transaction; the caller holds the lock."""
     known = {task.name for task in registry.tasks()}
+    folders = {each.record.name: registry.path(each.record.path) for each in loaded}
     changed = []
     with swept(registry):
         for each in loaded:
@@ -148,7 +150,14 @@ def _record(registry: Registry, loaded: Sequence[_Loaded]) -> list[TaskReport]:
             with publish(registry.path(task.path)) as partial:
                 write_keys(partial, each.queries, each.documents)
             changed.append(task)
-        registry.add_task(*(task for task in changed if task.name not in known))
+        rows = find_leaks(registry, folders)
+        leaks = {name: count_leaks(name, rows[name]) for name in folders}
+        for name, folder in folders.items():
+            write_leaks(folder, rows[name])
+        new = [task for task in changed if task.name not in known]
+        registry.add_task(*new, leaks=[leak for task in new for leak in leaks[task.name]])
+        for name in known & folders.keys():
+            registry.set_leaks(name, leaks[name])
     return [
         TaskReport(
             name=each.record.name,
@@ -156,7 +165,8 @@ def _record(registry: Registry, loaded: Sequence[_Loaded]) -> list[TaskReport]:
             queries=each.record.queries,
             documents=each.record.documents,
             judgements=each.record.judgements,
-            leaked_rows=leaked_rows(registry, registry.path(each.record.path)),
+            leaked_rows=sum(leak.rows for leak in leaks[each.record.name]),
+            near_rows=sum(leak.near for leak in leaks[each.record.name]),
             unchanged=each.record not in changed,
             kind=each.record.kind,
             checked=each.checked,

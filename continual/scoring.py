@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from continual.build import materialise, prove
 from continual.config import Config
 from continual.errors import InputError, NotFoundError, NothingToDoError, did_you_mean
+from continual.eval.ood import flags_of
 from continual.eval.suites import SuiteName, sample_of, suite_settings, suite_tasks
 from continual.progress import SILENT, Progress
 from continual.registry import Registry, Score, Task, Version
@@ -39,6 +40,7 @@ class TaskScore:
         settings: What it depends on besides model and task; it names the sample, if only one was scored.
         details: The other metrics, in points.
         new: Whether it was computed just now; else it was there.
+        flag: Why it is no score on texts that the version never saw, if so it is; see `continual.eval.ood`.
     """
 
     task: str
@@ -50,6 +52,7 @@ class TaskScore:
     settings: str
     details: dict[str, float]
     new: bool
+    flag: str | None = None
 
 
 @dataclass(frozen=True)
@@ -195,6 +198,7 @@ def evaluate_version(
         with exclusive(registry.root / UPDATE_LOCK, "update"):  # an update scores versions too
             score_missing(registry, version, wanted, config, progress, chosen)
     scores = registry.scores(suite_settings(wanted, config, chosen))
+    flagged = flags_of(registry, version.id)
     rows = []
     for task in wanted:
         found = scores[version.id, task.name]
@@ -209,6 +213,7 @@ def evaluate_version(
                 settings=found.settings,
                 details=found.details,
                 new=task.name in missing,
+                flag=flagged[task.name].why if task.name in flagged else None,
             )
         )
     return Evaluation(version.id, chosen, rows)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from continual.build import materialise
+from continual.build import kept
 from continual.config import Config, validate
 from continual.errors import InputError, NotFoundError, NothingToDoError, did_you_mean
 from continual.eval.suites import Sample, sample_of, suite_tasks
@@ -46,6 +46,8 @@ class Spec:
         libraries: Versions of what computed it.
         parameters: Of the merge method.
         held: Windows of the rows that are held out of training for the coefficient search, if the rule has one.
+        guarded: Names of the tasks that were known when the rows were drawn: no row that leaks into one is trained on.
+            None in steps of before this was recorded.
     """
 
     version: str
@@ -65,6 +67,7 @@ class Spec:
     libraries: dict[str, str]
     parameters: dict[str, float] = field(default_factory=dict)
     held: list[dict[str, Any]] = field(default_factory=list)
+    guarded: list[str] | None = None
 
 
 def prepare(
@@ -110,10 +113,11 @@ def prepare(
     new = _new_batches(registry, learned, domains)
 
     with Rows(registry) as rows:
-        available = rows.count(history)
+        available, whole = rows.count(history), rows.count([*history, *new])
         quotas = allot(config.replay.policy, available, config.replay.share, replay_rows)
         cursors: dict[str, str] = parent.recipe.get("cursors", {})
         drawn = rows.draw(new, history, quotas, cursors, config.merge.search_rows if rule.searches else 0)
+        guarded = rows.guarded
     if not any(window.rows for window in drawn.new):
         raise NothingToDoError(
             "Every new row is a query or a relevant document of an evaluation task, so there is nothing to train on."
@@ -122,7 +126,6 @@ def prepare(
     if rule.searches:
         _check_held(drawn)
     decision = rule.decide(config.merge.weight, _state(parent, rule))
-    new_rows = sum(window.rows for window in drawn.new)
     spec = Spec(
         version=registry.next_version_id(),
         parent=parent.id,
@@ -136,11 +139,12 @@ def prepare(
         replay=[dataclasses.asdict(window) for window in drawn.replay],
         cursors=cursors | {window.domain: window.stop for window in drawn.replay},
         tasks=[task.name for task in suite_tasks(registry.tasks(), config, "step")],
-        joint_pairs=(new_rows + sum(available.values())) * config.train.epochs,
+        joint_pairs=sum(whole.values()) * config.train.epochs,
         config=config.model_dump(mode="json"),
         libraries=_libraries(),
         parameters=config.merge.parameters,
         held=[dataclasses.asdict(window) for window in drawn.held],
+        guarded=guarded,
     )
     return spec, drawn
 
@@ -183,14 +187,14 @@ def make_plan(registry: Registry, spec: Spec, drawn: Draw, progress: Progress = 
     from continual.train import estimate
 
     config = validate(spec.config, "the plan's settings")
-    start = materialise(registry, registry.version(spec.start), progress)
     learned = registry.learned(registry.version(spec.parent))
     lineage = [batch for batch in registry.batches() if batch.id in learned or batch.id in spec.batches]
     with Rows(registry) as rows:
         counts = rows.count(lineage)
         sample = rows.draw([], lineage, dict.fromkeys(counts, _SAMPLE), {}).table
-    progress.start("measuring a few batches", None, "batches")
-    cost = estimate(start, drawn.table, config.train, count=sample, trust_remote_code=config.trust_remote_code)
+    with kept(registry, spec.start, progress=progress) as (start,):
+        progress.start("measuring a few batches", None, "batches")
+        cost = estimate(start, drawn.table, config.train, count=sample, trust_remote_code=config.trust_remote_code)
     progress.finish()
     joint_tokens = round(sum(counts[domain] * each for domain, each in cost.row_tokens.items()) * config.train.epochs)
     return Plan(
@@ -317,7 +321,9 @@ def _state(parent: Version, rule: Rule) -> dict[str, Any]:
     if before not in (None, rule.name) and rule.remembers:
         raise InputError(
             f"--merge {rule.name} goes on from a root base or from a version that it made, and {parent.id} was made "
-            f"by {before}: what was learned until then would be lost. Use --merge {before}, or promote v0 first."
+            f"by {before}: what was learned until then would be lost. Use --merge {before} or --merge interpolate; or "
+            f"make {parent.id} the root base of another workspace: `continual export {parent.id} DIR`, then "
+            "`continual init NEW --base DIR`."
         )
     return dict(parent.recipe.get("state_next", {})) if before == rule.name else {}
 

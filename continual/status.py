@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from continual.eval.ood import flags_of
 from continual.registry import Registry
 from continual.registry.registry import CURRENT
 from continual.registry.store import UPDATE_LOCK, held
@@ -40,7 +41,7 @@ class Status:
         since: When it was put into service, ISO 8601 UTC.
         versions: How many versions there are, the root base included.
         domains: The stream, in its order.
-        ood_tasks: Tasks of no domain.
+        ood_tasks: Tasks of no domain that the version in service did not train on.
         running: Id of the version that an update is making now, or None.
         interrupted: Id of the version whose update was interrupted, or None.
         bytes: Size of the workspace on disk.
@@ -71,6 +72,7 @@ def read_status(directory: Path, registry: Registry) -> Status:
     busy = held(registry.root / UPDATE_LOCK)
     if run and not busy:
         run = interrupted(registry)  # it may have ended between the two questions
+    flagged = flags_of(registry, current.id)
     domains = [
         DomainStatus(
             name=domain.name,
@@ -86,7 +88,7 @@ def read_status(directory: Path, registry: Registry) -> Status:
         since=event.at.isoformat(timespec="seconds"),
         versions=len(registry.versions()),
         domains=domains,
-        ood_tasks=[task.name for task in tasks if task.domain is None],
+        ood_tasks=[task.name for task in tasks if task.domain is None and task.name not in flagged],
         running=run.id if run and busy else None,
         interrupted=run.id if run and not busy else None,
         bytes=_size(registry.root),

@@ -16,6 +16,7 @@ from continual.compat import drop_vectors, measure_step, vectors_file
 from continual.config import validate
 from continual.errors import ContinualError, DivergedError, FoldError, NothingToDoError, WorkspaceBusy
 from continual.eval.compat import Compatibility
+from continual.eval.ood import flags_of
 from continual.eval.suites import suite_settings
 from continual.merge.rules import find_rule
 from continual.progress import SILENT, Log, Progress, no_log
@@ -48,7 +49,7 @@ class StepResult:
         in_service: What is in service now: the version, or its parent if it was refused, or another one if
             somebody moved `current` while the step ran.
         compatibility: What the version does to the index of its parent; None where that was not measured.
-        kinds: What each task is to this step: "new", "learned", "again" or "OOD" (see `task_kinds`).
+        kinds: What each task is to this step: "new", "learned", "again", "OOD" or "leaked" (see `task_kinds`).
     """
 
     version: Version
@@ -217,15 +218,18 @@ def update(
 def task_kinds(registry: Registry, spec: Spec) -> dict[str, str]:
     """Return what each task is to a step.
 
-    "new": its domain is learned in this step; "learned": it was learned before; "again": both; "OOD": neither, so
-    no row of its domain, if it has one, was ever trained on.
+    "new": its domain is learned in this step; "learned": it was learned before; "again": both; "OOD": neither, and no
+    row, of whatever domain, that is in the task or nearly so was ever trained on; "leaked": its domain is in neither,
+    but the lineage trained on such rows before the task was known.
     """
+    leaked = flags_of(registry, spec.parent)
     domain_of = {batch.id: batch.domain for batch in registry.batches()}
     learned = {domain_of[batch] for batch in registry.learned(registry.version(spec.parent))}
     learning = {domain_of[batch] for batch in spec.batches}
     kinds = {(True, False): "new", (False, True): "learned", (True, True): "again", (False, False): "OOD"}
-    return {
-        task.name: kinds[task.domain in learning, task.domain in learned]
-        for task in registry.tasks()
-        if task.name in spec.tasks
-    }
+    found = {}
+    for task in registry.tasks():
+        if task.name in spec.tasks:
+            kind = kinds[task.domain in learning, task.domain in learned]
+            found[task.name] = "leaked" if kind == "OOD" and task.name in leaked else kind
+    return found

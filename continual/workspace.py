@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from continual.spec import Plan
     from continual.stream import Columns, IngestReport, TaskReport
     from continual.update import StepResult
+
+_logger = logging.getLogger(__name__)
 
 SETTINGS = "continual.toml"
 STORE = ".continual"
@@ -268,7 +271,7 @@ class Workspace:
             domains: Domains to learn; by default all that have new rows.
             start: Train from "current" or from the root "base".
             merge: A rule (interpolate, search, self-positioning, running-mean, equal, opcm, a merge method) or the
-                weight of the update, 0 to 1.
+                weight of the update, above 0 and up to 1.
             parameters: Of the merge method.
             seed: Seed of the step, from 0 up; 0 by default.
             compatible: Hold the texts of new rows near their embeddings under what is in service instead of the root
@@ -520,7 +523,7 @@ class Workspace:
         from continual.diff import diff
 
         versions = [self.registry.version(name) for name in (first, second)]
-        with kept(self.registry, first, second, progress=progress):
+        with kept(self.registry, ROOT, first, second, progress=progress):
             return diff(self.registry, *versions, progress=progress, trust_remote_code=self.config.trust_remote_code)
 
     def compare(self, first: str, second: str = CURRENT, progress: Progress = SILENT) -> Comparison:
@@ -692,11 +695,24 @@ class Workspace:
                 f"--from takes current or base, not {start!r}.{did_you_mean(str(start), ['current', 'base'])}"
             )
         if isinstance(merge, float | int):
-            if not 0.0 <= merge <= 1.0:
-                raise InputError(f"--merge takes a weight from 0 to 1, and {merge:g} is outside it.")
+            if not 0.0 < merge <= 1.0:
+                raise InputError(
+                    f"--merge takes a weight above 0, up to 1, not {merge:g}: with 0 the version would be what is in "
+                    "service, and its rows would count as learned."
+                )
             config = config.replace("merge", method="interpolate", weight=float(merge))
         elif merge is not None:
             rule = find_rule(merge)
+            if start is None and rule.start not in (None, config.merge.start):
+                places = {"base": "the root base", "current": "what is in service"}
+                _logger.warning(
+                    "--merge %s joins updates that were trained from %s, so this one starts there (--from %s) and not "
+                    "from %s.",
+                    rule.name,
+                    places[str(rule.start)],
+                    rule.start,
+                    places[config.merge.start],
+                )
             config = config.replace("merge", method=merge, start=rule.start if start is None else None)
         if merge is not None:
             parameters = parameters or {}  # those of the settings belong to the rule of the settings

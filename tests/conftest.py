@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import random
@@ -22,6 +23,9 @@ from hypothesis import settings
 # No test fails for being slow, and CI draws the same examples every time.
 settings.register_profile("steady", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("steady")
+
+# Avalanche has an environment of its own: `make test-avalanche`.
+collect_ignore = [] if importlib.util.find_spec("avalanche") else ["test_avalanche.py"]
 
 WORDS = [consonant + vowel + end for consonant in "bcdfghjklmnpqrstvwxyz" for vowel in "aeiou" for end in "lt"]
 

@@ -139,9 +139,14 @@ def test_a_damaged_snapshot_is_refused_whatever_it_is_wanted_for(workspace: Work
         lambda: workspace.export("v2", tmp_path / "out"),
         lambda: workspace.evaluate("v2"),
         lambda: workspace.compare("v1", "v2"),
+        lambda: workspace.pin("v2"),
     ):
         with pytest.raises(ModelError, match="versions rebuild v2"):
             use()
+    root = workspace.registry.path("versions/v0/model.safetensors")
+    root.write_bytes(root.read_bytes()[:-4] + b"\0\0\1\0")
+    with pytest.raises(ModelError, match="with these weights there"):  # from which both are measured
+        workspace.diff("v1", "v3")
 
 
 def test_gc_keeps_what_is_asked_for_and_what_was_dropped_still_works(workspace: Workspace, tmp_path: Path) -> None:

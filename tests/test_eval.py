@@ -126,9 +126,17 @@ def test_scores_equal_pytrec_eval(tiny_model: Path, other_model: Path, tmp_path:
             assert score.score == pytest.approx(100 * main, abs=1e-6)
             assert score.path == f"scores/{version}/{task.name}.parquet"
             kept = pq.read_table(tmp_path / score.path)
-            assert kept.schema.types == [pa.string(), pa.float64()]
+            assert kept.schema.types == [pa.string(), pa.float64(), pa.list_(pa.string())]
+            judged = pq.read_table(tmp_path / task.path / "qrels.parquet").to_pylist()
             for row in kept.to_pylist():
                 assert row["score"] == pytest.approx(expected[row["query_id"]]["ndcg_cut_10"], abs=1e-6)
+                # The documents that are kept, in their order, give that score.
+                relevant = {each["doc_id"]: each["score"] for each in judged if each["query_id"] == row["query_id"]}
+                gains = [relevant.get(document, 0) for document in row["documents"]]
+                ideal = sorted(relevant.values(), reverse=True)[:10]
+                dcg, best = (sum(g / np.log2(place + 2) for place, g in enumerate(each)) for each in (gains, ideal))
+                assert len(gains) == 10
+                assert row["score"] == pytest.approx(dcg / best, abs=1e-6)
         seen[version] = [score.score for score in scores]
     assert seen["v0"] != seen["v1"]
     assert not list(tmp_path.rglob("*.partial"))

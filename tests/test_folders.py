@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from continual.cli import app
 from continual.errors import ContinualError, InputError, ModelError, NotFoundError
 from continual.merge.folders import merge
+from continual.progress import Silent
 from continual.registry.store import weights_sha256
 from continual.train import fold
 from tests.test_lora import make_adapter
@@ -80,6 +81,43 @@ def test_opcm_merges_any_number_in_their_order(tiny_model: Path, models: list[Pa
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
 
 
+def test_the_card_has_weights_only_where_they_do_something(
+    tiny_model: Path, models: list[Path], tmp_path: Path
+) -> None:
+    for method, roles in (
+        ("opcm", ["base", "merged as number 1", "merged as number 2"]),
+        ("magmax", ["base", "merged", "merged"]),
+        ("ties", ["base", "1", "1"]),
+    ):
+        card = (merge(models[:2], tmp_path / method, method=method, base=tiny_model) / "README.md").read_text()
+        assert ("| parent | weight |" in card) == (method == "ties")
+        assert "previous" not in card
+        for parent, role in zip([tiny_model, *models[:2]], roles, strict=True):
+            assert f"| {parent} | {role} |" in card
+
+
+def test_what_the_result_does_not_keep_is_said_once(
+    tiny_model: Path, models: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    adapter = make_adapter(tiny_model, tmp_path / "adapter")
+    merge([models[0], models[1]], tmp_path / "alike")
+    merge([adapter], tmp_path / "ours", base=tiny_model)  # its weights say what it was trained on
+    assert not caplog.records
+    change_json(models[1] / "config_sentence_transformers.json", prompts={"query": "search: ", "document": ""})
+    merge([*models[:2], models[1]], tmp_path / "prompts")
+    (record,) = caplog.records
+    assert f"{models[1]} has {{'query': 'search: '}}" in record.getMessage()
+    caplog.clear()
+    factors = load_file(adapter / "adapter_model.safetensors")
+    save_file(factors, adapter / "adapter_model.safetensors", {"format": "pt"})  # as peft saves them
+    for named, said in (("org/else", 1), (f"org/{tiny_model.name}", 0), (None, 0)):
+        change_json(adapter / "adapter_config.json", base_model_name_or_path=named)
+        merge([adapter], tmp_path / f"out-{said}-{named is None}", base=tiny_model)
+        assert len(caplog.records) == said
+        assert all("says that it was trained on org/else" in record.getMessage() for record in caplog.records)
+        caplog.clear()
+
+
 def change_json(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
@@ -95,7 +133,7 @@ def test_models_that_mean_something_else_are_refused_with_the_difference(models:
     for file, changes, message in (
         (pooling / "config.json", {"pooling_mode": "cls"}, "pooling_mode: mean and cls"),
         (other / "config.json", {"num_attention_heads": 2}, "num_attention_heads: 4 and 2"),
-        (other / "tokenizer.json", {"model": tokenizer["model"] | {"vocab": swapped}}, "tokenizer sha256"),
+        (other / "tokenizer.json", {"model": tokenizer["model"] | {"vocab": swapped}}, "tokenizer tokenizer.json"),
     ):
         if "pooling_mode" in changes and "pooling_mode" not in settings:  # as older versions write it
             changes = {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
@@ -155,6 +193,15 @@ def test_a_place_that_cannot_be_written_is_named(models: list[Path], tmp_path: P
         ({"method": "ties"}, InputError, "Name the base with --base"),
         ({"method": "opcm"}, InputError, "Name the base with --base"),
         ({"method": "slerp", "models": 3}, InputError, "slerp merges 2 models, and 3 were given"),
+        (
+            {"method": "slerp", "base": True},
+            InputError,
+            "--base is the first of them: 2 more were given",
+        ),
+        ({"names": ["", "x"]}, InputError, "The name of a model is empty"),
+        ({"seed": -1}, InputError, "--seed takes an integer from 0 up, not -1"),
+        ({"method": "opcm", "base": True, "parameters": {"previous": 2.0}}, InputError, "takes alpha; not 'previous'"),
+        ({"weights": [1.0, -1.0]}, InputError, "1, -1 sum to 0"),
         ({"method": "magmax", "base": True, "weights": [1.0, 2.0]}, InputError, "takes no weights"),
         ({"weights": [1.0]}, InputError, "2 models take 2 weights, and 1 were given"),
         ({"method": "ties", "base": True, "parameters": {"densty": 0.5}}, InputError, "Did you mean 'density'"),
@@ -176,9 +223,17 @@ def test_bad_calls_are_refused_before_anything_is_written(
     assert isinstance(number, int)
     if options.get("base"):
         options["base"] = tiny_model
+    started: list[str] = []
+
+    class Bars(Silent):
+        def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
+            started.append(label)
+
+    names = options.pop("names", models[:number])
     with pytest.raises(error, match=message):
-        merge(models[:number], tmp_path / "out", **options)  # type: ignore[arg-type]
+        merge(names, tmp_path / "out", progress=Bars(), **options)  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
+    assert not started
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     with pytest.raises(InputError, match="is not empty"):
@@ -200,6 +255,7 @@ def test_the_command(models: list[Path], tmp_path: Path) -> None:
     for bad, message in (
         (["merge", str(models[0])], "continual merge MODEL MODEL -o DIR"),
         ([*words[:-1], str(tmp_path / "x"), "-p", "density"], "KEY=VALUE"),
+        ([*words[:-1], str(tmp_path / "x"), "-p", "normalize=1", "-p", "normalize=0"], "-p sets normalize twice"),
         ([*words[:5], "--weights", "a,b", "-o", str(tmp_path / "x")], "numbers with commas"),
     ):
         failed = run.invoke(app, bad)
@@ -274,6 +330,28 @@ def test_killed_merges_leave_nothing_that_loads(models: list[Path], tmp_path: Pa
 
     kill_everywhere(command, whole_or_nothing, lambda: shutil.rmtree(out, ignore_errors=True))
     assert [path.name for path in out.parent.iterdir()] == ["out"]  # what the killed ones left is swept
+
+
+def test_a_merge_that_is_told_to_stop_leaves_nothing(models: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "result" / "out"
+    words = [sys.executable, "-c", STOPPED, "merge", *map(str, models), "-o", str(out)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    assert list(out.parent.iterdir()) == []
+    assert "writing weights" not in done.stderr  # they were not
+
+
+STOPPED = """
+import os, signal, sys
+from continual.cli import main
+from continual.merge import files
+
+def stop(*args):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+files.Writer.write = stop
+main()
+"""
 
 
 def test_an_adapter_goes_on_the_model_it_was_trained_on_and_no_other(

@@ -195,6 +195,40 @@ def test_all_rows_of_a_held_out_document_are_held_out(registry: Registry, tmp_pa
             assert not others & {row["doc_id"] for row in kept}
 
 
+def test_later_files_bring_no_row_of_a_held_out_document(registry: Registry, tmp_path: Path) -> None:
+    rows = [{"query": f"q {i}", "positive": f"chunk {i}", "doc_id": str(i // 5)} for i in range(100)]
+    ingest(registry, IngestConfig(max_holdout_queries=3), write_rows(tmp_path / "a.parquet", rows), holdout=0.2)
+    kept = {row["doc_id"] for row in stored(registry, "b1")}
+    held = {row["doc_id"] for row in rows} - kept
+    assert held
+    new = [{"query": f"new {i}", "positive": f"new chunk {i}", "doc_id": str(i // 5)} for i in range(100)]
+    # A text that was held out, also beyond the queries of the task, now without its document's id.
+    bare = [{"query": f"bare {i}", "positive": f"chunk {i}", "doc_id": None} for i in range(100)]
+    report = ingest(registry, CONFIG, write_rows(tmp_path / "b.parquet", new + bare), domain="a")
+    later = stored(registry, "b2")
+    assert {row["doc_id"] for row in later if row["doc_id"]} == kept
+    assert {row["positive"] for row in later if not row["doc_id"]} == {
+        row["positive"] for row in rows if row["doc_id"] in kept
+    }
+    assert balanced(report)
+    assert report.leaked == 10 * len(held)
+    judged = len(task_rows(registry, "a")["qrels"])
+    assert report.of_held == report.leaked - judged
+    # The ids of documents are a domain's own; their texts are everybody's.
+    other = [{**row, "query": f"other {row['query']}"} for row in new + bare]
+    report = ingest(registry, CONFIG, write_rows(tmp_path / "c.parquet", other), domain="other", holdout=0)
+    assert report.leaked == 5 * len(held)
+
+
+def test_a_document_that_was_trained_on_is_not_held_out_later(registry: Registry, tmp_path: Path) -> None:
+    rows = [{"query": f"q {i}", "positive": f"chunk {i}", "doc_id": str(i)} for i in range(20)]
+    ingest(registry, CONFIG, write_rows(tmp_path / "a.parquet", rows), holdout=0)
+    more = [{"query": f"more {i}", "positive": f"more {i}", "doc_id": str(i)} for i in range(40)]
+    report = ingest(registry, CONFIG, write_rows(tmp_path / "b.parquet", more), domain="a", holdout=0.5)
+    assert report.held_out == 20
+    assert {row["doc_id"] for row in stored(registry, "b2")} == {str(i) for i in range(20)}
+
+
 def test_a_training_row_with_a_held_out_query_is_leaked(registry: Registry, tmp_path: Path) -> None:
     rows = [{"query": f"q {i // 2}", "positive": f"p {i}"} for i in range(100)]
     report = ingest(registry, CONFIG, write_rows(tmp_path / "a.parquet", rows), holdout=0.1)
@@ -368,7 +402,8 @@ def beir(tmp_path: Path) -> Path:
 
 
 LEAKS = [
-    {"query": "THE question", "positive": "case is kept"},
+    {"query": "THE Question!", "positive": "nearly its query"},
+    {"query": "A question", "positive": "other words"},
     {"query": "the  question ", "positive": "its query is in the task"},
     {"query": "its positive is relevant", "positive": "\u00a0answer"},
     {"query": "its positive is only a distractor", "positive": "distractor"},
@@ -379,13 +414,13 @@ LEAKS = [
 def test_rows_that_leak_into_a_task_are_held_back(registry: Registry, tmp_path: Path, beir: Path) -> None:
     import_task(registry, "ood", beir)
     report = ingest(registry, CONFIG, write_rows(tmp_path / "a.parquet", LEAKS), holdout=0)
-    assert (report.kept, report.leaked) == (3, 2)
-    assert {row["query"] for row in stored(registry, "b1")} == {LEAKS[0]["query"], LEAKS[3]["query"], LEAKS[4]["query"]}
+    assert (report.kept, report.leaked, report.near) == (3, 3, 1)
+    assert {row["query"] for row in stored(registry, "b1")} == {LEAKS[1]["query"], LEAKS[4]["query"], LEAKS[5]["query"]}
 
 
 def test_a_folder_as_the_domains_task(registry: Registry, tmp_path: Path, beir: Path) -> None:
     report = ingest(registry, CONFIG, write_rows(tmp_path / "a.parquet", LEAKS), task=beir)
-    assert (report.kept, report.leaked, report.held_out, report.task) == (3, 2, 0, "a")
+    assert (report.kept, report.leaked, report.held_out, report.task) == (3, 3, 0, "a")
     (task,) = registry.tasks()
     assert (task.name, task.domain, task.queries, task.documents, task.origin) == ("a", "a", 1, 2, str(beir))
     assert len(task_rows(registry, "a")["keys"]) == 2

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from continual import Workspace
 from continual.errors import InputError, NotFoundError
 from continual.eval import significance
 from continual.eval.query_scores import CACHE, QueryScores, aligned
@@ -205,3 +206,10 @@ def test_a_joint_version_of_another_workspace(stream: Registry, tmp_path: Path) 
         build_report(stream, str(tmp_path / "foreign"))
     with pytest.raises(NotFoundError, match="neither such a version nor a workspace"):
         build_report(stream, "v9")
+    # The settings can name it once for all: a folder is meant from where they are.
+    settings = stream.root.parent / "continual.toml"
+    settings.write_text('[eval]\njoint = "joint"\nconfidence = 0.9\n')
+    workspace = Workspace(settings.parent)
+    assert workspace.report().joint == "v2 of joint"
+    assert workspace.report().intervals.confidence == 0.9
+    assert workspace.report("v3").joint == "v3"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -203,19 +204,82 @@ def test_an_adapter_of_another_model_is_refused(tiny_model: Path, tmp_path: Path
     save_file(factors | embedding, adapter / "adapter_model.safetensors")
     with pytest.raises(ModelError, match="no LoRA factor of a linear layer"):
         fold(tiny_model, adapter, tmp_path / "folded")
-    for change in (
-        {"peft_type": "IA3"},
-        {"init_lora_weights": "pissa_niter_4"},
-        {"bias": "all"},
-        {"use_dora": True, "fan_in_fan_out": True},
+    for change, cause in (
+        ({"peft_type": "IA3"}, "of the type IA3"),
+        ({"init_lora_weights": "pissa_niter_4"}, "its start"),
+        ({"bias": "all"}, "biases were trained"),
+        ({"modules_to_save": ["pooler"]}, r"modules_to_save: \['pooler'\]"),
+        ({"use_dora": True, "fan_in_fan_out": True}, "transposed"),
     ):
         (adapter / "adapter_config.json").write_text(json.dumps(config | change))
-        with pytest.raises(ModelError, match=r"DoRA can fold|Convert it|cannot|can be"):
+        with pytest.raises(ModelError, match=rf"cannot be folded here: .*{cause}.*merge_and_unload"):
             fold(tiny_model, adapter, tmp_path / "folded")
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
     (adapter / "adapter_model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"has no adapter_model.safetensors. Copy"):
+        fold(tiny_model, adapter, tmp_path / "folded")
+    (adapter / "adapter_model.bin").touch()
     with pytest.raises(ModelError, match="pickled adapters are never read"):
         fold(tiny_model, adapter, tmp_path / "folded")
     assert not (tmp_path / "folded").exists()
+
+
+def test_settings_that_no_adapter_has_are_refused_by_name(tiny_model: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(tiny_model, tmp_path / "adapter")
+    path = adapter / "adapter_config.json"
+    config = json.loads(path.read_text())
+    for change, message in (
+        ({"r": None}, "r is missing, and must be a whole number from 1 up"),
+        ({"r": 0}, "r is 0"),
+        ({"r": "4"}, "r is '4'"),
+        ({"lora_alpha": None}, "lora_alpha is missing, and must be a number"),
+        ({"rank_pattern": ["query"]}, r"rank_pattern is \['query'\]"),
+        ({"rank_pattern": {"query": 0}}, "rank_pattern of query is 0"),
+        ({"alpha_pattern": {"(": 3}}, "alpha_pattern is '\\(', and must be names of layers"),
+    ):
+        path.write_text(json.dumps(config | change))
+        with pytest.raises(ModelError, match=rf"adapter_config\.json: {message}.*Copy the file"):
+            fold(tiny_model, adapter, tmp_path / "folded")
+    for text, message in (("[]", "holds a list, and must hold an object"), ("{", "cannot be read as JSON")):
+        path.write_text(text)
+        with pytest.raises(ModelError, match=message):
+            fold(tiny_model, adapter, tmp_path / "folded")
+    for change in ({"r": 8}, {"rank_pattern": {"query": 2}}):  # peft refuses both
+        path.write_text(json.dumps(config | change))
+        rank = change.get("r", 2)
+        with pytest.raises(ModelError, match=rf"says rank {rank} of encoder.*, and its factors have rank 4"):
+            fold(tiny_model, adapter, tmp_path / "folded")
+    path.write_text(json.dumps(config))
+    factors = load_file(adapter / "adapter_model.safetensors")
+    factors[min(factors)][0, 0] = float("nan")
+    save_file(factors, adapter / "adapter_model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"encoder\.layer\.0.* of .*adapter holds values that are infinite"):
+        fold(tiny_model, adapter, tmp_path / "folded")
+
+
+def test_the_way_out_of_an_adapter_that_cannot_be_folded_here(tiny_model: Path, tmp_path: Path) -> None:
+    """What the error message says to do with biases gives peft's model as a folder."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from sentence_transformers import SentenceTransformer
+    from transformers import AutoModel
+
+    config = LoraConfig(r=2, target_modules=["query"], bias="lora_only")
+    theirs = get_peft_model(AutoModel.from_pretrained(tiny_model), config)
+    for parameter in theirs.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.1
+    theirs.save_pretrained(str(tmp_path / "adapter"))
+    with pytest.raises(ModelError, match="biases were trained") as refusal:
+        fold(tiny_model, tmp_path / "adapter", tmp_path / "folded")
+    (call,) = re.findall("`(PeftModel.*)`, save", str(refusal.value))
+    model = SentenceTransformer(str(tiny_model), device="cpu")
+    eval(call, {"PeftModel": PeftModel, "ADAPTER": str(tmp_path / "adapter"), "model": model})
+    model.save_pretrained(str(tmp_path / "folded"))
+    expected = theirs.merge_and_unload().state_dict()
+    found = load_file(tmp_path / "folded" / "model.safetensors")
+    assert found.keys() == load_file(tiny_model / "model.safetensors").keys()
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, expected[name], atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -62,11 +62,11 @@ def test_half_precision_is_summed_in_fp32() -> None:
 def test_false_negatives() -> None:
     query = torch.tensor([1, 2, 1, 4])  # rows 0 and 2 ask the same
     positive = torch.tensor([10, 11, 12, 11])  # rows 1 and 3 have the same answer
-    negative = torch.tensor([12, 99])  # the first is the answer of row 2
+    negative = torch.tensor([12, 99])  # the first is an answer to rows 0 and 2
     document = torch.tensor([7, 7, -1, -1])  # rows 0 and 1 are of one document, rows 2 and 3 of none
     expected = torch.tensor(
         [
-            [0, 1, 1, 0, 0, 0],
+            [0, 1, 1, 0, 1, 0],
             [1, 0, 0, 1, 0, 0],
             [1, 0, 0, 0, 1, 0],
             [0, 1, 0, 0, 0, 0],

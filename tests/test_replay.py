@@ -146,6 +146,36 @@ def test_rows_of_an_evaluation_task_are_never_drawn(registry: Registry) -> None:
     assert drawn.rows == 37
 
 
+def test_two_sessions_do_not_share_what_they_spill(registry: Registry) -> None:
+    """A plan ends while an update draws: DuckDB removes its folder, and must not remove the other's."""
+    batch, new = store(registry, "a", 30), store(registry, "b", 1)
+    runs = registry.path("runs")
+    with Rows(registry) as update:
+        (own,) = runs.iterdir()
+        with Rows(registry) as plan:
+            assert len(list(runs.iterdir())) == 2
+            plan.count([batch])
+        assert list(runs.iterdir()) == [own]
+        assert update.draw([new], [batch], {"a": 5}, {}).rows == 6
+    assert not list(runs.iterdir())
+
+
+def test_rows_found_to_leak_are_never_drawn(registry: Registry) -> None:
+    batch, new = store(registry, "a", 30), store(registry, "b", 10)
+    folder = registry.path("tasks/t")
+    folder.mkdir(parents=True)
+    pq.write_table(pa.table({"kind": ["query"], "hash": [md5("nothing")]}), folder / "keys.parquet")
+    for name in ("corpus", "queries", "qrels"):
+        (folder / f"{name}.parquet").touch()
+    leaks = {"batch": [batch.id, new.id], "row_hash": [md5("a q3 p3"), md5("b q1 p1")], "near": [True, True]}
+    pq.write_table(pa.table(leaks), folder / "leaks.parquet")
+    registry.add_task(Task("t", 0, None, "tasks/t", 1, 1, 1, "folder", "x", now()))
+    with Rows(registry) as rows:
+        drawn = rows.draw([new], [batch], {"a": 30}, {})
+    assert {"a q3", "b q1"}.isdisjoint(drawn.table["query"].to_pylist())
+    assert drawn.rows == 38
+
+
 def test_the_first_window_holds_the_lowest_hashes(registry: Registry) -> None:
     whole, new = store(registry, "a", 40), store(registry, "b", 1)
     with Rows(registry) as rows:

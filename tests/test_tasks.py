@@ -85,8 +85,10 @@ def test_a_beir_folder_becomes_a_task(registry: Registry, beir: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [
         "corpus.parquet",
         "keys.parquet",
+        "leaks.parquet",
         "qrels.parquet",
         "queries.parquet",
+        "shingles.parquet",
     ]
     assert read(folder / "corpus.parquet") == [("d1", "Title first  document"), ("d2", "sécond"), ("d3", "third")]
     assert read(folder / "queries.parquet") == [("q1", "one"), ("q2", "two")]

@@ -240,6 +240,33 @@ def test_new_rows_are_held_near_the_anchor_and_replayed_ones_near_the_start(tiny
     assert torch.equal(opened.before, alone.before)
 
 
+def test_queries_are_trained_against_the_documents_of_the_old_index_too(tiny_model: Path, tmp_path: Path) -> None:
+    from continual.train.losses import info_nce
+
+    other = load_encoder(tiny_model, device="cpu")
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in other[0].auto_model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    other.save_pretrained(str(tmp_path / "moved"))
+    table, batch = make_table(8, 1), np.arange(8)
+    config = CONFIG.model_copy(update={"anchor": "current", "compatibility": 0.5, "max_negatives": 0})
+    losses = {}
+    for name, settings in {"both": config, "one": config.model_copy(update={"compatibility": 0.0})}.items():
+        losses[name] = open_session(
+            tmp_path / "moved", table, settings, seed=0, device=CPU, anchor=tiny_model
+        ).backward(batch)[0]
+    rows = table.to_pylist()
+    asked = other.encode_query([row["query"] for row in rows], convert_to_tensor=True)
+    index = load_encoder(tiny_model, device="cpu").encode_document(
+        [row["positive"] for row in rows], convert_to_tensor=True
+    )
+    expected = 0.5 * float(info_nce(asked, index, None, None, config.temperature))
+    assert losses["both"] - losses["one"] == pytest.approx(expected, abs=1e-4)
+    own = other.encode_document([row["positive"] for row in rows], convert_to_tensor=True)
+    assert abs(0.5 * float(info_nce(asked, own, None, None, config.temperature)) - expected) > 1e-3
+
+
 def test_distillation_keeps_embeddings_nearer_to_where_they_were(tiny_model: Path, tmp_path: Path) -> None:
     from continual.train import fold
 

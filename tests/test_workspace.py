@@ -122,6 +122,9 @@ def test_a_plan_counts_and_changes_nothing(learned: Workspace, write_pairs: Writ
     assert sum(window["rows"] for window in plan.spec.replay) == 10
     assert plan.pairs == kept["third"] + 10
     assert plan.joint_pairs == sum(kept.values())
+    searching = learned.plan(replay_rows=10, merge="search")
+    assert searching.pairs < plan.pairs  # rows are held out for the search
+    assert searching.joint_pairs == plan.joint_pairs
     assert plan.tokens > 0
     assert plan.seconds > 0
     assert sorted(path for path in learned.registry.root.rglob("*") if path.is_file()) == before
@@ -365,6 +368,11 @@ def test_settings_are_checked_all_at_once(workspace: Workspace) -> None:
         Workspace(workspace.directory)
 
 
+def test_settings_that_decide_nothing_any_more_are_still_read(workspace: Workspace) -> None:
+    (workspace.directory / "continual.toml").write_text("[eval]\nbootstrap = 500\nconfidence = 0.9\n")
+    assert Workspace(workspace.directory).config.eval.confidence == 0.9
+
+
 def test_export_never_overwrites(learned: Workspace, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "precious").write_text("x")
@@ -434,8 +442,9 @@ def test_damaged_weights_are_neither_exported_nor_served(
         with pytest.raises(ModelError, match=f"versions rebuild {first}"):
             act()
     learned.ingest(write_pairs("c.parquet", make_pairs(40, seed=3)))
-    with pytest.raises(ModelError, match=f"versions rebuild {current}"):
-        learned.update()
+    for learn in (learned.plan, learned.update):
+        with pytest.raises(ModelError, match=f"versions rebuild {current}"):
+            learn()
     assert learned.version().id == current
     assert not (tmp_path / "out").exists()
     learned.rebuild(first)

@@ -28,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     epilog="Settings, with their meaning and defaults, are in the workspace's continual.toml. Exit codes: 0 done, 1 a "
     "bug of ours, 2 the input or the call is wrong, 3 the gate refused the update, 4 the workspace is busy, 130 "
-    "interrupted.",
+    "interrupted, by Ctrl-C or SIGTERM.",
 )
 task_app = typer.Typer(help="Evaluation tasks: what versions are scored on.", no_args_is_help=True)
 versions_app = typer.Typer(help="Versions: what was made, and from what.", no_args_is_help=True)
@@ -186,7 +186,7 @@ def update(
         typer.Option(
             metavar="RULE",
             help="interpolate, search, self-positioning, running-mean, equal, opcm, a method of `continual merge "
-            "--list`, or the weight of the update, 0 to 1; by default merge.method and merge.weight.",
+            "--list`, or the weight of the update, above 0 and up to 1; by default merge.method and merge.weight.",
         ),
     ] = None,
     parameter: ParameterOption = None,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Bars:
     """Shows one bar at a time in a terminal, and one line per finished bar elsewhere (logs, CI).
 
-    Use it as a context manager, so that a bar never outlives an error.
+    Use it as a context manager, so that a bar never outlives an error: work that failed gets no line that it is done.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -31,8 +31,9 @@ class Bars:
             self._rich.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.finish()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.finish()
         if self._rich is not None:
             self._rich.stop()
 

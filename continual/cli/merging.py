@@ -29,7 +29,9 @@ def merge(
         str | None, typer.Option(metavar="W,W,...", help="A weight for each model, with commas; 1 each by default.")
     ] = None,
     parameter: ParameterOption = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the methods that draw random numbers.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Seed of the methods that draw random numbers, from 0 up.")
+    ] = 0,
     dtype: Annotated[
         str | None, typer.Option(metavar="TYPE", help="Store as fp32, fp16 or bf16; by default as the models are.")
     ] = None,
@@ -75,7 +77,8 @@ def merge(
     if json:
         print_json({"directory": str(target), "sha256": weights_sha256(target)})
     else:
-        print(f"{len(models)} models merged by {method}: SentenceTransformer({str(target)!r}) loads the result.")
+        what = f"{len(models)} models" if len(models) > 1 else "1 model"
+        print(f"{what} merged by {method}: SentenceTransformer({str(target)!r}) loads the result.")
 
 
 def _numbers(text: str | None) -> list[float] | None:

@@ -33,18 +33,20 @@ def parse_parameters(given: list[str] | None) -> dict[str, float] | None:
     """Return `KEY=VALUE` texts as numbers by name; true and false are 1 and 0.
 
     Raises:
-        InputError: One is not of this form.
+        InputError: One is not of this form, or two are of one parameter.
     """
     if not given:
         return None
     from continual.errors import InputError
 
     words = {"true": 1.0, "false": 0.0}
-    found = {}
+    found: dict[str, float] = {}
     for text in given:
-        key, equals, value = text.partition("=")
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if key in found:
+            raise InputError(f"-p sets {key} twice. Give it once.")
         try:
-            found[key.strip()] = words[value.strip().lower()] if value.strip().lower() in words else float(value)
+            found[key] = words[value.lower()] if value.lower() in words else float(value)
         except ValueError:
             equals = ""
         if not equals:

@@ -59,7 +59,7 @@ def print_ingest(report: IngestReport, store: Path) -> None:
         ("rows in", report.rows_in, ""),
         ("kept", report.kept, "to train on"),
         ("duplicates", report.duplicates, ""),
-        ("leaked", report.leaked, "in an evaluation task" if report.leaked else ""),
+        ("leaked", report.leaked, _leaks(report)),
         ("rejected", report.rejected, rejects),
         ("held out", report.held_out, task),
     ):
@@ -68,6 +68,17 @@ def print_ingest(report: IngestReport, store: Path) -> None:
     say(f"  read: {', '.join(f'{role} from {column}' for role, column in report.columns.items())}")
     if report.rejects_path:
         say(f"The rejected rows, with reasons: {store / report.rejects_path}")
+
+
+def _leaks(report: IngestReport) -> str:
+    """Return how rows leak, with the numbers where it is in more than one way."""
+    ways = {
+        "in an evaluation task": report.leaked - report.near - report.of_held,
+        "nearly in one": report.near,
+        "of a held-out document": report.of_held,
+    }
+    found = {way: count for way, count in ways.items() if count}
+    return ", ".join(f"{count:,} {way}" if len(found) > 1 else way for way, count in found.items())
 
 
 def print_plan(plan: Plan) -> None:
@@ -116,8 +127,9 @@ def print_step(step: StepResult) -> None:
         say("There is no evaluation task, so the gate had nothing to judge by. Add one with `continual task add`.")
     speed = version.pairs_trained / version.seconds if version.seconds else 0.0
     say(
-        f"Trained {version.pairs_trained:,} pairs in {duration(version.seconds)} ({per_second(speed)} pairs/s, loading "
-        f"included); a full retraining would have trained {version.joint_pairs:,} pairs."
+        f"Trained {version.pairs_trained:,} pairs from {step.spec.start} in {duration(version.seconds)} "
+        f"({per_second(speed)} pairs/s, loading included); a full retraining would have trained "
+        f"{version.joint_pairs:,} pairs."
     )
     if step.in_service == version.id:
         say(f"{version.id} passed the gate and is in service; it was {step.parent.id}.")

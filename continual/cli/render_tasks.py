@@ -23,13 +23,18 @@ def print_task(report: TaskReport) -> None:
         say(f"The task {report.name} is registered already with the same content; nothing changed.")
         return
     kind = f"a task of the domain {report.domain}" if report.domain else "out of domain"
-    if report.checked:
+    held = f"{report.kind} on {report.queries:,} items"
+    if report.judgements:
         held = f"{report.queries:,} queries, {report.documents:,} documents, {report.judgements:,} judgements"
-    else:
-        held = f"{report.kind} on {report.queries:,} items; training rows are not checked against them"
+    if not report.checked:
+        held += "; training rows are not checked against them"
     say(f"Registered {report.name} ({kind}): {held}.")
     if report.leaked_rows:
-        say(f"{report.leaked_rows:,} stored training rows are in it; no later update will train on them.")
+        near = f" ({report.near_rows:,} nearly)" if report.near_rows else ""
+        say(
+            f"{report.leaked_rows:,} stored training rows are in it{near}; no later update will train on them, and for "
+            "versions that did it is not out of domain."
+        )
 
 
 def print_tasks_added(reports: Sequence[TaskReport]) -> None:
@@ -70,10 +75,14 @@ def print_evaluation(found: Evaluation) -> None:
     table.columns[4].justify = table.columns[5].justify = "right"
     for score in found.scores:
         sample = score.settings.partition(", ")[2]
-        cells = (score.task, score.domain or "OOD", score.kind, measured([score.metric]))
+        domain = score.domain or ("OOD" if score.flag is None else "trained on")
+        cells = (score.task, domain, score.kind, measured([score.metric]))
         table.add_row(*map(escape, cells), f"{score.score:.1f}", f"{score.queries:,}", escape(sample))
     say(f"{found.version}, suite {found.suite}")
     console.print(table)
+    for score in found.scores:
+        if score.flag is not None:
+            say(f"{score.task}: {score.flag}")
     known = sum(not score.new for score in found.scores)
     if known:
         say(f"{known} of {len(found.scores)} scores were there and were not computed again.")

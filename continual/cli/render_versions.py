@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from continual.build import Collected
     from continual.diff import Diff
     from continual.eval.compare import Comparison
-    from continual.merge.methods import Method
+    from continual.merge.methods import Method, Parameter
 
 
 def print_versions(versions: list[Version], current: str, dropped: set[str]) -> None:
@@ -95,36 +95,27 @@ def print_comparison(found: Comparison) -> None:
     """Print the scores of two versions side by side."""
     say(f"{measured(each.metric or '' for each in found.tasks)}, points")
     level = f"{100 * found.confidence:g} % interval"
-    columns = (
-        "task",
-        "domain",
-        found.first,
-        found.second,
-        "change",
-        level,
-        "p",
-        "of all",
-        "better",
-        "worse",
-        "queries",
-    )
+    columns = ("task", found.first, found.second, "change", level, "p", "of all", "better", "worse", "of")
     table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in table.columns[2:]:
+    table.columns[0].overflow, table.columns[0].min_width = "fold", 8
+    for column in table.columns[1:]:
         column.justify = "right"
         column.no_wrap = True
     for each in [*found.tasks, *([found.mean] if len(found.tasks) > 1 else [])]:
-        domain = "" if each is found.mean else escape(each.domain or "OOD")
+        aside = "" if each is found.mean or each.domain else " (OOD)" if each.flag is None else " (trained on)"
+        name = f"{each.task}{aside}"
         points = [f"{each.first:.1f}", f"{each.second:.1f}", f"{each.difference:+.1f}"]
         interval = "" if each.low is None else f"{each.low:+.1f} to {each.high:+.1f}"
         p = ["" if value is None else f"{value:.3f}" for value in (each.p, each.adjusted)]
         known = each.low is not None or each is found.mean  # else it has no score per query
         counts = [f"{number:,}" if known else "" for number in (each.better, each.worse)] + [f"{each.queries:,}"]
-        table.add_row(
-            escape(each.task), domain, *points, interval, *p, *counts, style="bold" if each is found.mean else ""
-        )
+        table.add_row(escape(name), *points, interval, *p, *counts, style="bold" if each is found.mean else "")
     console.print(table)
     say("p: of a permutation test; of all: the same, adjusted (Holm) for the number of tasks")
-    say(f"better, worse: queries whose score rose or fell from {found.first} to {found.second}")
+    say(f"better, worse: queries whose score rose or fell from {found.first} to {found.second}, of how many")
+    for each in found.tasks:
+        if each.flag is not None:
+            say(f"{each.task}: {each.flag}")
 
 
 def print_diff(found: Diff) -> None:
@@ -162,15 +153,22 @@ def print_collected(found: Collected, dry_run: bool) -> None:
 
 
 def print_methods(methods: Mapping[str, Method]) -> None:
-    """Print the merge methods with what they need."""
-    table = Table(
-        "method", "base", "models", "what it does", "parameters", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-    )
+    """Print the merge methods with what they need, and what can be set of each with -p."""
     for method in methods.values():
-        parameters = ", ".join(f"{name}={_value(each.default)}" for name, each in method.parameters.items())
-        table.add_row(method.name, method.base, _models(method), method.summary, parameters)
-    console.print(table)
-    say("base: needed, optional, first (it is the first of the models) or none. See docs/merging.md for each.")
+        base = {"needed": "a base", "optional": "a base or none", "first": "a base as the first of them"}
+        counts = f"{_models(method)} model{'' if method.most == 1 else 's'}"
+        also = f", with {base[method.base]}" if method.base in base else ""
+        order = ", in order" if method.rescaled else ""
+        say(f"{method.name}: {counts}{order}{also}. {method.summary}")
+        for name, each in method.settable.items():
+            say(f"    -p {name}={_value(each.default)}  {each.what}{_range(each)}")
+    say("With -p, KEY=VALUE shows the default. Formulas and when to use which: docs/merging.md.")
+
+
+def _range(parameter: Parameter) -> str:
+    if isinstance(parameter.default, bool):
+        return ""
+    return f", {'above ' * bool(parameter.zero)}{parameter.low:g} to {parameter.high:g}"
 
 
 def methods_json(methods: Mapping[str, Method]) -> list[dict[str, Any]]:
@@ -185,7 +183,7 @@ def methods_json(methods: Mapping[str, Method]) -> list[dict[str, Any]]:
             "seeded": method.seeded,
             "parameters": {
                 name: {"default": each.default, "low": each.low, "high": each.high, "what": each.what}
-                for name, each in method.parameters.items()
+                for name, each in method.settable.items()
             },
         }
         for method in methods.values()

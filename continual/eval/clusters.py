@@ -16,6 +16,9 @@ SIZE = 25
 MOST = 12
 """Clusters of a task, at most."""
 
+TELLING = 2
+"""How much more common a word must be inside a cluster than outside to name it."""
+
 WORDS = 3
 """Words that name a cluster."""
 
@@ -50,7 +53,7 @@ def name_clusters(texts: Sequence[str], labels: Sequence[int]) -> list[list[str]
     """Return the words that set each cluster apart, the most telling first; a cluster may have none.
 
     A word weighs p * log(p / q): p is the share of the cluster's texts that have it, q that of all others, each with
-    one text added. What is in most texts everywhere, such as "the", weighs nothing in any language.
+    one text added. Only words that are twice as common inside count, so that "the" names nothing in any language.
 
     Args:
         texts: One a query.
@@ -69,12 +72,11 @@ def name_clusters(texts: Sequence[str], labels: Sequence[int]) -> list[list[str]
     named = []
     for label, inside in enumerate(counts):
         size, rest = sizes[label], len(texts) - sizes[label]
-
-        def weight(word: str, inside: Counter[str] = inside, size: int = size, rest: int = rest) -> float:
-            share = inside[word] / size
-            outside = (total[word] - inside[word] + 1) / (rest + 1)
-            return share * math.log(share / outside) if rest else share
-
-        telling = [word for word, count in inside.items() if count >= min(2, size) and weight(word) > 0]
-        named.append(sorted(telling, key=lambda word: (-weight(word), word))[:WORDS])
+        weights = {}
+        for word, count in inside.items():
+            share, others = count / size, (total[word] - count + 1) / (rest + 1)
+            if count >= min(2, size) and (not rest or share >= TELLING * others):
+                weights[word] = share * math.log(share / others) if rest else share
+        ordered = sorted((-weight, word) for word, weight in weights.items())
+        named.append([word for _, word in ordered[:WORDS]])
     return named

@@ -8,6 +8,7 @@ from typing import Any
 
 from continual.config import EvalConfig
 from continual.errors import NothingToDoError
+from continual.eval.ood import flags
 from continual.eval.significance import (
     holm,
     mean_interval,
@@ -38,6 +39,7 @@ class TaskComparison:
         better: Queries that the second version answers better.
         worse: Queries that it answers worse.
         metric: The main score, by mteb's name; None for a mean of tasks with several.
+        flag: Why a version's score is none on texts that it never saw, if so it is; see `continual.eval.ood`.
     """
 
     task: str
@@ -53,6 +55,7 @@ class TaskComparison:
     better: int
     worse: int
     metric: str | None = "ndcg_at_10"
+    flag: str | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,11 @@ def compare(
         pairs.append(pair)
     known = [each.task for each in found if each.p is not None]
     adjusted = dict(zip(known, holm([each.p for each in found if each.p is not None]), strict=True))
-    found = [replace(each, adjusted=adjusted.get(each.task)) for each in found]
+    flagged = flags(registry)
+    for place, each in enumerate(found):
+        keys = ((first.id, each.task), (second.id, each.task))
+        why = dict.fromkeys(flagged[key].why for key in keys if key in flagged)
+        found[place] = replace(each, adjusted=adjusted.get(each.task), flag=" ".join(why) or None)
     whole = mean_interval(pairs, config.confidence) if len(pairs) == len(tasks) else None
     metrics = {task.metric for task in tasks}
     mean = TaskComparison(

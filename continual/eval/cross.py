@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from mteb.models import ModelMeta
 from mteb.types import PromptType
 
 from continual.config import EvalConfig
-from continual.eval.compat import DEPTH, TaskCompatibility, overlap
+from continual.eval.compat import TaskCompatibility, overlap
 from continual.eval.encoder import OnceEncoder, Vectors
 from continual.eval.mteb_tasks import cut, keep_per_query, open_task, unload
 from continual.eval.run import own_randomness, quiet
@@ -197,7 +196,9 @@ def _search(model: Any, task: Any, record: Task) -> tuple[float, dict[Any, list[
     """Return the main score in points, the first documents of every query, and the number of queries."""
     name = measure(record.metric)
     assert name is not None, record
-    with _rankings(task) as (per_query, rankings):
+    original = task.task_specific_scores
+    per_query = keep_per_query(task)
+    try:
         mteb.evaluate(
             model,
             task,
@@ -206,24 +207,9 @@ def _search(model: Any, task: Any, record: Task) -> tuple[float, dict[Any, list[
             show_progress_bar=False,
             encode_kwargs={"batch_size": 64, "show_progress_bar": False},
         )
-    # As the main score of an evaluation: the mean over the subsets and splits of the mean over their queries.
-    parts = [[query[name] for query in part.values()] for part in per_query.values()]
-    return 100.0 * float(np.mean([np.mean(part) for part in parts])), rankings, sum(map(len, parts))
-
-
-@contextmanager
-def _rankings(task: Any) -> Iterator[tuple[dict[Any, dict[str, dict[str, float]]], dict[Any, list[str]]]]:
-    """Yield what fills while mteb evaluates: per-query scores by split and subset, and the first ids by query."""
-    original, rankings = task.task_specific_scores, {}
-
-    def keep(scores: Any, qrels: Any, results: Any, hf_split: str, hf_subset: str) -> Any:
-        for query, documents in results.items():
-            nearest = sorted(documents.items(), key=lambda item: (-item[1], item[0]))[:DEPTH]
-            rankings[hf_split, hf_subset, query] = [document for document, _ in nearest]
-        return original(scores, qrels, results, hf_split=hf_split, hf_subset=hf_subset)
-
-    task.task_specific_scores = keep
-    try:
-        yield keep_per_query(task), rankings
     finally:
-        task.task_specific_scores = original
+        task.task_specific_scores = original  # the next search of this task keeps its own
+    # As the main score of an evaluation: the mean over the subsets and splits of the mean over their queries.
+    parts = [[query[name] for query in part.scores.values()] for part in per_query.values()]
+    rankings = {(*place, query): first for place, part in per_query.items() for query, first in part.first.items()}
+    return 100.0 * float(np.mean([np.mean(part) for part in parts])), rankings, sum(map(len, parts))

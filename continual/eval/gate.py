@@ -23,8 +23,9 @@ from continual.config import Config, GateConfig
 from continual.eval.significance import Interval, holm, mean_interval, paired, paired_interval
 from continual.registry.records import Score
 
-NEW, LEARNED, AGAIN, OOD = "new", "learned", "again", "OOD"
-"""What a task is to a step: its domain was just learned, was learned before, both, or neither."""
+NEW, LEARNED, AGAIN, OOD, LEAKED = "new", "learned", "again", "OOD", "leaked"
+"""What a task is to a step: its domain was just learned, was learned before, both, or neither; or it is of no domain
+that was learned, but rows that are in it were trained on before it was known, so that it is not OOD."""
 
 SLACK = 1e-9
 """Points by which a limit may be missed before it counts, so that a fall of exactly the limit passes."""
@@ -60,7 +61,8 @@ def judge(
     Args:
         new: The candidate's score by task.
         old: The parent's. A task that either lacks is not compared.
-        kinds: What each task is to the step: "new", "learned", "again" (learned before and now once more) or "OOD".
+        kinds: What each task is to the step: "new", "learned", "again" (learned before and now once more), "OOD" or
+            "leaked".
         root: The `.continual` folder, where the per-query values are.
         config: The limits and the level of the intervals.
     """
@@ -160,16 +162,16 @@ def weigh(
             breach(what, "ood", "ood" not in means or means["ood"].high >= 0, "more than", rule)
         else:
             held.append(f"{what}; {rule}")
+    leaked = [task for task in change if kinds[task] == LEAKED]
+    if leaked:
+        verb = "is" if len(leaked) == 1 else "are"
+        held.append(f"{_list(leaked)} {verb} not counted as OOD: trained on, in part, before the task was known")
     if not change:
         held.append("there was no task to compare on, so nothing was limited")
     figures = {
-        "gain": _figure("gain", _mean(change[task] for task in learned), means.get("gain"), adjusted)
-        if learned
-        else None,
-        "worst": {"task": falls[0]} | _figure(f"task {falls[0]}", change[falls[0]], intervals.get(falls[0]), adjusted)
-        if falls
-        else None,
-        "ood": _figure("ood", _mean(change[task] for task in outside), means.get("ood"), adjusted) if outside else None,
+        "gain": _figure("gain", _mean(change[task] for task in learned), means, adjusted) if learned else None,
+        "worst": {"task": falls[0], **_of_task(falls[0], change, intervals, adjusted)} if falls else None,
+        "ood": _figure("ood", _mean(change[task] for task in outside), means, adjusted) if outside else None,
         "limits": limits.model_dump(),
         "confidence": confidence,
         "comparisons": len(adjusted),
@@ -178,7 +180,7 @@ def weigh(
                 "kind": kinds[task],
                 "new": new[task],
                 "old": old[task],
-                **_figure(f"task {task}", change[task], intervals.get(task), adjusted),
+                **_of_task(task, change, intervals, adjusted),
                 "p": intervals[task].p if task in intervals else None,
             }
             for task in change
@@ -199,10 +201,18 @@ def _adjusted(
 
 
 def _figure(
-    name: str, difference: float, interval: Interval | None, adjusted: Mapping[str, float]
+    name: str, difference: float, intervals: Mapping[str, Interval], adjusted: Mapping[str, float]
 ) -> dict[str, float | None]:
-    low, high = (interval.low, interval.high) if interval else (None, None)
+    low, high = (intervals[name].low, intervals[name].high) if name in intervals else (None, None)
     return {"difference": difference, "low": low, "high": high, "adjusted": adjusted.get(name)}
+
+
+def _of_task(
+    task: str, change: Mapping[str, float], intervals: Mapping[str, Interval], adjusted: Mapping[str, float]
+) -> dict[str, float | None]:
+    return _figure(
+        task, change[task], intervals, {task: adjusted[f"task {task}"]} if f"task {task}" in adjusted else {}
+    )
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from continual.eval.metrics import Learned, Matrix
-from continual.eval.significance import OF_SCORES, SPREAD, Moments, combine, moments, stack
+from continual.eval.significance import OF_SCORES, Moments, combine, moments
 
 Ends = tuple[float, float] | None
 """Lower and upper end; None where there is no value, or a score has no values per query."""
@@ -158,27 +158,22 @@ def _retained(since: Contrast, matrix: Matrix, values: Sequence[Matrix], confide
     The share is r = sum of what is left / sum of what was gained; its error is that of (left - r gained), query by
     query, over the sum of what was gained.
     """
-    found: list[Ends] = []
-    for version in range(len(matrix)):
-        learned = np.flatnonzero(since.first[version] != NONE).tolist()
-        tasks = [task for task in learned if np.isfinite(matrix[0, task])]
-        steps = since.second[version]
-        tasks = [task for task in tasks if matrix[steps[task], task] > matrix[0, task]]
-        if not tasks:
-            found.append(None)
-            continue
-        gained = sum(matrix[steps[task], task] - matrix[0, task] for task in tasks)
-        share = sum(matrix[version, task] - matrix[0, task] for task in tasks) / gained
-        parts = []
-        for task in tasks:
-            points = values[task]
-            empty = np.full((len(matrix), 1), np.nan)
-            now, then, root = (points if points.shape[1] else empty)[[version, steps[task], 0]]
-            parts.append(moments((now - root) - share * (then - root), SPREAD))
-        stacked = stack(parts)
-        low, high = combine(stacked, np.full(len(parts), 100.0 / gained)).ends(confidence)
-        found.append(_ends(100.0 * share + low, 100.0 * share + high))
-    return found
+    places = np.where(since.first != NONE, since.second, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gained = np.take_along_axis(matrix, places, 0) - matrix[0]
+        used = (since.first != NONE) & (gained > 0)
+        total = np.where(used, gained, 0.0).sum(1)
+        share = np.where(used, matrix - matrix[0], 0.0).sum(1) / total
+        weights = np.where(used, 100.0 / total[:, None], 0.0)
+    parts = np.full((3, *matrix.shape), np.nan)
+    for task, points in enumerate(values):
+        rows = np.flatnonzero(used[:, task])
+        if rows.size and points.shape[1]:
+            gains = points[places[rows, task]] - points[0]
+            part = moments(points[rows] - points[0] - share[rows, None] * gains)
+            parts[:, rows, task] = part.mean, part.variance, part.freedom
+    low, high = combine(Moments(*parts), weights).ends(confidence)
+    return [_ends(*ends) for ends in zip(100.0 * share + low, 100.0 * share + high, strict=True)]
 
 
 def _mean_ends(parts: Moments, chosen: NDArray[np.bool_], confidence: float) -> list[Ends]:

@@ -7,7 +7,7 @@ import hashlib
 import heapq
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,9 +36,9 @@ class Contents:
         queries: Queries; the items scored, if it is no retrieval or reranking task.
         documents: Documents of all corpora.
         judgements: Judged pairs of query and document.
-        asked: Texts of the queries.
-        relevant: Texts of the documents that are relevant to one, with their titles and without.
-        ranked: Whether it ranks documents for queries. Of other tasks the texts are not listed.
+        asked: Texts of the queries; the texts of all items, if it is no retrieval or reranking task.
+        relevant: Texts of the documents that are relevant to one, with their titles and without; or of all items too.
+        listed: Whether mteb says which columns hold the texts, so that they are all in `asked` and `relevant`.
     """
 
     queries: int
@@ -46,7 +46,7 @@ class Contents:
     judgements: int
     asked: set[str]
     relevant: set[str]
-    ranked: bool
+    listed: bool
 
 
 def find(name: str, subsets: Sequence[str] = ()) -> list[Any]:
@@ -231,17 +231,23 @@ def contents(task: Any) -> Contents:
     queries, documents, judgements = 0, 0, 0
     asked: set[str] = set()
     relevant: set[str] = set()
-    ranked = all(isinstance(part, AbsTaskRetrieval) for part in parts(task))
-    for data in (data for part in parts(task) for data in _splits(part)):
-        if ranked:
-            queries += len(data["queries"])
-            documents += len(data["corpus"])
-            judgements += sum(len(judged) for judged in data["relevant_docs"].values())
-            asked.update(_query_texts(data))
-            relevant.update(_relevant_texts(data))
-        else:
-            queries += len(data)
-    return Contents(queries, documents, judgements, asked, relevant, ranked)
+    listed = True
+    for part in parts(task):
+        columns = list(part._get_content_columns())
+        for data in _splits(part):
+            if isinstance(part, AbsTaskRetrieval):
+                queries += len(data["queries"])
+                documents += len(data["corpus"])
+                judgements += sum(len(judged) for judged in data["relevant_docs"].values())
+                asked.update(_query_texts(data))
+                relevant.update(_relevant_texts(data))
+            else:
+                queries += len(data)
+                texts = {text for name in columns if name in data.column_names for text in _item_texts(data[name])}
+                listed = listed and bool(texts)
+                asked |= texts
+                relevant |= texts
+    return Contents(queries, documents, judgements, asked, relevant, listed)
 
 
 def cut(task: Any, sample: Sample) -> None:
@@ -329,6 +335,11 @@ def query_text(text: Any) -> str:
     """Return a query as one text: of a conversation the last turn, which is a text, or has its text as "content"."""
     turn = text[-1] if isinstance(text, list) and text else text
     return str(turn["content"] if isinstance(turn, dict) else turn)
+
+
+def _item_texts(column: Iterable[Any]) -> Iterator[str]:
+    for cell in column:
+        yield from (text for text in (cell if isinstance(cell, list) else [cell]) if isinstance(text, str))
 
 
 def _relevant_texts(data: Mapping[str, Any]) -> Iterator[str]:

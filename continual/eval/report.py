@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from continual.eval.intervals import Intervals, report_intervals
 from continual.eval.joint import Joint, find_joint
 from continual.eval.last import last_regressions
 from continual.eval.metrics import METRICS, intransigence, ood_mean
+from continual.eval.ood import Flag, flags
 from continual.eval.query_scores import QueryScores, aligned
 from continual.eval.regressions import Regressions
 from continual.registry.records import Score, Version
@@ -38,7 +39,7 @@ DEFINITIONS = {
     "fwt": ("FWT", "score just before learning minus the root base's, mean over domains from the second step on"),
     "forgetting": ("forgetting", "best score of any earlier version minus score now, mean over domains learned before"),
     "retained": ("retained", "share left of the gain right after learning, in %, over domains learned before"),
-    "ood_mean": ("OOD mean", "mean score on the tasks that belong to no domain"),
+    "ood_mean": ("OOD mean", "mean score on the tasks that belong to no domain and that no version trained on"),
     "intransigence": (
         "intransigence",
         "score of the joint version minus score right after learning, mean over domains learned so far",
@@ -106,7 +107,8 @@ class Report:
         metrics: By name, a value or None per version, computed along that version's own lineage.
         learned: Per version, the tasks whose domain this very step was the first of its lineage to learn.
         lineages: Per version, the positions in `versions` from the root base to it.
-        ood_set: The tasks behind `ood_mean`: those without a domain, the same for every version.
+        ood_set: The tasks behind `ood_mean`: those without a domain that no version has a flag for, the same for every
+            version.
         current: Id of the version in service.
         since: Since when, in UTC.
         why: The reason that was given when it came into service.
@@ -115,6 +117,7 @@ class Report:
         joint: Name of the joint version that `intransigence` compares with; None: none was named.
         regressions: Which queries the last update answers worse and better than its parent, without clusters; None
             where no ranking was kept.
+        flags: By version and task, what the version's lineage trained on of a task that came later.
         compatibility: By version, what it does to the index of its parent; those where it was not measured are left
             out.
     """
@@ -132,6 +135,7 @@ class Report:
     intervals: Intervals
     joint: str | None = None
     regressions: Regressions | None = None
+    flags: dict[tuple[str, str], Flag] = field(default_factory=dict)
     compatibility: dict[str, Compatibility] = field(default_factory=dict)
 
     @property
@@ -159,9 +163,10 @@ class Report:
         Keys: schema, current, versions (id, parent, domains, pairs_trained, tokens_trained, seconds, joint_pairs,
         verdict), tasks (name, domain or null), matrix (a row per version, a column per task, points or null), metrics
         (acc, bwt, fwt, forgetting, retained, ood_mean, intransigence: one number or null per version), intervals
-        (confidence; score, over_base, since_learned: as matrix, [low, high] or null; metrics, ood_change: as metrics)
-        joint (name of the joint version or null) and compatibility (per version, what it does to its parent's index,
-        or null).
+        (confidence; score, over_base, since_learned: as matrix, [low, high] or null; metrics, ood_change: as metrics),
+        joint (name of the joint version or null), ood_set (the tasks behind ood_mean), flags (version, task, rows,
+        near, learned_by, domains, why: scores on texts that were trained on) and compatibility (per version, what it
+        does to its parent's index, or null).
         """
         fields = ("id", "parent", "domains", "pairs_trained", "tokens_trained", "seconds", "joint_pairs", "verdict")
         return {
@@ -173,6 +178,8 @@ class Report:
             "metrics": self.metrics,
             "intervals": self.intervals.to_json(),
             "joint": self.joint,
+            "ood_set": self.ood_set,
+            "flags": [asdict(flag) | {"why": flag.why} for flag in self.flags.values()],
             "compatibility": [
                 self.compatibility[row.id].to_json() if row.id in self.compatibility else None for row in self.versions
             ],
@@ -183,7 +190,7 @@ class Report:
 
         An unknown value is an empty cell; several domains are joined by "; ". Task columns are called "task:NAME". The
         ends of the interval of a column are in its name with ":low" and ":high"; those of "gain:NAME" are of the
-        score minus the root base's.
+        score minus the root base's. The last column, "trained_on", names the tasks whose score is flagged.
         """
         data = self.to_json()
         text = io.StringIO()
@@ -195,6 +202,7 @@ class Report:
                 *METRIC_NAMES,
                 *(f"task:{task.name}" for task in self.tasks),
                 *(f"{name}:{end}" for name in bounded for end in ("low", "high")),
+                "trained_on",
             ]
         )
         for place, row in enumerate(data["versions"]):
@@ -203,6 +211,7 @@ class Report:
             ends = [self.intervals.metrics[name][place] for name in METRIC_NAMES]
             ends += self.intervals.score[place] + self.intervals.over_base[place]
             cells += [end for pair in ends for end in pair or (None, None)]
+            cells.append("; ".join(task.name for task in self.tasks if (row["id"], task.name) in self.flags))
             writer.writerow(["" if cell is None else cell for cell in cells])
         return text.getvalue()
 
@@ -252,7 +261,8 @@ def build_report(registry: Registry, joint: str | None = None, confidence: float
     for row in rows:
         before = lineages[position[row.parent]] if row.parent is not None else []
         lineages.append([*before, position[row.id]])
-    ood = _ood_set(rows, columns, matrix, position[current.version] if current else 0)
+    flagged = flags(registry)
+    ood = _ood_set(rows, columns, matrix, position[current.version] if current else 0, flagged)
     best = find_joint(registry, joint, scores) if joint is not None else None
     ceiling = np.array([_ceiling(best, column) for column in columns], np.float64)
     metrics: dict[str, list[float | None]] = {name: [] for name in METRIC_NAMES}
@@ -283,6 +293,7 @@ def build_report(registry: Registry, joint: str | None = None, confidence: float
         intervals=intervals,
         joint=best.name if best else None,
         regressions=last_regressions(registry, versions, scores, confidence),
+        flags=flagged,
         compatibility={
             new: Compatibility.from_json(found)
             for (old, new), found in registry.compatibility().items()
@@ -340,8 +351,14 @@ def _row(version: Version, scores: dict[tuple[str, str], Any], domain_of: dict[s
     )
 
 
-def _ood_set(rows: Sequence[Row], columns: Sequence[Column], matrix: NDArray[np.float64], current: int) -> list[int]:
-    """Return the columns without a domain that every version was scored on, refused ones left aside.
+def _ood_set(
+    rows: Sequence[Row],
+    columns: Sequence[Column],
+    matrix: NDArray[np.float64],
+    current: int,
+    flagged: Mapping[tuple[str, str], Flag],
+) -> list[int]:
+    """Return the columns without a domain or flag that every version was scored on, refused ones left aside.
 
     A task that was added late is left out of the mean, so that the curve goes on; if all were added late, the set
     is what both the root base and the version in service were scored on, and the curve has a gap.
@@ -350,7 +367,9 @@ def _ood_set(rows: Sequence[Row], columns: Sequence[Column], matrix: NDArray[np.
         chosen = [
             place
             for place, column in enumerate(columns)
-            if column.domain is None and np.isfinite(matrix[kept, place]).all()
+            if column.domain is None
+            and np.isfinite(matrix[kept, place]).all()
+            and not any((rows[each].id, column.name) in flagged for each in kept)
         ]
         if chosen:
             return chosen

@@ -28,7 +28,7 @@ PRIOR = 3.0
 """Imagined queries that the spread of a task's differences is measured on besides its own."""
 
 SPREAD = 20.0
-"""Standard deviation, in points, of their differences: that of nDCG@10 between a version and its parent is 9 to 20."""
+"""Standard deviation, in points, of their differences; a real step had 9 to 12, and this is wider on purpose."""
 
 OF_SCORES = 40.0
 """The same of scores themselves, which lie anywhere from 0 to 100."""

@@ -11,8 +11,8 @@ from continual.eval.intervals import Ends
 from continual.eval.report import DEFINITIONS, METRIC_NAMES, Column, Report
 from continual.eval.summary import bills, extremes, groups, headline, over_base, since_learned
 
-MARKS = {"learned": "●", "best": "▲", "worst": "▼", "service": "▸", "refused": "✗"}
-ASCII = {"learned": "*", "best": "^", "worst": "v", "service": ">", "refused": "x"}
+MARKS = {"learned": "●", "best": "▲", "worst": "▼", "service": "▸", "refused": "✗", "flagged": "!"}
+ASCII = {"learned": "*", "best": "^", "worst": "v", "service": ">", "refused": "x", "flagged": "!"}
 
 WIDEST = 14
 """Characters of a task's column; a longer name is folded."""
@@ -40,6 +40,8 @@ def print_report(report: Report, console: Console | None = None) -> None:
             console.print(_matrix(report, part, marks))
     if report.tasks:
         console.print(Text(_legend(report, marks), style="dim"))
+        for why in dict.fromkeys(flag.why for flag in report.flags.values()):
+            console.print(Text(f"{marks['flagged']} {why}", style="yellow"))
     else:
         console.print(Text("There is no evaluation task yet; `continual task add` registers one."))
     console.print()
@@ -49,12 +51,15 @@ def print_report(report: Report, console: Console | None = None) -> None:
         console.print(Text(f"{DEFINITIONS[name][0]}: {DEFINITIONS[name][1]}", style="dim"))
     if report.joint is not None:
         console.print(Text(f"The joint version is {report.joint}.", style="dim"))
-    for rows in (_metric_intervals(report), _task_intervals(report)):
-        if rows.row_count:
-            level = f"{100 * report.intervals.confidence:g} % intervals over the queries"
+    bounded = [rows for rows in (_metric_intervals(report), _task_intervals(report)) if rows.row_count]
+    if bounded:
+        level = f"{100 * report.intervals.confidence:g} % intervals over the queries"
+        console.print()
+        console.print(Text(f"{report.current}, in service, with {level}", style="bold"))
+    for number, rows in enumerate(bounded):
+        if number:
             console.print()
-            console.print(Text(f"{report.current}, in service, with {level}", style="bold"))
-            console.print(rows)
+        console.print(rows)
     if report.compatibility:
         console.print()
         console.print(Text("What each step did to the index of its parent", style="bold"))
@@ -108,6 +113,8 @@ def _matrix(report: Report, tasks: list[Column], marks: dict[str, str]) -> Table
             learned = task.name in report.learned[place]
             style = {"best": "bold green", "worst": "red", "": ""}[extreme]
             tail = (marks["learned"] if learned else " ") + (marks[extreme] if extreme else " ")
+            if (row.id, task.name) in report.flags:
+                tail = tail.replace(" ", "", 1) + marks["flagged"]
             cells.append(Text(f"{score:.1f}{tail}", style=style))
         table.add_row(_name(report, place, marks), *cells)
     return table
@@ -127,7 +134,10 @@ def _legend(report: Report, marks: dict[str, str]) -> str:
         "worst": "worst of the column",
         "service": "in service",
         "refused": "refused by the gate",
+        "flagged": "trained on, so no OOD score",
     }
+    if not report.flags:
+        del meanings["flagged"]
     if all(row.verdict != "refused" for row in report.versions):
         del meanings["refused"]
     if all(extremes(report, task.name) == (None, None) for task in report.tasks):
@@ -162,7 +172,8 @@ def _metric_intervals(report: Report) -> Table:
     for name in _shown(report):
         ends = report.intervals.metrics[name][place]
         if ends is not None:
-            table.add_row(DEFINITIONS[name][0], _value(name, report.metrics[name][place]), _ends(ends))
+            shown = [_value(name, value) for value in (report.metrics[name][place], *ends)]
+            table.add_row(DEFINITIONS[name][0], shown[0], f"{shown[1]} to {shown[2]}")
     return table
 
 

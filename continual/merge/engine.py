@@ -29,9 +29,8 @@ from continual.merge.methods import Method
 from continual.merge.sources import Model
 from continual.progress import SILENT, Progress
 from continual.registry.base import UNUSED
-from continual.registry.store import publish
-
-INDEX = "*.safetensors.index.json"
+from continual.registry.layout import CONFIG, INDEX, read_json, whole_file
+from continual.registry.store import publish, remove
 
 
 def merge_models(
@@ -68,9 +67,11 @@ def merge_models(
         progress: Shows how far it is.
 
     Raises:
-        ModelError: A tensor is missing, or differs in shape, or in its integers; it is named.
+        ModelError: A tensor is missing, differs in shape or in its integers, or holds what is no finite number; it is
+            named.
         InputError: The method does not merge this many models, or a parameter is out of its range.
     """
+    assert not method.rescaled, "one tensor is not enough to merge by it: see continual.merge.sequence"
     method.check(len(models), base is not None)
     settings = method.resolve(parameters or {})
     if base is not None and method.base == "first":
@@ -78,12 +79,16 @@ def merge_models(
     weights = [1.0] * len(models) if weights is None else list(weights)
     if not all(map(math.isfinite, weights)):
         raise InputError(f"Weights are finite numbers, not {', '.join(map(str, weights))}.")
+    method.rehearse(weights, settings)
     everything = [*models, base] if base is not None else list(models)
     keys = matching(everything)
+    integers = {key for key in keys if not models[0].entries[key].dtype.is_floating_point}
+    for key in sorted(integers):
+        _check_the_same(key, everything)
 
     def compute(key: str) -> Tensor:
-        if not models[0].entries[key].dtype.is_floating_point:
-            return _the_same(key, everything)
+        if key in integers:
+            return models[0].read(key)
         vectors = [model.read(key).float() for model in models]
         origin = base.read(key).float() if base is not None else None
         if origin is not None:
@@ -172,6 +177,7 @@ def rewrite(
 
         def work(key: str) -> None:
             tensor = compute(key)
+            _check_fits(key, tensor, dtypes[key])
             writers[key].write(layout.entries[key].name, tensor.to(dtypes[key]))
 
         largest = max((math.prod(layout.entries[key].shape) for key in dtypes), default=0)
@@ -221,7 +227,10 @@ def _describe(folder: Path, layout: Model, dtypes: Mapping[str, torch.dtype]) ->
             if key in dtypes
         }
         for path in (folder / place).glob(INDEX):
-            index = json.loads(path.read_text("utf-8"))
+            if whole_file(path).is_file():
+                remove(path)  # left from before, when the weights were in parts
+                continue
+            index = read_json(path, dict)
             names = {entry.name for entry in here}
             index["weight_map"] = {name: file for name, file in index["weight_map"].items() if name in names}
             size = sum(entry.bytes // entry.dtype.itemsize * dtype.itemsize for entry, dtype in here.items())
@@ -229,24 +238,35 @@ def _describe(folder: Path, layout: Model, dtypes: Mapping[str, torch.dtype]) ->
             path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", "utf-8")
         changed = {dtype for entry, dtype in here.items() if entry.dtype != dtype}
         if len(changed) == 1:
-            declare_dtype(folder / place / "config.json", changed.pop())
+            declare_dtype(folder / place / CONFIG, changed.pop())
 
 
 def declare_dtype(config: Path, dtype: torch.dtype) -> None:
     """Tell transformers which type the weights beside a `config.json` are stored in; the file may be missing."""
     if config.is_file():
-        settings = json.loads(config.read_text("utf-8"))
+        settings = read_json(config, dict)
         settings.pop("torch_dtype", None)
         settings["dtype"] = str(dtype).removeprefix("torch.")
         config.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
 
 
-def _the_same(key: str, models: Sequence[Model]) -> Tensor:
+def _check_fits(key: str, tensor: Tensor, dtype: torch.dtype) -> None:
+    """Refuse values that would become infinite in a smaller type."""
+    if not dtype.is_floating_point or torch.finfo(dtype).max >= torch.finfo(torch.bfloat16).max or not tensor.numel():
+        return
+    largest = max(abs(float(end)) for end in tensor.float().aminmax())
+    if largest > torch.finfo(dtype).max:
+        raise ModelError(
+            f"{key} would hold values up to {largest:.3g}, too large for {dtype}. Store the result in another type: "
+            "--dtype bf16 or fp32."
+        )
+
+
+def _check_the_same(key: str, models: Sequence[Model]) -> None:
     first = models[0].read(key)
     for model in models[1:]:
         if not torch.equal(first, model.read(key)):
             raise ModelError(f"{key} holds integers that differ between {models[0]} and {model}.")
-    return first
 
 
 def _tied(model: Model, key: str, shared: Sequence[str]) -> bool:

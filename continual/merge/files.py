@@ -86,6 +86,20 @@ class Entry:
         return tensor
 
 
+def is_finite(tensor: Tensor) -> bool:
+    """Return whether a tensor holds neither NaN nor an infinite value.
+
+    No sum with one of these is finite, and a sum is one pass at the speed of memory. Where it is not finite, it may
+    have overflowed, and every element is looked at.
+    """
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    if tensor.dtype.itemsize == 1:
+        tensor = tensor.float()  # torch has no sums in 8 bits
+    wide = tensor.dtype if tensor.dtype.itemsize > 2 else torch.float32
+    return math.isfinite(float(tensor.sum(dtype=wide))) or bool(tensor.isfinite().all())
+
+
 def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
     """Return the tensors of a file by name, in the order they lie in it, and the file's metadata.
 

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from continual.errors import InputError, ModelError
+from continual.merge.adapters import ADAPTER_CONFIG
 from continual.merge.engine import merge_models
+from continual.merge.match import check_match, prompts
 from continual.merge.methods import Method, find_method
 from continual.merge.sequence import merge_sequence
-from continual.merge.sources import ADAPTER_CONFIG, Adapted, Model, transformer_folder
+from continual.merge.sources import Adapted, Model
 from continual.progress import SILENT, Progress
 from continual.registry.base import resolve_base
 from continual.registry.store import empty_folder, replace, scratch
 
+_logger = logging.getLogger(__name__)
+
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """What `--dtype` takes."""
-
-_SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
 
 
 def merge(
@@ -63,27 +65,13 @@ def merge(
         InputError: The method does not merge this many models, or a parameter is out of its range.
     """
     chosen, target = find_method(method), empty_folder(directory)
-    if dtype is not None and dtype not in DTYPES:
-        raise InputError(f"--dtype takes {', '.join(DTYPES)}, not {dtype!r}.")
-    if weights is not None and len(weights) != len(models):
-        raise InputError(f"{len(models)} models take {len(models)} weights, and {len(weights)} were given.")
-    if weights is not None and not chosen.weighted:
-        raise InputError(f"{method} takes no weights: the models decide. Leave --weights out.")
-    adapters = any((Path(name).expanduser() / ADAPTER_CONFIG).is_file() for name in map(str, models))
-    # What an adapter was trained on is read with it, and a method that takes no base is given none.
-    joined = base is not None and not (chosen.base == "none" and adapters)
-    if not chosen.rescaled:
-        chosen.check(len(models), joined)
-    elif base is None:
-        raise InputError(f"{method} merges what models learned since a base. Name the base with --base.")
+    joined = _check_call(chosen, models, target, base, weights, dtype, seed)
     chosen.resolve(parameters or {})
-    for name in models:
-        if target.is_relative_to(Path(name).expanduser().resolve()):
-            raise InputError(f"{target} lies inside {name}, which is merged. Name a folder beside it.")
     root = Model(resolve_base(str(base))) if base is not None else None
-    opened = [_open(str(name), root) for name in models]
+    opened = [_open(str(name), root, str(base)) for name in models]
     for model in [*opened[1:], *([root] if root else [])]:
         check_match(opened[0].folder, model.folder)
+    _warn_of_prompts(opened)
     options: dict[str, Any] = {"parameters": parameters or {}, "dtype": DTYPES.get(dtype or ""), "progress": progress}
     try:
         with scratch(target.parent, target.name) as folder:
@@ -101,7 +89,37 @@ def merge(
     return target
 
 
-def _open(name: str, base: Model | None) -> Model:
+def _check_call(
+    method: Method,
+    models: Sequence[str | Path],
+    target: Path,
+    base: str | Path | None,
+    weights: Sequence[float] | None,
+    dtype: str | None,
+    seed: int,
+) -> bool:
+    """Return whether the method merges what was learned since the base, or refuse a call before a model is read."""
+    if not all(str(name).strip() for name in [*models, *([base] if base is not None else [])]):
+        raise InputError("The name of a model is empty. Name sentence-transformers folders or Hub ids.")
+    if dtype is not None and dtype not in DTYPES:
+        raise InputError(f"--dtype takes {', '.join(DTYPES)}, not {dtype!r}.")
+    if weights is not None and len(weights) != len(models):
+        raise InputError(f"{len(models)} models take {len(models)} weights, and {len(weights)} were given.")
+    if weights is not None and not method.weighted:
+        raise InputError(f"{method.name} takes no weights: the models decide. Leave --weights out.")
+    if seed < 0:
+        raise InputError(f"--seed takes an integer from 0 up, not {seed}.")
+    for name in models:
+        if target.is_relative_to(Path(name).expanduser().resolve()):
+            raise InputError(f"{target} lies inside {name}, which is merged. Name a folder beside it.")
+    adapters = any((Path(name).expanduser() / ADAPTER_CONFIG).is_file() for name in models)
+    # What an adapter was trained on is read with it, and a method that takes no base is given none.
+    joined = base is not None and not (method.base == "none" and adapters)
+    method.check(len(models), joined)
+    return joined
+
+
+def _open(name: str, base: Model | None, base_name: str) -> Model:
     folder = Path(name).expanduser()
     if (folder / ADAPTER_CONFIG).is_file():
         if base is None:
@@ -113,8 +131,38 @@ def _open(name: str, base: Model | None) -> Model:
                 f"{base.sha256[:12]}. Name that model with --base: the version that `continual versions show` says it "
                 "was trained from, as `continual export` writes it."
             )
+        if adapted.trained_on is None:
+            _warn_of_base(adapted, base_name)
         return adapted
     return Model(resolve_base(name))
+
+
+def _warn_of_base(adapter: Adapted, base: str) -> None:
+    """Say that an adapter names another base: a name is all that peft keeps of the weights it was trained on."""
+    named, known = adapter.config.base, {Path(base).name, adapter.folder.resolve().name}
+    if named and Path(named).name.lower() not in {name.lower() for name in known}:
+        _logger.warning(
+            "%s says that it was trained on %s, and it is folded into %s. If these are not the same weights, name the "
+            "first with --base.",
+            adapter.adapter,
+            named,
+            base,
+        )
+
+
+def _warn_of_prompts(models: Sequence[Model]) -> None:
+    """Say that the result puts the first model's words before a text, where others were trained with their own."""
+    ours = prompts(models[0].folder)
+    for folder in dict.fromkeys(model.folder for model in models[1:]):
+        theirs = prompts(folder)
+        if theirs != ours:
+            _logger.warning(
+                "%s has the prompts %s, and %s has %s. The result has the first.",
+                models[0].folder,
+                ours,
+                folder,
+                theirs,
+            )
 
 
 def _weights(method: Method, weights: Sequence[float] | None, has_base: bool) -> list[float] | None:
@@ -124,98 +172,6 @@ def _weights(method: Method, weights: Sequence[float] | None, has_base: bool) ->
     if not 0 <= weights[0] <= 1:
         raise InputError(f"{method.name} takes a weight from 0 (the base) to 1 (the model), not {weights[0]:g}.")
     return [1 - weights[0], weights[0]]
-
-
-def check_match(ours: Path, theirs: Path) -> None:
-    """Refuse two models whose weights do not mean the same.
-
-    Compared are the modules and their settings (pooling, dense layers, normalisation), the architecture, and the
-    tokenizer.
-
-    Raises:
-        ModelError: They differ; the message shows how.
-    """
-    differences = []
-    for what, read in _COMPARED.items():
-        if what == "module" and _stored_alike(ours, theirs):
-            continue  # without the library, which takes seconds to import
-        a, b = read(ours), read(theirs)
-        differences += [
-            f"{what} {key}: {_short(a.get(key))} and {_short(b.get(key))}"
-            for key in sorted(a.keys() | b.keys())
-            if a.get(key) != b.get(key)
-        ]
-    if differences:
-        raise ModelError(f"{ours} and {theirs} cannot be merged: they differ in {'; '.join(differences)}.")
-
-
-def _stored_alike(ours: Path, theirs: Path) -> bool:
-    """Return whether two models write the same modules in the same words."""
-
-    def stored(model: Path) -> list[Any]:
-        modules = _json(model / "modules.json")
-        places = [(module["type"], module["path"]) for module in modules] if isinstance(modules, list) else []
-        return [(kind, _json(model / path / "config.json") if path else None) for kind, path in places[1:]]
-
-    return stored(ours) == stored(theirs)
-
-
-def _modules(model: Path) -> dict[str, Any]:
-    """Return the modules after the transformer with their settings, as the library understands their files.
-
-    Its versions write the same settings in different words, so the files themselves cannot be compared.
-    """
-    from sentence_transformers.util import import_from_string
-
-    modules = _json(model / "modules.json")
-    found: dict[str, Any] = {}
-    for number, module in enumerate(modules if isinstance(modules, list) else []):
-        kind = module["type"].rpartition(".")[2]
-        found[f"{number}"] = kind
-        if number:
-            try:
-                settings = import_from_string(module["type"]).load(str(model / module["path"])).get_config_dict()
-            except (ImportError, AttributeError, TypeError, OSError):  # a module of the model's own code
-                settings = _json(model / module["path"] / "config.json")
-            found |= {f"{number} ({kind}) {key}": value for key, value in settings.items()}
-    return found
-
-
-def _architecture(model: Path) -> dict[str, Any]:
-    config = _json(model / transformer_folder(model) / "config.json")
-    return {key: config[key] for key in _SHAPE if key in config}
-
-
-def _tokenizer(model: Path) -> dict[str, Any]:
-    place = model / transformer_folder(model)
-    vocabularies = {path.name: path for name in ("tokenizer.json", "vocab.txt") if (path := place / name).is_file()}
-    if "tokenizer.json" in vocabularies:
-        tokenizer = _json(vocabularies["tokenizer.json"])
-        # Truncation and padding are settings of a call, which saving a model writes down.
-        kept = {key: value for key, value in tokenizer.items() if key not in ("truncation", "padding")}
-        return {"sha256": hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]}
-    return {name: hashlib.sha256(path.read_bytes()).hexdigest()[:12] for name, path in vocabularies.items()}
-
-
-_COMPARED: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "architecture": _architecture,
-    "tokenizer": _tokenizer,
-    "module": _modules,
-}
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise ModelError(f"{path} is not valid JSON: {error}.") from None
-
-
-def _short(value: Any) -> str:
-    text = "nothing" if value is None else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _write_card(
@@ -230,11 +186,9 @@ def _write_card(
 ) -> None:
     """Write a README.md that says what was merged and how; the parents' cards are about the parents."""
     parents = [*([base] if base is not None else []), *models]
-    rows = [
-        f"| {name} | {'base' if base is not None and number == 0 else _weight(weights, number - (base is not None))} |"
-        for number, name in enumerate(parents)
-    ]
-    settings = method.resolve(parameters)
+    roles = ["base"] * (base is not None) + [_role(method, weights, number) for number in range(len(models))]
+    rows = [f"| {name} | {role} |" for name, role in zip(parents, roles, strict=True)]
+    settings = {name: value for name, value in method.resolve(parameters).items() if name in method.settable}
     lines = [
         "---",
         "library_name: sentence-transformers",
@@ -248,7 +202,7 @@ def _write_card(
         "",
         f"Made by `continual merge` with the method [{method.name}]({method.reference}).",
         "",
-        "| parent | weight |",
+        f"| parent | {'weight' if method.weighted else 'part'} |",
         "|---|---|",
         *rows,
         "",
@@ -261,5 +215,7 @@ def _write_card(
     (folder / "README.md").write_text("\n".join(lines) + "\n", "utf-8")
 
 
-def _weight(weights: Sequence[float] | None, number: int) -> str:
+def _role(method: Method, weights: Sequence[float] | None, number: int) -> str:
+    if not method.weighted:
+        return "merged" if method.symmetric else f"merged as number {number + 1}"
     return "1" if weights is None else f"{weights[number]:g}"

@@ -91,7 +91,7 @@ _SPECIAL = {
         Rule("equal", "wise", "base", False, _equal),
         Rule(SEARCH, "wise", "current", False, _fixed, searches=True),
         Rule(POSITION, "pairwise_slerp", None, False, _fixed, searches=True, sets=frozenset({"lambda"})),
-        Rule("opcm", "opcm", "base", True, _carried, sets=frozenset({"previous"})),
+        Rule("opcm", "opcm", "base", True, _carried),
     )
 }
 

@@ -115,7 +115,7 @@ def _merge_rescaled(
     layout = layout or update
     keys = matching([update, current, root])
     floats = [key for key in keys if update.entries[key].dtype.is_floating_point]
-    settings = method.resolve(dict(parameters) | {"previous": float(state.get("lambda", 1.0))})
+    settings = method.resolve(parameters) | {"previous": float(state.get("lambda", 1.0))}
     squares: dict[str, tuple[float, float]] = {}  # of the update's task vector, and of the merged one
 
     def join(key: str) -> Tensor:

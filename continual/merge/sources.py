@@ -7,24 +7,17 @@ of sentence-transformers have `0_Transformer`), nor a word that all its names be
 
 from __future__ import annotations
 
-import json
-import re
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from continual.errors import ModelError
-from continual.merge.files import Entry, read_header
+from continual.merge.adapters import ADAPTER_PREFIX, ADAPTER_WEIGHTS, TRAINED_ON, WAY_OUT, read_adapter
+from continual.merge.files import Entry, is_finite, read_header
+from continual.registry.layout import INDEX, read_index, read_modules, whole_file
 from continual.registry.store import weight_files, weights_sha256
-
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-TRAINED_ON = "trained_on_sha256"
-"""Where an adapter's weights file keeps the identity of the model that it was trained on; peft's own do not."""
-ADAPTER_PREFIX = "base_model.model."
-"""What a PeftModel puts before the names of the model it wraps."""
 
 
 class Model:
@@ -39,7 +32,7 @@ class Model:
         entries: Where each tensor lies, by key.
 
     Raises:
-        ModelError: It has no safetensors weights, or a file cannot be read, or a tensor is in two files.
+        ModelError: It has no safetensors weights, a file cannot be read or is missing, or a tensor is in two files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,10 +54,33 @@ class Model:
                 raise ModelError(f"{folder} holds {min(twice)} in {place} and in another file. Remove one of the two.")
             self.entries |= keys
             self.files[place] = (list(keys), metadata)
+        self._check_indices(headers)
+
+    def _check_indices(self, headers: Mapping[Path, tuple[dict[str, Entry], dict[str, str]]]) -> None:
+        """Refuse weight files that are not all that their index names."""
+        for place in {file.parent for file in headers}:
+            for index in (self.folder / place).glob(INDEX):
+                if whole_file(index).is_file():
+                    continue  # it is loaded, and the index is left from before
+                for name, file in read_index(index).items():
+                    if name not in headers[place / file][0]:
+                        raise ModelError(f"{index} says that {name} is in {file}, and it is not. Copy the model again.")
 
     def read(self, key: str) -> Tensor:
-        """Return a tensor in memory of its own."""
-        return self.entries[key].read()
+        """Return a tensor in memory of its own.
+
+        Raises:
+            ModelError: The file is cut short, or it holds what is no finite number.
+        """
+        return self._finite(key, self.entries[key].read())
+
+    def _finite(self, key: str, tensor: Tensor) -> Tensor:
+        if not is_finite(tensor):
+            raise ModelError(
+                f"{key} of {self} holds values that are infinite or no numbers (NaN), and so would whatever is made of "
+                "it. The training that made it diverged, or the file is damaged."
+            )
+        return tensor
 
     @cached_property
     def sha256(self) -> str:
@@ -93,18 +109,35 @@ class Adapted(Model):
     def __init__(self, folder: Path, adapter: Path) -> None:
         super().__init__(folder)
         self.adapter = adapter
-        self._config: dict[str, Any] = _adapter_config(adapter)
+        self.config = read_adapter(adapter)
         self._factors, metadata = read_header(adapter / ADAPTER_WEIGHTS)
         self.trained_on = metadata.get(TRAINED_ON)
         self._layers = {self._key(layer): layer for layer in _layers(self._factors, adapter)}
         for key, layer in self._layers.items():
-            a, b = (self._factor(layer, part) for part in ("lora_A.weight", "lora_B.weight"))
-            shape = (b.shape[0], a.shape[1])
-            if self.entries[key].shape != (shape[::-1] if self._config.get("fan_in_fan_out") else shape):
-                raise ModelError(
-                    f"{adapter} does not belong to {folder}: {key} has shape {list(self.entries[key].shape)}, its "
-                    f"update {list(shape)}."
-                )
+            self._check_factors(key, layer)
+
+    def _check_factors(self, key: str, layer: str) -> None:
+        """Refuse factors of another layer, or of another rank than the settings say, whose scale would be wrong."""
+        a, b = (self._factor(layer, part).shape for part in ("lora_A.weight", "lora_B.weight"))
+        if len(a) != 2 or len(b) != 2:
+            raise ModelError(
+                f"{self.adapter} cannot be folded here: the factors of {layer} are of shape {list(a)} and {list(b)}, "
+                f"and those of a linear layer are matrices. {WAY_OUT}"
+            )
+        rank, shape = self.config.rank_of(layer), (b[0], a[1])
+        if not a[0] == b[1] == rank:
+            found = f"{a[0]}" if a[0] == b[1] else f"{a[0]} and {b[1]}"
+            raise ModelError(
+                f"{self.config.path} says rank {rank} of {layer}, and its factors have rank {found}: the scale would "
+                "be wrong. Put back the settings that were saved with these weights."
+            )
+        if self.entries[key].shape != (shape[::-1] if self.config.transposed else shape):
+            raise ModelError(
+                f"{self.adapter} does not belong to {self.folder}: {key} has shape {list(self.entries[key].shape)}, "
+                f"its update {list(shape)}."
+            )
+        if self.config.dora and self._factor(layer, "lora_magnitude_vector").shape != shape[:1]:
+            raise ModelError(f"{self.adapter} has for {layer} not one length for each of its {shape[0]} rows.")
 
     def read(self, key: str) -> Tensor:
         """Return a tensor in memory of its own; in fp32 with the update added where the adapter has one."""
@@ -113,25 +146,15 @@ class Adapted(Model):
         if layer is None:
             return tensor
         a, b = (self._factor(layer, part).read().float() for part in ("lora_A.weight", "lora_B.weight"))
-        update = (b @ a).mul_(self._scale(layer))
-        folded = tensor.float().add_(update.T if self._config.get("fan_in_fan_out") else update)
-        if self._config.get("use_dora"):
+        update = (b @ a).mul_(self.config.scale_of(layer))
+        folded = tensor.float().add_(update.T if self.config.transposed else update)
+        if self.config.dora:
             length = self._factor(layer, "lora_magnitude_vector").read().float()
             folded.mul_((length / folded.norm(dim=1))[:, None])
-        return folded
+        return self._finite(key, folded)
 
     def __str__(self) -> str:
         return f"{self.folder} with {self.adapter}"
-
-    @cached_property
-    def _rank_patterns(self) -> tuple[dict[str, int], dict[str, float]]:
-        return self._config.get("rank_pattern") or {}, self._config.get("alpha_pattern") or {}
-
-    def _scale(self, layer: str) -> float:
-        ranks, alphas = self._rank_patterns
-        rank = _of_pattern(ranks, layer, self._config["r"])
-        alpha = _of_pattern(alphas, layer, self._config["lora_alpha"])
-        return float(alpha / rank**0.5 if self._config.get("use_rslora") else alpha / rank)
 
     def _factor(self, layer: str, part: str) -> Entry:
         name = f"{ADAPTER_PREFIX}{layer}.{part}"
@@ -156,35 +179,13 @@ class Adapted(Model):
 
 def transformer_folder(model: Path) -> Path:
     """Return the folder of a model's transformer, relative to the model's."""
-    modules: list[dict[str, str]] = json.loads((model / "modules.json").read_text("utf-8"))
-    return Path(modules[0]["path"])
+    return Path(read_modules(model)[0].path)
 
 
 def _common_word(names: list[str]) -> str:
     """Return the word, with its dot, that all names begin with, or an empty string."""
     words = {name.partition(".")[0] for name in names if "." in name}
     return f"{words.pop()}." if len(words) == 1 and all("." in name for name in names) else ""
-
-
-def _adapter_config(adapter: Path) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = json.loads((adapter / ADAPTER_CONFIG).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{adapter} is no PEFT adapter: {ADAPTER_CONFIG} cannot be read ({error}).") from None
-    if not (adapter / ADAPTER_WEIGHTS).is_file():
-        raise ModelError(f"{adapter} has no {ADAPTER_WEIGHTS}; pickled adapters are never read.")
-    kind = config.get("peft_type", "LORA")
-    if kind != "LORA" or config.get("lora_bias") or config.get("bias", "none") != "none":
-        raise ModelError(f"{adapter} is {kind} with trained biases or of another kind; LoRA, rsLoRA and DoRA can fold.")
-    start = str(config.get("init_lora_weights", True)).lower()
-    if start.startswith(("pissa", "olora", "corda", "loftq", "lora_ga")):
-        raise ModelError(
-            f"{adapter} was trained from weights that its start ({start}) had changed. Convert it to plain LoRA with "
-            "peft first."
-        )
-    if config.get("use_dora") and config.get("fan_in_fan_out"):
-        raise ModelError(f"{adapter} is a DoRA of transposed layers (fan_in_fan_out), which cannot be folded here.")
-    return config
 
 
 def _layers(factors: dict[str, Entry], adapter: Path) -> list[str]:
@@ -194,12 +195,10 @@ def _layers(factors: dict[str, Entry], adapter: Path) -> list[str]:
         if part == "A.weight":
             layers.append(layer)
         elif part not in ("B.weight", "magnitude_vector", "magnitude_vector.weight"):
-            raise ModelError(f"{adapter} holds {name}, which is no LoRA factor of a linear layer and cannot be folded.")
+            raise ModelError(
+                f"{adapter} cannot be folded here: it holds {name}, which is no LoRA factor of a linear layer. "
+                f"{WAY_OUT}"
+            )
     if not layers:
         raise ModelError(f"{adapter} holds no LoRA factors.")
     return layers
-
-
-def _of_pattern(patterns: dict[str, Any], layer: str, default: Any) -> Any:
-    """Return what patterns say of a layer; as in peft, one is a regular expression for the end of its name."""
-    return next((value for name, value in patterns.items() if re.fullmatch(rf"(.*\.)?({name})", layer)), default)

@@ -1,6 +1,6 @@
 """The registry: what was learned, from what, and which version is in service. Imports no torch."""
 
-from continual.registry.records import Alias, Batch, Domain, Run, Score, Task, Version
+from continual.registry.records import Alias, Batch, Domain, Leak, Run, Score, Task, Version
 from continual.registry.registry import Registry
 
-__all__ = ["Alias", "Batch", "Domain", "Registry", "Run", "Score", "Task", "Version"]
+__all__ = ["Alias", "Batch", "Domain", "Leak", "Registry", "Run", "Score", "Task", "Version"]

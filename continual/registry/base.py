@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from continual.errors import ModelError
+from continual.registry.layout import check_layout, read_modules
 from continual.registry.store import weight_files
 
 PACKAGED = "packaged"
@@ -35,8 +35,10 @@ def resolve_base(name: str) -> Path:
         name: "packaged", a sentence-transformers folder, or a Hub id such as `BAAI/bge-small-en-v1.5`.
 
     Raises:
-        ModelError: It is none of these, or has no safetensors weights.
+        ModelError: It is none of these, has no safetensors weights, or a file that loading needs is broken.
     """
+    if not name.strip():
+        raise ModelError("The name of a model is empty. Name a sentence-transformers folder or a Hub id.")
     if name == PACKAGED:
         return check_model(_packaged())
     folder = Path(name).expanduser()
@@ -48,24 +50,17 @@ def resolve_base(name: str) -> Path:
 
 
 def check_model(folder: Path) -> Path:
-    """Return `folder` if it is a sentence-transformers model with safetensors weights.
+    """Return `folder` if it is a sentence-transformers model with safetensors weights and all that loading needs.
 
     Raises:
-        ModelError: It is not.
+        ModelError: It is not; the file that is missing or broken is named.
     """
-    modules = folder / "modules.json"
-    try:
-        kinds = [module["type"] for module in json.loads(modules.read_text(encoding="utf-8"))]
-    except FileNotFoundError:
+    first = read_modules(folder)[0]
+    if first.kind != "Transformer":
         raise ModelError(
-            f"{folder} is no sentence-transformers model: it has no modules.json. Save one with "
-            "`SentenceTransformer(...).save_pretrained(DIR)` and give that folder."
-        ) from None
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
-        raise ModelError(f"{modules} cannot be read as a list of sentence-transformers modules.") from None
-    if not kinds or not str(kinds[0]).endswith(".Transformer"):
-        first = kinds[0] if kinds else "nothing"
-        raise ModelError(f"{folder} starts with {first}; continual trains models whose first module is a Transformer.")
+            f"{folder} starts with {first.type}; continual trains models whose first module is a Transformer."
+        )
+    check_layout(folder)
     for module in [folder, *(path for path in folder.iterdir() if path.is_dir())]:
         pickled = [path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in module.glob(pattern)]
         if pickled and (module / "config.json").is_file() and not any(module.glob("*.safetensors")):

@@ -137,7 +137,20 @@ m004_tasks = [
     "DROP TABLE scores_m003",
 ]
 
-m005_compatibility = [
+m005_leaks = [
+    """
+    CREATE TABLE leaks (
+        task VARCHAR NOT NULL,
+        batch VARCHAR NOT NULL,                -- stored before the task was registered
+        rows BIGINT NOT NULL,                  -- its rows that leak into the task, near duplicates included
+        near BIGINT NOT NULL,                  -- near duplicates of a text of the task
+        found_at TIMESTAMP NOT NULL,
+        PRIMARY KEY (task, batch)
+    )
+    """,
+]
+
+m006_compatibility = [
     """
     CREATE TABLE compatibility (
         old VARCHAR NOT NULL,                  -- the version whose index there is
@@ -149,5 +162,5 @@ m005_compatibility = [
     """,
 ]
 
-MIGRATIONS: list[list[str]] = [m001_initial, m002_pins, m003_licences, m004_tasks, m005_compatibility]
+MIGRATIONS: list[list[str]] = [m001_initial, m002_pins, m003_licences, m004_tasks, m005_leaks, m006_compatibility]
 """Migration n is `MIGRATIONS[n - 1]`."""

@@ -68,6 +68,20 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Leak:
+    """Rows of a batch that leak into a task that was registered after they were stored.
+
+    `near` of the `rows` are near duplicates of its texts, the others equal one.
+    """
+
+    task: str
+    batch: str
+    rows: int
+    near: int
+    found_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """A model and the recipe that made it. Status is root, accepted or refused.
 

@@ -13,13 +13,13 @@ import duckdb
 
 from continual.errors import DataError, NotFoundError, did_you_mean
 from continual.registry.catalog import Catalog, now
-from continual.registry.records import Alias, Batch, Domain, Run, Score, Task, Version
+from continual.registry.records import Alias, Batch, Domain, Leak, Run, Score, Task, Version
 
 TASK_FILES = ("corpus", "queries", "qrels", "keys")
 """Parquet files in the folder of a local task."""
 
-KEYS_ONLY = ("keys",)
-"""Those in the folder of a task of mteb."""
+KEYS_ONLY = ("keys", "shingles")
+"""Those in the folder of a task of mteb. Shingles of a local task are made again where they are missing."""
 
 CURRENT = "current"
 ROOT = "v0"
@@ -54,8 +54,8 @@ class Registry:
         where, values = ("WHERE domain = ?", [domain]) if domain else ("", [])
         return self._select(Batch, f"SELECT * FROM batches {where} ORDER BY position", values)
 
-    def add_batch(self, batch: Batch, task: Task | None = None) -> Batch:
-        """Record a batch, its domain if it is the domain's first, and the task held out of it.
+    def add_batch(self, batch: Batch, task: Task | None = None, leaks: Iterable[Leak] = ()) -> Batch:
+        """Record a batch, its domain if it is the domain's first, the task held out of it, and what leaks into that.
 
         `id` and `position` are given out here; what the argument holds in them is ignored.
         """
@@ -69,6 +69,8 @@ class Registry:
             _insert(connection, "batches", batch)
             if task is not None:
                 _insert(connection, "tasks", dataclasses.replace(task, position=_next(connection, "tasks")))
+            for leak in leaks:
+                _insert(connection, "leaks", leak)
         return batch
 
     def set_license(self, batch: str, license: str) -> None:
@@ -82,11 +84,24 @@ class Registry:
         """Return the evaluation tasks in the order they were registered."""
         return self._select(Task, "SELECT * FROM tasks ORDER BY position")
 
-    def add_task(self, *tasks: Task) -> None:
-        """Record tasks, all or none; their positions are given out here."""
+    def add_task(self, *tasks: Task, leaks: Iterable[Leak] = ()) -> None:
+        """Record tasks and the rows that leak into them, all or none; positions are given out here."""
         with self.catalog.transaction() as connection:
             for task in tasks:
                 _insert(connection, "tasks", dataclasses.replace(task, position=_next(connection, "tasks")))
+            for leak in leaks:
+                _insert(connection, "leaks", leak)
+
+    def leaks(self) -> list[Leak]:
+        """Return the rows of batches that leak into tasks which were registered after them."""
+        return self._select(Leak, "SELECT * FROM leaks ORDER BY task, batch")
+
+    def set_leaks(self, task: str, leaks: Iterable[Leak]) -> None:
+        """Record anew which rows leak into a known task."""
+        with self.catalog.transaction() as connection:
+            connection.execute("DELETE FROM leaks WHERE task = ?", [task])
+            for leak in leaks:
+                _insert(connection, "leaks", leak)
 
     def rows_file(self, batch: Batch) -> Path:
         """Return the file of a batch's rows.

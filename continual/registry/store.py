@@ -18,6 +18,9 @@ from continual.errors import InputError, ModelError, WorkspaceBusy
 
 SUFFIX = ".partial"
 
+REPLACED = ".replaced"
+"""Ending of what another file or folder is about to take the place of: who finds it there alone puts it back."""
+
 UPDATE_LOCK = "update.lock"
 """Held by who makes, builds or drops versions."""
 
@@ -48,13 +51,19 @@ def publish(target: Path) -> Iterator[Path]:
 def replace(source: Path, target: Path) -> None:
     """Flush a file or folder to disk and rename it to `target`, on the same file system, in place of what was there.
 
-    A folder in the way is renamed first and removed last: at no moment is half of one in its place.
+    A folder in the way is renamed first and removed last: at no moment is half of one in its place, and `sweep` puts
+    it back if the process is killed between the two.
     """
     flush(source)
-    old = _beside(target)
+    old = _beside(target, REPLACED)
     if target.is_dir():
         target.rename(old)
-    source.replace(target)
+    try:
+        source.replace(target)
+    except BaseException:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        raise
     _sync(target.parent)
     remove(old)
 
@@ -75,27 +84,40 @@ def scratch(parent: Path, name: str) -> Iterator[Path]:
 
 
 def sweep(folder: Path, name: str = "*") -> None:
-    """Remove what processes that were killed left unfinished in a folder, of one target or of all."""
-    for path in folder.glob(f".{glob.escape(name) if name != '*' else name}.*{SUFFIX}"):
-        if not _in_use(path):
+    """Remove what processes that were killed left unfinished in a folder, of one target or of all.
+
+    What was to be replaced and is nowhere else is put back.
+    """
+    pattern = glob.escape(name) if name != "*" else name
+    for path in [*folder.glob(f".{pattern}.*{REPLACED}"), *folder.glob(f".{pattern}.*{SUFFIX}")]:
+        if _in_use(path):
+            continue
+        owner = _OWNER.search(path.name)
+        target = path.with_name(path.name[1 : owner.start()]) if owner else path
+        if path.suffix == REPLACED and not target.exists():
+            path.rename(target)
+        else:
             remove(path)
 
+
+_OWNER = re.compile(rf"\.([0-9a-f]{{8}})-(\d+)-[0-9a-f]{{8}}({SUFFIX}|{REPLACED})$")
+"""The machine and the process in the name of a hidden path."""
 
 _OURS: set[str] = set()
 """Hidden paths that this process made: a process of the same number may have died before it, as 1 in a container."""
 
 
-def _beside(target: Path) -> Path:
+def _beside(target: Path, suffix: str = SUFFIX) -> Path:
     """Return a hidden path that names the machine and process that write it: others see when it is abandoned."""
     machine = hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]
-    name = f".{target.name}.{machine}-{os.getpid()}-{uuid.uuid4().hex[:8]}{SUFFIX}"
+    name = f".{target.name}.{machine}-{os.getpid()}-{uuid.uuid4().hex[:8]}{suffix}"
     _OURS.add(name)
     return target.with_name(name)
 
 
 def _in_use(path: Path) -> bool:
     """Return whether the process that writes a hidden path may still be alive."""
-    found = re.search(rf"\.([0-9a-f]{{8}})-(\d+)-[0-9a-f]{{8}}{SUFFIX}$", path.name)
+    found = _OWNER.search(path.name)
     if found is None:
         return False
     if found[1] != hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from continual.registry import Batch, Registry
+from continual.registry.store import scratch
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,31 +71,44 @@ class Draw:
 class Rows:
     """The trainable rows of a workspace: what the batches keep, without what an evaluation task holds.
 
-    A row whose query is a query of a task, or whose positive is a relevant document of one, is never drawn,
-    whenever the task was registered. Use it as a context manager: it holds an in-memory DuckDB.
+    A row whose query is a query of a task, or whose positive is a relevant document of one, or nearly so, is never
+    drawn, whenever the task was registered. Use it as a context manager: it holds an in-memory DuckDB, and a folder of
+    its own to spill to, since a plan may draw beside a running update.
+
+    Attributes:
+        guarded: Names of the tasks whose rows are left out: all that are registered now.
     """
 
     def __init__(self, registry: Registry) -> None:
         import duckdb
 
         self._registry = registry
-        keys = [str(registry.task_folder(task) / "keys.parquet") for task in registry.tasks()]
-        spill = registry.root / "runs" / ".spill"
-        spill.parent.mkdir(exist_ok=True)
-        self._session = duckdb.connect(config={"temp_directory": str(spill)})
+        tasks = registry.tasks()
+        self.guarded = [task.name for task in tasks]
+        folders = [registry.task_folder(task) for task in tasks]
+        keys = [str(folder / "keys.parquet") for folder in folders]
+        leaks = [str(file) for folder in folders if (file := folder / "leaks.parquet").is_file()]
         leak = "(SELECT hash FROM read_parquet(?) WHERE kind = '{}')"
-        self._values = [keys, keys] if keys else []
-        self._scan = "read_parquet(?) WHERE " + (
-            f"query_hash NOT IN {leak.format('query')} AND positive_hash NOT IN {leak.format('document')}"
-            if keys
-            else "true"
-        )
+        conditions = ["true"]
+        self._values = []
+        if keys:
+            conditions.append(f"query_hash NOT IN {leak.format('query')}")
+            conditions.append(f"positive_hash NOT IN {leak.format('document')}")
+            self._values += [keys, keys]
+        if leaks:
+            conditions.append("row_hash NOT IN (SELECT row_hash FROM read_parquet(?))")
+            self._values.append(leaks)
+        self._scan = "read_parquet(?) WHERE " + " AND ".join(conditions)
+        with ExitStack() as stack:
+            spill = stack.enter_context(scratch(registry.root / "runs", "spill"))
+            self._session = stack.enter_context(duckdb.connect(config={"temp_directory": str(spill)}))
+            self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._session.close()
+        self._stack.close()
 
     def count(self, batches: Sequence[Batch]) -> dict[str, int]:
         """Return the trainable rows per domain in some batches."""

@@ -39,10 +39,11 @@ def scan(files: Sequence[Path], columns: str) -> str:
     if not files:
         names = [column.split(" AS ")[-1].strip() for column in columns.split(",")]
         return f"(SELECT {', '.join(f'NULL::VARCHAR AS {name}' for name in names)} WHERE false)"
-    return f"(SELECT {columns} FROM read_parquet([{', '.join(_literal(file) for file in files)}]))"
+    return f"(SELECT {columns} FROM read_parquet([{', '.join(literal(file) for file in files)}]))"
 
 
-def _literal(path: Path) -> str:
+def literal(path: Path) -> str:
+    """Return a path as SQL, to be read as it is."""
     # read_parquet takes a name with any of *?[ as a pattern, wherever it is; brackets make them plain.
     plain = re.sub(r"([*?\[])", r"[\1]", str(path))
     return "'" + plain.replace("'", "''") + "'"

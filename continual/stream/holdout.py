@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from continual.stream.database import count
 from continual.stream.task_files import TaskTables, task_tables
+
+HELD = "held.parquet"
+"""What was held out of a domain, in the folder of the task made of it."""
 
 MAX_CORPUS = 5_000
 """Documents in the corpus of a held-out task, with its distractors; more only if more are relevant."""
@@ -18,12 +23,12 @@ def hold_out(connection: duckdb.DuckDBPyConnection, share: float, max_queries: i
 
     A document is the rows of one document id, or of one positive where there is no id. Documents are taken
     in the order of their hash until `share` of them (rounded) is reached, or as many as keep the distinct
-    queries within `max_queries`, but at least one. A document that shares a text with a stored batch is
-    passed over: a model may have been trained on it. Every row of a held-out document is held out, and
-    every row with one of their positives.
+    queries within `max_queries`, but at least one. A document that shares a text with a stored batch, or its
+    id with one of the same domain, is passed over: a model may have been trained on it. Every row of a held-out
+    document is held out, and every row with one of their positives.
 
     Args:
-        connection: With the table `clean`.
+        connection: With the tables `clean` and `stored_documents`.
         share: Share of the documents, 0 to 1.
         max_queries: Distinct queries in the task, at most; the first by hash if one document has more.
 
@@ -43,6 +48,7 @@ def hold_out(connection: duckdb.DuckDBPyConnection, share: float, max_queries: i
                 WHERE query IN (SELECT query FROM known_queries)
                    OR positive IN (SELECT positive FROM known_positives)
             ) USING (document)
+            ANTI JOIN stored_documents USING (document)
         )
         """
     )
@@ -74,6 +80,23 @@ def hold_out(connection: duckdb.DuckDBPyConnection, share: float, max_queries: i
         """
     )
     return count(connection, "SELECT count(*) FROM chosen")
+
+
+def write_held(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Write what was held out, of which no later file of the domain may bring another row into training.
+
+    Columns `kind` and `hash` (32 hex digits): "document" of a document's id, or of its text where it has no id, and
+    "positive" of each text held out, with those that are not in the task because it has enough queries.
+    """
+    found = connection.sql(
+        """
+        SELECT kind, replace(hash::VARCHAR, '-', '') AS hash FROM (
+            SELECT 'document' AS kind, document AS hash FROM chosen
+            UNION ALL SELECT DISTINCT 'positive', positive FROM held
+        ) ORDER BY kind, hash
+        """
+    ).to_arrow_table()
+    pq.write_table(found.cast(pa.schema([("kind", pa.string()), ("hash", pa.string())])), path, compression="zstd")
 
 
 def held_out_task(connection: duckdb.DuckDBPyConnection, staged: Path) -> TaskTables:

@@ -17,7 +17,9 @@ from continual.registry.names import check_name
 from continual.registry.store import exclusive, publish
 from continual.stream import split
 from continual.stream.database import database
-from continual.stream.holdout import held_out_task, hold_out
+from continual.stream.holdout import HELD, held_out_task, hold_out, write_held
+from continual.stream.leaks import count_leaks, find_leaks, shingle_files, write_leaks
+from continual.stream.near import SHINGLES
 from continual.stream.ordered import write_rows
 from continual.stream.readers import open_source
 from continual.stream.schema import Columns, resolve
@@ -43,7 +45,8 @@ class IngestReport:
         rows_in: Rows of the file.
         kept: Training rows stored.
         duplicates: Pairs that the file has before, or that any batch of any domain has.
-        leaked: Rows whose query is a query of an evaluation task, or whose positive is relevant in one.
+        leaked: Rows whose query is a query of an evaluation task, or whose positive is relevant in one, or nearly so;
+            and rows of a document that was held out of the domain before.
         rejected: Bad rows; see `reject_reasons` and the file at `rejects_path`.
         held_out: Rows held out as the domain's evaluation task.
         rejects_path: The reject file, relative to `.continual/`; None if no row was bad.
@@ -51,6 +54,8 @@ class IngestReport:
         task: Name of the evaluation task that this ingest made; None if it made none.
         columns: Which column was read as what.
         license: The licence of the data as it is recorded now; None if nobody stated it.
+        near: Leaked rows that are near duplicates of a task's texts; empty when `unchanged`, as the next.
+        of_held: Leaked rows that belong to a document which was held out before.
     """
 
     domain: str
@@ -68,6 +73,8 @@ class IngestReport:
     task: str | None = None
     columns: dict[str, str] = field(default_factory=dict)
     license: str | None = None
+    near: int = 0
+    of_held: int = 0
 
 
 def ingest(
@@ -86,7 +93,7 @@ def ingest(
 
     Each row has one fate, the first that fits: *rejected* (missing, empty, not text, too long, NUL or lone
     surrogates; kept in a reject file), *duplicate* (of a row in the file or in any batch of any domain),
-    *leaked* (into an evaluation task), *held out*, *kept*. None depends on the order of the rows.
+    *leaked* (into an evaluation task, nearly or quite), *held out*, *kept*. None depends on the order of the rows.
 
     The first batch of a domain is split: a share of its documents becomes the domain's evaluation task, of
     the domain's name, and never changes again (`continual.stream.holdout.hold_out` says how they are chosen).
@@ -153,19 +160,25 @@ def ingest(
 
             history = [registry.rows_file(batch) for batch in batches]
             keys = [registry.task_folder(known) / KEYS for known in tasks]
+            shingles = shingle_files(registry, tasks)
             if tables is not None:
                 write_task(tables, folder / "task")
                 keys.append(folder / "task" / KEYS)
             with database(folder / "spill") as connection:
-                split.load(connection, rows, history)
+                split.load(connection, rows, history, _files(registry, batches, domain))
                 split.drop_duplicates(connection)
-                clean = split.drop_leaks(connection, keys)
+                clean = split.drop_leaks(connection, keys, *_held(registry, tasks, domain))
                 documents = hold_out(connection, share if clean else 0.0, config.max_holdout_queries)
-                counts = split.keep_rest(connection)
-                if share and clean:
-                    _check_hold_out(source, share, documents, counts)
+                split.keep_rest(connection)
+                if documents:
                     tables = held_out_task(connection, rows)
                     write_task(tables, folder / "task")
+                    write_held(connection, folder / "task" / HELD)
+                if tables is not None:
+                    shingles.append(folder / "task" / SHINGLES)
+                counts = split.fates(connection, split.drop_near(connection, rows, staged.good, shingles))
+                if share and clean:
+                    _check_hold_out(source, share, documents, counts)
                 mask = split.kept_rows(connection, staged.good)
             if counts.kept:
                 write_rows(rows, mask, kept, folder, progress)
@@ -183,6 +196,8 @@ def ingest(
                 reject_reasons=staged.reasons,
                 columns=mapping.describe(),
                 license=license,
+                near=counts.near,
+                of_held=counts.of_held,
             )
             if not counts.kept:
                 where = _keep_loose(registry, rejects, domain, content) if staged.rejected else None
@@ -197,8 +212,11 @@ def ingest(
             if staged.rejected:
                 rejects_path = f"data/{domain}/{identity}.rejects.jsonl"
                 _move(rejects, registry.path(rejects_path))
-            record = None
+            record, leaks = None, []
             if tables is not None:
+                found = find_leaks(registry, {domain: folder / "task"})[domain]
+                write_leaks(folder / "task", found)
+                leaks = count_leaks(domain, found)
                 _move(folder / "task", registry.path(task_path(domain)))
                 record = task_record(domain, domain, tables, "holdout" if task is None else str(task))
             batch = registry.add_batch(
@@ -221,11 +239,24 @@ def ingest(
                     license=license,
                 ),
                 record,
+                leaks,
             )
             assert batch.id == identity, "only an ingest adds batches, and it holds the lock"
             return dataclasses.replace(
                 report, batch=identity, rejects_path=rejects_path, task=domain if record is not None else None
             )
+
+
+def _files(registry: Registry, batches: Sequence[Batch], domain: str) -> list[Path]:
+    return [registry.rows_file(batch) for batch in batches if batch.domain == domain]
+
+
+def _held(registry: Registry, tasks: Sequence[Task], domain: str) -> tuple[list[Path], list[Path]]:
+    """Return the files of what was held out of any domain, and of them those of this domain."""
+    files = {task.name: registry.path(task.path) / HELD for task in tasks if task.origin == "holdout"}
+    found = {name: file for name, file in files.items() if file.is_file()}  # older tasks have none
+    own = {task.name for task in tasks if task.domain == domain}
+    return list(found.values()), [file for name, file in found.items() if name in own]
 
 
 def _unchanged(batch: Batch, source: str) -> IngestReport:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from continual.errors import DataError
+from continual.stream.near import SHINGLES, write_shingles
 from continual.stream.readers import Source, open_source
 from continual.stream.text import clean, fault, hash_text
 
@@ -88,34 +89,37 @@ def task_tables(
 
 
 def write_task(tables: TaskTables, folder: Path) -> None:
-    """Write a task's folder: corpus, queries, qrels and keys, in Parquet.
+    """Write a task's folder: corpus, queries and qrels in Parquet, and what leakage is checked with.
 
-    The keys have every query, and every document that is relevant to one, with its title and without.
+    That is of every query, and of every document that is relevant to one, with its title and without.
     """
-    relevant = set(tables.qrels.filter(pa.compute.greater(tables.qrels["score"], 0))["doc_id"].to_pylist())
-    corpus = zip(tables.corpus["doc_id"].to_pylist(), tables.corpus["text"].to_pylist(), strict=True)
-    documents = [text for name, text in [*corpus, *tables.bare.items()] if name in relevant]
-    write_keys(folder, tables.queries["text"].to_pylist(), documents)
+    write_keys(folder, tables.queries["text"].to_pylist(), relevant_texts(tables))
     for name, table in (("corpus", tables.corpus), ("queries", tables.queries), ("qrels", tables.qrels)):
         pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
 
 
-def write_keys(folder: Path, queries: Iterable[str], documents: Iterable[str]) -> None:
-    """Make a task's folder with keys.parquet: `kind` "query" or "document", `hash` of 32 hex digits.
+def relevant_texts(tables: TaskTables) -> list[str]:
+    """Return the texts of the documents that are relevant to a query, with their titles and without."""
+    relevant = set(tables.qrels.filter(pa.compute.greater(tables.qrels["score"], 0))["doc_id"].to_pylist())
+    corpus = zip(tables.corpus["doc_id"].to_pylist(), tables.corpus["text"].to_pylist(), strict=True)
+    return [text for name, text in [*corpus, *tables.bare.items()] if name in relevant]
 
-    A training row whose query is one of the queries, or whose positive is one of the documents, would leak into the
-    task.
+
+def write_keys(folder: Path, queries: Iterable[str], documents: Iterable[str]) -> None:
+    """Make a task's folder with keys.parquet (`kind` "query" or "document", `hash` of 32 hex digits) and shingles.
+
+    A training row whose query is, or nearly is, one of the queries, or whose positive one of the documents, would leak
+    into the task.
     """
-    hashes = {
-        "document": sorted({hash_text(text) for text in documents}),
-        "query": sorted({hash_text(text) for text in queries}),
-    }
+    texts = {"document": sorted(set(documents)), "query": sorted(set(queries))}
+    hashes = {kind: sorted({hash_text(text) for text in some}) for kind, some in texts.items()}
     keys = pa.table(
         [[kind for kind in hashes for _ in hashes[kind]], [each for kind in hashes for each in hashes[kind]]],
         schema=KEYS_SCHEMA,
     )
     folder.mkdir(parents=True)
     pq.write_table(keys, folder / KEYS, compression="zstd")
+    write_shingles(folder / SHINGLES, texts)
 
 
 def read_task(folder: Path) -> TaskTables:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +10,10 @@ from continual.registry import Registry, Task
 from continual.registry.catalog import now
 from continual.registry.names import check_name
 from continual.registry.store import exclusive, publish
-from continual.stream.database import count, database, scan
+from continual.stream.leaks import count_leaks, find_leaks, write_leaks
+from continual.stream.near import SHINGLES
 from continual.stream.sweep import swept
-from continual.stream.task_files import KEYS, TaskTables, read_task, write_task
+from continual.stream.task_files import TaskTables, read_task, write_task
 
 LOCK = "ingest.lock"
 
@@ -29,12 +29,14 @@ class TaskReport:
         documents: Documents in the corpus.
         judgements: Rows of the qrels.
         leaked_rows: Stored training rows, of any batch, whose query is a query of the task or whose positive is
-            a relevant document of it. They were stored before and are not removed.
+            a relevant document of it, nearly or quite. They were stored before and are not removed, but no update
+            trains on them from now on, and versions that did are not out of domain for it.
         dropped_queries: Queries left out because no document is relevant to them.
         dropped_documents: Documents left out because they have no text.
         unchanged: The same task was there already, and nothing changed.
         kind: mteb's name of its type.
-        checked: Whether training rows are checked for leakage into it: only if it ranks documents for queries.
+        checked: Whether training rows are checked for leakage into it: not where mteb does not say what its texts are.
+        near_rows: Those of `leaked_rows` that are near duplicates only.
     """
 
     name: str
@@ -48,6 +50,7 @@ class TaskReport:
     unchanged: bool = False
     kind: str = "Retrieval"
     checked: bool = True
+    near_rows: int = 0
 
 
 def import_task(registry: Registry, name: str, folder: Path, domain: str | None = None) -> TaskReport:
@@ -55,7 +58,8 @@ def import_task(registry: Registry, name: str, folder: Path, domain: str | None 
 
     Args:
         registry: Where it goes.
-        name: Its name; free, or that of the same task: then nothing changes, but lost files are put back.
+        name: Its name; free, or that of the same task: then nothing changes, but lost files are put back, and the
+            stored rows are checked against it once more.
         folder: The folder; it is copied.
         domain: The ingested domain that it tests; None makes it out of domain for every version.
 
@@ -77,21 +81,26 @@ def import_task(registry: Registry, name: str, folder: Path, domain: str | None 
         if taken is not None and (taken.sha256 != tables.sha256() or taken.domain != domain):
             raise task_taken(taken)
         lost = taken is not None and bool(registry.lost_files(taken))
-        if taken is not None and lost:
-            with publish(registry.path(taken.path)) as partial:
-                write_task(tables, partial)
-        if taken is None:
-            with swept(registry):
-                with publish(registry.path(task_path(name))) as partial:
+        path = registry.path(task_path(name))
+        with swept(registry):
+            if taken is None or lost or not (path / SHINGLES).is_file():
+                with publish(path) as partial:
                     write_task(tables, partial)
-                registry.add_task(task_record(name, domain, tables, str(folder)))
+            rows = find_leaks(registry, {name: path})[name]
+            write_leaks(path, rows)
+            leaks = count_leaks(name, rows)
+            if taken is None:
+                registry.add_task(task_record(name, domain, tables, str(folder)), leaks=leaks)
+            else:
+                registry.set_leaks(name, leaks)
         return TaskReport(
             name=name,
             domain=domain,
             queries=tables.queries.num_rows,
             documents=tables.corpus.num_rows,
             judgements=tables.qrels.num_rows,
-            leaked_rows=leaked_rows(registry, registry.path(task_path(name))),
+            leaked_rows=sum(leak.rows for leak in leaks),
+            near_rows=sum(leak.near for leak in leaks),
             dropped_queries=tables.dropped_queries,
             dropped_documents=tables.dropped_documents,
             unchanged=taken is not None and not lost,
@@ -128,20 +137,3 @@ def task_record(name: str, domain: str | None, tables: TaskTables, origin: str) 
         sha256=tables.sha256(),
         created_at=now(),
     )
-
-
-def leaked_rows(registry: Registry, folder: Path) -> int:
-    """Return how many stored training rows leak into the task in a folder."""
-    history = [registry.rows_file(batch) for batch in registry.batches()]
-    if not history:
-        return 0
-    with tempfile.TemporaryDirectory() as spill, database(Path(spill)) as connection:
-        keys = scan([folder / KEYS], "kind, hash")
-        return count(
-            connection,
-            f"""
-            SELECT count(*) FROM {scan(history, "query_hash, positive_hash")}
-            WHERE query_hash IN (SELECT hash FROM {keys} WHERE kind = 'query')
-               OR positive_hash IN (SELECT hash FROM {keys} WHERE kind = 'document')
-            """,
-        )

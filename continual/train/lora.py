@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from continual.errors import FoldError, ModelError
+from continual.merge.adapters import ADAPTER_CONFIG, ADAPTER_PREFIX, ADAPTER_WEIGHTS, TRAINED_ON
 from continual.merge.engine import save_model
 from continual.merge.files import Writer
-from continual.merge.sources import ADAPTER_CONFIG, ADAPTER_PREFIX, ADAPTER_WEIGHTS, TRAINED_ON, Adapted
+from continual.merge.sources import Adapted
 from continual.registry.store import publish
 from continual.train.encoder import embed, inner_transformer, load_encoder
 

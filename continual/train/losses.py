@@ -56,8 +56,8 @@ def drift(embeddings: Tensor, before: Tensor) -> Tensor:
 def false_negatives(query: Tensor, positive: Tensor, negative: Tensor, document: Tensor) -> Tensor:
     """Return which documents of a batch are known not to be negatives of which row.
 
-    Masked are: a positive of the same document id, any document with the text of the row's own positive, and
-    the positive of another row that asks the same query.
+    Masked are: a positive of the same document id, and any document with the text of a positive of the row's query,
+    its own or that of another row that asks the same.
 
     Args:
         query: Integer code of each row's query text, [b]; equal codes are equal texts.
@@ -69,10 +69,10 @@ def false_negatives(query: Tensor, positive: Tensor, negative: Tensor, document:
         Booleans [b, b + m]; the diagonal is false.
     """
     same_document = (document[:, None] == document[None, :]) & (document >= 0)[:, None]
-    same_query = query[:, None] == query[None, :]
-    same_text = positive[:, None] == torch.cat([positive, negative])[None, :]
-    mask = same_text
-    mask[:, : len(query)] |= same_document | same_query
+    same_query = (query[:, None] == query[None, :]).float()
+    same_text = (positive[:, None] == torch.cat([positive, negative])[None, :]).float()
+    mask = same_query @ same_text > 0  # row i asks what some row k asks, and document j is the positive of k
+    mask[:, : len(query)] |= same_document
     mask.fill_diagonal_(False)
     return mask
 

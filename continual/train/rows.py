@@ -65,10 +65,8 @@ class Tokens:
             for name in _PER_TOKEN:
                 if name in features:
                     flat.setdefault(name, []).append(features[name].numpy()[mask].astype(np.int32))
-            constants = {name: value for name, value in features.items() if not isinstance(value, torch.Tensor)}
+            constants = constant_features(self.model, features)
             progress.advance(len(texts[start : start + _CHUNK]))
-        if not any(getattr(module, "include_prompt", True) is False for module in self.model):
-            constants.pop("prompt_length", None)  # no module asks where the prompt ends
         if constants not in self._constants:
             self._constants.append(constants)
         group = self._constants.index(constants)
@@ -77,10 +75,16 @@ class Tokens:
         self._starts = np.concatenate([[0], np.cumsum(self.lengths)])
         self._flat = {name: np.concatenate(parts) for name, parts in flat.items()}
 
-    def features(self, texts: Indices, device: torch.device) -> dict[str, Any]:
-        """Return the padded input of the model for some texts of one group."""
+    def features(self, texts: Indices, device: torch.device, width: int = 0) -> dict[str, Any]:
+        """Return the padded input of the model for some texts of one group.
+
+        Args:
+            texts: Indices of at least one text.
+            device: Where to put the tensors.
+            width: Tokens to pad to, at least; the longest text's if it has more.
+        """
         lengths = self.lengths[texts]
-        width = int(lengths.max())
+        width = max(width, int(lengths.max()))
         columns = np.arange(width)[None, :]
         offsets = (width - lengths if self._left else np.zeros_like(lengths))[:, None]
         mask = (columns >= offsets) & (columns < offsets + lengths[:, None])  # [texts, width]
@@ -92,6 +96,14 @@ class Tokens:
             features[name] = torch.from_numpy(padded).to(device, non_blocking=True)
         features["attention_mask"] = torch.from_numpy(mask.astype(np.int64)).to(device, non_blocking=True)
         return features
+
+
+def constant_features(model: SentenceTransformer, features: dict[str, Any]) -> dict[str, Any]:
+    """Return what a preprocessed input holds besides tensors, and some module of the model asks for."""
+    constants = {name: value for name, value in features.items() if not isinstance(value, torch.Tensor)}
+    if not any(getattr(module, "include_prompt", True) is False for module in model):
+        constants.pop("prompt_length", None)  # no module asks where the prompt ends
+    return constants
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,10 @@ class Session:
         loss = info_nce(*_split(leaf, back, len(batch)), mask, config.temperature)
         if before is not None and config.distillation:
             loss = loss + config.distillation * drift(leaf, before)
+        if before is not None and config.asks_old_index:
+            asked = _split(leaf, back, len(batch))[0]
+            _, positives, given = _split(before, back, len(batch))
+            loss = loss + config.compatibility * info_nce(asked, positives, given, mask, config.temperature)
         loss.backward()  # type: ignore[no-untyped-call]
 
         assert leaf.grad is not None
@@ -129,7 +133,8 @@ class Session:
     @property
     def remembers(self) -> bool:
         """Whether the settings need the embeddings before training."""
-        return bool(self.config.distillation) or self.config.guide_margin != "off"
+        config = self.config
+        return bool(config.distillation) or config.guide_margin != "off" or config.asks_old_index
 
     @torch.no_grad()
     def encode_all(self, texts: Indices | None = None, progress: Progress = SILENT) -> Tensor:

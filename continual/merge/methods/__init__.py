@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal
 
-from torch import Tensor
+from torch import Generator, Tensor, zeros
 
 from continual.errors import InputError, NotFoundError, did_you_mean
 
@@ -28,12 +28,16 @@ class Parameter:
         low: Smallest value allowed.
         high: Largest value allowed.
         what: What it does, in one line.
+        zero: What would come of 0, if that is refused though the range begins there.
+        carried: Whether the engine sets it from what the merge before left, so that nobody else may.
     """
 
     default: float
     low: float
     high: float
     what: str
+    zero: str | None = None
+    carried: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,14 +54,15 @@ class Method:
         merge: `merge(vectors, weights, **parameters) -> Tensor`: `vectors` are fp32 tensors of one shape, never
             changed; `weights` has one float for each (where base is "first", for the first too). A seeded method
             is also given `generator`. Where a parameter's name is a Python keyword, its argument ends in "_".
-        least: Fewest models, the base not counted.
+        least: Fewest models, the base not counted unless it is the first of them.
         most: Most models; None for any number.
         parameters: By name.
         symmetric: Whether the order of the models (with their weights) changes nothing.
         seeded: Whether it draws random numbers.
         weighted: Whether the weights do anything.
-        rescaled: Whether the engine divides the merged task vector of the whole model, so that its norm is the mean
-            norm of all task vectors merged so far (https://arxiv.org/abs/2501.09522). One tensor cannot know that.
+        rescaled: Whether models are merged in sequence: `merge` is given what is merged so far and one more, and the
+            engine divides the merged task vector of the whole model, so that its norm is the mean norm of all task
+            vectors so far (https://arxiv.org/abs/2501.09522). One tensor cannot know that.
     """
 
     name: str
@@ -73,19 +78,29 @@ class Method:
     weighted: bool = True
     rescaled: bool = False
 
+    @property
+    def settable(self) -> dict[str, Parameter]:
+        """Return the parameters that a person can set."""
+        return {name: parameter for name, parameter in self.parameters.items() if not parameter.carried}
+
     def resolve(self, given: Mapping[str, float]) -> dict[str, float]:
         """Return every parameter's value: what is given, else the default.
 
         Raises:
-            InputError: A name is not known, or a value is outside its range.
+            InputError: A name is not known, or a value is outside its range or of another kind.
         """
         for name, value in given.items():
-            known = self.parameters.get(name)
+            known = self.settable.get(name)
             if known is None:
-                takes = ", ".join(self.parameters) or "no parameter"
-                raise InputError(f"{self.name} takes {takes}; not {name!r}.{did_you_mean(name, self.parameters)}")
+                takes = ", ".join(self.settable) or "no parameter"
+                raise InputError(f"{self.name} takes {takes}; not {name!r}.{did_you_mean(name, self.settable)}")
             if not known.low <= value <= known.high:
                 raise InputError(f"{self.name}: {name} = {value:g} is outside {known.low:g} to {known.high:g}.")
+            if value == 0 and known.zero:
+                raise InputError(f"{self.name}: {name} = 0 {known.zero}. Give more than 0.")
+            if value != type(known.default)(value):
+                wanted = "true or false" if isinstance(known.default, bool) else "a whole number"
+                raise InputError(f"{self.name}: {name} is {wanted}, not {value:g}.")
         return {name: type(known.default)(given.get(name, known.default)) for name, known in self.parameters.items()}
 
     def check(self, models: int, has_base: bool) -> None:
@@ -102,10 +117,28 @@ class Method:
             raise InputError(f"{self.name} merges what models learned since a base. Name the base with --base.")
         if self.base == "none" and has_base:
             raise InputError(f"{self.name} uses no base. Leave --base out, or give it as one of the models.")
-        models += self.base == "first" and has_base
-        if models < self.least or (self.most is not None and models > self.most):
+        first = self.base == "first" and has_base
+        if models + first < self.least or (self.most is not None and models + first > self.most):
             wanted = f"{self.least}" if self.most == self.least else f"{self.least} to {self.most or 'any number'}"
+            if first:
+                raise InputError(
+                    f"{self.name} merges {wanted} models, and --base is the first of them: {models} more were given. "
+                    "Leave --base out, or leave out what is too much."
+                )
             raise InputError(f"{self.name} merges {wanted} models, and {models} were given.")
+
+    def rehearse(self, weights: Sequence[float], settings: Mapping[str, float]) -> None:
+        """Merge nothing but zeros: weights that the method refuses are refused before a model is read.
+
+        Args:
+            weights: One for each vector.
+            settings: From `resolve`.
+
+        Raises:
+            InputError: The method cannot work with these weights.
+        """
+        random = {"generator": Generator()} if self.seeded else {}
+        self([zeros(1) for _ in weights], weights, **settings, **random)
 
     def __call__(self, vectors: Sequence[Tensor], weights: Sequence[float], **more: object) -> Tensor:
         """Merge one tensor of all models."""

@@ -76,7 +76,9 @@ METHOD = Method(
     base="needed",
     merge=breadcrumbs,
     parameters={
-        "density": Parameter(0.9, 0, 1, "share of each task vector's elements to keep"),
+        "density": Parameter(
+            0.9, 0, 1, "share of each task vector's elements to keep", zero="keeps nothing of the updates"
+        ),
         "gamma": Parameter(0.01, 0, 1, "share of each task vector's elements to drop as outliers"),
         "lambda": Parameter(1.0, -10, 10, "scale of the merged task vector"),
         "normalize": Parameter(False, 0, 1, "divide by the sum of the weights"),

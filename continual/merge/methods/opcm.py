@@ -62,11 +62,9 @@ METHOD = Method(
     reference="https://arxiv.org/abs/2501.09522",
     base="needed",
     merge=opcm,
-    least=2,
-    most=2,
     parameters={
         "alpha": Parameter(0.5, 0, 1, "share of the merged singular values whose directions are protected"),
-        "previous": Parameter(1.0, 0, math.inf, "lambda of the step before, which the state keeps"),
+        "previous": Parameter(1.0, 0, math.inf, "lambda of the step before", carried=True),
     },
     symmetric=False,
     weighted=False,

@@ -69,6 +69,14 @@ METHOD = Method(
     reference="https://arxiv.org/abs/2408.07990",
     base="needed",
     merge=sce,
-    parameters={"select_topk": Parameter(1.0, 0, 1, "share of the elements to keep, most varied between models first")},
+    parameters={
+        "select_topk": Parameter(
+            1.0,
+            0,
+            1,
+            "share of the elements to keep, most varied between models first",
+            zero="keeps nothing of the updates",
+        )
+    },
     weighted=False,
 )

@@ -44,7 +44,13 @@ METHOD = Method(
     base="needed",
     merge=ties,
     parameters={
-        "density": Parameter(0.5, 0, 1, "share of each task vector's elements to keep, the largest first"),
+        "density": Parameter(
+            0.5,
+            0,
+            1,
+            "share of each task vector's elements to keep, the largest first",
+            zero="keeps nothing of the updates",
+        ),
         "lambda": Parameter(1.0, -10, 10, "scale of the merged task vector"),
         "normalize": Parameter(True, 0, 1, "divide each element by the weights of the models that agree there"),
     },

@@ -1,0 +1,132 @@
+"""Stored rows that leak into a task that came after them: which they are, and how many of each batch.
+
+They were stored, and perhaps trained on, before anybody knew the task. From now on no draw takes them, and what was
+trained on them is no longer out of domain for the task: `continual.eval.ood` says which versions those are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from continual.registry import Leak, Registry, Task
+from continual.registry.catalog import now
+from continual.registry.store import publish, scratch
+from continual.stream.database import database, literal, scan
+from continual.stream.near import SHINGLES, find_near, write_shingles
+from continual.stream.task_files import KEYS, read_task, relevant_texts
+
+LEAKS = "leaks.parquet"
+LEAKS_SCHEMA = pa.schema(
+    [
+        pa.field("batch", pa.string(), False),
+        pa.field("row_hash", pa.string(), False),
+        pa.field("near", pa.bool_(), False),
+    ]
+)
+READ_ROWS = 10_000
+
+
+def find_leaks(registry: Registry, tasks: Mapping[str, Path]) -> dict[str, Any]:
+    """Return, by task, the stored rows that leak into it: Arrow tables with `LEAKS_SCHEMA`.
+
+    `near` rows are only nearly the task's: the others have a query of it, or a document that is relevant in it.
+
+    Args:
+        registry: Has the batches. All their texts are read.
+        tasks: Folders of tasks by name, with their keys and shingles.
+    """
+    files = {batch.id: registry.rows_file(batch) for batch in registry.batches()}
+    if not files or not tasks:
+        return {name: LEAKS_SCHEMA.empty_table() for name in tasks}
+    with scratch(registry.root, "leaks") as spill, database(spill) as connection:
+        connection.execute("CREATE TABLE leaks (task INTEGER, batch VARCHAR, row_hash VARCHAR, near BOOLEAN)")
+        _add_equal(connection, [folder / KEYS for folder in tasks.values()], files)
+        _add_near(connection, [folder / SHINGLES for folder in tasks.values()], files)
+        found = {}
+        for number, name in enumerate(tasks):
+            rows = connection.sql(
+                f"SELECT batch, row_hash, bool_and(near) AS near FROM leaks WHERE task = {number} "
+                "GROUP BY batch, row_hash ORDER BY batch, row_hash"
+            ).to_arrow_table()
+            found[name] = rows.cast(LEAKS_SCHEMA)
+        return found
+
+
+def _add_equal(connection: duckdb.DuckDBPyConnection, keys: Sequence[Path], files: Mapping[str, Path]) -> None:
+    history = " UNION ALL ".join(
+        f"SELECT '{batch}' AS batch, row_hash, query_hash, positive_hash FROM read_parquet({literal(file)})"
+        for batch, file in files.items()
+    )
+    for number, file in enumerate(keys):
+        known = scan([file], "kind, hash")
+        connection.execute(
+            f"""
+            INSERT INTO leaks SELECT {number}, batch, row_hash, false FROM ({history})
+            WHERE query_hash IN (SELECT hash FROM {known} WHERE kind = 'query')
+               OR positive_hash IN (SELECT hash FROM {known} WHERE kind = 'document')
+            """
+        )
+
+
+def _add_near(connection: duckdb.DuckDBPyConnection, shingles: Sequence[Path], files: Mapping[str, Path]) -> None:
+    find_near(connection, _texts(files.values()), shingles)
+    first = 0
+    for batch, file in files.items():
+        connection.execute(
+            f"""
+            INSERT INTO leaks
+            SELECT task, '{batch}', row_hash, true FROM near
+            JOIN (
+                SELECT {first} + file_row_number AS place, row_hash
+                FROM read_parquet({literal(file)}, file_row_number = true)
+            ) USING (place)
+            """
+        )
+        first += pq.read_metadata(file).num_rows
+
+
+def _texts(files: Iterable[Path]) -> Iterator[Any]:
+    """Yield the texts of all files in pieces; the rows are numbered through, as they lie there."""
+    first = 0
+    for file in files:
+        with pq.ParquetFile(file) as opened:
+            for batch in opened.iter_batches(READ_ROWS, columns=["query", "positive"], use_threads=False):
+                places = pa.array(range(first, first + batch.num_rows), pa.int64())
+                first += batch.num_rows
+                yield pa.table({"place": places, "query": batch["query"], "positive": batch["positive"]})
+
+
+def write_leaks(folder: Path, rows: Any) -> None:
+    """Put the rows that leak into a task into its folder, where every draw looks for them."""
+    with publish(folder / LEAKS) as partial:
+        pq.write_table(rows, partial, compression="zstd")
+
+
+def count_leaks(task: str, rows: Any) -> list[Leak]:
+    """Return what the catalog records of them: how many rows of each batch."""
+    counts: dict[str, list[int]] = {}
+    for batch, near in zip(rows["batch"].to_pylist(), rows["near"].to_pylist(), strict=True):
+        of_batch = counts.setdefault(batch, [0, 0])
+        of_batch[0] += 1
+        of_batch[1] += near
+    return [Leak(task, batch, rows, near, now()) for batch, (rows, near) in counts.items()]
+
+
+def shingle_files(registry: Registry, tasks: Sequence[Task]) -> list[Path]:
+    """Return the files of the tasks' shingles; those of a folder that was registered without are made now."""
+    files = []
+    for task in tasks:
+        file = registry.task_folder(task) / SHINGLES
+        if not file.is_file():
+            tables = read_task(file.parent)
+            texts = {"document": relevant_texts(tables), "query": tables.queries["text"].to_pylist()}
+            with publish(file) as partial:
+                write_shingles(partial, texts)
+        files.append(file)
+    return files

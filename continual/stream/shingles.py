@@ -1,0 +1,89 @@
+"""Texts as sets of shingles: which texts are nearly equal, as Broder measures it.
+
+A text is the set of its runs of three words, without case, accents' composition and punctuation. Two texts are as
+similar as the Jaccard similarity of their sets: what they share over what either has. A word that changes takes three
+shingles with it: so two questions of a template that differ in a name are far apart, and two pages that differ in a
+date are not.
+https://doi.org/10.1109/SEQUEN.1997.666900
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import chain
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+
+from continual.stream.text import normalise
+
+WORDS = 3
+"""Words of a shingle; a text of fewer is one shingle."""
+
+TEXTS = 1 << 15
+"""Texts whose shingles are computed at a time, at most: their numbers go into the upper bits of a sort key."""
+
+_BITS = 48
+_LOW = np.uint64((1 << _BITS) - 1)
+_MIX = [np.uint64(each) for each in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)]
+
+_WORD = bytes(
+    byte if byte >= 0x80 or chr(byte).isdecimal() or chr(byte).islower() else byte + 32 if chr(byte).isupper() else 32
+    for byte in range(256)
+)
+"""ASCII letters in lower case, digits, and the bytes of other scripts; all else is a space."""
+
+_UNSPACED = re.compile("([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff])")
+_OTHER = re.compile(r"[\W_]+")
+
+Shingles = npt.NDArray[np.uint64]
+
+
+def words(text: str) -> list[bytes]:
+    """Return the words of a text in lower case; a character of a script that puts no spaces is one by itself.
+
+    >>> words("Don't re-index, 2 times!")
+    [b'don', b't', b're', b'index', b'2', b'times']
+    """
+    if not text.isascii():
+        text = _OTHER.sub(" ", _UNSPACED.sub(r" \1 ", normalise(text).casefold()))
+    return text.encode().translate(_WORD).split()
+
+
+def shingles(texts: Sequence[str]) -> tuple[Shingles, npt.NDArray[np.int64]]:
+    """Return the distinct shingles of texts, each a number of 48 bits.
+
+    Args:
+        texts: At most `TEXTS` of them.
+
+    Returns:
+        The shingles of all, of each in ascending order, of shape `(shingles,)`; and how many each text has, of shape
+        `(texts,)`: none if it has no word.
+    """
+    assert len(texts) <= TEXTS, len(texts)
+    spelled = [words(text) for text in texts]
+    lengths = np.fromiter(map(len, spelled), np.int64, len(texts))
+    hashes = np.fromiter(map(crc32, chain.from_iterable(spelled)), np.uint64, int(lengths.sum()))
+    counts = np.where(lengths >= WORDS, lengths - WORDS + 1, np.minimum(lengths, 1))
+    owner = np.repeat(np.arange(len(texts)), counts)
+    # Where each shingle begins among the words: those before its text, and its place within the text.
+    first = np.repeat(np.cumsum(lengths) - lengths - (np.cumsum(counts) - counts), counts) + np.arange(len(owner))
+    end = np.repeat(np.cumsum(lengths), counts)
+    values = np.zeros(len(owner), np.uint64)
+    for place in range(WORDS):
+        word = first + place
+        inside = word < end
+        values[inside] += _mixed(hashes[word[inside]] + np.uint64(1)) * _MIX[place]
+    keys = np.sort(owner.astype(np.uint64) << np.uint64(_BITS) | _mixed(values) & _LOW)
+    keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])] if len(keys) else keys
+    sizes = np.bincount((keys >> np.uint64(_BITS)).astype(np.int64), minlength=len(texts))
+    return keys & _LOW, sizes
+
+
+def _mixed(values: Shingles) -> Shingles:
+    """Spread numbers over all 64 bits, one to one: the finaliser of SplitMix64."""
+    values = (values ^ values >> np.uint64(30)) * _MIX[1]
+    values = (values ^ values >> np.uint64(27)) * _MIX[2]
+    return values ^ values >> np.uint64(31)
