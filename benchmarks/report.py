@@ -127,6 +127,7 @@ def _task(registry: Registry, name: str, domain: str | None) -> Task:
     texts = {
         "corpus": {"doc_id": DOCUMENTS, "text": [f"What is said about {each} in {name}. " * 8 for each in DOCUMENTS]},
         "queries": {"query_id": IDS, "text": [f"what is known of {each} in {name}" for each in IDS]},
+        "keys": {"key": pa.array([], pa.string())},
         "qrels": {"query_id": IDS, "doc_id": DOCUMENTS[:QUERIES], "score": [1.0] * QUERIES},
     }
     for file, columns in texts.items():

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from continual.live import read_live
 from continual.progress import PROGRESS_FILE, Recorder
 from continual.registry.store import UPDATE_LOCK, exclusive
 from tests.conftest import kill_update, make_pairs
-from tests.test_report import HOSTILE, add_version, hostile_registry, make_registry
+from tests.test_report import HOSTILE, HOSTILE_DOCUMENT, HOSTILE_QUERY, add_version, hostile_registry, make_registry
 from tests.test_workspace import SETTINGS
 
 Write = Callable[[str, list[dict[str, object]]], Path]
@@ -62,7 +63,9 @@ def test_it_serves_the_report_and_its_state(tmp_path: Path) -> None:
     page = Answer(app, "/")
     assert page.status == 200
     assert "v1 is in service since" in page.text
-    assert HOSTILE[0] not in page.text
+    for markup in (HOSTILE[0], HOSTILE_QUERY, HOSTILE_DOCUMENT):
+        assert markup not in page.text
+        assert escape(markup, quote=False) in page.text
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "frame-ancestors 'none'" in policy

@@ -24,7 +24,7 @@ from continual.dashboard.board import Board
 from continual.eval.html import write_html
 from continual.eval.report import build_report
 from tests.conftest import make_pairs
-from tests.test_report import HOSTILE, HOSTILE_TASK, hostile_registry
+from tests.test_report import HOSTILE, HOSTILE_DOCUMENT, HOSTILE_QUERY, HOSTILE_TASK, hostile_registry
 from tests.test_workspace import SETTINGS
 
 CHROMIUM = shutil.which("chromium")
@@ -148,7 +148,7 @@ def test_the_file_works_without_a_network(tab: Tab, tmp_path: Path) -> None:
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
     # What came in with names is text.
     text = page.locator("body").inner_text()
-    for name in (*HOSTILE, HOSTILE_TASK, "alert(4)"):
+    for name in (*HOSTILE, HOSTILE_TASK, HOSTILE_QUERY, HOSTILE_DOCUMENT, "alert(4)"):
         assert name in text
     assert page.locator("img, b, iframe").count() == 0
     assert {url.partition(":")[0] for url in tab.asked} <= {"file", "data", "blob"}

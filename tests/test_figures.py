@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import re
 import struct
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -21,7 +23,7 @@ from continual.eval.figures.tree import place_in_lanes
 from continual.eval.files import write_figures
 from continual.eval.html import palette
 from continual.eval.report import build_report
-from tests.test_report import HOSTILE, HOSTILE_TASK, hostile_registry
+from tests.test_report import HOSTILE, HOSTILE_DOCUMENT, HOSTILE_QUERY, HOSTILE_TASK, hostile_registry
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -75,6 +77,41 @@ def test_lines_are_where_their_values_are() -> None:
     assert (ys[0] - ys[1]) / (ys[0] - ys[2]) == pytest.approx(10 / 8, rel=0.01)
     gap = next(each for each in root.iter(f"{SVG}path") if "l1" in str(each.get("class")))
     assert str(gap.get("d")).count("M") == 2  # what was not measured interrupts the line
+
+
+def test_intervals_are_areas_between_their_ends() -> None:
+    root = parse(draw(LINES, 560))
+    (line,) = [each for each in root.iter(f"{SVG}path") if "l0" in str(each.get("class"))]
+    (area,) = [each for each in root.iter(f"{SVG}path") if each.get("fill-opacity")]
+    spots = [tuple(map(float, spot.split())) for spot in str(line.get("d"))[1:].split("L")]
+    edge = [tuple(map(float, spot.split())) for spot in str(area.get("d"))[1:-1].split("L")]
+    # The first place has none; the upper edge goes there, the lower one back.
+    xs, (zero, ten, eight) = [x for x, _ in spots], (y for _, y in spots)
+    assert [x for x, _ in edge] == [xs[1], xs[2], xs[2], xs[1]]
+    point = (zero - ten) / 10
+    ends = [zero - point * value for value in (12.0, 10.0, 6.0, 8.0)]
+    assert [y for _, y in edge] == pytest.approx(ends, abs=0.2)
+    assert edge[0][1] < ten < edge[3][1]
+    assert edge[1][1] < eight < edge[2][1]
+
+
+def test_scores_on_what_was_trained_on_are_crosses() -> None:
+    series = replace(LINES.series[0], flagged=frozenset({2}))
+    chart = replace(LINES, series=[series, LINES.series[1]])
+    root = parse(draw(chart, 560))
+    (cross,) = [each for each in root.iter(f"{SVG}path") if each.get("class") == "cross"]
+    line = next(each for each in root.iter(f"{SVG}path") if "l0" in str(each.get("class")))
+    corners = [tuple(map(float, spot.split())) for spot in re.findall(r"[\d.]+ [\d.]+", str(cross.get("d")))]
+    middle = tuple(float(each) for each in str(line.get("d")).split("L")[-1].split())
+    assert np.mean(corners, 0) == pytest.approx(middle, abs=0.1)
+    assert len(list(root.iter(f"{SVG}circle"))) == 2  # the cross stands for the third
+    rows = list(csv.reader(io.StringIO(chart.table().to_csv())))
+    assert [row[4] for row in rows] == ["med trained on", "no", "no", "yes"]
+    heat = replace(CHARTS[-1], rows=[("v0", "", "root"), ("v1", "", "current")], scores=[[50.0], [52.0]])
+    heat = replace(heat, changes=[[0.0], [2.0]], flagged=frozenset({(1, 0)}))
+    drawn = ["".join(each.itertext()) for each in parse(draw(heat, 560)).iter(f"{SVG}text")]
+    assert {"50.0", "52.0!"} <= set(drawn)
+    assert heat.table().to_csv().splitlines() == ["version,med,trained on", "v0,50.0,", "v1,52.0,med"]
 
 
 def test_names_at_the_ends_stay_apart_and_on_the_plot() -> None:
@@ -162,10 +199,9 @@ def test_figures_as_files(tmp_path: Path) -> None:
     assert {line.partition("](")[2].rstrip(")") for line in page.splitlines() if line.startswith("![")} == {
         f"{name}.png" for name in names
     }
-    for name in (*HOSTILE, HOSTILE_TASK):
+    for name in (*HOSTILE, HOSTILE_TASK, HOSTILE_QUERY, HOSTILE_DOCUMENT):
         assert plain(name) in page
-    assert "<script" not in page
-    assert "<img" not in page
+    assert not any(tag in page for tag in ("<script", "<img", "<iframe"))
     (tmp_path / "taken").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         write_figures(report, tmp_path / "taken")

@@ -13,6 +13,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
@@ -30,6 +32,8 @@ from continual.registry import Batch, Registry, Score, Task, Version
 START = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 HOSTILE = ["<script>alert(1)</script>", "<img src=x onerror=alert(2)>", "--ink", "%{x} $a$ &lt; ]]> `b`"]
 HOSTILE_TASK = "<b onclick=alert(3)>"
+HOSTILE_QUERY = "<img src=x onerror=alert(1)>"
+HOSTILE_DOCUMENT = "</td></table><iframe src=javascript:alert(5)>"
 
 
 def make_registry(root: Path) -> Registry:
@@ -110,20 +114,48 @@ def stream(tmp_path: Path) -> Registry:
     return registry
 
 
+def write_texts(registry: Registry, task: str, queries: dict[str, str], documents: dict[str, str]) -> None:
+    """Write the texts of a task in which the first document is relevant to every query."""
+    folder = registry.path(f"tasks/{task}")
+    folder.mkdir(parents=True)
+    first = next(iter(documents))
+    for name, key, texts in (("queries", "query_id", queries), ("corpus", "doc_id", documents)):
+        pq.write_table(pa.table({key: list(texts), "text": list(texts.values())}), folder / f"{name}.parquet")
+    qrels = {"query_id": list(queries), "doc_id": [first] * len(queries), "score": [1.0] * len(queries)}
+    pq.write_table(pa.table(qrels), folder / "qrels.parquet")
+    pq.write_table(pa.table({"key": pa.array([], pa.string())}), folder / "keys.parquet")
+
+
+def write_scores(
+    registry: Registry, version: str, task: str, points: dict[str, float], ranked: dict[str, list[str]]
+) -> None:
+    """Record the score of a version on a task with those of its queries, in points, and their first documents."""
+    path = f"scores/{version}/{task}.parquet"
+    file = registry.path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    shares = [value / 100 for value in points.values()]
+    columns = {"query_id": list(points), "score": shares, "documents": [ranked[query] for query in points]}
+    pq.write_table(pa.table(columns), file)
+    registry.add_scores([Score(version, task, "ndcg_at_10", 100 * sum(shares) / len(shares), len(points), path)])
+
+
 def hostile_registry(root: Path) -> Registry:
-    """Two versions whose names, reasons and alias try to be markup; ingest refuses some of these names."""
+    """Two versions whose names, texts, reasons and alias try to be markup; ingest refuses some of these names."""
     registry = make_registry(root)
     batches = [add_domain(registry, name) for name in HOSTILE]
     registry.add_task(make_task(HOSTILE_TASK, None))
-    scores = dict.fromkeys([*HOSTILE, HOSTILE_TASK], 50.0)
+    scores = dict.fromkeys(HOSTILE, 50.0)
     add_version(registry, "v0", None, scores)
     change = {"kind": "new", "new": 60.0, "old": 50.0, "difference": 10.0, "low": 9.0, "high": 11.0, "p": 0.001}
     better = dict.fromkeys(scores, 60.0)
     reasons = tuple(f"{name} gained" for name in HOSTILE)
-    changes = dict.fromkeys(scores, change)
+    changes = dict.fromkeys([*scores, HOSTILE_TASK], change)
     learned = tuple(batches)
     add_version(registry, "v1", "v0", better, batches=learned, pairs=1, joint=1, reasons=reasons, changes=changes)
     registry.set_alias("current", "v1", "</script><script>alert(4)</script>")
+    write_texts(registry, HOSTILE_TASK, {"q": HOSTILE_QUERY, "r": "plain"}, {"d": HOSTILE_DOCUMENT, "e": "x"})
+    write_scores(registry, "v0", HOSTILE_TASK, {"q": 70.0, "r": 30.0}, {"q": ["d"], "r": ["d"]})
+    write_scores(registry, "v1", HOSTILE_TASK, {"q": 30.0, "r": 90.0}, {"q": ["e"], "r": ["d"]})
     return registry
 
 
@@ -378,8 +410,9 @@ def test_markup_in_names_is_text_everywhere(tmp_path: Path) -> None:
     assert not parsed.all("b")
     assert all(each.get("type") == "application/json" for each in parsed.all("script")[:-1])
     assert not any(name.startswith("on") for _, attributes in parsed.elements for name in attributes)
-    for name in (*HOSTILE, HOSTILE_TASK):
+    for name in (*HOSTILE, HOSTILE_TASK, HOSTILE_QUERY, HOSTILE_DOCUMENT):
         assert name in parsed.text
+    assert not parsed.all("iframe")
     assert "alert(4)" in parsed.text
     assert "90 % interval" in parsed.text
 

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from continual.errors import InputError
 from continual.eval import summary
 from continual.eval.figures import Chart, Heat, Lines, draw
+from continual.eval.figures.data import TRAINED_ON
 from continual.eval.figures.draw import NARROW, WIDE
 from continual.eval.figures.lines import scales
 from continual.eval.figures.numbers import shown
@@ -181,6 +182,7 @@ def _values(chart: Chart) -> dict[str, Any] | None:
             "" if value is None else shown(value, chart.kind) + (f" ({shown(pair, 'interval')})" if pair else "")
             for value, pair in zip(each.values, bounds, strict=True)
         ]
+        said = [f"{text}, {TRAINED_ON}" if place in each.flagged else text for place, text in enumerate(said)]
         heights = [None if value is None else round((value - low) / (high - low), 4) for value in each.values]
         series.append({"name": each.name, "y": heights, "text": said})
     across = [round((place - left) / (right - left), 4) for place in places]

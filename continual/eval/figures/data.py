@@ -11,6 +11,9 @@ from continual.eval.figures.numbers import Kind, shown
 
 Ends = tuple[float, float]
 
+TRAINED_ON = "trained on"
+"""What is said of a score on texts that were trained on."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -83,6 +86,7 @@ class Series:
         marks: Places with a large mark.
         heavy: Whether it is a mean over others.
         quiet: Whether it is drawn thin and without a name, since others matter more.
+        flagged: Places with a cross: the value is of texts that were trained on.
     """
 
     name: str
@@ -93,6 +97,7 @@ class Series:
     marks: frozenset[int] = frozenset()
     heavy: bool = False
     quiet: bool = False
+    flagged: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,8 @@ class Lines:
             columns.append(Column(each.name, self.kind))
             if each.bounds is not None:
                 columns.append(Column(f"{each.name} interval", "interval"))
+            if each.flagged:
+                columns.append(Column(f"{each.name} {TRAINED_ON}"))
         rows: list[list[Any]] = []
         for place, label in enumerate(self.labels):
             row: list[Any] = [label]
@@ -141,6 +148,8 @@ class Lines:
                 row.append(each.values[place])
                 if each.bounds is not None:
                     row.append(each.bounds[place])
+                if each.flagged:
+                    row.append("yes" if place in each.flagged else "no")
             rows.append(row)
         return Table(self.name, f"{self.title}, {self.unit}.", columns, rows)
 
@@ -228,6 +237,7 @@ class Heat:
         scores: A row for each version, None where it was not measured.
         changes: Against the first row, in points.
         learned: Cells with a frame, as (row, column).
+        flagged: Cells with an exclamation mark: the score is of texts that were trained on.
         strongest: Change from which on a cell has its full colour.
     """
 
@@ -240,6 +250,7 @@ class Heat:
     scores: list[list[float | None]]
     changes: list[list[float | None]]
     learned: frozenset[tuple[int, int]] = field(default_factory=frozenset)
+    flagged: frozenset[tuple[int, int]] = field(default_factory=frozenset)
     strongest: float = 15.0
 
     def strength(self, row: int, column: int) -> int:
@@ -252,7 +263,13 @@ class Heat:
     def table(self) -> Table:
         """Return the scores, a row for each version."""
         columns = [Column("version"), *(Column(name, "points") for name in self.columns)]
-        rows = [[name, *scores] for (name, _, _), scores in zip(self.rows, self.scores, strict=True)]
+        rows: list[list[Any]] = [[name, *scores] for (name, _, _), scores in zip(self.rows, self.scores, strict=True)]
+        if self.flagged:
+            columns.append(Column(TRAINED_ON))
+            for number, row in enumerate(rows):
+                row.append(
+                    "; ".join(name for place, name in enumerate(self.columns) if (number, place) in self.flagged)
+                )
         return Table(self.name, f"{self.title}.", columns, rows)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from continual.eval.figures.axes import SMALL
-from continual.eval.figures.data import Heat
+from continual.eval.figures.data import TRAINED_ON, Heat
 from continual.eval.figures.numbers import change, points, short
 from continual.eval.figures.svg import Svg, text_width
 
@@ -40,6 +40,8 @@ def _cell(svg: Svg, chart: Heat, row: int, column: int, x: float, y: float, widt
     strength = chart.strength(row, column)
     tip = f"{chart.rows[row][0]}, {chart.columns[column]}: {points(score)}"
     tip += "" if moved is None or not row else f" ({change(moved)} over the first row)"
+    flagged = (row, column) in chart.flagged
+    tip += f"; {TRAINED_ON}" if flagged else ""
     box: dict[str, Any] = {"x": x + 1, "y": y + 1, "width": width - 2, "height": height - 2, "rx": 3}
     svg.add("rect", fill="wash", **box)
     if strength:
@@ -47,4 +49,11 @@ def _cell(svg: Svg, chart: Heat, row: int, column: int, x: float, y: float, widt
     if (row, column) in chart.learned:
         svg.add("rect", fill="none", stroke="ink", stroke_width=2, data_tip=tip, **box)
     if width >= 32 and height >= CELL:
-        svg.text(x + width / 2, y + height / 2 + 4, points(score), "ink", text_anchor="middle", font_size=SMALL)
+        svg.text(
+            x + width / 2,
+            y + height / 2 + 4,
+            points(score) + "!" * flagged,
+            "ink",
+            text_anchor="middle",
+            font_size=SMALL,
+        )

@@ -107,7 +107,9 @@ def _line(svg: Svg, frame: Frame, places: list[float], series: Series, place: in
     if series.quiet or series.heavy:
         return
     for place, point in enumerate(points):
-        if point is not None and (place in series.marks or len(points) <= MARKED):
+        if point is not None and place in series.flagged:
+            _cross(svg, *point, series.colour)
+        elif point is not None and (place in series.marks or len(points) <= MARKED):
             _symbol(svg, *point, series, large=place in series.marks)
 
 
@@ -128,6 +130,12 @@ def _symbol(svg: Svg, x: float, y: float, series: Series, *, large: bool) -> Non
     else:
         r *= 1.25
         svg.add("path", d=path([(x, y - r), (x + r, y + 0.8 * r), (x - r, y + 0.8 * r)]) + "Z", **style)
+
+
+def _cross(svg: Svg, x: float, y: float, colour: str) -> None:
+    """Draw the mark of a score on texts that were trained on."""
+    strokes = path([(x - 4, y - 4), (x + 4, y + 4), None, (x - 4, y + 4), (x + 4, y - 4)])
+    svg.add("path", d=strokes, fill="none", stroke=colour, stroke_width=2.4, stroke_linecap="round", class_="cross")
 
 
 def _names(svg: Svg, frame: Frame, loud: list[Series], width: float) -> None:

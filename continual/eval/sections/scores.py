@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from continual.eval.figures import Column, Forest, Heat, Lines, Series, Table
@@ -43,7 +44,7 @@ def domains(report: Report) -> Section | None:
         return None
     about = (
         f"{report.measure} on the held-out task of each domain, from the root base to what is in service. A ring is "
-        "the step that learned the domain." + _sure(report, gain) + _quiet(gain)
+        "the step that learned the domain." + _sure(report, gain) + _flagged(gain) + _quiet(gain)
     )
     figures = [Figure(chart) for chart in (gain, since) if chart is not None]
     return Section("domains", "Gain and forgetting", "What was gained, and what of it was kept", about, figures)
@@ -62,14 +63,15 @@ def ood(report: Report) -> Section | None:
     )
     if chart is None:
         return None
-    about = "Tasks that belong to no domain: nothing of them is ever trained on."
+    known = any(each.flagged for each in chart.series)
+    about = f"Tasks that belong to no domain{'' if known else ': nothing of them was ever trained on'}."
     if len(report.ood_set) > 1:
         about += f" The heavy line is the mean of {_some(report.ood_set)}, the same tasks for every version."
     return Section(
         "ood",
         "Out of domain",
         "Out of domain",
-        about + _sure(report, chart) + _quiet(chart),
+        about + _sure(report, chart) + _flagged(chart) + _quiet(chart),
         [Figure(chart, wide=True)],
     )
 
@@ -118,11 +120,12 @@ def matrix(report: Report) -> Section | None:
         return None
     grouped = groups(report)
     order = [task.name for _, tasks in grouped for task in tasks]
-    rows, learned = [], set()
+    rows, learned, flagged = [], set(), set()
     for place, row in enumerate(report.versions):
         state = "current" if row.id == report.current else row.verdict
         rows.append((row.id, ", ".join(row.domains) or ("root base" if row.parent is None else ""), state))
         learned |= {(place, column) for column, task in enumerate(order) if task in report.learned[place]}
+        flagged |= {(place, column) for column, task in enumerate(order) if (row.id, task) in report.flags}
     chart = Heat(
         "matrix",
         f"Score of every version on every task, {report.measure} in points",
@@ -133,13 +136,17 @@ def matrix(report: Report) -> Section | None:
         [[row.scores.get(task) for task in order] for row in report.versions],
         [[over_base(report, row, task) for task in order] for row in report.versions],
         frozenset(learned),
+        frozenset(cell for cell in flagged if report.versions[cell[0]].scores.get(order[cell[1]]) is not None),
     )
     metrics = _metrics(report)
     about = (
         f"The R matrix: each version on each task, {report.measure} in points. Colour is the change over the root "
         "base, the first row; a frame is what a step learned."
     )
-    return Section("matrix", "Every score", "Every score", about, [Figure(chart, wide=True)], [metrics])
+    notes = list(dict.fromkeys(flag.why for flag in report.flags.values()))
+    if notes:
+        about += " An exclamation mark is a score on texts that were trained on: it says nothing about unseen ones."
+    return Section("matrix", "Every score", "Every score", about, [Figure(chart, wide=True)], [metrics], notes=notes)
 
 
 def _metrics(report: Report) -> Table:
@@ -174,7 +181,12 @@ def _lines(
         domain = next(each.domain for each in report.tasks if each.name == task)
         line = number(report, domain) if domain is not None else place
         ends = _known([intervals[row][columns[task]] for row in path])
-        found.append(Series(task, values, colour(line), line, ends, marks))
+        flagged = frozenset(
+            step
+            for step, row in enumerate(path)
+            if (report.versions[row].id, task) in report.flags and values[step] is not None
+        )
+        found.append(Series(task, values, colour(line), line, ends, marks, flagged=flagged))
     if not found:
         return None
     found = hush(found)
@@ -200,9 +212,9 @@ def hush(series: list[Series], *, low_is_bad: bool = True) -> list[Series]:
     order = sorted(range(len(series)), key=lambda place: last[place], reverse=not low_is_bad)
     loud = [*order[: LOUD - 1], order[-1]]
     return [
-        Series(each.name, each.values, colour(loud.index(place)), loud.index(place), each.bounds, each.marks)
+        replace(each, colour=colour(loud.index(place)), number=loud.index(place))
         if place in loud
-        else Series(each.name, each.values, each.colour, each.number, each.bounds, each.marks, quiet=True)
+        else replace(each, quiet=True)
         for place, each in enumerate(series)
     ]
 
@@ -211,6 +223,12 @@ def _sure(report: Report, chart: Lines) -> str:
     if not any(each.bounds for each in chart.series):
         return ""
     return f" The pale areas are {100 * report.intervals.confidence:g} % intervals over the queries."
+
+
+def _flagged(chart: Lines) -> str:
+    if not any(each.flagged for each in chart.series):
+        return ""
+    return ' A cross is a score on texts that were trained on; "Every score" says why.'
 
 
 def _quiet(chart: Lines) -> str:
