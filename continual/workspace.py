@@ -274,8 +274,8 @@ class Workspace:
                 weight of the update, above 0 and up to 1.
             parameters: Of the merge method.
             seed: Seed of the step, from 0 up; 0 by default.
-            compatible: Hold the texts of new rows near their embeddings under what is in service instead of the root
-                base, so that its index stays of use: `train.anchor = "current"`.
+            compatible: Train for the index of what is in service: hold texts near their embeddings under it, and
+                queries near its documents: `train.anchor = "current"`.
             track: Names of accelerate's trackers to log to; by default `track.trackers`.
             resume: Continue the step that was interrupted, with the settings it was begun with.
             restart: Discard the step that was interrupted and begin anew.

@@ -195,8 +195,8 @@ def update(
         bool,
         typer.Option(
             "--compatible",
-            help="Hold new rows near their embeddings under what is in service, so that its index stays of use: "
-            "train.anchor = current.",
+            help="Train for the index of what is in service: hold texts near their embeddings under it, and queries "
+            "near its documents (train.anchor = current).",
         ),
     ] = False,
     track: Annotated[
