@@ -40,7 +40,11 @@ class ReplayConfig(Section):
     """Which historical rows a step trains on again."""
 
     share: Share = Field(0.1, description="Share of the training rows of every domain in the lineage, 0 to 1.")
-    policy: str = Field("uniform", description="Name of a replay policy: uniform or balanced.")
+    policy: str = Field("uniform", description="Name of a replay policy; see docs/replay.md.")
+    temperature: float = Field(2.0, ge=1, description="Of the policy temperature: 1 is uniform, more is more equal.")
+    candidates: Positive = Field(
+        4, description="Rows that the policies hardest and diverse look at, for each row that they replay."
+    )
 
 
 class TrainConfig(Section):

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from continual.build import kept
+from continual.choice import cursors_of, draw, replayed, seconds_to_choose
 from continual.config import Config, validate
 from continual.errors import InputError, NotFoundError, NothingToDoError, did_you_mean
 from continual.eval.suites import Sample, sample_of, suite_tasks
@@ -21,7 +22,7 @@ from continual.progress import SILENT, Progress
 from continual.registry import Batch, Registry, Run, Task, Version, store
 from continual.registry.registry import CURRENT, ROOT
 from continual.registry.store import remove
-from continual.replay import Draw, Rows, allot
+from continual.replay import Draw, Rows, get_policy
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ def prepare(
     domains: Sequence[str] | None,
     replay_rows: int | None,
     seed: int,
+    look: bool = True,
+    progress: Progress = SILENT,
 ) -> tuple[Spec, Draw]:
     """Draw the rows of the next step and fix everything that decides its weights. Changes nothing.
 
@@ -86,6 +89,9 @@ def prepare(
         domains: Domains to learn; None means all that have batches which current has not learned.
         replay_rows: Historical rows to replay in all; None means the configured share.
         seed: Any integer from 0 up.
+        look: Let a policy that chooses by the model in service do so. If not, as many rows are drawn, the first of the
+            candidates: enough to tell what the step costs.
+        progress: Shows how far it is.
 
     Raises:
         NothingToDoError: There is nothing new.
@@ -112,12 +118,20 @@ def prepare(
     history = [batch for batch in registry.batches() if batch.id in learned]
     new = _new_batches(registry, learned, domains)
 
-    with Rows(registry) as rows:
-        available, whole = rows.count(history), rows.count([*history, *new])
-        quotas = allot(config.replay.policy, available, config.replay.share, replay_rows)
-        cursors: dict[str, str] = parent.recipe.get("cursors", {})
-        drawn = rows.draw(new, history, quotas, cursors, config.merge.search_rows if rule.searches else 0)
-        guarded = rows.guarded
+    policy = get_policy(config.replay.policy)
+    held = config.merge.search_rows if rule.searches else 0
+    drawn, stock = draw(
+        registry,
+        config,
+        parent,
+        new,
+        history,
+        replay_rows=replay_rows,
+        held=held,
+        seed=seed,
+        look=look,
+        progress=progress,
+    )
     if not any(window.rows for window in drawn.new):
         raise NothingToDoError(
             "Every new row is a query or a relevant document of an evaluation task, so there is nothing to train on."
@@ -135,16 +149,17 @@ def prepare(
         state=decision.state,
         seed=seed,
         batches=[batch.id for batch in new],
-        new=[dataclasses.asdict(window) for window in drawn.new],
-        replay=[dataclasses.asdict(window) for window in drawn.replay],
-        cursors=cursors | {window.domain: window.stop for window in drawn.replay},
+        new=[window.to_json() for window in drawn.new],
+        replay=[window.to_json() for window in drawn.replay],
+        cursors=dict(parent.recipe.get("cursors", {}))
+        | ({} if policy.fixed else {window.domain: window.stop for window in drawn.replay}),
         tasks=[task.name for task in suite_tasks(registry.tasks(), config, "step")],
-        joint_pairs=sum(whole.values()) * config.train.epochs,
+        joint_pairs=sum(stock.rows.values()) * config.train.epochs,
         config=config.model_dump(mode="json"),
         libraries=_libraries(),
         parameters=config.merge.parameters,
-        held=[dataclasses.asdict(window) for window in drawn.held],
-        guarded=guarded,
+        held=[window.to_json() for window in drawn.held],
+        guarded=stock.guarded,
     )
     return spec, drawn
 
@@ -165,6 +180,8 @@ class Plan:
         joint_pairs: Pairs that a full retraining would train.
         joint_tokens: Its tokens, estimated from a sample of every domain.
         joint_seconds: Its time at the same seconds per token.
+        candidates: Rows that the model in service would embed to choose the replay from.
+        choice_seconds: Time that takes, estimated.
         tasks: Tasks it would evaluate, with their texts (queries and documents).
     """
 
@@ -176,6 +193,8 @@ class Plan:
     joint_tokens: int
     joint_seconds: float
     tasks: dict[str, int]
+    candidates: int = 0
+    choice_seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain data."""
@@ -196,6 +215,11 @@ def make_plan(registry: Registry, spec: Spec, drawn: Draw, progress: Progress = 
         progress.start("measuring a few batches", None, "batches")
         cost = estimate(start, drawn.table, config.train, count=sample, trust_remote_code=config.trust_remote_code)
     progress.finish()
+    candidates = sum(window.get("candidates", 0) for window in spec.replay)
+    choice_seconds = 0.0
+    if candidates:
+        with kept(registry, spec.parent, progress=progress) as (in_service,):
+            choice_seconds = seconds_to_choose(in_service, replayed(drawn), candidates, config)
     joint_tokens = round(sum(counts[domain] * each for domain, each in cost.row_tokens.items()) * config.train.epochs)
     return Plan(
         spec=spec,
@@ -210,6 +234,8 @@ def make_plan(registry: Registry, spec: Spec, drawn: Draw, progress: Progress = 
             for task in registry.tasks()
             if task.name in spec.tasks
         },
+        candidates=candidates,
+        choice_seconds=choice_seconds,
     )
 
 
@@ -261,15 +287,17 @@ def reopen(registry: Registry, run: Run) -> tuple[Spec, Draw]:
         raise InputError(f"{spec.version} was begun on {spec.parent}, and {parent.id} is in service now. {again}")
     learned = registry.learned(parent)
     batches = registry.batches()
+    config = validate(spec.config, "the run's settings")
     with Rows(registry) as rows:
         drawn = rows.draw(
             [batch for batch in batches if batch.id in spec.batches],
             [batch for batch in batches if batch.id in learned],
-            {window["domain"]: window["rows"] for window in spec.replay},
-            parent.recipe.get("cursors", {}),
-            validate(spec.config, "the run's settings").merge.search_rows if find_rule(spec.merge).searches else 0,
+            {window["domain"]: window.get("candidates", window["rows"]) for window in spec.replay},
+            cursors_of(parent, get_policy(config.replay.policy)),
+            config.merge.search_rows if find_rule(spec.merge).searches else 0,
+            {window["domain"]: window["picked"] for window in spec.replay if "picked" in window},
         )
-    windows = [dataclasses.asdict(window) for window in drawn.new + drawn.replay + drawn.held]
+    windows = [window.to_json() for window in drawn.new + drawn.replay + drawn.held]
     if windows != spec.new + spec.replay + spec.held:
         raise InputError(f"The rows that {spec.version} was begun on changed, perhaps by a new task. {again}")
     return spec, drawn

@@ -242,7 +242,8 @@ class Workspace:
 
         config = self._resolve(replay, replay_rows, replay_policy, start, merge, parameters)
         config = config.replace("train", anchor="current" if compatible else None)
-        spec, drawn = prepare(self.registry, config, domains=domains, replay_rows=replay_rows, seed=seed or 0)
+        options: dict[str, Any] = {"domains": domains, "replay_rows": replay_rows, "seed": seed or 0}
+        spec, drawn = prepare(self.registry, config, **options, look=False, progress=progress)
         return make_plan(self.registry, spec, drawn, progress)
 
     def update(
@@ -267,15 +268,16 @@ class Workspace:
         Args:
             replay: Share of the training rows of every domain learned so far to train on again, 0 to 1.
             replay_rows: A fixed number of them in all, instead of a share.
-            replay_policy: How they are spread over the domains: uniform or balanced.
+            replay_policy: How they are chosen: uniform, balanced, temperature, reservoir, forgetting, hardest or
+                diverse.
             domains: Domains to learn; by default all that have new rows.
             start: Train from "current" or from the root "base".
             merge: A rule (interpolate, search, self-positioning, running-mean, equal, opcm, a merge method) or the
                 weight of the update, above 0 and up to 1.
             parameters: Of the merge method.
             seed: Seed of the step, from 0 up; 0 by default.
-            compatible: Hold the texts of new rows near their embeddings under what is in service instead of the root
-                base, so that its index stays of use: `train.anchor = "current"`.
+            compatible: Train for the index of what is in service: hold texts near their embeddings under it, and
+                queries near its documents: `train.anchor = "current"`.
             track: Names of accelerate's trackers to log to; by default `track.trackers`.
             resume: Continue the step that was interrupted, with the settings it was begun with.
             restart: Discard the step that was interrupted and begin anew.
@@ -316,7 +318,8 @@ class Workspace:
                 config = self._resolve(replay, replay_rows, replay_policy, start, merge, parameters)
                 config = config.replace("train", anchor="current" if compatible else None)
                 config = config.replace("track", trackers=None if track is None else list(track))
-                spec, drawn = prepare(self.registry, config, domains=domains, replay_rows=replay_rows, seed=seed or 0)
+                choice: dict[str, Any] = {"domains": domains, "replay_rows": replay_rows, "seed": seed or 0}
+                spec, drawn = prepare(self.registry, config, **choice, progress=progress)
             with tracked(self.registry, spec, resume=resume) as log:
                 if run is not None and restart:
                     discard(self.registry, run)

@@ -16,6 +16,7 @@ from continual.errors import DataError, InputError, NotFoundError
 from continual.registry import Batch, Registry, Task
 from continual.registry.catalog import now
 from continual.replay import Rows, allot
+from continual.replay.policies import policies
 
 AVAILABLE = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(0, 500), max_size=6)
 
@@ -24,7 +25,7 @@ def md5(text: str) -> str:
     return hashlib.md5(text.encode()).hexdigest()
 
 
-@given(AVAILABLE, st.floats(0, 1), st.sampled_from(["uniform", "balanced"]))
+@given(AVAILABLE, st.floats(0, 1), st.sampled_from(policies()))
 def test_quotas_sum_to_the_share_and_never_exceed_a_domain(
     available: dict[str, int], share: float, policy: str
 ) -> None:
@@ -33,7 +34,7 @@ def test_quotas_sum_to_the_share_and_never_exceed_a_domain(
     assert all(0 <= quotas[domain] <= rows for domain, rows in available.items())
 
 
-@given(AVAILABLE, st.integers(0, 3000), st.sampled_from(["uniform", "balanced"]))
+@given(AVAILABLE, st.integers(0, 3000), st.sampled_from(policies()))
 def test_fixed_rows_are_a_cap(available: dict[str, int], rows: int, policy: str) -> None:
     assert sum(allot(policy, available, 0.5, rows).values()) == min(rows, sum(available.values()))
 

@@ -426,7 +426,7 @@ def test_coefficients_are_searched_on_rows_that_were_not_trained(
         or not recipe["search"]["floor_kept"]
     )
     workspace.rebuild(step.version.id)
-    assert f"How {workspace.version().id} was merged" in render_html(workspace.report())
+    assert f"Search for {workspace.version().id}" in render_html(workspace.report()).html
 
 
 def test_damaged_weights_are_neither_exported_nor_served(

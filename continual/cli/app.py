@@ -172,7 +172,11 @@ def update(
         int | None, typer.Option(metavar="N", help="Learned rows to train on again, in all, instead of a share.")
     ] = None,
     replay_policy: Annotated[
-        str | None, typer.Option(metavar="NAME", help="How they are spread over the domains: uniform or balanced.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="How they are chosen: uniform, balanced, temperature, reservoir, forgetting, hardest or diverse.",
+        ),
     ] = None,
     domain: Annotated[
         list[str] | None,
@@ -195,8 +199,8 @@ def update(
         bool,
         typer.Option(
             "--compatible",
-            help="Hold new rows near their embeddings under what is in service, so that its index stays of use: "
-            "train.anchor = current.",
+            help="Train for the index of what is in service: hold texts near their embeddings under it, and queries "
+            "near its documents (train.anchor = current).",
         ),
     ] = False,
     track: Annotated[

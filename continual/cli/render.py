@@ -104,6 +104,11 @@ def print_plan(plan: Plan) -> None:
     cost.add_row("tokens (estimate)", f"{plan.tokens:,}", f"{plan.joint_tokens:,}", ratios[1])
     cost.add_row("training (estimate)", duration(plan.seconds), duration(plan.joint_seconds), ratios[1])
     console.print(cost)
+    if plan.candidates:
+        say(
+            f"Before that, {spec.parent} would embed {plan.candidates:,} rows to choose the replay from "
+            f"(about {duration(plan.choice_seconds)})."
+        )
     texts = sum(plan.tasks.values())
     say(f"It would be evaluated on {len(plan.tasks)} tasks ({texts:,} texts): {', '.join(plan.tasks) or 'none'}.")
     say("Nothing was changed. Run it without --plan.")

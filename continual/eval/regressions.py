@@ -229,7 +229,8 @@ def has_rankings(path: Path) -> bool:
 def _read(path: Path) -> tuple[dict[str, float], dict[str, list[str]]]:
     """Return points and first documents by query."""
     try:
-        columns = pq.read_table(path, columns=["query_id", "score", "documents"]).to_pydict()
+        with pq.ParquetFile(path) as file:
+            columns = file.read(columns=["query_id", "score", "documents"]).to_pydict()
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"Per-query scores and rankings cannot be read from {path}: {error}.") from None
     points = [100.0 * score for score in columns["score"]]

@@ -11,8 +11,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from continual.registry import Batch, Registry
 from continual.registry.store import scratch
@@ -20,6 +23,8 @@ from continual.registry.store import scratch
 if TYPE_CHECKING:
     import pyarrow as pa
 
+
+Indices = NDArray[np.int64]
 
 COLUMNS = "row_hash, query, positive, negatives, doc_id"
 
@@ -34,6 +39,8 @@ class Window:
         stop: Last row hash of the window, inclusive; below `start` when the window wraps around.
         rows: How many rows it holds.
         digest: sha256 over the row hashes in hash order, by which a later draw is proved the same.
+        candidates: Rows from `start` to `stop`, of which `rows` were chosen; 0 where all of them are taken.
+        picked: Which of the candidates were chosen: a bit for each in hex digits, the highest bit first; "" for all.
     """
 
     domain: str
@@ -41,6 +48,29 @@ class Window:
     stop: str
     rows: int
     digest: str
+    candidates: int = 0
+    picked: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the window as plain data, without what it has no need of."""
+        return {name: value for name, value in asdict(self).items() if name not in ("candidates", "picked") or value}
+
+
+def pack(picks: Sequence[int] | Indices, rows: int) -> str:
+    """Return which of some rows are picked, as a window records it.
+
+    Args:
+        picks: Indices of rows, in ascending order.
+        rows: How many there are to pick from.
+    """
+    chosen = np.zeros(rows, bool)
+    chosen[np.asarray(picks, np.int64)] = True
+    return np.packbits(chosen).tobytes().hex()
+
+
+def unpack(picked: str) -> Indices:
+    """Return the indices of the rows that a window records as picked, in ascending order."""
+    return np.flatnonzero(np.unpackbits(np.frombuffer(bytes.fromhex(picked), np.uint8)))
 
 
 @dataclass(frozen=True)
@@ -125,6 +155,7 @@ class Rows:
         quotas: Mapping[str, int],
         cursors: Mapping[str, str],
         held: int = 0,
+        picked: Mapping[str, str] | None = None,
     ) -> Draw:
         """Read all rows of the new batches, and a window of each historical domain.
 
@@ -138,6 +169,7 @@ class Rows:
             cursors: Per domain, the row hash after which its next window starts; a domain without one starts
                 at the lowest.
             held: Rows to hold out of each domain, for a coefficient search.
+            picked: By domain, which rows of the window are replayed, see `Window`; all of a domain that is not named.
         """
         import pyarrow as pa
 
@@ -157,6 +189,10 @@ class Rows:
         for kind in ("replay", "held"):
             parts[kind] = [(domain, table) for domain, table in parts[kind] if table.num_rows]
         windows = {kind: [_describe(*part) for part in some] for kind, some in parts.items()}
+        for place, (domain, table) in enumerate(parts["replay"]):
+            if domain in (picked or {}):
+                windows["replay"][place], table = _pick(domain, table, (picked or {})[domain])
+                parts["replay"][place] = (domain, table)
         trained = pa.concat_tables(
             [_labelled(table, domain, kind == "replay") for kind in ("new", "replay") for domain, table in parts[kind]]
         )
@@ -201,6 +237,15 @@ def _labelled(table: pa.Table, domain: str, replayed: bool) -> pa.Table:
     labelled = table.drop_columns(["row_hash"])
     labelled = labelled.append_column("domain", pa.repeat(domain, table.num_rows))
     return labelled.append_column("replayed", pa.repeat(replayed, table.num_rows))
+
+
+def _pick(domain: str, table: pa.Table, picked: str) -> tuple[Window, pa.Table]:
+    """Return the picked rows of a window, and the window that says so: it goes from its first row to its last."""
+    picks = unpack(picked)
+    chosen = table.take(picks[picks < table.num_rows])  # rows that have gone since are missed by the digest
+    hashes = table["row_hash"]
+    ends = {"start": hashes[0].as_py(), "stop": hashes[-1].as_py()}
+    return replace(_describe(domain, chosen), **ends, candidates=table.num_rows, picked=picked), chosen
 
 
 def _describe(domain: str, table: pa.Table) -> Window:

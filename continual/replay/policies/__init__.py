@@ -1,17 +1,63 @@
-"""Replay policies: pure functions from what is there to how many rows of each domain to replay.
+"""Replay policies: how many rows of each domain to replay, and for some which.
 
-A policy is registered with `@policy(name=..., reference_url=...)`. Its contract, checked by `allot` and not by
-the policy: quotas are whole numbers, none above what the domain has.
+A policy is a pure function from what is known of history to a number of rows by domain, registered with
+`@policy(name=..., reference_url=...)`. Its contract, checked by `allot` and not by the policy: quotas are whole
+numbers, none above what the domain has. The rows of a quota are the next window of the domain's hash space, with two
+exceptions: a `fixed` policy takes the window that starts at the lowest hash at every step; one with `choose` takes
+some of a larger window by what the model in service makes of its rows, a pure function of arrays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from continual.errors import InputError, NotFoundError, did_you_mean
 
-Quota = Callable[[Mapping[str, int], int], dict[str, int]]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Picks = NDArray[np.int64]
+else:
+    Picks = "Picks"
+
+
+@dataclass(frozen=True)
+class History:
+    """What a policy knows of the domains that were learned.
+
+    Attributes:
+        available: Training rows by domain.
+        falls: Points by which the tasks of a domain lie below their best earlier score, 0 or more; a domain without
+            scores is left out.
+        temperature: The setting `replay.temperature`, 1 or more.
+    """
+
+    available: Mapping[str, int]
+    falls: Mapping[str, float] = field(default_factory=dict)
+    temperature: float = 2.0
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What the model in service makes of some rows of one domain, in hash order.
+
+    Attributes:
+        queries: Embeddings of norm 1, float32, [rows, dimensions].
+        positives: Embeddings of norm 1, float32, [rows, dimensions].
+        losses: InfoNCE of each row against documents of its domain, float32, [rows].
+    """
+
+    queries: NDArray[np.float32]
+    positives: NDArray[np.float32]
+    losses: NDArray[np.float32]
+
+
+Quota = Callable[[History, int], dict[str, int]]
+Choose = Callable[[Candidates, int, int], Picks]
 
 
 @dataclass(frozen=True)
@@ -20,28 +66,40 @@ class Policy:
 
     Attributes:
         name: What `--replay-policy` calls it.
-        reference_url: Where it was described.
-        quota: Maps (rows available per domain, rows wanted in all) to rows per domain.
+        reference_url: Where it, or what it is like, was described.
+        quota: Maps (history, rows wanted in all) to rows per domain.
+        choose: Maps (candidates of a domain, rows wanted of it, seed) to the indices of different candidates, in
+            ascending order; None: the rows are not looked at.
+        fixed: Whether every step takes the same window of a domain instead of the next one.
     """
 
     name: str
     reference_url: str
     quota: Quota
+    choose: Choose | None = None
+    fixed: bool = False
 
 
 _POLICIES: dict[str, Policy] = {}
 
 
-def policy(name: str, reference_url: str) -> Callable[[Quota], Quota]:
+def policy(
+    name: str, reference_url: str, *, choose: Choose | None = None, fixed: bool = False
+) -> Callable[[Quota], Quota]:
     """Register the decorated function as a replay policy."""
 
     def register(quota: Quota) -> Quota:
         if name in _POLICIES:
             raise ValueError(f"a replay policy called {name!r} is registered already")
-        _POLICIES[name] = Policy(name, reference_url, quota)
+        _POLICIES[name] = Policy(name, reference_url, quota, choose, fixed)
         return quota
 
     return register
+
+
+def policies() -> list[str]:
+    """Return the names of all policies."""
+    return list(_POLICIES)
 
 
 def get_policy(name: str) -> Policy:
@@ -55,7 +113,15 @@ def get_policy(name: str) -> Policy:
     return _POLICIES[name]
 
 
-def allot(name: str, available: Mapping[str, int], share: float, rows: int | None = None) -> dict[str, int]:
+def allot(
+    name: str,
+    available: Mapping[str, int],
+    share: float,
+    rows: int | None = None,
+    *,
+    falls: Mapping[str, float] | None = None,
+    temperature: float = 2.0,
+) -> dict[str, int]:
     """Return how many historical rows to replay from each domain.
 
     Args:
@@ -63,6 +129,8 @@ def allot(name: str, available: Mapping[str, int], share: float, rows: int | Non
         available: Training rows of each domain in the lineage.
         share: Share of them to replay, 0 to 1; used when `rows` is None.
         rows: A fixed number in all; more than there are means all of them.
+        falls: Points by which the tasks of a domain lie below their best; None: nothing is known.
+        temperature: The setting `replay.temperature`.
 
     Raises:
         InputError: `share` is outside [0, 1], or `rows` is negative.
@@ -72,7 +140,7 @@ def allot(name: str, available: Mapping[str, int], share: float, rows: int | Non
         raise InputError(f"--replay-rows takes a number from 0 up, not {rows}.")
     total = sum(available.values())
     wanted = min(total, round(share * total) if rows is None else rows)
-    quotas = get_policy(name).quota(available, wanted)
+    quotas = get_policy(name).quota(History(available, falls or {}, temperature), wanted)
     assert all(0 <= quotas[domain] <= available[domain] for domain in quotas), f"policy {name} broke its contract"
     return quotas
 
@@ -87,4 +155,5 @@ def check_share(share: float) -> None:
         raise InputError(f"--replay takes a share from 0 to 1, and {share:g} is outside it. Try --replay 0.1.")
 
 
-from continual.replay.policies import balanced, uniform  # noqa: E402, F401 - registers them
+for _name in ("uniform", "balanced", "temperature", "reservoir", "forgetting", "hardest", "diverse"):
+    import_module(f"{__name__}.{_name}")  # each registers itself

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from continual.replay.policies import policy
+from continual.replay.policies import History, policy
 
 
 @policy(name="uniform", reference_url="https://arxiv.org/abs/1902.10486")
-def uniform(available: Mapping[str, int], wanted: int) -> dict[str, int]:
-    """Split `wanted` in proportion to `available`, by largest remainder so that the sum is exact."""
+def uniform(history: History, wanted: int) -> dict[str, int]:
+    """Split `wanted` in proportion to the sizes, by largest remainder so that the sum is exact."""
+    available = history.available
     total = sum(available.values())
     if not total:
         return dict.fromkeys(available, 0)

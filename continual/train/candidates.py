@@ -1,0 +1,105 @@
+"""What a model makes of rows that may be replayed: their embeddings, and how badly it does on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from continual.config import TrainConfig
+from continual.errors import ModelError
+from continual.progress import SILENT, Progress
+from continual.train.batching import Indices, micro_batches
+from continual.train.encoder import embed, load_encoder
+from continual.train.hardware import micro_batch_limit
+from continual.train.rows import read_rows
+
+Floats = NDArray[np.float32]
+
+OTHERS = 1024
+"""Rows of a domain, the first of it, whose positives are the negatives of all its rows."""
+
+
+@torch.no_grad()
+def embed_pairs(
+    model_path: Path,
+    table: pa.Table,
+    config: TrainConfig,
+    *,
+    trust_remote_code: bool = False,
+    progress: Progress = SILENT,
+) -> tuple[Floats, Floats, dict[str, Floats]]:
+    """Return what a model makes of the rows of a table, in fp32.
+
+    Each distinct text is encoded once. The loss of a row is InfoNCE with the positives of the first 1,024 rows of its
+    domain as negatives, so that it does not depend on which rows share a batch; those of the same document, the same
+    query or with the same text as its positive are left out.
+
+    Args:
+        model_path: A sentence-transformers folder.
+        table: Columns query, positive: string; negatives: list of string; doc_id: string, null where unknown;
+            domain: string.
+        config: max_length, temperature and micro_batch_tokens are used.
+        trust_remote_code: Run code that the model brings with it.
+        progress: A bar over the texts.
+
+    Returns:
+        Embeddings of the queries and of the positives, of norm 1, [rows, dimensions]; and by domain the losses of its
+        rows, in their order.
+
+    Raises:
+        ModelError: The model cannot be loaded, or gives numbers that are not finite.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_encoder(model_path, trust_remote_code=trust_remote_code, device=str(device))
+    rows = read_rows(table, model, config.max_length, 0)
+    tokens = rows.tokens
+    micros = micro_batches(tokens.lengths, micro_batch_limit(config, device), tokens.groups)
+    parts = []
+    progress.start("embedding candidates for replay", len(tokens.lengths), "texts")
+    for micro in micros:
+        parts.append(embed(model, tokens.features(micro, device)).float().cpu())
+        progress.advance(len(micro))
+    progress.finish()
+    order = torch.from_numpy(np.argsort(np.concatenate(micros)))
+    vectors = torch.nn.functional.normalize(torch.cat(parts)[order], dim=-1).numpy()
+    if not np.isfinite(vectors).all():
+        raise ModelError(f"{model_path} gives embeddings that are not finite numbers, so nothing can be chosen by it.")
+    queries, positives = vectors[rows.query], vectors[rows.positive]
+    codes = np.stack([rows.same[rows.query], rows.same[rows.positive], rows.document], axis=1)
+    names = sorted(set(table["domain"].to_pylist()))  # in the order of the codes of `read_rows`
+    losses = {}
+    for code, name in enumerate(names):
+        own = np.flatnonzero(rows.domains == code)
+        losses[name] = row_losses(queries[own], positives[own], codes[own], config.temperature)
+    return queries, positives, losses
+
+
+def row_losses(queries: Floats, positives: Floats, codes: Indices, temperature: float) -> Floats:
+    """Return the InfoNCE loss of each row of a domain against the positives of its first 1,024 rows.
+
+    Args:
+        queries: Of norm 1, [rows, dimensions].
+        positives: Of norm 1, [rows, dimensions].
+        codes: Query text, positive text and document id of each row as numbers, the last below 0 where there is
+            none, [rows, 3]; equal numbers are equal things.
+        temperature: Divisor of the cosine similarities, above 0.
+
+    Returns:
+        Losses, [rows].
+    """
+    others = codes[:OTHERS]
+    losses = np.zeros(len(queries), np.float32)
+    for start in range(0, len(queries), OTHERS):
+        part = slice(start, start + OTHERS)
+        scores = queries[part] @ positives[:OTHERS].T / temperature  # [part, others]
+        same = codes[part, None, :] == others[None, :, :]  # [part, others, 3]
+        known = same[..., 0] | same[..., 1] | (same[..., 2] & (others[None, :, 2] >= 0))
+        scores[known] = -np.inf  # the row itself too: its own positive follows
+        own = (queries[part] * positives[part]).sum(axis=1) / temperature
+        top = np.maximum(own, scores.max(axis=1))
+        losses[part] = top + np.log(np.exp(own - top) + np.exp(scores - top[:, None]).sum(axis=1)) - own
+    return losses
