@@ -231,12 +231,13 @@ def _read(path: Path) -> tuple[dict[str, float], dict[str, list[str]]]:
     try:
         with pq.ParquetFile(path) as file:
             columns = file.read(columns=["query_id", "score", "documents"]).to_pydict()
+        queries, ranked = columns["query_id"], columns["documents"]
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"Per-query scores and rankings cannot be read from {path}: {error}.") from None
     points = [100.0 * score for score in columns["score"]]
     return (
-        dict(zip(columns["query_id"], points, strict=True)),
-        dict(zip(columns["query_id"], columns["documents"], strict=True)),
+        dict(zip(queries, points, strict=True)),
+        dict(zip(queries, ranked, strict=True)),
     )
 
 
