@@ -33,7 +33,7 @@ def index(report: Report) -> Section | None:
     about = (
         "Vectors in an index were made by an older version. Kept is the share of full re-embedding's score that new "
         "queries have on the index as it is; with a map, what they have through one. "
-        f"For {last.new} on the index of {last.old}, a re-index is needed: {last.needs_reindex}."
+        f"{last.new} {_VERDICTS[last.needs_reindex].format(last.old)}."
     )
     figures = [Figure(chart, table, wide=True)] if (chart := _kept(found)) is not None else []
     return Section(
@@ -45,6 +45,13 @@ def index(report: Report) -> Section | None:
         [_tasks(last)] if figures else [table, _tasks(last)],
         notes=last.reasons,
     )
+
+
+_VERDICTS = {
+    "no": "can ask the index of {} as it is",
+    "with an adapter": "can ask the index of {} through a map of its queries",
+    "yes": "needs the index of {} made anew",
+}
 
 
 def _kept(found: dict[str, Compatibility]) -> Lines | None:

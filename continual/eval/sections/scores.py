@@ -106,12 +106,12 @@ def last_update(report: Report) -> Section | None:
         rows,
     )
     about = (
-        f"Difference on every task with its {level} interval from a paired bootstrap over queries. An interval that "
-        "crosses zero may be the luck of the queries."
+        f"Difference on every task with its {level} interval over the queries. An interval that crosses zero may be "
+        "the luck of the queries."
     )
     behind = Table("last", "Points; p is two-sided.", columns, table)
     title = f"The last update: {last.id} against {last.parent}"
-    return Section("last", "The last update", title, about, [Figure(chart, behind, wide=True)], notes=last.reasons)
+    return Section("last", "The last update", title, about, [Figure(chart, behind, wide=True)])
 
 
 def matrix(report: Report) -> Section | None:
