@@ -42,6 +42,8 @@ def domains(report: Report) -> Section | None:
     )
     if gain is None:
         return None
+    if since is not None and not any(_later(each) for each in since.series):
+        since = None
     about = (
         f"{report.measure} on the held-out task of each domain, from the root base to what is in service. A ring is "
         "the step that learned the domain." + _sure(report, gain) + _flagged(gain) + _quiet(gain)
@@ -198,6 +200,11 @@ def _lines(
         found.append(Series(f"mean of {len(report.ood_set)}", shifted, "ink", len(tasks), ends, heavy=True))
     name, title, about = words
     return Lines(name, title, about, [report.versions[row].id for row in path], found)
+
+
+def _later(series: Series) -> bool:
+    """Whether a value is known from after the step that a ring marks."""
+    return any(value is not None and place not in series.marks for place, value in enumerate(series.values))
 
 
 def _known(ends: list[Ends]) -> list[Ends] | None:
