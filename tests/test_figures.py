@@ -181,7 +181,8 @@ def test_figures_as_files(tmp_path: Path) -> None:
     assert files[0].name == "report.md"
     assert sorted(files) == sorted(folder.iterdir())
     names = {file.stem for file in files if file.suffix == ".png"}
-    assert {"gain", "forgetting", "last", "matrix", "lineage", "cost"} <= names
+    assert {"gain", "ood", "last", "matrix", "lineage", "cost"} <= names
+    assert "forgetting" not in names  # no step came after the one that learned
     for name in names:
         root = parse((folder / f"{name}.svg").read_text(encoding="utf-8"))
         texts = "".join(root.itertext())

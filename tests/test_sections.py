@@ -105,6 +105,14 @@ def test_curves_have_the_intervals_of_their_queries(report: Report) -> None:
     assert next(each for each in chart(report, "domains").series if each.name == "med").bounds is None
 
 
+def test_what_was_learned_is_followed_from_the_next_step_on(report: Report) -> None:
+    gain, since = (figure.chart for figure in find(report, "domains").figures)
+    assert isinstance(gain, Lines)
+    assert isinstance(since, Lines)
+    assert [(each.name, each.values) for each in gain.series] == [("med", [0.0, 10.0, 9.0])]
+    assert [(each.name, each.values) for each in since.series] == [("med", [None, 0.0, -1.0])]
+
+
 def test_scores_on_what_was_trained_on_are_marked_and_said(report: Report) -> None:
     late = next(each for each in chart(report, "ood").series if each.name == "late")
     assert late.flagged == {1, 2}  # the root base never saw them
