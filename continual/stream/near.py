@@ -8,7 +8,7 @@ estimated: what is found is what comparing every row with every text would find.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +59,15 @@ class Bitmap:
     def has(self, values: Shingles) -> npt.NDArray[np.bool_]:
         """Return which shingles are known, of shape `(shingles,)`."""
         places = values & self._mask
-        return (self._bytes[(places >> np.uint64(3)).astype(np.int64)] & self._bit(places)) != 0
+        known: npt.NDArray[np.bool_] = (self._bytes[(places >> np.uint64(3)).astype(np.int64)] & self._bit(places)) != 0
+        return known
 
     @staticmethod
     def _bit(places: Shingles) -> npt.NDArray[np.uint8]:
         return np.left_shift(np.uint8(1), (places & np.uint64(7)).astype(np.uint8))
 
 
-def write_shingles(path: Path, texts: dict[str, Sequence[str]]) -> None:
+def write_shingles(path: Path, texts: Mapping[str, Sequence[str]]) -> None:
     """Write the shingles of a task's texts: `kind`, `text` (its number), `size` (its shingles), `shingle`.
 
     Args:
