@@ -283,7 +283,7 @@ def test_folders_and_names(registry: Registry, beir: Path) -> None:
 
 def test_a_failed_transaction_leaves_no_folder(registry: Registry, beir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Registry, "add_task", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(Registry, "add_task", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             import_task(registry, "ood", beir)
     assert list((registry.root / "tasks").iterdir()) == []
@@ -295,8 +295,8 @@ def test_what_stops_an_import_after_its_transaction_removes_nothing(
 ) -> None:
     add_task = Registry.add_task
 
-    def add_and_stop(*arguments: object) -> None:
-        add_task(*arguments)
+    def add_and_stop(*arguments: object, **more: object) -> None:
+        add_task(*arguments, **more)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
