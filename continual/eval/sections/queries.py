@@ -26,8 +26,8 @@ def queries(report: Report) -> Section | None:
     tasks = names(found.tasks) if len(found.tasks) <= 6 else f"{len(found.tasks)} tasks"
     about = (
         f"Of {found.queries:,} queries of {tasks}, {found.second} answers {found.worse:,} worse than {found.first} and "
-        f"{found.better:,} better. Single queries move by chance: `continual regressions` groups them by subject, with "
-        "intervals."
+        f"{found.better:,} better. Single queries move by chance: the command 'continual regressions' groups them by "
+        "subject, with intervals."
     )
     tables = [
         Table(f"queries-{name}", caption, _COLUMNS, [_row(each) for each in changes])
