@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from continual import config as settings
 from continual.build import kept
 from continual.config import Config
 from continual.errors import InputError, ModelError, NotFoundError, NothingToDoError, did_you_mean
-from continual.progress import SILENT, Progress
+from continual.progress import SILENT, Progress, Recorder
 from continual.registry import Alias, Registry, Task, Version
 from continual.registry.base import PACKAGED, resolve_base
 from continual.registry.catalog import now
@@ -323,7 +323,8 @@ class Workspace:
             with tracked(self.registry, spec, resume=resume) as log:
                 if run is not None and restart:
                     discard(self.registry, run)
-                return update(self.registry, spec, drawn, resume=resume, progress=progress, log=log)
+                seen = Recorder(self.registry.path(f"runs/{spec.version}"), progress, log)
+                return update(self.registry, spec, drawn, resume=resume, progress=seen, log=seen.log)
 
     def report(self, joint: str | Path | None = None) -> Report:
         """Return the R matrix, its metrics with their intervals, and the cost of every step.
@@ -339,11 +340,41 @@ class Workspace:
         """
         from continual.eval.report import build_report
 
-        named = None if joint is None else str(joint)
-        if named is None and self.config.eval.joint is not None:
-            folder = self.directory / self.config.eval.joint  # a path in the settings is relative to them
-            named = str(folder) if (folder / STORE).is_dir() else self.config.eval.joint
-        return build_report(self.registry, named, self.config.eval.confidence)
+        return build_report(self.registry, self._joint(joint), self.config.eval.confidence)
+
+    def write_figures(self, directory: str | Path, report: Report | None = None) -> list[Path]:
+        """Write every chart of the report as SVG, PNG and CSV, and a summary in Markdown, as for a pull request.
+
+        Args:
+            directory: Made if it is not there; files of the same names are replaced.
+            report: The report, if it was read already.
+
+        Returns:
+            The files, `report.md` first.
+
+        Raises:
+            InputError: It cannot be written.
+        """
+        from continual.eval.files import write_figures
+
+        return write_figures(report or self.report(), Path(directory).expanduser().resolve())
+
+    def dashboard(self, port: int | None = None, *, open_browser: bool = False, say: Callable[[str], None]) -> None:
+        """Serve the report as a page on 127.0.0.1 that follows a running update, until it is interrupted.
+
+        Args:
+            port: 8765 by default; 0 takes any that is free.
+            open_browser: Open it in the browser of this machine.
+            say: Is told the address once it can be asked.
+
+        Raises:
+            InputError: The port is taken.
+        """
+        from continual.dashboard.app import PORT, serve
+        from continual.dashboard.board import Board
+
+        board = Board(self.registry.root, joint=self._joint(None), confidence=self.config.eval.confidence)
+        serve(board, PORT if port is None else port, open_browser=open_browser, say=say)
 
     def status(self) -> Status:
         """Return what is in service, what waits to be learned, and what was interrupted."""
@@ -635,6 +666,14 @@ class Workspace:
         from continual.eval.compat import Compatibility
 
         return [Compatibility.from_json(found) for found in self.registry.compatibility().values()]
+
+    def _joint(self, given: str | Path | None) -> str | None:
+        """Return the joint version that a call or the settings name."""
+        named = self.config.eval.joint
+        if given is not None or named is None:
+            return None if given is None else str(given)
+        folder = self.directory / named  # a path in the settings is relative to them
+        return str(folder) if (folder / STORE).is_dir() else named
 
     def _resolve(
         self,

@@ -270,6 +270,10 @@ def report(
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write one self-contained HTML file.")
     ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option("--figures", metavar="DIR", help="Write every chart as SVG, PNG and CSV, and a report.md."),
+    ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print every score as CSV.")] = False,
     joint: Annotated[
         str | None,
@@ -294,9 +298,34 @@ def report(
         raise InputError("--csv and --json print the same report in two forms. Choose one.")
 
     opened = open_workspace(workspace)
-    render.print_report(opened.report(joint), html=html, as_csv=csv, as_json=json)
+    found = opened.report(joint)
+    render.print_report(found, html=html, as_csv=csv, as_json=json)
+    if figures is not None:
+        render.print_figures(opened.write_figures(figures, found), quiet=csv or json)
     if mteb is not None:
         render.print_mteb(opened.export_scores(mteb), quiet=csv or json)
+
+
+@app.command()
+def dashboard(
+    port: Annotated[
+        int | None, typer.Option(metavar="N", help="Port on 127.0.0.1; by default 8765, and 0 takes any that is free.")
+    ] = None,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show the report as a page that follows a running update.
+
+    It is served to this machine alone, only reads, and ends with Ctrl-C.
+    """
+    opened = open_workspace(workspace)
+
+    def say(address: str) -> None:
+        print_json({"address": address}) if json else print(f"The dashboard is at {address} (Ctrl-C ends it)")
+        sys.stdout.flush()
+
+    opened.dashboard(port, open_browser=open_browser, say=say)
 
 
 @app.command()
@@ -308,4 +337,10 @@ def status(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
     print_json(found.to_json()) if json else render.print_status(found)
 
 
-from continual.cli import compat, merging, regressions, tasks, versions  # noqa: E402, F401 - they add their commands
+from continual.cli import (  # noqa: E402 - they add their commands to the app
+    compat,  # noqa: F401
+    merging,  # noqa: F401
+    regressions,  # noqa: F401
+    tasks,  # noqa: F401
+    versions,  # noqa: F401
+)

@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from continual.cli.bars import per_second
+from continual.eval.figures.numbers import duration
 from continual.eval.report import measured
-from continual.eval.summary import duration
 
 if TYPE_CHECKING:
     from continual.eval.report import Report
@@ -173,6 +173,12 @@ def print_report(report: Report, *, html: Path | None, as_csv: bool, as_json: bo
         print_tables(report)
         if html is not None:
             say(f"The report is in {html.resolve()}")
+
+
+def print_figures(files: list[Path], quiet: bool) -> None:
+    """Say where the charts are, unless what is printed is read by a program."""
+    if not quiet:
+        say(f"{len(files)} files are in {files[0].parent}; {files[0].name} shows them.")
 
 
 def print_mteb(folder: Path, quiet: bool) -> None:

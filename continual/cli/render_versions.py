@@ -9,8 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from continual.cli.render import console, say
+from continual.eval.figures.numbers import duration
 from continual.eval.report import measured
-from continual.eval.summary import duration
 from continual.merge.methods import find_method
 from continual.merge.rules import find_rule
 from continual.registry import Alias, Version

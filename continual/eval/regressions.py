@@ -155,7 +155,7 @@ def find_regressions(
     second: Version,
     tasks: Sequence[Task],
     scores: Mapping[tuple[str, str], Score],
-    embed: Embed,
+    embed: Embed | None,
     *,
     count: int = 5,
     confidence: float = 0.95,
@@ -169,7 +169,7 @@ def find_regressions(
         second: The version after.
         tasks: Both were scored on these; those without a score per query are left out.
         scores: By version and task; their files hold rankings.
-        embed: Returns the embeddings of queries, [queries, dimensions]; clusters are made of them.
+        embed: Returns the embeddings of queries, [queries, dimensions]; clusters are made of them. None: no clusters.
         count: Queries to show of those that fell, and of those that rose.
         confidence: Level of the intervals of clusters.
         scored_again: What was scored once more for this, by version.
@@ -191,7 +191,8 @@ def find_regressions(
         scored = found[task.name] = Scored(task, old[0], new[0], (old[1], new[1]))
         if not scored.change:
             raise DataError(f"{first.id} and {second.id} have no query of {task.name} in common.")
-        clusters += _clusters(scored, texts[task.name], embed, confidence)
+        if embed is not None:
+            clusters += _clusters(scored, texts[task.name], embed, confidence)
     ordered = sorted((change, name, query) for name, scored in found.items() for query, change in scored.change.items())
     adjusted = holm([each.p for each in clusters])
     clusters = [ClusterChange(**{**vars(each), "p": p}) for each, p in zip(clusters, adjusted, strict=True)]
@@ -228,13 +229,15 @@ def has_rankings(path: Path) -> bool:
 def _read(path: Path) -> tuple[dict[str, float], dict[str, list[str]]]:
     """Return points and first documents by query."""
     try:
-        columns = pq.read_table(path, columns=["query_id", "score", "documents"]).to_pydict()
+        with pq.ParquetFile(path) as file:
+            columns = file.read(columns=["query_id", "score", "documents"]).to_pydict()
+        queries, ranked = columns["query_id"], columns["documents"]
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"Per-query scores and rankings cannot be read from {path}: {error}.") from None
     points = [100.0 * score for score in columns["score"]]
     return (
-        dict(zip(columns["query_id"], points, strict=True)),
-        dict(zip(columns["query_id"], columns["documents"], strict=True)),
+        dict(zip(queries, points, strict=True)),
+        dict(zip(queries, ranked, strict=True)),
     )
 
 

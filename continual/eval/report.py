@@ -17,9 +17,11 @@ from continual.errors import NothingToDoError
 from continual.eval.compat import Compatibility
 from continual.eval.intervals import Intervals, report_intervals
 from continual.eval.joint import Joint, find_joint
+from continual.eval.last import last_regressions
 from continual.eval.metrics import METRICS, intransigence, ood_mean
 from continual.eval.ood import Flag, flags
 from continual.eval.query_scores import QueryScores, aligned
+from continual.eval.regressions import Regressions
 from continual.registry.records import Score, Version
 from continual.registry.registry import CURRENT, Registry
 
@@ -113,6 +115,8 @@ class Report:
         workspace: Name of the workspace's folder.
         intervals: Of every score, difference and metric.
         joint: Name of the joint version that `intransigence` compares with; None: none was named.
+        regressions: Which queries the last update answers worse and better than its parent, without clusters; None
+            where no ranking was kept.
         flags: By version and task, what the version's lineage trained on of a task that came later.
         compatibility: By version, what it does to the index of its parent; those where it was not measured are left
             out.
@@ -130,6 +134,7 @@ class Report:
     workspace: str
     intervals: Intervals
     joint: str | None = None
+    regressions: Regressions | None = None
     flags: dict[tuple[str, str], Flag] = field(default_factory=dict)
     compatibility: dict[str, Compatibility] = field(default_factory=dict)
 
@@ -234,6 +239,8 @@ def build_report(registry: Registry, joint: str | None = None, confidence: float
         NotFoundError: There is no such joint version.
         InputError: It has another root base.
     """
+    # First of all: the version that it names is then among those that are read, whatever is added meanwhile.
+    current = registry.alias(CURRENT)
     versions, scores = registry.versions(), registry.scores()
     if not versions or (len(versions) == 1 and not scores):
         raise NothingToDoError(
@@ -254,7 +261,6 @@ def build_report(registry: Registry, joint: str | None = None, confidence: float
     for row in rows:
         before = lineages[position[row.parent]] if row.parent is not None else []
         lineages.append([*before, position[row.id]])
-    current = registry.alias(CURRENT)
     flagged = flags(registry)
     ood = _ood_set(rows, columns, matrix, position[current.version] if current else 0, flagged)
     best = find_joint(registry, joint, scores) if joint is not None else None
@@ -286,6 +292,7 @@ def build_report(registry: Registry, joint: str | None = None, confidence: float
         workspace=registry.root.resolve().parent.name,
         intervals=intervals,
         joint=best.name if best else None,
+        regressions=last_regressions(registry, versions, scores, confidence),
         flags=flagged,
         compatibility={
             new: Compatibility.from_json(found)

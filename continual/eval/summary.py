@@ -106,10 +106,16 @@ def since_learned(report: Report, place: int, task: str) -> float | None:
     return None
 
 
-def mean_gain(report: Report) -> float | None:
-    """Return the mean gain over the root base, points, of the tasks that the version in service has learned."""
-    row = report.versions[report.path[-1]]
-    learned = {task for step in report.path for task in report.learned[step]}
+def mean_gain(report: Report, place: int | None = None) -> float | None:
+    """Return the mean gain over the root base, points, of the tasks that a version has learned.
+
+    Args:
+        report: The report.
+        place: Of the version in `versions`; None: the one in service.
+    """
+    line = report.path if place is None else report.lineages[place]
+    row = report.versions[line[-1]]
+    learned = {task for step in line for task in report.learned[step]}
     gains = [gain for task in sorted(learned) if (gain := over_base(report, row, task)) is not None]
     return sum(gains) / len(gains) if gains else None
 
@@ -124,15 +130,6 @@ def extremes(report: Report, task: str) -> tuple[float | None, float | None]:
     """Return the best and the worst score on a task; None for both where fewer than three versions differ."""
     known = {round(row.scores[task], 1) for row in report.versions if task in row.scores}
     return (max(known), min(known)) if len(known) >= 3 else (None, None)
-
-
-def duration(seconds: float) -> str:
-    """Return a length of time as people read it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 def _minus(value: float | None, other: float | None) -> float | None:

@@ -6,8 +6,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from continual.errors import DataError
@@ -52,16 +50,15 @@ class TaskTexts:
             for name in found:
                 found[name] = {doc for doc, score in self._data["relevant_docs"].get(name, {}).items() if score > 0}
             return found
-        rows = _rows(self._folder / "qrels.parquet", "query_id", ids, ["query_id", "doc_id", "score"])
-        for query, document, score in zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True):
+        columns = ["query_id", "doc_id", "score"]
+        for query, document, score in _rows(self._folder / "qrels.parquet", "query_id", ids, columns):
             if score > 0:
                 found[query].add(document)
         return found
 
     def _read(self, name: str, key: str, ids: Collection[str]) -> dict[str, str]:
         assert self._folder is not None
-        rows = _rows(self._folder / f"{name}.parquet", key, ids, [key, "text"])
-        return dict(zip(rows[key].to_pylist(), rows["text"].to_pylist(), strict=True))
+        return dict(_rows(self._folder / f"{name}.parquet", key, ids, [key, "text"]))
 
     def _select(self, name: str, ids: Collection[str]) -> dict[str, Any]:
         rows, wanted = self._data[name], set(ids)
@@ -69,9 +66,15 @@ class TaskTexts:
         return {row["id"]: f"{row['title']} {row['text']}" if row.get("title") else row["text"] for row in chosen}
 
 
-def _rows(path: Path, key: str, ids: Collection[str], columns: list[str]) -> pa.Table:
+def _rows(path: Path, key: str, ids: Collection[str], columns: list[str]) -> list[tuple[Any, ...]]:
+    """Return the rows with some ids, batch by batch. A filter of pyarrow would import pandas, which takes a second."""
+    wanted, found = set(ids), []
     try:
-        return pq.read_table(path, columns=columns, filters=pc.field(key).isin(pa.array(list(ids), pa.string())))
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(columns=columns):
+                places = [place for place, each in enumerate(batch[key].to_pylist()) if each in wanted]
+                found += [tuple(batch[name][place].as_py() for name in columns) for place in places]
+        return found
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path} cannot be read: {error}. Put it back from a backup.") from None
 

@@ -6,9 +6,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from continual.eval.figures.numbers import duration
 from continual.eval.intervals import Ends
 from continual.eval.report import DEFINITIONS, METRIC_NAMES, Column, Report
-from continual.eval.summary import bills, duration, extremes, groups, headline, over_base, since_learned
+from continual.eval.summary import bills, extremes, groups, headline, over_base, since_learned
 
 MARKS = {"learned": "●", "best": "▲", "worst": "▼", "service": "▸", "refused": "✗", "flagged": "!"}
 ASCII = {"learned": "*", "best": "^", "worst": "v", "service": ">", "refused": "x", "flagged": "!"}
