@@ -72,7 +72,7 @@ def draw(
             available,
             config.replay.share,
             replay_rows,
-            falls=falls(registry, parent) if policy.name == "forgetting" else None,
+            falls=falls(registry, parent) if policy.scored else None,
             temperature=config.replay.temperature,
         )
         if policy.choose is not None and any(quotas.values()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import math
 import shutil
@@ -133,15 +132,15 @@ def test_a_sample_is_a_pair_that_the_model_encodes_as_it_does(workspace: Workspa
 def test_the_buffer_holds_what_our_own_step_replays(workspace: Workspace) -> None:
     benchmark, _ = benchmark_of(workspace)
     drawn: dict[str, list[list[dict[str, Any]]]] = {}
-    for policy in ("uniform", "balanced"):
+    for policy in ("uniform", "balanced", "temperature", "reservoir"):
         buffer = ReplayBuffer(benchmark, 31, policy)
         for experience in list(benchmark.train_stream)[:2]:
             buffer.post_adapt(None, experience)
             assert len(buffer.buffer) == 31
-            drawn.setdefault(policy, []).append([dataclasses.asdict(window) for window in buffer.windows])
+            drawn.setdefault(policy, []).append([window.to_json() for window in buffer.windows])
     workspace.update(domains=["first"])
     second = workspace.update(domains=["second"], replay_rows=31).version
-    assert second.recipe["replay"] == drawn["uniform"][0] == drawn["balanced"][0]
+    assert all(second.recipe["replay"] == draws[0] for draws in drawn.values())
     for policy, draws in drawn.items():
         config = workspace.config.replace("replay", policy=policy)
         spec, _ = prepare(workspace.registry, config, domains=["third"], replay_rows=31, seed=0)
@@ -163,6 +162,9 @@ def test_a_buffer_is_resized_and_refuses_what_it_cannot_draw(workspace: Workspac
     assert not len(buffer.buffer)
     with pytest.raises(NotFoundError, match="Did you mean 'uniform'"):
         ReplayBuffer(benchmark, 20, "unifrom")
+    for policy in ("forgetting", "hardest"):
+        with pytest.raises(InputError, match="no version"):
+            ReplayBuffer(benchmark, 20, policy)
     (other,) = benchmark_from_datasets(train=[second.dataset]).train_stream
     with pytest.raises(InputError, match="train_stream"):
         buffer.post_adapt(None, other)

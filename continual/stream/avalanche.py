@@ -220,19 +220,29 @@ class ReplayBuffer(ExemplarsBuffer):  # type: ignore[misc]
     Args:
         benchmark: Whose experiences are trained.
         max_size: Rows, at most; the plugin's `mem_size` must be the same.
-        policy: Name of a replay policy.
+        policy: Name of a replay policy; not one that goes by scores, or by what the model in service makes of rows.
+        temperature: Of the policy temperature.
 
     Attributes:
         windows: The windows of `buffer`: the manifest by which it can be drawn again.
 
     Raises:
         NotFoundError: There is no such policy.
+        InputError: It asks for what a strategy does not have.
     """
 
-    def __init__(self, benchmark: WorkspaceBenchmark, max_size: int, policy: str = "uniform") -> None:
+    def __init__(
+        self, benchmark: WorkspaceBenchmark, max_size: int, policy: str = "uniform", temperature: float = 2.0
+    ) -> None:
+        found = get_policy(policy)
+        if found.choose is not None or found.scored:
+            raise InputError(
+                f"The replay policy {policy} goes by scores or losses of the version in service, and a strategy of "
+                "Avalanche trains a model that is no version. Choose uniform, balanced, temperature or reservoir."
+            )
         super().__init__(max_size)
         self.windows: list[Window] = []
-        self._benchmark, self._policy = benchmark, get_policy(policy).name
+        self._benchmark, self._policy, self._temperature = benchmark, found, temperature
         self._seen: set[str] = set()
         self._cursors: dict[str, str] = {}
 
@@ -253,7 +263,8 @@ class ReplayBuffer(ExemplarsBuffer):  # type: ignore[misc]
                 "has. Train on experiences of a WorkspaceBenchmark's train_stream."
             )
         self._seen |= {batch.id for batch in exp.batches}
-        self._cursors |= {window.domain: window.stop for window in self.windows}
+        if not self._policy.fixed:
+            self._cursors |= {window.domain: window.stop for window in self.windows}
         self._draw()
 
     def resize(self, strategy: Any, new_size: int) -> None:
@@ -266,7 +277,8 @@ class ReplayBuffer(ExemplarsBuffer):  # type: ignore[misc]
         registry = self._benchmark.registry
         history = [batch for batch in registry.batches() if batch.id in self._seen]
         with Rows(registry) as rows:
-            quotas = allot(self._policy, rows.count(history), 0.0, self.max_size)
+            available = rows.count(history)
+            quotas = allot(self._policy.name, available, 0.0, self.max_size, temperature=self._temperature)
             if not sum(quotas.values()):
                 self.windows, self.buffer = [], AvalancheDataset([])
                 return

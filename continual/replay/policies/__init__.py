@@ -71,6 +71,7 @@ class Policy:
         choose: Maps (candidates of a domain, rows wanted of it, seed) to the indices of different candidates, in
             ascending order; None: the rows are not looked at.
         fixed: Whether every step takes the same window of a domain instead of the next one.
+        scored: Whether the quotas follow scores: `History.falls`.
     """
 
     name: str
@@ -78,20 +79,21 @@ class Policy:
     quota: Quota
     choose: Choose | None = None
     fixed: bool = False
+    scored: bool = False
 
 
 _POLICIES: dict[str, Policy] = {}
 
 
 def policy(
-    name: str, reference_url: str, *, choose: Choose | None = None, fixed: bool = False
+    name: str, reference_url: str, *, choose: Choose | None = None, fixed: bool = False, scored: bool = False
 ) -> Callable[[Quota], Quota]:
     """Register the decorated function as a replay policy."""
 
     def register(quota: Quota) -> Quota:
         if name in _POLICIES:
             raise ValueError(f"a replay policy called {name!r} is registered already")
-        _POLICIES[name] = Policy(name, reference_url, quota, choose, fixed)
+        _POLICIES[name] = Policy(name, reference_url, quota, choose, fixed, scored)
         return quota
 
     return register

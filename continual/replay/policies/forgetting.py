@@ -6,7 +6,7 @@ from continual.replay.policies import History, policy
 from continual.replay.policies._shares import shares
 
 
-@policy(name="forgetting", reference_url="https://arxiv.org/abs/1908.04742")
+@policy(name="forgetting", reference_url="https://arxiv.org/abs/1908.04742", scored=True)
 def forgetting(history: History, wanted: int) -> dict[str, int]:
     """Split `wanted` in proportion to n (1 + f), with f the points that a domain's tasks lie below their best.
 
