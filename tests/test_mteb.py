@@ -251,11 +251,8 @@ def test_rows_that_leak_into_a_task_of_mteb_are_held_back(offered: Any, workspac
         {"query": "What is the weather like today?", "positive": "fol"},
         {"query": "gum", "positive": "haj"},
     ]
-    keys = {hash_text("This is a test sentence")}
-    expected = sum(hash_text(row["query"]) in keys for row in rows) + 4
     report = workspace.ingest(write_pairs("rows.parquet", rows), holdout=0)
-    assert report.leaked == expected >= 4
-    assert report.near >= 1  # in capitals
+    assert (report.leaked, report.near) == (6, 2)  # all but the last; the first two are written otherwise
     workspace.add_mteb("mteb:MockSTSTask")
     assert not workspace.tasks()[-1].documents
 
