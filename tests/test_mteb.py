@@ -252,10 +252,10 @@ def test_rows_that_leak_into_a_task_of_mteb_are_held_back(offered: Any, workspac
         {"query": "gum", "positive": "haj"},
     ]
     keys = {hash_text("This is a test sentence")}
-    expected = sum(hash_text(row["query"]) in keys for row in rows) + 4
+    expected = sum(hash_text(row["query"]) in keys for row in rows) + 3
     report = workspace.ingest(write_pairs("rows.parquet", rows), holdout=0)
-    assert report.leaked == expected >= 4
-    assert report.near >= 1  # in capitals
+    assert report.near == 2  # with other capitals
+    assert report.leaked == expected + 2 >= 6
     workspace.add_mteb("mteb:MockSTSTask")
     assert not workspace.tasks()[-1].documents
 
