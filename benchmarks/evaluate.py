@@ -197,7 +197,7 @@ def part_a(args: argparse.Namespace, model: Path, work: Path, config: EvalConfig
         "max_mteb": worst["mteb"],
         "max_pytrec_eval": worst["pytrec_eval"],
         "max_rounded": worst["rounded"],
-        "versions_differ": abs(np.subtract(*seen[args.checked[0]])) > 1e-4,
+        "versions_differ": bool(abs(np.subtract(*seen[args.checked[0]])) > 1e-4),
     }
 
 
