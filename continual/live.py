@@ -17,6 +17,9 @@ PARTS = (
     ("searching", 4),
     ("writing weights", 4),
     ("evaluating", 5),
+    ("encoding learned texts", 5),
+    ("fitting maps", 5),
+    ("comparing the indexes", 5),
 )
 """How the bars of a step begin, and its part that they belong to: 1 draw, 2 train, 3 fold, 4 merge, 5 evaluate."""
 
@@ -54,6 +57,11 @@ class Live:
         return asdict(self)
 
 
+def part_of(label: str) -> int:
+    """Return the part of a step, 1 to 6, that a bar belongs to; what comes before the step is part of the draw."""
+    return next((part for start, part in PARTS if label.startswith(start)), 1)
+
+
 def read_live(store: Path) -> Live | None:
     """Return how far the step in a `.continual` folder is, or None if there is none.
 
@@ -72,7 +80,7 @@ def read_live(store: Path) -> Live | None:
     return Live(
         version=state["version"],
         state="running" if running else "interrupted",
-        part=next((part for start, part in PARTS if state["label"].startswith(start)), 1),
+        part=part_of(state["label"]),
         label=state["label"],
         done=done,
         total=total,

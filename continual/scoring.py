@@ -92,12 +92,7 @@ def score_missing(
     keep: Path | None = None,
 ) -> None:
     """Score a known version on the tasks that it lacks; each score is kept as soon as it is made, and vectors too."""
-    missing = unscored(registry, version, tasks, config, suite)
-    if missing:
-        folder = materialise(registry, version, progress)
-        prove(version, folder)
-        record: Callable[[Score], None] = lambda score: registry.add_scores([score])  # noqa: E731
-        score(registry, version.id, folder, version.sha256, missing, config, progress, suite, record, keep)
+    _score_known(registry, version, unscored(registry, version, tasks, config, suite), config, progress, suite, keep)
 
 
 def rank_missing(
@@ -113,12 +108,25 @@ def rank_missing(
     Versions that were scored before rankings were kept have scores without; a ranking needs the whole corpus anyway.
     """
     missing = unranked(registry, version, tasks, config, suite)
-    if missing:
+    _score_known(registry, version, missing, config, progress, suite)
+    return [task.name for task in missing]
+
+
+def _score_known(
+    registry: Registry,
+    version: Version,
+    tasks: Sequence[Task],
+    config: Config,
+    progress: Progress,
+    suite: SuiteName,
+    keep: Path | None = None,
+) -> None:
+    """Score a recorded version on some tasks, and record each score as soon as it is made."""
+    if tasks:
         folder = materialise(registry, version, progress)
         prove(version, folder)
-        keep: Callable[[Score], None] = lambda score: registry.add_scores([score])  # noqa: E731
-        score(registry, version.id, folder, version.sha256, missing, config, progress, suite, keep)
-    return [task.name for task in missing]
+        record: Callable[[Score], None] = lambda score: registry.add_scores([score])  # noqa: E731
+        score(registry, version.id, folder, version.sha256, tasks, config, progress, suite, record, keep)
 
 
 def unranked(

@@ -19,8 +19,8 @@ from continual import Workspace
 from continual.dashboard.app import make_app, serve
 from continual.dashboard.board import Board
 from continual.errors import InputError
-from continual.live import read_live
-from continual.progress import PROGRESS_FILE, Recorder
+from continual.live import part_of, read_live
+from continual.progress import PROGRESS_FILE, Recorder, Silent
 from continual.registry.store import UPDATE_LOCK, exclusive
 from tests.conftest import kill_update, make_pairs
 from tests.test_report import HOSTILE, HOSTILE_DOCUMENT, HOSTILE_QUERY, add_version, hostile_registry, make_registry
@@ -203,6 +203,30 @@ class Watcher:
 
     def finish(self) -> None:
         pass
+
+
+class Labels(Silent):
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
+        self.seen.append(label)
+
+
+def test_no_bar_of_a_step_goes_back_a_part(tiny_model: Path, tmp_path: Path, write_pairs: Write) -> None:
+    workspace = Workspace.init(tmp_path / "w", str(tiny_model))
+    (tmp_path / "w" / "continual.toml").write_text(SETTINGS.replace("step = false", "step = true"))
+    workspace = Workspace(tmp_path / "w")
+    workspace.ingest(write_pairs("med.parquet", make_pairs(120)))
+    workspace.update()
+    workspace.ingest(write_pairs("bash.parquet", make_pairs(120, seed=1)))
+    labels = Labels()
+    workspace.update(progress=labels, merge="search", replay=0.5, replay_policy="hardest")
+    parts = [part_of(label) for label in labels.seen]
+    assert parts == sorted(parts), labels.seen
+    assert set(parts) == {1, 2, 4, 5}
+    assert {"fitting maps", "searching the weight"} <= set(labels.seen)
+    assert labels.seen[-1] == "comparing the indexes of v1 and v2"
 
 
 def test_an_update_shows_itself_and_leaves_nothing(tiny_model: Path, tmp_path: Path, write_pairs: Write) -> None:

@@ -39,9 +39,7 @@ def last_regressions(
         ]
         if not tasks:
             return None
-        return find_regressions(
-            registry, parent, last, tasks, scores, None, count=SHOWN, confidence=confidence
-        )  # fmt: skip
+        return find_regressions(registry, parent, last, tasks, scores, None, count=SHOWN, confidence=confidence)
     except DataError:
         return None
 
