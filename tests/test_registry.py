@@ -110,6 +110,22 @@ def test_a_failed_transaction_leaves_nothing(registry: Registry) -> None:
     assert registry.domains() == []
 
 
+def test_reads_together_open_the_catalog_once_and_see_one_state(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    connect = duckdb.connect
+    monkeypatch.setattr(duckdb, "connect", lambda *a, **more: opened.append(a) or connect(*a, **more))
+    with registry.catalog.together():
+        first = registry.versions(), registry.scores(), registry.tasks()
+    assert len(opened) == 1
+    assert (registry.versions(), registry.scores(), registry.tasks()) == first
+    assert len(opened) > 2, "afterwards each has a connection of its own again"
+    with pytest.raises(RuntimeError, match="no"), registry.catalog.together():
+        raise RuntimeError("no")
+    assert registry.versions() == first[0]
+
+
 def test_a_catalog_in_use_is_busy_and_then_free(registry: Registry) -> None:
     holder = subprocess.Popen(
         [

@@ -7,20 +7,25 @@ from collections.abc import Mapping, Sequence
 from continual.errors import DataError
 from continual.eval.regressions import Regressions, find_regressions, has_rankings
 from continual.registry import Registry, Version
-from continual.registry.records import Score
+from continual.registry.records import Score, Task
 
 SHOWN = 8
 """Queries that fell, and as many that rose."""
 
 
 def last_regressions(
-    registry: Registry, versions: Sequence[Version], scores: Mapping[tuple[str, str], Score], confidence: float
+    registry: Registry,
+    versions: Sequence[Version],
+    tasks: Sequence[Task],
+    scores: Mapping[tuple[str, str], Score],
+    confidence: float,
 ) -> Regressions | None:
     """Compare the last version with its parent, query by query, on the workspace's own tasks.
 
     Args:
         registry: The workspace's registry.
         versions: All, in the order they were made.
+        tasks: All of the workspace.
         scores: By version and task.
         confidence: Level of the intervals.
 
@@ -32,14 +37,14 @@ def last_regressions(
     if parent is None:
         return None
     try:
-        tasks = [
+        ranked = [
             task
-            for task in registry.tasks()
+            for task in tasks
             if task.mteb is None and all(_ranked(registry, scores.get((each.id, task.name))) for each in (parent, last))
         ]
-        if not tasks:
+        if not ranked:
             return None
-        return find_regressions(registry, parent, last, tasks, scores, None, count=SHOWN, confidence=confidence)
+        return find_regressions(registry, parent, last, ranked, scores, None, count=SHOWN, confidence=confidence)
     except DataError:
         return None
 

@@ -22,7 +22,7 @@ from continual.eval.metrics import METRICS, intransigence, ood_mean
 from continual.eval.ood import Flag, flags
 from continual.eval.query_scores import QueryScores, aligned
 from continual.eval.regressions import Regressions
-from continual.registry.records import Score, Version
+from continual.registry.records import Alias, Score, Task, Version
 from continual.registry.registry import CURRENT, Registry
 
 SCHEMA = 1
@@ -239,20 +239,20 @@ def build_report(registry: Registry, joint: str | None = None, confidence: float
         NotFoundError: There is no such joint version.
         InputError: It has another root base.
     """
-    # First of all: the version that it names is then among those that are read, whatever is added meanwhile.
-    current = registry.alias(CURRENT)
-    versions, scores = registry.versions(), registry.scores()
+    known = _read(registry)
+    current, versions, scores = known.current, known.versions, known.scores
     if not versions or (len(versions) == 1 and not scores):
         raise NothingToDoError(
             "There is nothing to report yet: no version was made. Register rows with `continual ingest FILE`, then "
             "run `continual update`."
         )
-    domains = [domain.name for domain in registry.domains()]
-    domain_of = {batch.id: batch.domain for batch in registry.batches()}
-    place_of = {name: place for place, name in enumerate(domains)}
-    tasks = sorted(registry.tasks(), key=lambda task: (place_of.get(task.domain or "", len(domains)), task.position))
+    place_of = {name: place for place, name in enumerate(known.domains)}
+    tasks = sorted(known.tasks, key=lambda task: (place_of.get(task.domain or "", len(place_of)), task.position))
     columns = [Column(task.name, task.domain, task.queries, task.metric) for task in tasks]
-    rows = [_row(version, scores, domain_of, domains) for version in versions]
+    points: dict[str, dict[str, float]] = {version.id: {} for version in versions}
+    for (owner, name), score in scores.items():
+        points[owner][name] = score.score
+    rows = [_row(version, points[version.id], known.domain_of, known.domains) for version in versions]
     position = {row.id: place for place, row in enumerate(rows)}
     matrix = np.array(
         [[row.scores.get(column.name, math.nan) for column in columns] for row in rows], dtype=np.float64
@@ -261,8 +261,7 @@ def build_report(registry: Registry, joint: str | None = None, confidence: float
     for row in rows:
         before = lineages[position[row.parent]] if row.parent is not None else []
         lineages.append([*before, position[row.id]])
-    flagged = flags(registry)
-    ood = _ood_set(rows, columns, matrix, position[current.version] if current else 0, flagged)
+    ood = _ood_set(rows, columns, matrix, position[current.version] if current else 0, known.flags)
     best = find_joint(registry, joint, scores) if joint is not None else None
     ceiling = np.array([_ceiling(best, column) for column in columns], np.float64)
     metrics: dict[str, list[float | None]] = {name: [] for name in METRIC_NAMES}
@@ -292,14 +291,43 @@ def build_report(registry: Registry, joint: str | None = None, confidence: float
         workspace=registry.root.resolve().parent.name,
         intervals=intervals,
         joint=best.name if best else None,
-        regressions=last_regressions(registry, versions, scores, confidence),
-        flags=flagged,
+        regressions=last_regressions(registry, versions, known.tasks, scores, confidence),
+        flags=known.flags,
         compatibility={
             new: Compatibility.from_json(found)
-            for (old, new), found in registry.compatibility().items()
+            for (old, new), found in known.compatibility.items()
             if new in position and old == rows[position[new]].parent
         },
     )
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What the catalog holds of it; `domain_of` is by batch."""
+
+    current: Alias | None
+    versions: list[Version]
+    scores: dict[tuple[str, str], Score]
+    domains: list[str]
+    domain_of: dict[str, str]
+    tasks: list[Task]
+    flags: dict[tuple[str, str], Flag]
+    compatibility: dict[tuple[str, str], dict[str, Any]]
+
+
+def _read(registry: Registry) -> _Known:
+    """Read all of it in one transaction, so that it is one state, whatever is added meanwhile."""
+    with registry.catalog.together():
+        return _Known(
+            current=registry.alias(CURRENT),
+            versions=registry.versions(),
+            scores=registry.scores(),
+            domains=[domain.name for domain in registry.domains()],
+            domain_of={batch.id: batch.domain for batch in registry.batches()},
+            tasks=registry.tasks(),
+            flags=flags(registry),
+            compatibility=registry.compatibility(),
+        )
 
 
 def _ceiling(joint: Joint | None, column: Column) -> float:
@@ -329,7 +357,7 @@ def _points(
     return values
 
 
-def _row(version: Version, scores: dict[tuple[str, str], Any], domain_of: dict[str, str], domains: list[str]) -> Row:
+def _row(version: Version, scores: dict[str, float], domain_of: dict[str, str], domains: list[str]) -> Row:
     verdict = version.verdict or {}
     learned = {domain_of[batch] for batch in version.batches if batch in domain_of}
     return Row(
@@ -345,7 +373,7 @@ def _row(version: Version, scores: dict[tuple[str, str], Any], domain_of: dict[s
         reasons=list(verdict.get("reasons", [])),
         made=version.created_at,
         recipe=version.recipe,
-        scores={task: score.score for (owner, task), score in scores.items() if owner == version.id},
+        scores=scores,
         changes=dict(verdict.get("figures", {}).get("tasks", {})),
         confidence=float(verdict.get("figures", {}).get("confidence", 0.95)),
     )

@@ -36,6 +36,7 @@ class Catalog:
         self.path = path
         self.busy_seconds = busy_seconds
         self._migrated = False
+        self._shared: duckdb.DuckDBPyConnection | None = None
 
     def create(self) -> None:
         """Make the file and bring it to the newest schema."""
@@ -52,6 +53,9 @@ class Catalog:
             WorkspaceBusy: Another process had it open for `busy_seconds`.
             SchemaError: It was written by a newer `continual`.
         """
+        if self._shared is not None:
+            yield self._shared
+            return
         with self._open() as connection:
             if not self._migrated:
                 _migrate(connection, self.path)
@@ -63,6 +67,19 @@ class Catalog:
                 connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Make one transaction of all those within: they see one state, and the file is opened once.
+
+        It is for reads that follow each other at once; nobody else gets in meanwhile.
+        """
+        with self.transaction() as connection:
+            self._shared = connection
+            try:
+                yield
+            finally:
+                self._shared = None
 
     @contextmanager
     def _open(self, create: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:

@@ -218,7 +218,7 @@ class Registry:
         """
         records = self.all_scores()
         if settings is None:
-            settings = _common_settings(records, {version.id: version.position for version in self.versions()})
+            settings = _common_settings(records, self._positions())
         return {(score.version, score.task): score for score in records if settings.get(score.task) == score.settings}
 
     def all_scores(self) -> list[Score]:
@@ -296,6 +296,11 @@ class Registry:
             connection.execute(
                 "UPDATE runs SET state = 'discarded', ended_at = ? WHERE id = ?", [_encode("", now()), name]
             )
+
+    def _positions(self) -> dict[str, int]:
+        """Return the place of each version in the order they were made; their recipes are long, and not read."""
+        with self.catalog.transaction() as connection:
+            return dict(connection.execute("SELECT id, position FROM versions").fetchall())
 
     def _select(self, kind: type[Record], query: str, values: list[Any] | None = None) -> list[Record]:
         with self.catalog.transaction() as connection:
