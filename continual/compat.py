@@ -93,7 +93,7 @@ def measure(pair: Pair, tasks: Sequence[Task], batches: Sequence[Batch]) -> Comp
     ranked = comparable(tasks)
     if not ranked:
         return None
-    _, texts = _texts(pair, batches, pair.config.compat.rows)
+    _, texts = _texts(pair, ranked, batches, pair.config.compat.rows)
     fitted = fit_map(texts, "linear", progress=pair.progress) if texts is not None else None
     return _compare(pair, ranked, fitted)
 
@@ -188,7 +188,7 @@ def fit(
     if not tasks:
         raise NothingToDoError(_NO_TASK)
     pair = _open(registry, config, old, new, progress)
-    asked, texts = _texts(pair, batches, config.compat.fit_rows)
+    asked, texts = _texts(pair, tasks, batches, config.compat.fit_rows)
     if texts is None:
         raise NothingToDoError(
             f"A map needs {LEAST} rows that {old.id} or {new.id} has learned (there are {len(asked)} within "
@@ -271,13 +271,13 @@ def _described(turn: QueryMap) -> dict[str, Any]:
     return {"method": turn.method, "settings": turn.settings}
 
 
-def _texts(pair: Pair, batches: Sequence[Batch], rows: int) -> tuple[list[str], Texts | None]:
+def _texts(pair: Pair, tasks: Sequence[Task], batches: Sequence[Batch], rows: int) -> tuple[list[str], Texts | None]:
     """Return queries of learned rows, and the rows' vectors under both models; None where no map can be fitted."""
     from continual.eval.fitting import LEAST
     from continual.eval.maps import texts_of
     from continual.eval.tasks import local_metadata
 
-    asked, passages = _rows(pair.registry, batches, rows)
+    asked, passages = _rows(pair.registry, tasks, batches, rows)
     if len(asked) < LEAST or pair.new.compares_by not in ("cosine", "dot"):
         return asked, None
     pair.progress.start("encoding learned texts", None, "texts")
@@ -288,18 +288,21 @@ def _texts(pair: Pair, batches: Sequence[Batch], rows: int) -> tuple[list[str], 
     return asked, texts_of(queries, old, new, normalise=pair.new.compares_by == "cosine")
 
 
-def _rows(registry: Registry, batches: Sequence[Batch], rows: int) -> tuple[list[str], list[str]]:
+def _rows(
+    registry: Registry, tasks: Sequence[Task], batches: Sequence[Batch], rows: int
+) -> tuple[list[str], list[str]]:
     """Return queries and passages of learned rows, as many of each domain.
 
-    Queries and relevant documents of tasks are never among them. Other documents of a task are left out where half of
-    a domain's rows are left without: the corpus of a held-out task is filled up with passages that are trained on.
+    Queries and relevant documents of tasks are never among them. Other documents of the tasks that are searched are
+    left out where half of a domain's rows are left without: the corpus of a held-out task is filled up with passages
+    that are trained on.
     """
     if not rows or not batches:
         return [], []
     with Rows(registry) as source:
         table = source.draw([], batches, allot("balanced", source.count(batches), 0.0, rows), {}).table
     texts = [table[name].to_pylist() for name in ("domain", "query", "positive")]
-    taken = _tested(registry, {text for column in texts[1:] for text in column})
+    taken = _tested(registry, tasks, {text for column in texts[1:] for text in column})
     domains: dict[str, list[tuple[str, str]]] = {}
     for domain, *pair in zip(*texts, strict=True):
         domains.setdefault(domain, []).append((pair[0], pair[1]))
@@ -310,14 +313,18 @@ def _rows(registry: Registry, batches: Sequence[Batch], rows: int) -> tuple[list
     return [query for query, _ in pairs], [passage for _, passage in pairs]
 
 
-def _tested(registry: Registry, texts: set[str]) -> set[str]:
-    """Return which of some texts are in a local task."""
+def _tested(registry: Registry, tasks: Sequence[Task], texts: set[str]) -> set[str]:
+    """Return which of some texts are in the local ones of some tasks, whose other texts are never made objects."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     found: set[str] = set()
-    for task in (task for task in registry.tasks() if task.mteb is None):
+    wanted = pa.array(texts, pa.string())
+    for task in (task for task in tasks if task.mteb is None):
         for kind in ("queries", "corpus"):
-            file = pq.ParquetFile(registry.task_folder(task) / f"{kind}.parquet")
-            for batch in file.iter_batches(columns=["text"]):
-                found |= texts.intersection(batch["text"].to_pylist())
+            with pq.ParquetFile(registry.task_folder(task) / f"{kind}.parquet") as file:
+                for batch in file.iter_batches(columns=["text"]):
+                    known = pc.is_in(batch["text"], value_set=wanted)
+                    found.update(batch["text"].filter(known).to_pylist())
     return found

@@ -192,7 +192,11 @@ class CompatConfig(Section):
         description="Share of full re-embedding's score that new queries keep on the old index, on every task, for "
         "needs_reindex = no.",
     )
-    keep_mapped: Share = Field(0.95, description="The same through a map, for needs_reindex = with an adapter.")
+    keep_mapped: Share = Field(
+        0.95,
+        description="The same through a map, or as they are until the index is made anew, for "
+        "needs_reindex = with an adapter.",
+    )
     rows: Annotated[int, Field(ge=0)] = Field(
         250,
         description="Learned rows that a linear map is fitted on to see whether an adapter would do; 0: none is tried.",

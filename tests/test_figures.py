@@ -171,7 +171,7 @@ def test_a_table_as_csv_keeps_every_digit() -> None:
 def test_markdown_shows_names_as_text() -> None:
     assert plain("<b>|*_`$") == "&lt;b&gt;\\|\\*\\_\\`\\$"
     table = Table("t", "About.", [Column("task"), Column("n", "count")], [["a|b\n<i>", 3]])
-    assert table.to_markdown().splitlines() == ["| task | n |", "| --- | --: |", "| a\\|b &lt;i&gt; | 3 |"]
+    assert table.to_markdown().splitlines() == ["| task | n |", "| --- | --: |", "| a\\|b<br>&lt;i&gt; | 3 |"]
 
 
 def test_figures_as_files(tmp_path: Path) -> None:

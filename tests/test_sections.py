@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from scipy import stats
 
 from continual.config import CompatConfig
 from continual.eval.compat import MapUsed, TaskCompatibility, judge
-from continual.eval.figures import Heat, Lines
+from continual.eval.figures import Heat, Lines, draw
 from continual.eval.html import render_html
 from continual.eval.report import Report, build_report
 from continual.eval.sections import Section, sections
@@ -183,7 +184,7 @@ def test_the_index_section_says_whether_to_re_embed(tmp_path: Path) -> None:
     measure("v0", "v1", 76.0)
     section = find(build_report(registry), "index")
     assert section.figures == []  # a line needs two steps
-    assert section.about.endswith("v1 can ask the index of v0 through a map of its queries.")
+    assert section.about.endswith("v1 can ask the index of v0 through a map of its queries until it is made anew.")
     table, tasks = section.tables
     assert table.rows == [
         ["v1", "v0", "with an adapter", *map(pytest.approx, [0.987, 0.8, 76 / 80, 78 / 80, 80.0, 76.0, 75.0, 78.0])]
@@ -198,7 +199,11 @@ def test_the_index_section_says_whether_to_re_embed(tmp_path: Path) -> None:
         pytest.approx([78 / 80] * 2),
     ]
     assert section.about.endswith("v2 can ask the index of v1 as it is.")
+    assert {"96 %", "98 %", "100 %"} == set(re.findall(r">([^<]*%)</text>", draw(figure.chart)))
+    assert "95.0 %" in figure.behind.to_markdown()
     assert [row["version"] for row in csv.DictReader(io.StringIO(figure.behind.to_csv()))] == ["v1", "v2"]
+    measure("v1", "v2", 78.0)
+    assert find(build_report(registry), "index").about.endswith("the index of v1 as it is until it is made anew.")
     text = Page(render_html(build_report(registry)).html).text
     for words in ("What it did to the index", "with an adapter", "0.987"):
         assert words in text

@@ -93,7 +93,7 @@ class Compatibility:
         tasks: One each, in the order of their registration.
         map: The map that was tried; None: none was.
         needs_reindex: "no": new queries find in the old index what full re-embedding would find; "with an adapter":
-            they do through a map; "yes": neither.
+            they lose little through a map, or as they are, until it is made anew; "yes": they lose more.
         reasons: Why, in sentences.
     """
 
@@ -119,6 +119,13 @@ class Compatibility:
         """The same through the map."""
         shares = [task.kept_mapped for task in self.tasks]
         return None if any(each is None for each in shares) else min(each for each in shares if each is not None)
+
+    @property
+    def map_helps(self) -> bool:
+        """Whether new queries keep more through the map that was tried than as they are."""
+        if self.map is None or self.map.method == "identity":
+            return False
+        return self.kept_mapped is not None and self.kept_mapped > self.kept
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data: the stable form, see `docs/compatibility.md`."""
@@ -183,19 +190,24 @@ def judge(
     """
     worst = min(tasks, key=lambda task: task.kept)
     reasons = [_sentence(f"{new}'s queries", worst, worst.new_on_old, worst.kept, config.keep, f"{old}'s index as is")]
-    verdict: NeedsReindex = "no"
-    if worst.kept < config.keep:
-        verdict = "with an adapter" if worst.kept >= config.keep_mapped else "yes"
-        if used is not None and used.method != "identity":
-            through = min(tasks, key=lambda task: task.kept_mapped or 0.0)
-            mapped = through.mapped_on_old or 0.0
-            kept = share(mapped, through.new_on_new)
-            what = f"Through a map ({used.method}) they"
-            reasons.append(_sentence(what, through, mapped, kept, config.keep_mapped, "it"))
-            if kept >= config.keep_mapped:
-                verdict = "with an adapter"
-        elif verdict == "with an adapter":
-            reasons.append(f"That is above compat.keep_mapped = {config.keep_mapped:.0%}, the limit for an adapter.")
+    if worst.kept >= config.keep:
+        return Compatibility(old, new, list(tasks), used, "no", reasons)
+    best = worst.kept
+    if used is None:
+        reasons.append("No map of the queries was tried.")
+    elif used.method == "identity":
+        reasons.append("No map of the queries that was tried finds more than none.")
+    else:
+        through = min(tasks, key=lambda task: task.kept_mapped or 0.0)
+        mapped = through.mapped_on_old or 0.0
+        kept = share(mapped, through.new_on_new)
+        reasons.append(
+            _sentence(f"Through a map ({used.method}) they", through, mapped, kept, config.keep_mapped, "it")
+        )
+        best = max(best, kept)
+    if best == worst.kept >= config.keep_mapped:
+        reasons.append(f"As they are, they keep the {config.keep_mapped:.0%} asked for until the index is made anew.")
+    verdict: NeedsReindex = "with an adapter" if best >= config.keep_mapped else "yes"
     return Compatibility(old, new, list(tasks), used, verdict, reasons)
 
 

@@ -64,7 +64,7 @@ def markdown(report: Report, found: list[Section]) -> str:
     for section in found:
         lines += ["", f"## {plain(section.title)}", ""]
         lines += [plain(section.about), ""] if section.about else []
-        lines += [f"- {plain(note)}" for note in section.notes]
+        lines += [*(f"- {plain(note)}" for note in section.notes), ""] if section.notes else []
         for figure in section.figures:
             lines += [f"![{plain(figure.chart.title)}]({figure.chart.name}.png)", ""]
             lines += [_folded(figure.behind, figure.chart.name), ""]

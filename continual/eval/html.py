@@ -194,11 +194,11 @@ def _tiles(report: Report) -> list[dict[str, Any]]:
     gain, ood = summary.mean_gain(report), summary.ood_change(report)
     forgotten = report.metrics["forgetting"][report.path[-1]]
     _, total = summary.bills(report)
-    learned = {domain for place in report.path for domain in report.versions[place].domains}
+    learned = {task for place in report.path for task in report.learned[place]}
     base = report.metrics["ood_mean"][0]
     tiles: list[dict[str, Any]] = []
     if gain is not None:
-        what = f"over the root base, mean of {len(learned)} learned domain{'s' * (len(learned) != 1)}"
+        what = f"over the root base, mean of {len(learned)} task{'s' * (len(learned) != 1)} of learned domains"
         spark = _spark([summary.mean_gain(report, place) for place in report.path])
         tiles.append({"name": "Gain", "value": shown(gain, "change"), "unit": "points", "what": what, "spark": spark})
     if forgotten is not None:

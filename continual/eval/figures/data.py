@@ -58,12 +58,13 @@ class Table:
         return text.getvalue()
 
     def to_markdown(self) -> str:
-        """Return the table as Markdown: names are text there, whatever is in them."""
+        """Return the table as Markdown: names are text there, whatever is in them, and lines stay lines."""
         lines = [[plain(column.title) for column in self.columns]]
         lines.append(["---" if column.kind == "text" else "--:" for column in self.columns])
         for row in self.rows:
             cells = zip(self.columns, row, strict=True)
-            lines.append([plain(shown(value, column.kind)) for column, value in cells])
+            texts = [shown(value, column.kind) for column, value in cells]
+            lines.append(["<br>".join(map(plain, text.splitlines())) for text in texts])
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

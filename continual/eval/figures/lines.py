@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from continual.eval.figures.axes import BOTTOM, TOP, Frame, bounds, category_labels, label_room, number_labels, y_axis
 from continual.eval.figures.data import Lines, Series
-from continual.eval.figures.numbers import short
+from continual.eval.figures.numbers import label, percent, short
 from continual.eval.figures.svg import SIZE, Svg, path, text_width
 
 DASHES = (None, "7 4", "2 4", "9 3 2 3")
@@ -25,7 +25,7 @@ def draw(chart: Lines, width: float, palette: Mapping[str, str] | None, identity
     frame = _frame(chart, loud, width, height)
     places = chart.places or [float(place) for place in range(len(chart.labels))]
     svg = Svg(width, height, palette)
-    y_axis(svg, frame, chart.unit, zero=chart.zero)
+    y_axis(svg, frame, chart.unit, _label(chart), zero=chart.zero)
     if chart.places is None:
         category_labels(svg, chart.labels, frame.x, frame.bottom + 20)
     else:
@@ -59,7 +59,13 @@ def scales(chart: Lines) -> tuple[float, float, float, float]:
 def _frame(chart: Lines, loud: list[Series], width: float, height: float) -> Frame:
     x_low, x_high, low, high = scales(chart)
     room = max((text_width(short(each.name, _most(width))) for each in loud), default=0.0)
-    return Frame(label_room(low, high), width - room - 14, TOP, height - BOTTOM, x_low, x_high, low, high)
+    return Frame(
+        label_room(low, high, _label(chart)), width - room - 14, TOP, height - BOTTOM, x_low, x_high, low, high
+    )
+
+
+def _label(chart: Lines) -> Callable[[float], str]:
+    return percent if chart.kind in ("share", "kept") else label
 
 
 def _most(width: float) -> int:

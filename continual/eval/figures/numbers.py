@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal
 
-Kind = Literal["text", "points", "change", "count", "share", "percent", "seconds", "number", "interval", "loss"]
-"""How a cell is shown: "share" is 0 to 1 and shown in percent, "percent" is so already, "interval" two ends."""
+Kind = Literal["text", "points", "change", "count", "share", "kept", "percent", "seconds", "number", "interval", "loss"]
+"""How a cell is shown: "share" is 0 to 1 and shown in percent, "kept" likewise with a digit more, for it
+has limits such as 99 %; "percent" is so already, "interval" two ends."""
 
 
 def shown(value: Any, kind: Kind) -> str:
@@ -28,6 +29,7 @@ def shown(value: Any, kind: Kind) -> str:
         "change": change,
         "count": lambda each: f"{each:,}",
         "share": lambda each: f"{100 * each:.0f} %",
+        "kept": lambda each: f"{100 * each:.1f} %",
         "percent": lambda each: f"{each:.0f} %",
         "seconds": duration,
         "number": lambda each: f"{each:.3g}",
@@ -75,6 +77,11 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     step = next(unit * each for each in (1, 2, 2.5, 5, 10) if unit * each >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)
     return [round(place * step, 10) + 0.0 for place in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def percent(value: float) -> str:
+    """Return a tick of shares as text: 0.925 is "92.5 %"."""
+    return f"{100 * value:.4g} %".replace("-", "−")
 
 
 def label(value: float) -> str:

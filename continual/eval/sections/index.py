@@ -17,7 +17,7 @@ def index(report: Report) -> Section | None:
         return None
     columns = [
         Column("version"), Column("index of"), Column("re-index"), Column("canary cosine", "number"),
-        Column("overlap of the first ten", "share"), Column("kept", "share"), Column("kept, map", "share"),
+        Column("overlap of the first ten", "share"), Column("kept", "kept"), Column("kept, map", "kept"),
         Column("new on new", "points"), Column("new on old", "points"), Column("old on new", "points"),
         Column("map on old", "points"),
     ]  # fmt: skip
@@ -33,7 +33,7 @@ def index(report: Report) -> Section | None:
     about = (
         "Vectors in an index were made by an older version. Kept is the share of full re-embedding's score that new "
         "queries have on the index as it is; with a map, what they have through one. "
-        f"{last.new} {_VERDICTS[last.needs_reindex].format(last.old)}."
+        f"{last.new} {_verdict(last)}."
     )
     figures = [Figure(chart, table, wide=True)] if (chart := _kept(found)) is not None else []
     return Section(
@@ -47,11 +47,13 @@ def index(report: Report) -> Section | None:
     )
 
 
-_VERDICTS = {
-    "no": "can ask the index of {} as it is",
-    "with an adapter": "can ask the index of {} through a map of its queries",
-    "yes": "needs the index of {} made anew",
-}
+def _verdict(found: Compatibility) -> str:
+    if found.needs_reindex == "yes":
+        return f"needs the index of {found.old} made anew"
+    how = f"can ask the index of {found.old}"
+    if found.needs_reindex == "no":
+        return f"{how} as it is"
+    return f"{how} {'through a map of its queries' if found.map_helps else 'as it is'} until it is made anew"
 
 
 def _kept(found: dict[str, Compatibility]) -> Lines | None:
@@ -63,15 +65,15 @@ def _kept(found: dict[str, Compatibility]) -> Lines | None:
         series.append(Series("through a map", mapped, "series-3", 1))
     return Lines(
         "index", "Kept of full re-embedding", "Share of full re-embedding's score that new queries keep on the old "
-        "index, on the task that loses most, version by version.", list(found), series, "share", "share", zero=False,
+        "index, on the task that loses most, version by version.", list(found), series, "share", "kept", zero=False,
     )  # fmt: skip
 
 
 def _tasks(last: Compatibility) -> Table:
     columns = [
         Column("task"), Column("old on old", "points"), Column("new on new", "points"), Column("new on old", "points"),
-        Column("old on new", "points"), Column("map on old", "points"), Column("kept", "share"),
-        Column("kept, map", "share"), Column("overlap", "share"), Column("canary", "number"),
+        Column("old on new", "points"), Column("map on old", "points"), Column("kept", "kept"),
+        Column("kept, map", "kept"), Column("overlap", "share"), Column("canary", "number"),
     ]  # fmt: skip
     rows: list[list[Any]] = [
         [

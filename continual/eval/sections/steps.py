@@ -176,7 +176,7 @@ def _weights(made: list[Row]) -> Lines | None:
     series = Series("weight", [float(row.recipe["weight"]) for row in known], "series-1")
     return Lines(
         "weights", "Weight of each update", "The weight with which each update was merged, 0 to 1.",
-        [row.id for row in known], [series], "weight, 0 to 1", "number",
+        [row.id for row in known], [series], "0 to 1", "number",
     )  # fmt: skip
 
 
