@@ -57,7 +57,7 @@ def model_card(registry: Registry, version: Version, snapshot: Path) -> str:
         _introduction(version, base, batches),
         _USE,
         _verdict(version),
-        _scores(report, version) if report is not None else "",
+        _scores(report, version, registry.tasks()) if report is not None else "",
         _lineage(lineage, {batch.id: batch.domain for batch in batches}),
         _data(batches, base, inherited),
         _training(version),
@@ -100,17 +100,37 @@ def _card_data(
     )
 
 
+_TYPES = {
+    "BitextMining": "translation",
+    "InstructionReranking": "text-ranking",
+    "Reranking": "text-ranking",
+    "STS": "sentence-similarity",
+    "Summarization": "summarization",
+    **dict.fromkeys(("InstructionRetrieval", "Retrieval"), "text-retrieval"),
+    **dict.fromkeys(
+        ("Classification", "Clustering", "MultilabelClassification", "PairClassification"), "text-classification"
+    ),
+}
+"""The Hub's names of mteb's types of tasks; it has none of its own for clustering."""
+
+
 def _eval_result(task: Task, score: Score) -> EvalResult:
     from huggingface_hub import EvalResult
 
+    # "unknown": no data set of the Hub; nor is an aggregate one of them.
+    dataset = {"type": "unknown", "config": task.name, "split": "test", "revision": task.sha256}
+    if task.mteb is not None and len(task.mteb["parts"]) == 1:
+        (part,) = task.mteb["parts"]
+        dataset = {"type": part["dataset"], "revision": part["revision"]}
+        dataset |= {"config": "+".join(part["subsets"]), "split": "+".join(part["splits"])}
     return EvalResult(
-        task_type="text-retrieval",
-        task_name="Retrieval",
-        dataset_type="unknown",  # no data set of the Hub
+        task_type=_TYPES.get(task.kind, "feature-extraction"),
+        task_name=task.kind,
+        dataset_type=dataset["type"],
         dataset_name=task.name,
-        dataset_config=task.name,
-        dataset_split="test",
-        dataset_revision=task.sha256,
+        dataset_config=dataset["config"],
+        dataset_split=dataset["split"],
+        dataset_revision=dataset["revision"],
         metric_type=score.metric,
         metric_name=f"{metric_title(score.metric)}, points",
         metric_value=round(score.score, 3),
@@ -157,12 +177,12 @@ def _verdict(version: Version) -> str:
     return f"{said.get(version.status, version.status)}{':' if reasons else '.'}\n\n{reasons}"
 
 
-def _scores(report: Report, version: Version) -> str:
+def _scores(report: Report, version: Version, tasks: Sequence[Task]) -> str:
     place = report.position(version.id)
     row, root = report.versions[place], report.versions[0]
     if not row.scores:
         return ""
-    lines = []
+    lines, origins = [], {task.name: task.origin for task in tasks if task.mteb is not None}
     for task in report.tasks:
         if task.name in row.scores:
             here, there = row.scores[task.name], root.scores.get(task.name)
@@ -170,14 +190,17 @@ def _scores(report: Report, version: Version) -> str:
             domain = _code(task.domain) if task.domain is not None else "none"
             if (row.id, task.name) in report.flags:
                 domain += ", but its texts were trained on"
-            lines.append((_code(task.name), domain, f"{task.queries:,}", before, f"{here:.1f}", change))
+            name = _code(task.name) + (f", {_code(origins[task.name])}" if task.name in origins else "")
+            metric = metric_title(task.metric)
+            lines.append((name, domain, metric, f"{task.queries:,}", before, f"{here:.1f}", change))
     found = {name: values[place] for name, values in report.metrics.items()}
     titles = {"bwt": "backward transfer", "forgetting": "forgetting", "ood_mean": "mean of the tasks of no domain"}
     named = [f"{title} {value:.1f}" for name, title in titles.items() if (value := found.get(name)) is not None]
     along = f"\nAlong its lineage, in points: {', '.join(named)}.\n" if named else ""
     return (
-        "## Scores\n\nIn points, 0 to 100; a retrieval task by nDCG@10. The tasks are the workspace's own.\n\n"
-        + _table(("task", "domain", "queries", "base", "this version", "change"), lines)
+        "## Scores\n\nIn points: the main score times 100. Tasks of MTEB have its name after theirs; the others are "
+        "the workspace's own.\n\n"
+        + _table(("task", "domain", "main score", "queries", "base", "this version", "change"), lines)
         + along
     )
 

@@ -14,7 +14,7 @@ from continual.config import Config
 from continual.errors import InputError, ModelError, NotFoundError, NothingToDoError, did_you_mean
 from continual.progress import SILENT, Progress, Recorder
 from continual.registry import Alias, Registry, Task, Version
-from continual.registry.base import PACKAGED, resolve_base
+from continual.registry.base import PACKAGED, recorded_name, resolve_base
 from continual.registry.catalog import now
 from continual.registry.names import check_name
 from continual.registry.registry import CURRENT, ROOT
@@ -102,7 +102,7 @@ class Workspace:
             raise InputError(f"{given} does not trust the base's code. Set trust_remote_code = true there.")
         try:
             with publish(directory / STORE) as partial:
-                _fill(partial, folder, base, config.trust_remote_code)
+                _fill(partial, folder, recorded_name(base), config.trust_remote_code)
                 # The settings come before the store: a folder that has only them can be initialised again.
                 if not given.exists():
                     with publish(given) as file:

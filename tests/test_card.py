@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import mteb
@@ -15,9 +17,10 @@ from sentence_transformers import SentenceTransformer
 from typer.testing import CliRunner
 
 from continual import Workspace
-from continual.card import hub_id
+from continual.card import _eval_result, hub_id
 from continual.cli import app
 from continual.errors import InputError
+from continual.registry import Score, Task
 from tests.conftest import make_pairs
 from tests.test_workspace import SETTINGS
 
@@ -116,6 +119,39 @@ def test_the_root_base_and_a_card_that_cannot_be_read(tiny_model: Path, tmp_path
     card = ModelCard((out / "README.md").read_text())
     assert "the root base" in card.text
     assert card.data.eval_results is None
+
+
+def test_a_folder_that_reads_like_a_hub_id_is_no_base_of_the_hub(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "mine").symlink_to(tiny_model)
+    monkeypatch.chdir(tmp_path)
+    workspace = Workspace.init("w", "models/mine")
+    assert Path(workspace.version("v0").recipe["base"]).is_absolute()
+    card = ModelCard((workspace.export("v0", "out") / "README.md").read_text())
+    assert card.data.base_model is None
+    assert "huggingface.co/models/mine" not in card.text
+
+
+def test_the_card_says_which_data_set_of_the_hub_a_task_of_mteb_is() -> None:
+    made = datetime(2025, 1, 1, tzinfo=UTC)
+    part = {"task": "STSX", "dataset": "mteb/stsx", "revision": "abc", "subsets": ["en", "fr"], "splits": ["test"]}
+    known = {"task": "STSX", "metric": "cosine_spearman", "parts": [part]}
+    own = Task("mine", 0, None, "tasks/mine", 9, 0, 0, "folder", "0" * 64, made)
+    theirs = dataclasses.replace(own, name="sts", kind="STS", metric="cosine_spearman", mteb=known)
+    results = [_eval_result(task, Score("v1", task.name, task.metric, 81.25, 9, None)) for task in (own, theirs)]
+    assert [(each.task_type, each.task_name) for each in results] == [
+        ("text-retrieval", "Retrieval"),
+        ("sentence-similarity", "STS"),
+    ]
+    assert [(each.dataset_type, each.dataset_revision) for each in results] == [
+        ("unknown", "0" * 64),
+        ("mteb/stsx", "abc"),
+    ]
+    assert (results[1].dataset_config, results[1].dataset_split) == ("en+fr", "test")
+    whole = dataclasses.replace(theirs, mteb=known | {"parts": [part, part]})
+    assert _eval_result(whole, Score("v1", "sts", "cosine_spearman", 81.25, 9, None)).dataset_type == "unknown"
 
 
 def test_what_a_person_calls_the_base_is_a_hub_id_or_not() -> None:

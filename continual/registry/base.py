@@ -49,6 +49,15 @@ def resolve_base(name: str) -> Path:
     return check_model(_download(name))
 
 
+def recorded_name(name: str) -> str:
+    """Return what a version's recipe calls its base.
+
+    A folder by its whole path, so that it can be found again from anywhere, and `models/mine` is taken for no Hub id.
+    """
+    folder = Path(name).expanduser()
+    return str(folder.resolve()) if name != PACKAGED and folder.is_dir() else name
+
+
 def check_model(folder: Path) -> Path:
     """Return `folder` if it is a sentence-transformers model with safetensors weights and all that loading needs.
 
