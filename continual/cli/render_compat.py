@@ -34,9 +34,11 @@ def print_pairs(found: Sequence[Compatibility]) -> None:
 
 def print_compatibility(found: Compatibility) -> None:
     """Print the scores of both models on the indexes of both, task by task, and the verdict."""
-    say(f"Queries/index, in points: {found.old} is the old version, {found.new} the new one, map the new one's map.")
+    say(
+        f"Points, by queries/index: old is {found.old}, new is {found.new}, map is {found.new}'s queries through a map."
+    )
     columns = ("old/old", "new/new", "new/old", "map/old", "old/new", "kept", "map")
-    table = _table("task", "cosine", "overlap", *columns, texts=1)
+    table = _table("task", "cosine", "overlap", *columns, texts=1, gap=1)
     for task in found.tasks:
         scores = (task.old_on_old, task.new_on_new, task.new_on_old, task.mapped_on_old, task.old_on_new)
         shown = ["" if score is None else f"{score:.1f}" for score in scores]
@@ -69,8 +71,9 @@ def _share(share: float | None) -> str:
     return "" if share is None else f"{share:.1%}"
 
 
-def _table(*columns: str, texts: int) -> Table:
-    table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+def _table(*columns: str, texts: int, gap: int = 2) -> Table:
+    table = Table(*columns, box=None, pad_edge=False, padding=(0, gap, 0, 0))
+    table.columns[0].overflow = "fold"
     for column in table.columns[texts:]:
-        column.justify = "right"
+        column.justify, column.no_wrap = "right", True
     return table

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from continual.cli.render import console, say
+from continual.eval.figures.numbers import probability
 
 if TYPE_CHECKING:
     from continual.eval.regressions import ClusterChange, MovedDocument, QueryChange, Regressions
@@ -73,7 +74,7 @@ def _subject(each: ClusterChange) -> str:
 
 def _numbers(each: ClusterChange) -> list[str]:
     points = [f"{each.size:,}", f"{each.before:.1f}", f"{each.after:.1f}", f"{each.change:+.1f}"]
-    return [*points, f"{each.low:+.1f} to {each.high:+.1f}", f"{each.p:.3f}"]
+    return [*points, f"{each.low:+.1f} to {each.high:+.1f}", probability(each.p)]
 
 
 def _print_query(change: QueryChange, found: Regressions) -> None:

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from continual.cli.render import console, say
-from continual.eval.figures.numbers import duration
+from continual.eval.figures.numbers import duration, probability
 from continual.eval.report import measured
 from continual.merge.methods import find_method
 from continual.merge.rules import find_rule
@@ -106,7 +106,7 @@ def print_comparison(found: Comparison) -> None:
         name = f"{each.task}{aside}"
         points = [f"{each.first:.1f}", f"{each.second:.1f}", f"{each.difference:+.1f}"]
         interval = "" if each.low is None else f"{each.low:+.1f} to {each.high:+.1f}"
-        p = ["" if value is None else f"{value:.3f}" for value in (each.p, each.adjusted)]
+        p = ["" if value is None else probability(value) for value in (each.p, each.adjusted)]
         known = each.low is not None or each is found.mean  # else it has no score per query
         counts = [f"{number:,}" if known else "" for number in (each.better, each.worse)] + [f"{each.queries:,}"]
         table.add_row(escape(name), *points, interval, *p, *counts, style="bold" if each is found.mean else "")

@@ -49,6 +49,11 @@ def change(value: float) -> str:
     return f"{value:+.1f}".replace("-0.0", "+0.0").replace("-", "−")
 
 
+def probability(value: float) -> str:
+    """Return a p-value with three digits; one that they would round to nothing is not nothing."""
+    return f"{value:.3f}" if value >= 0.0005 else "<0.001"
+
+
 def duration(seconds: float) -> str:
     """Return a length of time as people read it."""
     if seconds < 90:
