@@ -71,15 +71,28 @@ def _index_line(name: str, command: Any) -> str:
 def _section(name: str, command: Any) -> str:
     options = [parameter for parameter in command.params if _is_option(parameter)]
     arguments = [parameter for parameter in command.params if not _is_option(parameter)]
-    usage = " ".join([name, *(["[OPTIONS]"] if options else []), *(argument.metavar for argument in arguments)])
+    usage = " ".join([name, *(["[OPTIONS]"] if options else []), *map(_usage, arguments)])
     parts = [f"## {name}", (command.help or "").strip(), f"```\n{usage}\n```"]
     if arguments:
-        rows = [(f"`{argument.metavar.strip('[]')}`", argument.help) for argument in arguments]
+        rows = [(f"`{_plain(argument)}`", _meaning(argument)) for argument in arguments]
         parts.append(_table(("Argument", "Meaning"), rows))
     if options:
         rows = [(_names(option), _value(option), _default(option), option.help) for option in options]
         parts.append(_table(("Option", "Value", "Default", "Meaning"), rows))
     return "\n\n".join(parts) + "\n"
+
+
+def _plain(argument: Any) -> str:
+    return str(argument.metavar).replace("[", "").replace("]", "")
+
+
+def _usage(argument: Any) -> str:
+    return _plain(argument) if argument.required else f"[{_plain(argument)}]"
+
+
+def _meaning(argument: Any) -> str:
+    told = argument.required or not isinstance(argument.default, str) or "by default" in argument.help
+    return argument.help if told else f"{argument.help.rstrip('.')}; by default {argument.default}."
 
 
 def _is_option(parameter: Any) -> bool:
