@@ -7,7 +7,7 @@ query encoder for the old index.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -254,15 +254,19 @@ def _pair(registry: Registry, config: Config, old: Side, new: Side, progress: Pr
 def _compare(pair: Pair, tasks: Sequence[Task], fitted: Fitted | None) -> Compatibility:
     from continual.eval.cross import compare_indexes
 
+    # Without layers a map leaves every ranking as it is.
+    turn = fitted.map if fitted is not None and fitted.map.layers else None
     found = compare_indexes(
         pair.old,
         pair.new,
         tasks,
         pair.registry.root,
         samples={task.name: sample_of(task, pair.config.suites.step) for task in tasks},
-        turn=None if fitted is None else fitted.map,
+        turn=turn,
         progress=pair.progress,
     )
+    if fitted is not None and turn is None:
+        found = [replace(task, mapped_on_old=task.new_on_old) for task in found]
     used = None if fitted is None else MapUsed(**_described(fitted.map), rows=fitted.rows, held_out=fitted.held_out)
     return judge(pair.old.version, pair.new.version, found, used, pair.config.compat)
 
