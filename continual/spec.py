@@ -156,7 +156,7 @@ def prepare(
         tasks=[task.name for task in suite_tasks(registry.tasks(), config, "step")],
         joint_pairs=sum(stock.rows.values()) * config.train.epochs,
         config=config.model_dump(mode="json"),
-        libraries=_libraries(),
+        libraries=libraries(),
         parameters=config.merge.parameters,
         held=[window.to_json() for window in drawn.held],
         guarded=stock.guarded,
@@ -276,7 +276,7 @@ def reopen(registry: Registry, run: Run) -> tuple[Spec, Draw]:
     spec = Spec(**run.spec)
     parent = registry.version(CURRENT)
     again = f"Begin it again with `continual update --restart`; the {spec.version} that was begun is discarded."
-    changed = {name: number for name, number in _libraries().items() if spec.libraries.get(name) != number}
+    changed = {name: number for name, number in libraries().items() if spec.libraries.get(name) != number}
     if changed:
         was = ", ".join(f"{name} {spec.libraries.get(name)} (now {number})" for name, number in changed.items())
         raise InputError(
@@ -356,7 +356,8 @@ def _state(parent: Version, rule: Rule) -> dict[str, Any]:
     return dict(parent.recipe.get("state_next", {})) if before == rule.name else {}
 
 
-def _libraries() -> dict[str, str]:
+def libraries() -> dict[str, str]:
+    """Return the versions of what computes a step."""
     found = {}
     for name in ("continual", "torch", "transformers", "peft", "sentence-transformers", "mteb"):
         try:

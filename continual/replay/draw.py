@@ -148,6 +148,10 @@ class Rows:
             ((counts[domain],),) = self._session.sql(query, params=[files, *self._values]).fetchall()
         return counts
 
+    def read(self, batches: Sequence[Batch]) -> dict[str, pa.Table]:
+        """Return all trainable rows of some batches by domain, in hash order: `row_hash` and the columns of a draw."""
+        return {domain: self._select(files, "true", []) for domain, files in self._files(batches).items()}
+
     def draw(
         self,
         new: Sequence[Batch],
@@ -174,8 +178,7 @@ class Rows:
         import pyarrow as pa
 
         parts: dict[str, list[tuple[str, pa.Table]]] = {"new": [], "replay": [], "held": []}
-        for domain, files in self._files(new).items():
-            table = self._select(files, "true", [])
+        for domain, table in self.read(new).items():
             kept = table.num_rows - min(held, table.num_rows // 10)
             parts["new"].append((domain, table.slice(0, kept)))
             parts["held"].append((domain, table.slice(kept)))
@@ -188,15 +191,15 @@ class Rows:
             parts["held"].append((domain, table.slice(table.num_rows - spared)))
         for kind in ("replay", "held"):
             parts[kind] = [(domain, table) for domain, table in parts[kind] if table.num_rows]
-        windows = {kind: [_describe(*part) for part in some] for kind, some in parts.items()}
+        windows = {kind: [describe(*part) for part in some] for kind, some in parts.items()}
         for place, (domain, table) in enumerate(parts["replay"]):
             if domain in (picked or {}):
                 windows["replay"][place], table = _pick(domain, table, (picked or {})[domain])
                 parts["replay"][place] = (domain, table)
         trained = pa.concat_tables(
-            [_labelled(table, domain, kind == "replay") for kind in ("new", "replay") for domain, table in parts[kind]]
+            [labelled(table, domain, kind == "replay") for kind in ("new", "replay") for domain, table in parts[kind]]
         )
-        spared = [_labelled(table, domain, False) for domain, table in parts["held"]]
+        spared = [labelled(table, domain, False) for domain, table in parts["held"]]
         held_table = pa.concat_tables(spared) if spared else trained.slice(0, 0)
         return Draw(trained, windows["new"], windows["replay"], held_table, windows["held"])
 
@@ -231,7 +234,8 @@ class Rows:
         return files
 
 
-def _labelled(table: pa.Table, domain: str, replayed: bool) -> pa.Table:
+def labelled(table: pa.Table, domain: str, replayed: bool) -> pa.Table:
+    """Return rows of a domain as training reads them: without their hashes, with `domain` and `replayed`."""
     import pyarrow as pa
 
     labelled = table.drop_columns(["row_hash"])
@@ -245,10 +249,11 @@ def _pick(domain: str, table: pa.Table, picked: str) -> tuple[Window, pa.Table]:
     chosen = table.take(picks[picks < table.num_rows])  # rows that have gone since are missed by the digest
     hashes = table["row_hash"]
     ends = {"start": hashes[0].as_py(), "stop": hashes[-1].as_py()}
-    return replace(_describe(domain, chosen), **ends, candidates=table.num_rows, picked=picked), chosen
+    return replace(describe(domain, chosen), **ends, candidates=table.num_rows, picked=picked), chosen
 
 
-def _describe(domain: str, table: pa.Table) -> Window:
+def describe(domain: str, table: pa.Table) -> Window:
+    """Return the window that some rows of a domain are; they are in hash order, and have `row_hash`."""
     hashes = table["row_hash"].to_pylist()
     digest = hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest()
     start, stop = (hashes[0], hashes[-1]) if hashes else ("", "")
