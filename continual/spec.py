@@ -49,6 +49,7 @@ class Spec:
         held: Windows of the rows that are held out of training for the coefficient search, if the rule has one.
         guarded: Names of the tasks that were known when the rows were drawn: no row that leaks into one is trained on.
             None in steps of before this was recorded.
+        recipe: Name of the recipe that set replay, merge and training.
     """
 
     version: str
@@ -69,6 +70,7 @@ class Spec:
     parameters: dict[str, float] = field(default_factory=dict)
     held: list[dict[str, Any]] = field(default_factory=list)
     guarded: list[str] | None = None
+    recipe: str = "continual"
 
 
 def prepare(
@@ -78,6 +80,7 @@ def prepare(
     domains: Sequence[str] | None,
     replay_rows: int | None,
     seed: int,
+    recipe: str = "continual",
     look: bool = True,
     progress: Progress = SILENT,
 ) -> tuple[Spec, Draw]:
@@ -89,6 +92,7 @@ def prepare(
         domains: Domains to learn; None means all that have batches which current has not learned.
         replay_rows: Historical rows to replay in all; None means the configured share.
         seed: Any integer from 0 up.
+        recipe: Name of the recipe whose settings these are.
         look: Let a policy that chooses by the model in service do so. If not, as many rows are drawn, the first of the
             candidates: enough to tell what the step costs.
         progress: Shows how far it is.
@@ -160,6 +164,7 @@ def prepare(
         parameters=config.merge.parameters,
         held=[window.to_json() for window in drawn.held],
         guarded=stock.guarded,
+        recipe=recipe,
     )
     return spec, drawn
 

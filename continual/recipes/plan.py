@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from continual.build import kept
-from continual.config import Config, validate
+from continual.config import Config
 from continual.errors import InputError, NotFoundError, NothingToDoError, did_you_mean
+from continual.eval.suites import suite_tasks
 from continual.merge.methods import find_method
 from continual.progress import SILENT, Progress
 from continual.recipes.recipe import START, Merge, Phase, Portion, Recipe, Stock, Value
@@ -51,6 +52,14 @@ class Planned:
     def pairs(self) -> int:
         """Pairs that it trains: rows times epochs; 0 of a merge."""
         return 0 if self.table is None else self.table.num_rows * self.config.train.epochs
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Rows by domain that it trains on; none for a merge."""
+        found: dict[str, int] = {}
+        for window in self.windows:
+            found[window["domain"]] = found.get(window["domain"], 0) + window["rows"]
+        return found
 
 
 @dataclass(frozen=True)
@@ -113,7 +122,7 @@ def lay_out(
     if seed < 0:
         raise InputError(f"--seed takes an integer from 0 up, not {seed}.")
     given = recipe.resolve(options)
-    config = merged(merged(config, recipe.settings), settings)
+    config = config.change(recipe.settings).change(settings)
     batches = _batches(registry, domains)
     held = config.merge.search_rows if recipe.searches else 0
     material = read_material(registry, batches, held)
@@ -135,18 +144,6 @@ def lay_out(
         joint_pairs=sum(material.rows.values()) * config.train.epochs,
         clusters=grouped,
     )
-
-
-def merged(config: Config, settings: Mapping[str, Mapping[str, Any]]) -> Config:
-    """Return a configuration with the settings of some sections changed, validated like a file."""
-    if not settings:
-        return config
-    data = config.model_dump(mode="json")
-    for section, values in settings.items():
-        if not isinstance(data.get(section), dict):
-            raise InputError(f"There is no section {section!r} of settings.{did_you_mean(section, data)}")
-        data[section] |= values
-    return validate(data, "the call")
 
 
 def _plan(
@@ -180,7 +177,7 @@ def _plan(
                 facts["search"] = [material.held[0] if material.held else [], _training(config), config.merge.floor]
             learned = [batch for name in phase.members for batch in planned[name].batches]
         else:
-            own = merged(config, {"train": phase.settings})
+            own = config.change({"train": phase.settings} if phase.settings else {})
             facts |= {"start": keys[phase.start], "train": _training(own)}
             rows = None
             if phase.keeps_rows:
@@ -270,3 +267,96 @@ def _training(config: Config) -> dict[str, Any]:
 
 def _digest(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class PhaseCost:
+    """What a phase would cost.
+
+    Attributes:
+        name: Of the phase.
+        start: What it starts from, or measures from.
+        members: The phases that it merges; empty for a training.
+        rows: Rows by domain; empty for a merge.
+        epochs: Passes over them; 0 for a merge.
+        pairs: Rows times epochs.
+        made: Id of the version that is there already, so that it costs nothing; None: it must be made.
+    """
+
+    name: str
+    start: str
+    members: tuple[str, ...]
+    rows: dict[str, int]
+    epochs: int
+    pairs: int
+    made: str | None
+
+
+@dataclass(frozen=True)
+class RecipePlan:
+    """What a recipe would do, and its cost beside one training on all rows.
+
+    Attributes:
+        recipe: Its name.
+        phases: In their order.
+        pairs: Pairs of all phases.
+        new_pairs: Pairs of those that are not there yet.
+        new_tokens: Tokens of these, estimated.
+        new_seconds: Time of these, estimated from a few batches measured here.
+        joint_pairs: Pairs that one training on all rows trains.
+        tasks: Names of the tasks that the result would be scored on.
+    """
+
+    recipe: str
+    phases: list[PhaseCost]
+    pairs: int
+    new_pairs: int
+    new_tokens: int
+    new_seconds: float
+    joint_pairs: int
+    tasks: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return asdict(self)
+
+
+def cost_of(registry: Registry, config: Config, layout: Layout, progress: Progress = SILENT) -> RecipePlan:
+    """Return what a recipe would cost. Changes nothing."""
+    from continual.train import estimate
+
+    phases = [_cost(each) for each in layout.phases]
+    new = sum(each.pairs for each in phases if each.made is None)
+    tokens, seconds = 0.0, 0.0
+    largest = max((each for each in layout.phases if each.table is not None), key=lambda each: each.pairs)
+    if new:
+        with kept(registry, ROOT, progress=progress) as (root,):
+            progress.start("measuring a few batches", None, "batches")
+            trust = config.trust_remote_code
+            found = estimate(root, largest.table, largest.config.train, trust_remote_code=trust)
+        progress.finish()
+        tokens, seconds = found.tokens * new / found.pairs, found.seconds * new / found.pairs
+    return RecipePlan(
+        recipe=layout.recipe.name,
+        phases=phases,
+        pairs=sum(each.pairs for each in phases),
+        new_pairs=new,
+        new_tokens=round(tokens),
+        new_seconds=seconds,
+        joint_pairs=layout.joint_pairs,
+        tasks=[task.name for task in suite_tasks(registry.tasks(), config, "step")],
+    )
+
+
+def _cost(planned: Planned) -> PhaseCost:
+    phase = planned.phase
+    merges = isinstance(phase, Merge)
+    return PhaseCost(
+        name=phase.name,
+        start=phase.base if isinstance(phase, Merge) else phase.start,
+        members=phase.members if isinstance(phase, Merge) else (),
+        rows=planned.rows,
+        epochs=0 if merges else planned.config.train.epochs,
+        pairs=planned.pairs,
+        made=None if planned.made is None else planned.made.id,
+    )

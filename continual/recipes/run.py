@@ -311,13 +311,10 @@ def _run_dir(registry: Registry, planned: Planned) -> Path:
 
 
 def _account(planned: Planned, version: Version, again: bool) -> Made:
-    rows: dict[str, int] = {}
-    for window in planned.windows:
-        rows[window["domain"]] = rows.get(window["domain"], 0) + window["rows"]
     return Made(
         planned.phase.name,
         version.id,
-        rows,
+        planned.rows,
         version.pairs_trained,
         version.tokens_trained,
         version.seconds,
