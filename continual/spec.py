@@ -49,6 +49,8 @@ class Spec:
         held: Windows of the rows that are held out of training for the coefficient search, if the rule has one.
         guarded: Names of the tasks that were known when the rows were drawn: no row that leaks into one is trained on.
             None in steps of before this was recorded.
+        skipped: New rows that are not trained on, by domain: of kind classification or clustering, and without
+            negatives.
     """
 
     version: str
@@ -69,6 +71,7 @@ class Spec:
     parameters: dict[str, float] = field(default_factory=dict)
     held: list[dict[str, Any]] = field(default_factory=list)
     guarded: list[str] | None = None
+    skipped: dict[str, int] = field(default_factory=dict)
 
 
 def prepare(
@@ -133,8 +136,10 @@ def prepare(
         progress=progress,
     )
     if not any(window.rows for window in drawn.new):
+        left = ", or has no negatives in a domain of a kind that needs them" if stock.skipped else ""
         raise NothingToDoError(
-            "Every new row is a query or a relevant document of an evaluation task, so there is nothing to train on."
+            f"Every new row is a query or a relevant document of an evaluation task{left}, so there is nothing to "
+            "train on."
         )
 
     if rule.searches:
@@ -160,6 +165,7 @@ def prepare(
         parameters=config.merge.parameters,
         held=[window.to_json() for window in drawn.held],
         guarded=stock.guarded,
+        skipped=stock.skipped,
     )
     return spec, drawn
 
