@@ -50,6 +50,8 @@ class Spec:
         guarded: Names of the tasks that were known when the rows were drawn: no row that leaks into one is trained on.
             None in steps of before this was recorded.
         recipe: Name of the recipe that set replay, merge and training.
+        skipped: New rows that are not trained on, by domain: of kind classification or clustering, and without
+            negatives.
     """
 
     version: str
@@ -71,6 +73,7 @@ class Spec:
     held: list[dict[str, Any]] = field(default_factory=list)
     guarded: list[str] | None = None
     recipe: str = "continual"
+    skipped: dict[str, int] = field(default_factory=dict)
 
 
 def prepare(
@@ -137,8 +140,10 @@ def prepare(
         progress=progress,
     )
     if not any(window.rows for window in drawn.new):
+        left = ", or has no negatives in a domain of a kind that needs them" if stock.skipped else ""
         raise NothingToDoError(
-            "Every new row is a query or a relevant document of an evaluation task, so there is nothing to train on."
+            f"Every new row is a query or a relevant document of an evaluation task{left}, so there is nothing to "
+            "train on."
         )
 
     if rule.searches:
@@ -165,6 +170,7 @@ def prepare(
         held=[window.to_json() for window in drawn.held],
         guarded=stock.guarded,
         recipe=recipe,
+        skipped=stock.skipped,
     )
     return spec, drawn
 

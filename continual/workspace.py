@@ -126,6 +126,7 @@ class Workspace:
         holdout: float | None = None,
         task: str | Path | None = None,
         license: str | None = None,
+        kind: str | None = None,
         progress: Progress = SILENT,
     ) -> IngestReport:
         """Register the rows of a file as a batch of a domain, and hold some out as its evaluation task.
@@ -137,6 +138,9 @@ class Workspace:
             holdout: Share of the documents held out, 0 to 1; by default `ingest.holdout`.
             task: A BEIR-like folder to use as the domain's task instead of holding rows out.
             license: Licence of the data, such as "cc-by-4.0"; the model card of an export lists it.
+            kind: The type of task that the domain's rows are of: retrieval (what a new domain is by default),
+                reranking, sts, pair-classification, classification or clustering. In the last two a row's negatives
+                are only those given with it.
             progress: Shows how far it is.
 
         Raises:
@@ -153,6 +157,7 @@ class Workspace:
             holdout=holdout,
             task=Path(task) if task is not None else None,
             license=license,
+            kind=kind,
             progress=progress,
         )
 

@@ -117,6 +117,14 @@ def ingest(
         str | None,
         typer.Option(metavar="NAME", help="Licence of the data, such as cc-by-4.0; model cards list it."),
     ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="What a new domain's rows are of: retrieval, by default; reranking, sts, pair-classification; or "
+            "classification, clustering, where a row's negatives are only those given with it.",
+        ),
+    ] = None,
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -139,10 +147,11 @@ def ingest(
         raise InputError(f"There is no file {missing[0]}. None of the {len(files)} was ingested.")
     reports = []
     split: dict[str, Any] = {"holdout": holdout, "task": task}
+    about: dict[str, Any] = {"domain": domain, "columns": columns, "license": license, "kind": kind}
     try:
         for file in files:
             with Bars() as bars:
-                report = opened.ingest(file, domain=domain, columns=columns, license=license, **split, progress=bars)
+                report = opened.ingest(file, **about, **split, progress=bars)
             reports.append(asdict(report))
             if domain is not None and report.batch is not None:
                 split = {}  # a domain has one task: the first of its files that keeps a row makes it

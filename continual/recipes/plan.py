@@ -250,7 +250,7 @@ def _batches(registry: Registry, domains: Sequence[str] | None) -> list[Batch]:
 
 
 def _kinds(registry: Registry) -> dict[str, str]:
-    return {domain.name: getattr(domain, "kind", "retrieval") for domain in registry.domains()}
+    return {domain.name: domain.kind for domain in registry.domains()}
 
 
 def _dimensions(registry: Registry, config: Config, progress: Progress) -> int:

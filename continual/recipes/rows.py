@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +26,13 @@ class Material:
         tables: By domain, in the order of the stream: rows in hash order, those held out left aside.
         held: Windows of the rows that are held out, and the rows as training reads them; None where none are.
         guarded: Names of the tasks whose rows are left out.
+        given_only: Domains whose rows have no negatives but those given with them.
     """
 
     tables: Mapping[str, pa.Table]
     held: tuple[list[dict[str, Any]], pa.Table] | None
     guarded: list[str]
+    given_only: Collection[str]
 
     @property
     def rows(self) -> dict[str, int]:
@@ -50,7 +52,8 @@ class Material:
         for portion in portions:
             table = self.tables[portion.domain]
             chosen = table.take(_indices(portion, table.num_rows, seed))
-            parts.append(labelled(chosen, portion.domain, False))
+            in_batch = portion.domain not in self.given_only
+            parts.append(labelled(chosen, portion.domain, replayed=False, in_batch=in_batch))
             windows.append(describe(portion.domain, chosen).to_json())
         return pa.concat_tables(parts), windows
 
@@ -66,7 +69,7 @@ def read_material(registry: Registry, batches: Sequence[Batch], held: int = 0) -
     import pyarrow as pa
 
     with Rows(registry) as rows:
-        found, guarded = rows.read(batches), rows.guarded
+        found, guarded, given_only = rows.read(batches), rows.guarded, rows.given_only
     tables, windows, spared = {}, [], []
     for domain, table in found.items():
         kept = table.num_rows - min(held, table.num_rows // 10)
@@ -75,8 +78,8 @@ def read_material(registry: Registry, batches: Sequence[Batch], held: int = 0) -
         if kept < table.num_rows:
             tail = table.slice(kept)
             windows.append(describe(domain, tail).to_json())
-            spared.append(labelled(tail, domain, False))
-    return Material(tables, (windows, pa.concat_tables(spared)) if spared else None, guarded)
+            spared.append(labelled(tail, domain, replayed=False, in_batch=domain not in given_only))
+    return Material(tables, (windows, pa.concat_tables(spared)) if spared else None, guarded, given_only)
 
 
 def _indices(portion: Portion, available: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -6,14 +6,29 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+RETRIEVAL = "retrieval"
+
+KINDS = (RETRIEVAL, "reranking", "sts", "pair-classification", "classification", "clustering")
+"""The types of task that a domain's rows may be of."""
+
+GIVEN_ONLY = ("classification", "clustering")
+"""Those in which other rows hold no negatives: many are of the same class."""
+
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A named data set; its position is its place in the stream, from 1."""
+    """A named data set; its position is its place in the stream, from 1. Its kind is one of `KINDS`."""
 
     name: str
     position: int
     created_at: datetime
+    kind: str = RETRIEVAL
+    instruction: str | None = None
+
+    @property
+    def in_batch(self) -> bool:
+        """Whether a row's negatives are also the documents of the rows that share its batch, not only its own."""
+        return self.kind not in GIVEN_ONLY
 
 
 @dataclass(frozen=True, slots=True)

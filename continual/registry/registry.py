@@ -13,7 +13,7 @@ import duckdb
 
 from continual.errors import DataError, NotFoundError, did_you_mean
 from continual.registry.catalog import Catalog, now
-from continual.registry.records import Alias, Batch, Domain, Leak, Run, Score, Task, Version
+from continual.registry.records import RETRIEVAL, Alias, Batch, Domain, Leak, Run, Score, Task, Version
 
 TASK_FILES = ("corpus", "queries", "qrels", "keys")
 """Parquet files in the folder of a local task."""
@@ -54,17 +54,20 @@ class Registry:
         where, values = ("WHERE domain = ?", [domain]) if domain else ("", [])
         return self._select(Batch, f"SELECT * FROM batches {where} ORDER BY position", values)
 
-    def add_batch(self, batch: Batch, task: Task | None = None, leaks: Iterable[Leak] = ()) -> Batch:
+    def add_batch(
+        self, batch: Batch, task: Task | None = None, leaks: Iterable[Leak] = (), *, kind: str = RETRIEVAL
+    ) -> Batch:
         """Record a batch, its domain if it is the domain's first, the task held out of it, and what leaks into that.
 
-        `id` and `position` are given out here; what the argument holds in them is ignored.
+        `id` and `position` are given out here; what the argument holds in them is ignored. So is the kind of a domain
+        that is known.
         """
         with self.catalog.transaction() as connection:
             position = _next(connection, "batches")
             batch = dataclasses.replace(batch, id=f"b{position}", position=position)
             known = connection.execute("SELECT 1 FROM domains WHERE name = ?", [batch.domain]).fetchall()
             if not known:
-                domain = Domain(batch.domain, _next(connection, "domains"), batch.created_at)
+                domain = Domain(batch.domain, _next(connection, "domains"), batch.created_at, kind)
                 _insert(connection, "domains", domain)
             _insert(connection, "batches", batch)
             if task is not None:

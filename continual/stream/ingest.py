@@ -8,10 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from continual.config import IngestConfig
-from continual.errors import DataError, InputError, InvalidNameError
+from continual.errors import DataError, InputError, InvalidNameError, did_you_mean
 from continual.progress import SILENT, Progress
-from continual.registry import Batch, Registry, Task
+from continual.registry import GIVEN_ONLY, KINDS, RETRIEVAL, Batch, Registry, Task
 from continual.registry.catalog import now
 from continual.registry.names import check_name
 from continual.registry.store import exclusive, publish
@@ -56,6 +59,9 @@ class IngestReport:
         license: The licence of the data as it is recorded now; None if nobody stated it.
         near: Leaked rows that are near duplicates of a task's texts; empty when `unchanged`, as the next.
         of_held: Leaked rows that belong to a document which was held out before.
+        kind: The type of task that the domain's rows are of.
+        without_negatives: Kept rows that no step will train on: of a classification or clustering domain, and without
+            negatives of their own; 0 when `unchanged`.
     """
 
     domain: str
@@ -75,6 +81,8 @@ class IngestReport:
     license: str | None = None
     near: int = 0
     of_held: int = 0
+    kind: str = RETRIEVAL
+    without_negatives: int = 0
 
 
 def ingest(
@@ -87,6 +95,7 @@ def ingest(
     holdout: float | None = None,
     task: Path | None = None,
     license: str | None = None,
+    kind: str | None = None,
     progress: Progress = SILENT,
 ) -> IngestReport:
     """Register the rows of a file as a batch of a domain.
@@ -115,6 +124,9 @@ def ingest(
             first batch.
         task: A BEIR-like folder to use as the domain's task; see `read_task`.
         license: Licence of the data, such as "cc-by-4.0"; a model card lists it.
+        kind: The type of task that the domain's rows are of, one of `KINDS`; None: what the domain is already, or
+            retrieval. In a classification or clustering domain a row's negatives are only those given with it, so one
+            kept row must have some, and those without are never trained on.
         progress: Shows how far it is.
 
     Returns:
@@ -122,7 +134,8 @@ def ingest(
 
     Raises:
         DataError: The source cannot be read, lacks columns, has too many bad rows, is too small to hold
-            anything out of, or has no row to keep beside `task`.
+            anything out of, or has no row to keep beside `task`; or no row that is kept has negatives, and the domain
+            is of a kind that needs them.
         InputError: The call contradicts itself or the domain's state.
         InvalidNameError: The domain's name is not allowed, or an unrelated task has it.
         WorkspaceBusy: Another ingest is running.
@@ -133,6 +146,8 @@ def ingest(
         raise InputError("--holdout and --task exclude each other: a domain has one evaluation task of its own.")
     if license is not None:
         license = _check_license(license)
+    if kind is not None and kind not in KINDS:
+        raise InputError(f"--kind takes {', '.join(KINDS)}; not {kind!r}.{did_you_mean(kind, KINDS)}")
     opened = open_source(source)
     domain = check_name(opened.stem if domain is None else domain, "domain")
     mapping = resolve(columns, opened.columns, source)
@@ -141,6 +156,7 @@ def ingest(
     with exclusive(registry.root / LOCK, "ingest"):
         content = opened.sha256()
         batches, tasks = registry.batches(), registry.tasks()
+        kind = _kind(registry, domain, kind)
         tables = read_task(task) if task is not None else None
         for batch in batches:
             same = (batch.domain, batch.source_sha256, batch.columns) == (domain, content, mapping.record())
@@ -148,7 +164,7 @@ def ingest(
                 if license is not None and license != batch.license:
                     registry.set_license(batch.id, license)
                     batch = dataclasses.replace(batch, license=license)
-                return _unchanged(batch, source)
+                return _unchanged(batch, source, kind)
         first = all(batch.domain != domain for batch in batches)
         share = _share(tasks, config, domain, first, holdout, task)
         with staging(registry) as folder, _finishing(progress):
@@ -180,8 +196,10 @@ def ingest(
                 if share and clean:
                     _check_hold_out(source, share, documents, counts)
                 mask = split.kept_rows(connection, staged.good)
+            without = 0
             if counts.kept:
                 write_rows(rows, mask, kept, folder, progress)
+                without = _without_negatives(kept, source, kind) if kind in GIVEN_ONLY else 0
             report = IngestReport(
                 domain=domain,
                 batch=None,
@@ -198,6 +216,8 @@ def ingest(
                 license=license,
                 near=counts.near,
                 of_held=counts.of_held,
+                kind=kind,
+                without_negatives=without,
             )
             if not counts.kept:
                 where = _keep_loose(registry, rejects, domain, content) if staged.rejected else None
@@ -240,6 +260,7 @@ def ingest(
                 ),
                 record,
                 leaks,
+                kind=kind,
             )
             assert batch.id == identity, "only an ingest adds batches, and it holds the lock"
             return dataclasses.replace(
@@ -259,7 +280,37 @@ def _held(registry: Registry, tasks: Sequence[Task], domain: str) -> tuple[list[
     return list(found.values()), [file for name, file in found.items() if name in own]
 
 
-def _unchanged(batch: Batch, source: str) -> IngestReport:
+def _kind(registry: Registry, domain: str, kind: str | None) -> str:
+    """Return the kind of a domain, or refuse one that it is not of."""
+    known = next((each for each in registry.domains() if each.name == domain), None)
+    if known is None:
+        return kind or RETRIEVAL
+    if kind not in (None, known.kind):
+        raise InputError(
+            f"Domain {domain!r} is of kind {known.kind}, and --kind says {kind}: all rows of a domain are of one kind. "
+            "Leave --kind out, or give these rows a --domain of their own."
+        )
+    return known.kind
+
+
+def _without_negatives(kept: Path, source: str, kind: str) -> int:
+    """Return how many of the kept rows have no negatives, or refuse a file in which none has."""
+    without = rows = 0
+    with pq.ParquetFile(kept) as file:
+        for batch in file.iter_batches(columns=["negatives"]):
+            without += pc.sum(pc.equal(pc.list_value_length(batch["negatives"]), 0)).as_py()
+            rows += batch.num_rows
+    if without == rows:
+        raise DataError(
+            f"{source}: none of its {rows:,} new rows has negatives, and in a domain of kind {kind} a row is told only "
+            "from the negatives given with it, since other rows may be of its class. Name their column with "
+            "--negatives-column, or give --kind retrieval and a domain of its own, if the documents of other rows do "
+            "not answer a row's query."
+        )
+    return without
+
+
+def _unchanged(batch: Batch, source: str, kind: str) -> IngestReport:
     return IngestReport(
         domain=batch.domain,
         batch=batch.id,
@@ -273,6 +324,7 @@ def _unchanged(batch: Batch, source: str) -> IngestReport:
         held_out=batch.held_out,
         rejects_path=batch.rejects_path,
         license=batch.license,
+        kind=kind,
     )
 
 

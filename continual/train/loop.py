@@ -22,9 +22,9 @@ from continual.errors import ConfigError, DivergedError, NothingToDoError
 from continual.progress import SILENT, Log, Progress, no_log
 from continual.registry.store import weights_sha256
 from continual.train import checkpoint
-from continual.train.batching import Indices, epoch_batches
+from continual.train.batching import Indices, epoch_batches, length_bands
 from continual.train.lora import save_adapter
-from continual.train.rows import read_rows
+from continual.train.rows import Rows, read_rows
 from continual.train.step import Session, open_session
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 CURVE_POINTS = 200
 """Points of a loss curve, at most."""
+
+LATER = ("batch_sizes", "bidirectional", "matryoshka", "distillation_loss")
+"""Settings that checkpoints of before there were any lack: at their default they change nothing."""
 
 _SAMPLE = 1024  # rows that an estimate looks at
 _FEW = 128  # texts that it embeds
@@ -105,7 +108,9 @@ def train(
     Args:
         start: The sentence-transformers folder to train from.
         table: Columns query, positive: string; negatives: list of string; doc_id: string, null where unknown;
-            domain: string; and replayed: bool, false where the column is missing.
+            domain: string; replayed: bool, false where the column is missing, whether a row is of history; and
+            in_batch: bool, true where the column is missing, whether its negatives are also those of the rows that
+            share its batch. Of one for which it is false, those are its own alone, and without any it has no loss.
         config: Settings of the training.
         seed: Of LoRA's start values and of the order of the rows, 0 or more.
         run_dir: Folder for the checkpoint; the caller removes it when the step is done.
@@ -121,7 +126,7 @@ def train(
     Raises:
         ModelError: The model cannot be loaded or trained.
         NothingToDoError: There are fewer than two rows.
-        ConfigError: The checkpoint is of another training.
+        ConfigError: The checkpoint is of another training; or a setting does not go with the model or the rows.
         DivergedError: The loss is no longer a number.
     """
     clock = time.monotonic()
@@ -255,6 +260,7 @@ class Schedule:
     def __init__(self, session: Session, seed: int) -> None:
         self._session = session
         self._seed = seed
+        self._bands = _bands(session.rows, session.config)
         self._epoch = -1
         self._batches: list[Indices] = []
         self._load(0)
@@ -283,9 +289,21 @@ class Schedule:
         if epoch != self._epoch:
             config = self._session.config
             self._batches = epoch_batches(
-                self._session.rows.domains, config.batch_size, seed=self._seed, epoch=epoch, mix=config.mix_domains
+                self._session.rows.domains,
+                config.batch_size,
+                seed=self._seed,
+                epoch=epoch,
+                mix=config.mix_domains,
+                bands=self._bands,
+                sizes=[band.pairs for band in config.batch_sizes],
             )
             self._epoch = epoch
+
+
+def _bands(rows: Rows, config: TrainConfig) -> Indices | None:
+    if not config.batch_sizes:
+        return None
+    return length_bands(rows.longest(), [band.tokens for band in config.batch_sizes])
 
 
 def _device() -> torch.device:
@@ -301,6 +319,9 @@ def _device() -> torch.device:
 
 def _identity(start: Path, anchor: Path | None, session: Session, seed: int) -> dict[str, Any]:
     settings = session.config.model_dump(mode="json", exclude={"checkpoint_seconds"})
+    for name in LATER:
+        if getattr(session.config, name) == TrainConfig.model_fields[name].default:
+            del settings[name]
     sha256 = weights_sha256(start)
     return {
         "start": sha256,

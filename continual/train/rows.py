@@ -16,6 +16,7 @@ from continual.progress import SILENT, Progress
 from continual.stream.text import normalise
 from continual.train.batching import Indices
 from continual.train.encoder import prompts
+from continual.train.losses import false_negatives, only_given
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -120,6 +121,7 @@ class Rows:
         document: Code of each row's document id; -1 where there is none, [rows].
         same: Code of each text such that texts with equal normal forms have equal codes, [texts].
         replayed: Whether a text is one of a replayed row, [texts], bool.
+        in_batch: Whether a row's negatives are also those of the rows that share its batch, [rows], bool.
         digest: sha256 of all of it: rows in another order have another one.
     """
 
@@ -132,6 +134,7 @@ class Rows:
     document: Indices
     same: Indices
     replayed: Indices
+    in_batch: NDArray[np.bool_]
     digest: str
 
     def __len__(self) -> int:
@@ -142,6 +145,27 @@ class Rows:
         """Return the texts of the given negatives of some rows, one after the other."""
         return np.concatenate([self.negatives[self.offsets[row] : self.offsets[row + 1]] for row in batch])
 
+    def mask(self, batch: Indices) -> torch.Tensor:
+        """Return which documents of a batch are not to be negatives of which row, as far as its rows tell.
+
+        Returns:
+            Booleans [b, b + m]: positives, then given negatives in the order of `given`; the diagonal is false.
+        """
+        same, counts = self.same, np.diff(self.offsets)[batch]
+        codes = (same[self.query[batch]], same[self.positive[batch]], same[self.given(batch)], self.document[batch])
+        mask = false_negatives(*map(torch.from_numpy, codes))
+        if self.in_batch[batch].all():
+            return mask
+        owner = torch.from_numpy(np.repeat(np.arange(len(batch)), counts))
+        return mask | only_given(torch.from_numpy(self.in_batch[batch]), owner)
+
+    def longest(self) -> Indices:
+        """Return the tokens of the longest text of each row, [rows]."""
+        lengths = self.tokens.lengths
+        found = np.maximum(lengths[self.query], lengths[self.positive])
+        np.maximum.at(found, np.repeat(np.arange(len(self)), np.diff(self.offsets)), lengths[self.negatives])
+        return found
+
 
 def read_rows(
     table: pa.Table, model: SentenceTransformer, max_length: int, max_negatives: int, progress: Progress = SILENT
@@ -150,7 +174,7 @@ def read_rows(
 
     Args:
         table: query, positive: string; negatives: list of string; doc_id: string or null; domain: string;
-            replayed: bool, false where the column is missing.
+            replayed: bool, false where the column is missing; in_batch: bool, true where it is.
         model: Its tokenizer and prompts are used, and its maximum length is lowered to `max_length`.
         max_length: Tokens per text, at most; the model's own limit holds too.
         max_negatives: Given negatives used per row, at most.
@@ -197,12 +221,15 @@ def read_rows(
         "same": _same(texts),
     }
     arrays["replayed"] = _replayed(table, arrays, len(texts))
+    in_batch = table["in_batch"].to_numpy() if "in_batch" in table.column_names else np.ones(rows, bool)
     digest = hashlib.sha256()
     for text in [*map(str, names), *texts]:
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
     for array in arrays.values():
         digest.update(array.tobytes())
-    return Rows(tokens=tokens, digest=digest.hexdigest(), **arrays)
+    if not in_batch.all():  # where all are, the digest is that of before there were others
+        digest.update(in_batch.tobytes())
+    return Rows(tokens=tokens, digest=digest.hexdigest(), in_batch=in_batch, **arrays)
 
 
 def _strings(column: pa.ChunkedArray) -> pa.Array:

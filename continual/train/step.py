@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from continual.config import TrainConfig
+from continual.errors import ConfigError
 from continual.progress import SILENT, Progress
 from continual.train.attention import attend_in_fp32
 from continual.train.batching import Indices, micro_batches
@@ -25,7 +26,7 @@ from continual.train.encoder import embed, inner_transformer, load_encoder
 from continual.train.fused import FusedLora
 from continual.train.hardware import micro_batch_limit, resolve_precision
 from continual.train.lora import attach
-from continual.train.losses import drift, false_negatives, guided, info_nce
+from continual.train.losses import contrastive, divergence, drift, guided, info_nce
 from continual.train.rows import Rows, read_rows
 
 if TYPE_CHECKING:
@@ -90,16 +91,16 @@ class Session:
         leaf = torch.cat(outputs).requires_grad_()  # [texts, dimensions], in the order of the micro-batches
         back = np.argsort(np.concatenate(micros))[places.reshape(-1)]
 
-        mask = self._mask(batch, negatives)
-        before = None
+        mask = rows.mask(batch).to(self.device)
+        before, order = None, texts[np.concatenate(micros)]
         if self.before is not None:
-            order = texts[np.concatenate(micros)]
             before = self.before.index_select(0, torch.from_numpy(order)).to(self.device)
         if before is not None and config.guide_margin != "off":
             mask = mask | guided(*_split(before, back, len(batch)), float(config.guide_margin))
-        loss = info_nce(*_split(leaf, back, len(batch)), mask, config.temperature)
+        in_batch = torch.from_numpy(rows.in_batch[batch]).to(self.device)
+        loss = contrastive(*_split(leaf, back, len(batch)), mask, in_batch, config)
         if before is not None and config.distillation:
-            loss = loss + config.distillation * drift(leaf, before)
+            loss = loss + config.distillation * self._distilled(leaf, before, order, back, mask)
         if before is not None and config.asks_old_index:
             asked = _split(leaf, back, len(batch))[0]
             _, positives, given = _split(before, back, len(batch))
@@ -124,11 +125,30 @@ class Session:
             output: Tensor = embed(self.model, features)
         return output.float()
 
-    def _mask(self, batch: Indices, negatives: Indices) -> Tensor:
-        rows = self.rows
-        query, positive = rows.same[rows.query[batch]], rows.same[rows.positive[batch]]
-        codes = (query, positive, rows.same[negatives], rows.document[batch])
-        return false_negatives(*map(torch.from_numpy, codes)).to(self.device)
+    def _distilled(self, leaf: Tensor, before: Tensor, texts: Indices, back: Indices, mask: Tensor) -> Tensor:
+        """Return how far a batch's embeddings, or what its queries find, are from where they were.
+
+        Args:
+            leaf: Embeddings now, [texts, dimensions].
+            before: The same before training.
+            texts: The texts that they are of.
+            back: Places among these of the batch's queries, positives and negatives.
+            mask: Which documents are no negatives, [b, b + m].
+        """
+        if self.config.distillation_loss == "cosine":
+            return drift(leaf, before)
+        again = torch.from_numpy(self.rows.replayed[texts]).to(self.device)
+        loss = leaf.new_zeros(())
+        new = (~again).nonzero()[:, 0]
+        if len(new):
+            loss = drift(leaf.index_select(0, new), before.index_select(0, new)) * (len(new) / len(again))
+        # Texts of new rows were embedded by another model, the anchor: their cosines cannot be compared with these.
+        queries, positives, negatives = (each[:, 0] for each in _split(again[:, None], back, len(mask)))
+        rows, left_out = queries & positives, mask | ~torch.cat([positives, negatives])
+        if rows.any():
+            now, then = (_split(each, back, len(mask)) for each in (leaf, before))
+            loss = loss + divergence(now, then, rows, left_out, self.config.temperature)
+        return loss
 
     @property
     def remembers(self) -> bool:
@@ -171,7 +191,7 @@ def open_session(
 
     Args:
         start: The sentence-transformers folder to train from.
-        table: Columns query, positive, negatives, doc_id, domain.
+        table: As `train` takes it.
         config: Settings of the training.
         seed: Of LoRA's start values.
         device: Where to compute.
@@ -180,13 +200,20 @@ def open_session(
         anchor: The model near whose embeddings the texts of new rows are held; None: the one to train from. Replayed
             rows are held near the model to train from, which has learned them, unless `config.anchor` is "current".
         progress: A bar over the texts that are tokenised, and over those that are embedded.
+
+    Raises:
+        ModelError: The model cannot be loaded or trained.
+        ConfigError: Its embeddings are too short for `config.matryoshka`, or rows have no negatives by
+            `config.max_negatives`.
     """
     # Attention stays what the model chooses, SDPA as a rule: without dropout it trains as fast as eager attention
     # on a CPU (within 5 %, both measured on all-MiniLM-L6-v2), and keeps no matrix of scores.
     model = load_encoder(start, trust_remote_code=trust_remote_code, device=str(device))
+    _check_dimensions(model, config, start)
     parameters = attach(model, config.lora_rank, config.lora_alpha, seed)
     precision = resolve_precision(config.precision, device)
     rows = read_rows(table, model, config.max_length, config.max_negatives, progress)
+    _check_negatives(table, rows, config)
     fused = FusedLora(inner_transformer(model), torch.bfloat16 if precision == "bf16" else torch.float32)
     if precision == "bf16" and device.type == "cpu":
         attend_in_fp32(inner_transformer(model))
@@ -203,6 +230,24 @@ def open_session(
     embedded = torch.cat([one.encode_all(texts, progress) for texts, one in found])
     back = np.argsort(np.concatenate([texts for texts, _ in found]))
     return replace(session, before=embedded[torch.from_numpy(back)])
+
+
+def _check_dimensions(model: SentenceTransformer, config: TrainConfig, start: Path) -> None:
+    whole = model.get_embedding_dimension()
+    if whole is not None and (beyond := [size for size in config.matryoshka if size >= whole]):
+        raise ConfigError(
+            f"train.matryoshka asks for the leading {', '.join(map(str, beyond))} dimensions, and the embeddings of "
+            f"{start} have {whole}. Name numbers below that: the whole is trained anyway."
+        )
+
+
+def _check_negatives(table: pa.Table, rows: Rows, config: TrainConfig) -> None:
+    if not config.max_negatives and not rows.in_batch.all():
+        names = sorted(set(table.filter(pa.array(~rows.in_batch))["domain"].to_pylist()))
+        raise ConfigError(
+            f"train.max_negatives is 0, and rows of {', '.join(names)} have no negatives but those given with them, "
+            "being of kind classification or clustering. Set it to 1 or more."
+        )
 
 
 def _split(embeddings: Tensor, back: Indices, rows: int) -> tuple[Tensor, Tensor, Tensor]:
