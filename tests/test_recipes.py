@@ -364,3 +364,25 @@ def test_what_a_recipe_cannot_be_told_is_refused(workspace: Workspace) -> None:
     with pytest.raises(InputError, match="`continual train --recipe joint` runs it"):
         workspace.update(recipe="joint")
     assert len(workspace.versions()) == 1
+
+
+def test_the_searched_merge_is_not_worse_than_any_of_eleven_on_the_line(workspace: Workspace) -> None:
+    from continual.recipes.rows import read_material
+    from continual.train.objective import Objective
+
+    done = workspace.train("phased", settings={"train": {"epochs": 3}})
+    versions = {each.name: workspace.version(each.version) for each in done.phases}
+    folders = {name: workspace.registry.path(version.path) for name, version in versions.items()}
+    material = read_material(workspace.registry, workspace.registry.batches(), workspace.config.merge.search_rows)
+    assert material.held is not None
+    windows, held = material.held
+    assert windows == versions["merged"].recipe["held"]
+    config = workspace.config.train
+    objective = Objective(folders["warm-up"], held, config)
+    one, two = (Objective(folders[name], held, config).parameters() for name in ("learn-big", "learn-small"))
+    line = [objective.evaluate({name: one[name].lerp(two[name], step / 10) for name in one}) for step in range(11)]
+    found = versions["merged"].recipe["search"]["best"]
+    assert found["losses"].keys() == {"big", "small"}
+    assert found["loss"] <= min(sum(losses.values()) / 2 for losses in line) + 1e-6
+    merged = Objective(folders["merged"], held, config)  # what was searched is what was merged
+    assert merged.evaluate(merged.parameters()) == pytest.approx(found["losses"], abs=1e-5)
