@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from continual.config import TrainConfig
+from continual.config import BatchBand, TrainConfig
 from continual.errors import InputError, ModelError, NothingToDoError
 from continual.merge.methods.pairwise_slerp import coefficients as pairwise_slerp
 from continual.merge.positioning import Combination, gradient_search
@@ -357,6 +357,22 @@ def test_batches_are_full_and_of_one_domain(tiny_model: Path) -> None:
     assert not np.array_equal(other.batches["d0"], objective.batches["d0"])
     with pytest.raises(NothingToDoError, match="two of the 2 held-out rows"):
         Objective(tiny_model, table(2), CONFIG, device=CPU)
+
+
+def test_the_search_has_the_loss_of_training(tiny_model: Path) -> None:
+    from continual.train.step import open_session
+
+    held_out = table(8).append_column("in_batch", pa.array([True, False] * 4))  # d1 is of classes
+    plain = {"distillation": 0.0, "guide_margin": "off", "bidirectional": True, "matryoshka": [8]}
+    config = CONFIG.model_copy(update=plain)
+    objective = Objective(tiny_model, held_out, config, device=CPU)
+    trained = open_session(tiny_model, held_out, config, seed=0, device=CPU)
+    losses = {name: trained.backward(batches[0])[0] for name, batches in objective.batches.items()}
+    assert objective.evaluate(objective.parameters()) == pytest.approx(losses, abs=1e-5)
+    assert losses["d1"] < losses["d0"] - 0.1  # of two documents, and of up to eight
+    sizes = CONFIG.model_copy(update={"batch_sizes": [BatchBand(tokens=5, pairs=2), BatchBand(tokens=48, pairs=3)]})
+    batches = Objective(tiny_model, table(), sizes, device=CPU).batches
+    assert {len(batch) for some in batches.values() for batch in some} == {3}
 
 
 def test_a_line_search_between_two_models_starts_and_ends_at_their_losses(tiny_model: Path, moved_model: Path) -> None:

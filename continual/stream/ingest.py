@@ -147,7 +147,7 @@ def ingest(
     if license is not None:
         license = _check_license(license)
     if kind is not None and kind not in KINDS:
-        raise InputError(f"--kind takes {', '.join(KINDS)}; not {kind!r}.{did_you_mean(kind, KINDS)}")
+        raise InputError(f"--kind takes the type of task that rows are of, not {kind!r}.{did_you_mean(kind, KINDS)}")
     opened = open_source(source)
     domain = check_name(opened.stem if domain is None else domain, "domain")
     mapping = resolve(columns, opened.columns, source)

@@ -27,9 +27,11 @@ class Objective:
     """The contrastive loss per domain on held-out rows, for the coefficient search of `continual.merge.search`.
 
     A batch holds rows of one domain, and always `batch_size` of them, so that each row has as many others to be told
-    from; or, with `batch_sizes`, as many as share a batch with the domain's row of median length. The rows of a domain that do not fill a batch are left out. A domain with fewer rows is one batch of what it
-    has, and one with a single row has no loss. Known false negatives are masked as in training; there is no guide.
-    Computed in fp32, without dropout. In memory is one model at a time, and the graph of one minibatch.
+    from; or, with `batch_sizes`, as many as share a batch with the domain's row of median length. The rows of a domain
+    that do not fill a batch are left out. A domain with fewer rows is one batch of what it has, and one with a single
+    row has no loss. Known false negatives are masked as in training, and other rows' documents where a row has only
+    the negatives given with it; there is no guide. Computed in fp32, without dropout. In memory is one model at a
+    time, and the graph of one minibatch.
 
     Args:
         start: The sentence-transformers folder whose modules, tokenizer and prompts are used.
@@ -124,7 +126,7 @@ class Objective:
         config = self._config
         median = np.sort(self._rows.longest()[rows])[len(rows) // 2 : len(rows) // 2 + 1]
         (band,) = length_bands(median, [band.tokens for band in config.batch_sizes])
-        return [*(band.pairs for band in config.batch_sizes), config.batch_size][band]
+        return [*(band.pairs for band in config.batch_sizes), config.batch_size][int(band)]
 
     def _batch_loss(self, encode: Encode, batch: Indices) -> Tensor:
         rows, size = self._rows, len(batch)
