@@ -184,7 +184,14 @@ def test_the_verdict_says_what_came_out() -> None:
     assert "No two domains hurt each other" in made(matrix=moved[4:]).verdict
     two = made(domains=["a", "b"], matrix=[[None, -0.2], [0.1, None]])
     assert two.verdict == "a and b (-0.050) help each other when they are trained together."
-    assert Conflicts.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_the_json_form_is_the_documented_one() -> None:
+    data = made().to_json()
+    assert json.loads(json.dumps(data)) == data
+    assert Conflicts.from_json(data) == made()
+    page = (Path(__file__).parents[1] / "docs" / "conflicts.md").read_text(encoding="utf-8")
+    assert all(f"`{key}`" in page for key in data)
 
 
 # The analysis in a workspace.
@@ -314,24 +321,25 @@ class Killer:
         if self.done >= int(sys.argv[2]):
             os.kill(os.getpid(), signal.SIGKILL)
 
-Workspace(sys.argv[1]).conflicts(rows=32, progress=Killer())
+Workspace(sys.argv[1]).conflicts(domains=["first", "second"], rows=32, progress=Killer())
 """
 
 
 def test_a_killed_analysis_goes_on_to_the_same_losses(three: Workspace) -> None:
-    whole = three.conflicts(rows=32)
-    (folder,) = (three.registry.path(analysis.TRAININGS).parent,)
-    for file in folder.iterdir():
+    two = ["first", "second"]
+    whole = three.conflicts(domains=two, rows=32)
+    for file in three.registry.path(analysis.TRAININGS).parent.iterdir():
         file.unlink()
-    # In the second batch of the third training.
+    # In the third training, after the second of its four batches.
     command = [sys.executable, "-c", KILLED, str(three.directory), str(2 * 32 + 32)]
     assert subprocess.run(command, env=os.environ, check=False).returncode == -signal.SIGKILL
     before = trainings(three)
     assert len(before) == 2
     assert not (three.registry.root / LAST).exists()
     bars = Bars()
-    found = three.conflicts(rows=32, progress=bars)
-    assert bars.bars == [("training 4 models", 288, 64)]
+    found = three.conflicts(domains=two, rows=32, progress=bars)
+    assert bars.bars == [("training 1 models", 128, 64)]
+    assert bars.done == 128
     assert {key: trainings(three)[key] for key in before} == before
     assert (found.matrix, found.alone) == (whole.matrix, whole.alone)
     assert not list(three.registry.path("runs").iterdir())

@@ -105,7 +105,8 @@ class Conflicts:
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data: the attributes, `conflicts` (a, b, conflict, the largest first), and `verdict`."""
         ranked = [{"domains": [first, second], "conflict": conflict} for conflict, first, second in self.ranked]
-        return asdict(self) | {"conflicts": ranked, "verdict": self.verdict}
+        merges = [list(merge) for merge in self.merges]
+        return asdict(self) | {"merges": merges, "conflicts": ranked, "verdict": self.verdict}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Conflicts:
