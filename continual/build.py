@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from continual.errors import InputError, ModelError, RebuildError
 from continual.progress import SILENT, Progress
-from continual.registry import Registry, Version
+from continual.registry import INSTRUCTED, Registry, Version
+from continual.registry.layout import add_prompts
 from continual.registry.registry import CURRENT, ROOT
 from continual.registry.store import SUFFIX, guard, remove, replace, scratch, weights_sha256
 
@@ -36,7 +37,7 @@ def join(
     """Merge an update with what is in service, as a recipe says.
 
     Args:
-        recipe: Of the version: `merge`, `weight`, `parameters`, `state`, `seed`.
+        recipe: Of the version: `merge`, `weight`, `parameters`, `state`, `seed`, `instructions`.
         current: Folder of what was in service when the step began.
         update: The update model.
         root: Folder of the root base.
@@ -51,7 +52,7 @@ def join(
     from continual.merge.sequence import merge_next
     from continual.merge.sources import Model
 
-    return merge_next(
+    state = merge_next(
         Model(current),
         update,
         Model(root),
@@ -64,6 +65,9 @@ def join(
         seed=f"{recipe['seed']}/{recipe['version']}",
         progress=progress,
     )
+    if recipe.get("instructions"):
+        add_prompts(out, {domain: INSTRUCTED.format(text) for domain, text in recipe["instructions"].items()})
+    return state
 
 
 def materialise(registry: Registry, version: Version, progress: Progress = SILENT) -> Path:

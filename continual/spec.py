@@ -51,6 +51,7 @@ class Spec:
             None in steps of before this was recorded.
         skipped: New rows that are not trained on, by domain: of kind classification or clustering, and without
             negatives.
+        instructions: What is put before the queries of the domains that the version will have learned, by domain.
     """
 
     version: str
@@ -72,6 +73,7 @@ class Spec:
     held: list[dict[str, Any]] = field(default_factory=list)
     guarded: list[str] | None = None
     skipped: dict[str, int] = field(default_factory=dict)
+    instructions: dict[str, str] = field(default_factory=dict)
 
 
 def prepare(
@@ -166,6 +168,7 @@ def prepare(
         held=[window.to_json() for window in drawn.held],
         guarded=stock.guarded,
         skipped=stock.skipped,
+        instructions=_instructions(registry, [*history, *new]),
     )
     return spec, drawn
 
@@ -326,6 +329,11 @@ def _new_batches(registry: Registry, learned: set[str], domains: Sequence[str] |
             "with `continual ingest FILE`."
         )
     return new
+
+
+def _instructions(registry: Registry, batches: Sequence[Batch]) -> dict[str, str]:
+    learned = {batch.domain for batch in batches}
+    return {domain: text for domain, text in registry.instructions().items() if domain in learned}
 
 
 def _check_held(drawn: Draw) -> None:
