@@ -173,6 +173,8 @@ def _verdict(version: Version) -> str:
 
 
 def _scores(report: Report, version: Version) -> str:
+    if version.id not in {row.id for row in report.versions}:
+        return ""  # a phase of a recipe that nobody scored
     place = report.position(version.id)
     row, root = report.versions[place], report.versions[0]
     if not row.scores:
@@ -201,7 +203,8 @@ def _lineage(lineage: Sequence[Version], domain_of: dict[str, str]) -> str:
     rows = []
     for version in lineage:
         domains = ", ".join(_code(name) for name in dict.fromkeys(domain_of[batch] for batch in version.batches))
-        start, made = version.recipe.get("start", ""), _merged_by(version)
+        merged = "members" in version.recipe
+        start, made = "" if merged else version.recipe.get("start", ""), _merged_by(version)
         rows.append((version.id, version.parent or "", domains, start, made, f"`{version.sha256[:12]}`"))
     header = ("version", "parent", "learned", "trained from", "merged by", "weights sha256")
     return (
@@ -218,6 +221,9 @@ def _merged_by(version: Version) -> str:
     if version.parent is None:
         return "the root base"
     numbers: dict[str, float] = dict(recipe.get("parameters", {}))
+    if "members" in recipe:
+        listed = [f"{name} x {weight:.3g}" for name, weight in zip(recipe["members"], recipe["weights"], strict=True)]
+        return ", ".join([f"{recipe['merge']} of {' + '.join(listed)}", *(f"{k} {v:.3g}" for k, v in numbers.items())])
     if find_method(find_rule(recipe["merge"]).method).weighted:
         numbers = {"weight": recipe["weight"], **numbers}
     return ", ".join([recipe["merge"], *(f"{name} {value:.3g}" for name, value in numbers.items())])

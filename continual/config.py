@@ -7,6 +7,7 @@ misspelt limit that is silently ignored is worse than a refusal.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -293,6 +294,24 @@ class Config(Section):
         """
         data = self.model_dump()
         data[section].update({name: value for name, value in changes.items() if value is not None})
+        return validate(data, "the call")
+
+    def change(self, sections: Mapping[str, Mapping[str, object]]) -> Config:
+        """Return a copy with settings of some sections changed, validated like a file.
+
+        Args:
+            sections: By section: settings by name.
+
+        Raises:
+            ConfigError: There is no such section or setting, or a value is out of its range.
+        """
+        if not sections:
+            return self
+        data = self.model_dump()
+        for section, values in sections.items():
+            if not isinstance(data.get(section), dict):
+                raise ConfigError(f"There is no section {section!r} of settings.{did_you_mean(section, data)}")
+            data[section] = data[section] | dict(values)
         return validate(data, "the call")
 
 

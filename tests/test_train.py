@@ -324,6 +324,26 @@ def test_the_guide_is_the_model_that_training_starts_from(tiny_model: Path) -> N
     assert loss == pytest.approx(0, abs=1e-6)
 
 
+def test_the_guide_compares_no_embeddings_of_two_models(tiny_model: Path, tmp_path: Path) -> None:
+    other = load_encoder(tiny_model, device="cpu")
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in other[0].auto_model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    other.save_pretrained(str(tmp_path / "moved"))
+    replayed = np.array([False] * 5 + [True] * 3)
+    table = make_table(8, 1).append_column("replayed", pa.array(replayed))
+    config = CONFIG.model_copy(update={"guide_margin": 2.0, "max_negatives": 0})  # masks whatever it may compare
+    opened = open_session(tmp_path / "moved", table, config, seed=0, device=CPU, anchor=tiny_model)
+    loss, _ = opened.backward(np.arange(8))
+    rows = table.to_pylist()
+    queries = opened.model.encode_query([row["query"] for row in rows]).astype(np.float64)
+    documents = opened.model.encode_document([row["positive"] for row in rows]).astype(np.float64)
+    scores = queries @ documents.T / config.temperature
+    scores[(replayed[:, None] == replayed) & ~np.eye(8, dtype=bool)] = -np.inf
+    assert loss == pytest.approx(np.mean(np.log(np.exp(scores).sum(1)) - np.diag(scores)), abs=1e-4)
+
+
 def test_distillation_is_the_mean_drift_of_the_batch_s_texts(tiny_model: Path) -> None:
     table, batch = make_table(6, 1), np.arange(6)
     config = CONFIG.model_copy(update={"max_negatives": 0})

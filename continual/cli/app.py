@@ -12,9 +12,11 @@ import typer
 from continual.cli.options import (
     JsonOption,
     ParameterOption,
+    SettingOption,
     WorkspaceOption,
     open_workspace,
     parse_parameters,
+    parse_settings,
     print_json,
 )
 
@@ -212,6 +214,15 @@ def update(
     ] = None,
     parameter: ParameterOption = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of the step, from 0 up; 0 by default.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A recipe that has steps, of `continual train --list`: it sets replay, merge and training, and the "
+            "other options override it.",
+        ),
+    ] = None,
+    setting: SettingOption = None,
     compatible: Annotated[
         bool,
         typer.Option(
@@ -259,6 +270,8 @@ def update(
         "parameters": parse_parameters(parameter),
         "seed": seed,
         "compatible": compatible,
+        "recipe": recipe,
+        "settings": parse_settings(setting),
     }
     try:
         with Bars() as bars:
@@ -359,5 +372,6 @@ from continual.cli import (  # noqa: E402 - they add their commands to the app
     merging,  # noqa: F401
     regressions,  # noqa: F401
     tasks,  # noqa: F401
+    training,  # noqa: F401
     versions,  # noqa: F401
 )

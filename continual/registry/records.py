@@ -107,7 +107,10 @@ class Leak:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A model and the recipe that made it. Status is root, accepted or refused.
+    """A model and the recipe that made it. Status is root, accepted or refused, or trained: no gate judged it.
+
+    What a recipe trained has learned all of its `batches`, its parent's among them; its cost with that of the
+    phases behind it is in the recipe, as `cost`.
 
     Its snapshot, at `path`, may have been dropped to save space: `continual.build` builds it again. That of a pinned
     version stays.

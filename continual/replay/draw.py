@@ -112,6 +112,7 @@ class Rows:
 
     Attributes:
         guarded: Names of the tasks whose rows are left out: all that are registered now.
+        domains: The workspace's domains by name.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -134,7 +135,7 @@ class Rows:
             conditions.append("row_hash NOT IN (SELECT row_hash FROM read_parquet(?))")
             self._values.append(leaks)
         self._scan = "read_parquet(?) WHERE " + " AND ".join(conditions)
-        self._domains = {domain.name: domain for domain in registry.domains()}
+        self.domains = {domain.name: domain for domain in registry.domains()}
         with ExitStack() as stack:
             spill = stack.enter_context(scratch(registry.root / "runs", "spill"))
             self._session = stack.enter_context(duckdb.connect(config={"temp_directory": str(spill)}))
@@ -155,9 +156,13 @@ class Rows:
 
         Rows that are not drawn for another reason too are not counted.
         """
-        files = {domain: some for domain, some in self._files(batches).items() if not self._domains[domain].in_batch}
+        files = {domain: some for domain, some in self._files(batches).items() if not self.domains[domain].in_batch}
         counts = {domain: self._count(some, f"{self._scan} AND len(negatives) = 0") for domain, some in files.items()}
         return {domain: count for domain, count in counts.items() if count}
+
+    def read(self, batches: Sequence[Batch]) -> dict[str, pa.Table]:
+        """Return all trainable rows of some batches by domain, in hash order: `row_hash` and the columns of a draw."""
+        return {domain: self._select(domain, files, "true", []) for domain, files in self._files(batches).items()}
 
     def draw(
         self,
@@ -185,8 +190,7 @@ class Rows:
         import pyarrow as pa
 
         parts: dict[str, list[tuple[str, pa.Table]]] = {"new": [], "replay": [], "held": []}
-        for domain, files in self._files(new).items():
-            table = self._select(domain, files, "true", [])
+        for domain, table in self.read(new).items():
             kept = table.num_rows - min(held, table.num_rows // 10)
             parts["new"].append((domain, table.slice(0, kept)))
             parts["held"].append((domain, table.slice(kept)))
@@ -199,25 +203,25 @@ class Rows:
             parts["held"].append((domain, table.slice(table.num_rows - spared)))
         for kind in ("replay", "held"):
             parts[kind] = [(domain, table) for domain, table in parts[kind] if table.num_rows]
-        windows = {kind: [_describe(*part) for part in some] for kind, some in parts.items()}
+        windows = {kind: [describe(*part) for part in some] for kind, some in parts.items()}
         for place, (domain, table) in enumerate(parts["replay"]):
             if domain in (picked or {}):
                 windows["replay"][place], table = _pick(domain, table, (picked or {})[domain])
                 parts["replay"][place] = (domain, table)
         trained = pa.concat_tables(
             [
-                _labelled(table, self._domains[domain], replayed=kind == "replay")
+                labelled(table, self.domains[domain], replayed=kind == "replay")
                 for kind in ("new", "replay")
                 for domain, table in parts[kind]
             ]
         )
-        spared = [_labelled(table, self._domains[domain], replayed=False) for domain, table in parts["held"]]
+        spared = [labelled(table, self.domains[domain], replayed=False) for domain, table in parts["held"]]
         held_table = pa.concat_tables(spared) if spared else trained.slice(0, 0)
         return Draw(trained, windows["new"], windows["replay"], held_table, windows["held"])
 
     def _of(self, domain: str) -> str:
         """Return what a query of a domain's trainable rows is from."""
-        return self._scan + ("" if self._domains[domain].in_batch else " AND len(negatives) > 0")
+        return self._scan + ("" if self.domains[domain].in_batch else " AND len(negatives) > 0")
 
     def _count(self, files: list[str], scan: str) -> int:
         ((count,),) = self._session.sql(f"SELECT count(*) FROM {scan}", params=[files, *self._values]).fetchall()
@@ -254,7 +258,8 @@ class Rows:
         return files
 
 
-def _labelled(table: pa.Table, domain: Domain, *, replayed: bool) -> pa.Table:
+def labelled(table: pa.Table, domain: Domain, *, replayed: bool) -> pa.Table:
+    """Return rows of a domain as training reads them: without their hashes, with what the domain says of them."""
     import pyarrow as pa
 
     rows = table.num_rows
@@ -264,10 +269,10 @@ def _labelled(table: pa.Table, domain: Domain, *, replayed: bool) -> pa.Table:
         "replayed": pa.repeat(replayed, rows),
         "in_batch": pa.repeat(domain.in_batch, rows),
     }
-    labelled = table.drop_columns(["row_hash"])
+    found = table.drop_columns(["row_hash"])
     for name, values in labels.items():
-        labelled = labelled.append_column(name, values)
-    return labelled
+        found = found.append_column(name, values)
+    return found
 
 
 def _pick(domain: str, table: pa.Table, picked: str) -> tuple[Window, pa.Table]:
@@ -276,10 +281,11 @@ def _pick(domain: str, table: pa.Table, picked: str) -> tuple[Window, pa.Table]:
     chosen = table.take(picks[picks < table.num_rows])  # rows that have gone since are missed by the digest
     hashes = table["row_hash"]
     ends = {"start": hashes[0].as_py(), "stop": hashes[-1].as_py()}
-    return replace(_describe(domain, chosen), **ends, candidates=table.num_rows, picked=picked), chosen
+    return replace(describe(domain, chosen), **ends, candidates=table.num_rows, picked=picked), chosen
 
 
-def _describe(domain: str, table: pa.Table) -> Window:
+def describe(domain: str, table: pa.Table) -> Window:
+    """Return the window that some rows of a domain are; they are in hash order, and have `row_hash`."""
     hashes = table["row_hash"].to_pylist()
     digest = hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest()
     start, stop = (hashes[0], hashes[-1]) if hashes else ("", "")

@@ -193,6 +193,23 @@ def guided(queries: Tensor, positives: Tensor, negatives: Tensor | None, margin:
     return mask
 
 
+def comparable(queries: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    """Return of which documents a guide can say whether they are closer to a query than its positive.
+
+    A cosine means something only between embeddings of one model: query, positive and document must have the same code.
+
+    Args:
+        queries: Code of the model that embedded each query, [b].
+        positives: Of each positive, [b].
+        negatives: Of each given negative, [m].
+
+    Returns:
+        Booleans [b, b + m].
+    """
+    own = (queries == positives)[:, None]
+    return own & (torch.cat([positives, negatives])[None, :] == queries[:, None])
+
+
 def _scores(queries: Tensor, positives: Tensor, negatives: Tensor | None, temperature: float) -> Tensor:
     """Return cosines divided by the temperature, [b, b + m], in the type of the embeddings but at least fp32."""
     documents = positives if negatives is None or not len(negatives) else torch.cat([positives, negatives])

@@ -26,7 +26,7 @@ from continual.train.encoder import embed, inner_transformer, load_encoder
 from continual.train.fused import FusedLora
 from continual.train.hardware import micro_batch_limit, resolve_precision
 from continual.train.lora import attach
-from continual.train.losses import contrastive, divergence, drift, guided, info_nce
+from continual.train.losses import comparable, contrastive, divergence, drift, guided, info_nce
 from continual.train.rows import Rows, read_rows
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Session:
         before: Embeddings of all texts before training, fp32 on the CPU, [texts, dimensions]: those of replayed rows
             under the model that training starts from, the others under the anchor (see `open_session`). None where
             neither the guide nor distillation needs them.
+        embedder: Code of the model that embedded each text before, [texts]; None where one embedded all of them.
     """
 
     model: SentenceTransformer
@@ -58,6 +59,7 @@ class Session:
     precision: str
     fused: FusedLora
     before: Tensor | None = None
+    embedder: Indices | None = None
 
     def refresh(self) -> None:
         """Take notice that the factors have changed."""
@@ -96,7 +98,11 @@ class Session:
         if self.before is not None:
             before = self.before.index_select(0, torch.from_numpy(order)).to(self.device)
         if before is not None and config.guide_margin != "off":
-            mask = mask | guided(*_split(before, back, len(batch)), float(config.guide_margin))
+            found = guided(*_split(before, back, len(batch)), float(config.guide_margin))
+            if self.embedder is not None:
+                codes = torch.from_numpy(self.embedder[order])[:, None].to(self.device)
+                found &= comparable(*(each[:, 0] for each in _split(codes, back, len(batch))))
+            mask = mask | found
         in_batch = torch.from_numpy(rows.in_batch[batch]).to(self.device)
         loss = contrastive(*_split(leaf, back, len(batch)), mask, in_batch, config)
         if before is not None and config.distillation:
@@ -229,7 +235,8 @@ def open_session(
     found = [(np.flatnonzero(which), one) for one, which in parts if which.any()]
     embedded = torch.cat([one.encode_all(texts, progress) for texts, one in found])
     back = np.argsort(np.concatenate([texts for texts, _ in found]))
-    return replace(session, before=embedded[torch.from_numpy(back)])
+    embedder = near_start.astype(np.int64) if len(found) > 1 else None
+    return replace(session, before=embedded[torch.from_numpy(back)], embedder=embedder)
 
 
 def _check_dimensions(model: SentenceTransformer, config: TrainConfig, start: Path) -> None:
