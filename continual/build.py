@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from continual.errors import InputError, ModelError, RebuildError
 from continual.progress import SILENT, Progress
-from continual.registry import Registry, Version
+from continual.registry import INSTRUCTED, Registry, Version
+from continual.registry.layout import add_prompts
 from continual.registry.registry import CURRENT, ROOT
 from continual.registry.store import SUFFIX, guard, remove, replace, scratch, weights_sha256
 
@@ -36,7 +37,7 @@ def join(
     """Merge an update with what is in service, as a recipe says.
 
     Args:
-        recipe: Of the version: `merge`, `weight`, `parameters`, `state`, `seed`.
+        recipe: Of the version: `merge`, `weight`, `parameters`, `state`, `seed`, `instructions`.
         current: Folder of what was in service when the step began.
         update: The update model.
         root: Folder of the root base.
@@ -51,7 +52,7 @@ def join(
     from continual.merge.sequence import merge_next
     from continual.merge.sources import Model
 
-    return merge_next(
+    state = merge_next(
         Model(current),
         update,
         Model(root),
@@ -64,6 +65,8 @@ def join(
         seed=f"{recipe['seed']}/{recipe['version']}",
         progress=progress,
     )
+    _prompt(recipe, out)
+    return state
 
 
 def combine(
@@ -72,7 +75,7 @@ def combine(
     """Merge the models of a recipe's phases, as the version's recipe says.
 
     Args:
-        recipe: Of the version: `merge` (a merge method), `weights`, `parameters`, `seed`.
+        recipe: Of the version: `merge` (a merge method), `weights`, `parameters`, `seed`, `instructions`.
         members: Folders of the models, in the order of the weights.
         base: Folder of the model that task vectors are measured from; unused by a method that takes no base.
         out: Folder to publish.
@@ -86,6 +89,7 @@ def combine(
     method, models = find_method(recipe["merge"]), [Model(folder) for folder in members]
     if method.rescaled:
         merge_sequence(models, Model(base), method, out, parameters=recipe["parameters"], progress=progress)
+        _prompt(recipe, out)
         return
     weights = recipe["weights"]
     merge_models(
@@ -98,6 +102,13 @@ def combine(
         seed=f"{recipe['seed']}/{recipe['version']}",
         progress=progress,
     )
+    _prompt(recipe, out)
+
+
+def _prompt(recipe: Mapping[str, Any], folder: Path) -> None:
+    """Give a version the instructions of what it has learned as prompts, under the names of the domains."""
+    if recipe.get("instructions"):
+        add_prompts(folder, {domain: INSTRUCTED.format(text) for domain, text in recipe["instructions"].items()})
 
 
 def materialise(registry: Registry, version: Version, progress: Progress = SILENT) -> Path:

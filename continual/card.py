@@ -56,6 +56,7 @@ def model_card(registry: Registry, version: Version, snapshot: Path) -> str:
         f"# {registry.root.resolve().parent.name} {version.id}\n",
         _introduction(version, base, batches),
         _USE,
+        _instructions(version),
         _verdict(version),
         _scores(report, version) if report is not None else "",
         _lineage(lineage, {batch.id: batch.domain for batch in batches}),
@@ -130,9 +131,10 @@ def _introduction(version: Version, base: str, batches: Sequence[Batch]) -> str:
     if version.parent is None:
         return f"A copy of {origin}, the root base of a `continual` workspace.\n"
     domains = list(dict.fromkeys(batch.domain for batch in batches))
+    more = ", but for the prompts that were added" if version.recipe.get("instructions") else ""
     return (
         f"A text-embedding model that `continual` made from {origin}, and taught in turn: "
-        f"{', '.join(map(_code, domains))}. Its pooling, its prompts and its maximum length are the base's.\n"
+        f"{', '.join(map(_code, domains))}. Its pooling, its prompts and its maximum length are the base's{more}.\n"
     )
 
 
@@ -147,6 +149,19 @@ documents = model.encode_document(["a passage that answers it", "another passage
 print(model.similarity(queries, documents))
 ```
 """
+
+
+def _instructions(version: Version) -> str:
+    """Return how queries of the domains with an instruction are encoded."""
+    found: dict[str, str] = version.recipe.get("instructions", {})
+    if not found:
+        return ""
+    rows = [(_code(domain), _code(text)) for domain, text in found.items()]
+    return (
+        "Queries of these domains were trained with an instruction before them, in place of the model's own prompt. "
+        "Encode them with `model.encode_query(queries, prompt_name=...)`; documents stay as they are.\n\n"
+        + _table(("`prompt_name`", "instruction"), rows)
+    )
 
 
 def _verdict(version: Version) -> str:

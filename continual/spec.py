@@ -52,6 +52,7 @@ class Spec:
         recipe: Name of the recipe that set replay, merge and training.
         skipped: New rows that are not trained on, by domain: of kind classification or clustering, and without
             negatives.
+        instructions: What is put before the queries of the domains that the version will have learned, by domain.
     """
 
     version: str
@@ -74,6 +75,7 @@ class Spec:
     guarded: list[str] | None = None
     recipe: str = "continual"
     skipped: dict[str, int] = field(default_factory=dict)
+    instructions: dict[str, str] = field(default_factory=dict)
 
 
 def prepare(
@@ -171,6 +173,7 @@ def prepare(
         guarded=stock.guarded,
         recipe=recipe,
         skipped=stock.skipped,
+        instructions=instructions_of(registry, [batch.id for batch in [*history, *new]]),
     )
     return spec, drawn
 
@@ -252,6 +255,12 @@ def make_plan(registry: Registry, spec: Spec, drawn: Draw, progress: Progress = 
 
 def _texts(task: Task, sample: Sample) -> int:
     return min(task.queries, sample.queries or task.queries) + min(task.documents, sample.documents or task.documents)
+
+
+def instructions_of(registry: Registry, batches: Sequence[str]) -> dict[str, str]:
+    """Return the instructions of the domains that some batches, named by their ids, are of."""
+    learned = {batch.domain for batch in registry.batches() if batch.id in batches}
+    return {domain: text for domain, text in registry.instructions().items() if domain in learned}
 
 
 def interrupted(registry: Registry) -> Run | None:

@@ -129,6 +129,7 @@ class Workspace:
         task: str | Path | None = None,
         license: str | None = None,
         kind: str | None = None,
+        instruction: str | None = None,
         progress: Progress = SILENT,
     ) -> IngestReport:
         """Register the rows of a file as a batch of a domain, and hold some out as its evaluation task.
@@ -143,6 +144,8 @@ class Workspace:
             kind: The type of task that the domain's rows are of: retrieval (what a new domain is by default),
                 reranking, sts, pair-classification, classification or clustering. In the last two a row's negatives
                 are only those given with it.
+            instruction: What a new domain's queries are for, such as "Given a question, retrieve the passage that
+                answers it"; put before each of them in training, evaluation and service.
             progress: Shows how far it is.
 
         Raises:
@@ -160,6 +163,7 @@ class Workspace:
             task=Path(task) if task is not None else None,
             license=license,
             kind=kind,
+            instruction=instruction,
             progress=progress,
         )
 

@@ -609,7 +609,7 @@ def test_a_failed_transaction_leaves_no_files(registry, tmp_path, monkeypatch, h
     source = write_rows(tmp_path / "a.parquet", make_pairs(30))
     before = state(registry)
     with monkeypatch.context() as patch:
-        patch.setattr(Registry, "add_batch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(Registry, "add_batch", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             ingest(registry, CONFIG, source, holdout=holdout)
     assert state(registry) == before
@@ -620,8 +620,8 @@ def test_what_stops_an_ingest_after_its_transaction_removes_nothing(registry, tm
     source = write_rows(tmp_path / "a.parquet", make_pairs(30))
     add_batch = Registry.add_batch
 
-    def add_and_stop(*arguments: object) -> None:
-        add_batch(*arguments)
+    def add_and_stop(*arguments: object, **more: object) -> None:
+        add_batch(*arguments, **more)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

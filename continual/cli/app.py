@@ -127,6 +127,14 @@ def ingest(
             "classification, clustering, where a row's negatives are only those given with it.",
         ),
     ] = None,
+    instruction: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="What a new domain's queries are for, such as 'Given a question, retrieve the passage that answers "
+            "it'; put before each of them.",
+        ),
+    ] = None,
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -149,11 +157,11 @@ def ingest(
         raise InputError(f"There is no file {missing[0]}. None of the {len(files)} was ingested.")
     reports = []
     split: dict[str, Any] = {"holdout": holdout, "task": task}
-    about: dict[str, Any] = {"domain": domain, "columns": columns, "license": license, "kind": kind}
+    about: dict[str, Any] = {"columns": columns, "license": license, "kind": kind, "instruction": instruction}
     try:
         for file in files:
             with Bars() as bars:
-                report = opened.ingest(file, **about, **split, progress=bars)
+                report = opened.ingest(file, domain=domain, **about, **split, progress=bars)
             reports.append(asdict(report))
             if domain is not None and report.batch is not None:
                 split = {}  # a domain has one task: the first of its files that keeps a row makes it

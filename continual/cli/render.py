@@ -66,6 +66,8 @@ def print_ingest(report: IngestReport, store: Path) -> None:
         table.add_row(f"  {label}", f"{count:,}", escape(note))
     console.print(table)
     say(f"  read: {', '.join(f'{role} from {column}' for role, column in report.columns.items())}")
+    if report.instruction:
+        say(f"  before its queries: {report.instruction}")
     if report.without_negatives:
         say(
             f"{report.without_negatives:,} of the kept rows have no negatives: no update trains on them, since a "

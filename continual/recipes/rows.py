@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from continual.recipes.recipe import Portion
-from continual.registry import Batch, Registry
+from continual.registry import Batch, Domain, Registry
 from continual.replay import Rows
 from continual.replay.draw import describe, labelled
 
@@ -26,13 +26,13 @@ class Material:
         tables: By domain, in the order of the stream: rows in hash order, those held out left aside.
         held: Windows of the rows that are held out, and the rows as training reads them; None where none are.
         guarded: Names of the tasks whose rows are left out.
-        given_only: Domains whose rows have no negatives but those given with them.
+        domains: The workspace's domains by name.
     """
 
     tables: Mapping[str, pa.Table]
     held: tuple[list[dict[str, Any]], pa.Table] | None
     guarded: list[str]
-    given_only: Collection[str]
+    domains: Mapping[str, Domain]
 
     @property
     def rows(self) -> dict[str, int]:
@@ -52,8 +52,7 @@ class Material:
         for portion in portions:
             table = self.tables[portion.domain]
             chosen = table.take(_indices(portion, table.num_rows, seed))
-            in_batch = portion.domain not in self.given_only
-            parts.append(labelled(chosen, portion.domain, replayed=False, in_batch=in_batch))
+            parts.append(labelled(chosen, self.domains[portion.domain], replayed=False))
             windows.append(describe(portion.domain, chosen).to_json())
         return pa.concat_tables(parts), windows
 
@@ -69,7 +68,7 @@ def read_material(registry: Registry, batches: Sequence[Batch], held: int = 0) -
     import pyarrow as pa
 
     with Rows(registry) as rows:
-        found, guarded, given_only = rows.read(batches), rows.guarded, rows.given_only
+        found, guarded, domains = rows.read(batches), rows.guarded, rows.domains
     tables, windows, spared = {}, [], []
     for domain, table in found.items():
         kept = table.num_rows - min(held, table.num_rows // 10)
@@ -78,8 +77,8 @@ def read_material(registry: Registry, batches: Sequence[Batch], held: int = 0) -
         if kept < table.num_rows:
             tail = table.slice(kept)
             windows.append(describe(domain, tail).to_json())
-            spared.append(labelled(tail, domain, replayed=False, in_batch=domain not in given_only))
-    return Material(tables, (windows, pa.concat_tables(spared)) if spared else None, guarded, given_only)
+            spared.append(labelled(tail, domains[domain], replayed=False))
+    return Material(tables, (windows, pa.concat_tables(spared)) if spared else None, guarded, domains)
 
 
 def _indices(portion: Portion, available: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:

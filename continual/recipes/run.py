@@ -26,7 +26,7 @@ from continual.registry.catalog import now
 from continual.registry.registry import CURRENT, ROOT
 from continual.registry.store import remove, weights_sha256
 from continual.scoring import score_missing
-from continual.spec import libraries
+from continual.spec import instructions_of, libraries
 
 if TYPE_CHECKING:
     from continual.train import TrainResult
@@ -188,7 +188,7 @@ def _record(
     start, root = _version(registry, planned.phase.start, made), registry.version(ROOT)
     name = job.adapter_dir.name
     snapshot = registry.path(f"versions/{name}")
-    recipe = _recipe(layout, planned, name) | {
+    recipe = _recipe(registry, layout, planned, name) | {
         "start": start.id,
         "merge": "interpolate",
         "weight": 1.0,
@@ -211,7 +211,7 @@ def _merge(
     base = _version(registry, phase.base, made)
     folders = [materialise(registry, member, progress) for member in members]
     base_folder = materialise(registry, base, progress)
-    recipe = _recipe(layout, planned, name) | {
+    recipe = _recipe(registry, layout, planned, name) | {
         "start": base.id,
         "merge": phase.method,
         "members": [member.id for member in members],
@@ -282,7 +282,7 @@ def _behind(layout: Layout, name: str) -> set[str]:
     return found
 
 
-def _recipe(layout: Layout, planned: Planned, name: str) -> dict[str, Any]:
+def _recipe(registry: Registry, layout: Layout, planned: Planned, name: str) -> dict[str, Any]:
     """Return what every phase's version records of how it was made."""
     return {
         "version": name,
@@ -299,6 +299,7 @@ def _recipe(layout: Layout, planned: Planned, name: str) -> dict[str, Any]:
         "config": planned.config.model_dump(mode="json"),
         "libraries": libraries(),
         "guarded": layout.material.guarded,
+        "instructions": instructions_of(registry, planned.batches),
     }
 
 

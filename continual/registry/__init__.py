@@ -2,6 +2,7 @@
 
 from continual.registry.records import (
     GIVEN_ONLY,
+    INSTRUCTED,
     KINDS,
     RETRIEVAL,
     Alias,
@@ -17,6 +18,7 @@ from continual.registry.registry import Registry
 
 __all__ = [
     "GIVEN_ONLY",
+    "INSTRUCTED",
     "KINDS",
     "RETRIEVAL",
     "Alias",

@@ -15,9 +15,16 @@ GIVEN_ONLY = ("classification", "clustering")
 """Those in which other rows hold no negatives: many are of the same class."""
 
 
+INSTRUCTED = "Instruct: {}\nQuery: "
+"""What is put before a query of a domain with an instruction, in place of the model's own prompt."""
+
+
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A named data set; its position is its place in the stream, from 1. Its kind is one of `KINDS`."""
+    """A named data set; its position is its place in the stream, from 1. Its kind is one of `KINDS`.
+
+    `instruction` says what a query of it is for; None where the model's own prompt is put before its queries.
+    """
 
     name: str
     position: int
@@ -65,6 +72,7 @@ class Task:
     A local task is a folder with corpus, queries and qrels in Parquet. One of mteb is loaded by mteb: `mteb` says which
     data at which revision, and the folder holds only the hashes that leakage is checked with. `kind` is mteb's name of
     the type, such as "STS", and `metric` its main score. What is no retrieval has `queries` items, and no documents.
+    `instruction` is that of its domain.
     """
 
     name: str
@@ -80,6 +88,7 @@ class Task:
     kind: str = "Retrieval"
     metric: str = "ndcg_at_10"
     mteb: dict[str, Any] | None = None
+    instruction: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from continual.registry import Batch, Registry
+from continual.registry import Batch, Domain, Registry
 from continual.registry.store import scratch
 
 if TYPE_CHECKING:
@@ -78,9 +78,10 @@ class Draw:
     """The rows of a step, with the manifest that draws them again.
 
     Attributes:
-        table: Columns query, positive (string), negatives (list of string), doc_id (string or null), domain, and two
-            that are bool. replayed: whether the row is drawn from history. in_batch: whether its negatives are also
-            those of the rows that share its batch, and not only its own.
+        table: Columns query, positive (string), negatives (list of string), doc_id (string or null), domain,
+            instruction (string or null: the domain's), and two that are bool. replayed: whether the row is drawn from
+            history. in_batch: whether its negatives are also those of the rows that share its batch, and not only its
+            own.
         new: A window per domain that is learned: all rows of the new batches but those held out.
         replay: A window per domain that is replayed.
         held_table: Rows that the step does not train on, for a coefficient search; the columns of `table`.
@@ -111,7 +112,7 @@ class Rows:
 
     Attributes:
         guarded: Names of the tasks whose rows are left out: all that are registered now.
-        given_only: Domains whose rows have no negatives but those given with them.
+        domains: The workspace's domains by name.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -134,7 +135,7 @@ class Rows:
             conditions.append("row_hash NOT IN (SELECT row_hash FROM read_parquet(?))")
             self._values.append(leaks)
         self._scan = "read_parquet(?) WHERE " + " AND ".join(conditions)
-        self.given_only = {domain.name for domain in registry.domains() if not domain.in_batch}
+        self.domains = {domain.name: domain for domain in registry.domains()}
         with ExitStack() as stack:
             spill = stack.enter_context(scratch(registry.root / "runs", "spill"))
             self._session = stack.enter_context(duckdb.connect(config={"temp_directory": str(spill)}))
@@ -155,7 +156,7 @@ class Rows:
 
         Rows that are not drawn for another reason too are not counted.
         """
-        files = {domain: some for domain, some in self._files(batches).items() if domain in self.given_only}
+        files = {domain: some for domain, some in self._files(batches).items() if not self.domains[domain].in_batch}
         counts = {domain: self._count(some, f"{self._scan} AND len(negatives) = 0") for domain, some in files.items()}
         return {domain: count for domain, count in counts.items() if count}
 
@@ -209,21 +210,18 @@ class Rows:
                 parts["replay"][place] = (domain, table)
         trained = pa.concat_tables(
             [
-                labelled(table, domain, replayed=kind == "replay", in_batch=domain not in self.given_only)
+                labelled(table, self.domains[domain], replayed=kind == "replay")
                 for kind in ("new", "replay")
                 for domain, table in parts[kind]
             ]
         )
-        spared = [
-            labelled(table, domain, replayed=False, in_batch=domain not in self.given_only)
-            for domain, table in parts["held"]
-        ]
+        spared = [labelled(table, self.domains[domain], replayed=False) for domain, table in parts["held"]]
         held_table = pa.concat_tables(spared) if spared else trained.slice(0, 0)
         return Draw(trained, windows["new"], windows["replay"], held_table, windows["held"])
 
     def _of(self, domain: str) -> str:
         """Return what a query of a domain's trainable rows is from."""
-        return self._scan + (" AND len(negatives) > 0" if domain in self.given_only else "")
+        return self._scan + ("" if self.domains[domain].in_batch else " AND len(negatives) > 0")
 
     def _count(self, files: list[str], scan: str) -> int:
         ((count,),) = self._session.sql(f"SELECT count(*) FROM {scan}", params=[files, *self._values]).fetchall()
@@ -260,14 +258,21 @@ class Rows:
         return files
 
 
-def labelled(table: pa.Table, domain: str, **labels: bool) -> pa.Table:
-    """Return rows of a domain as training reads them: without their hashes, with `domain` and the labels."""
+def labelled(table: pa.Table, domain: Domain, *, replayed: bool) -> pa.Table:
+    """Return rows of a domain as training reads them: without their hashes, with what the domain says of them."""
     import pyarrow as pa
 
-    labelled = table.drop_columns(["row_hash"])
-    for name, value in {"domain": domain, **labels}.items():
-        labelled = labelled.append_column(name, pa.repeat(value, table.num_rows))
-    return labelled
+    rows = table.num_rows
+    labels = {
+        "domain": pa.repeat(domain.name, rows),
+        "instruction": pa.repeat(pa.scalar(domain.instruction, pa.string()), rows),
+        "replayed": pa.repeat(replayed, rows),
+        "in_batch": pa.repeat(domain.in_batch, rows),
+    }
+    found = table.drop_columns(["row_hash"])
+    for name, values in labels.items():
+        found = found.append_column(name, values)
+    return found
 
 
 def _pick(domain: str, table: pa.Table, picked: str) -> tuple[Window, pa.Table]:

@@ -16,7 +16,9 @@ from continual.errors import DataError, InputError, InvalidNameError, did_you_me
 from continual.progress import SILENT, Progress
 from continual.registry import GIVEN_ONLY, KINDS, RETRIEVAL, Batch, Registry, Task
 from continual.registry.catalog import now
+from continual.registry.layout import ROLES, prompt_names
 from continual.registry.names import check_name
+from continual.registry.registry import ROOT
 from continual.registry.store import exclusive, publish
 from continual.stream import split
 from continual.stream.database import database
@@ -31,6 +33,8 @@ from continual.stream.sweep import staging
 from continual.stream.task_files import KEYS, TaskTables, read_task, write_task
 from continual.stream.tasks import LOCK, task_path, task_record, task_taken
 
+MAX_INSTRUCTION = 500
+"""Characters of a domain's instruction."""
 MAX_LICENSE = 200
 """Characters of a licence's name."""
 
@@ -62,6 +66,7 @@ class IngestReport:
         kind: The type of task that the domain's rows are of.
         without_negatives: Kept rows that no step will train on: of a classification or clustering domain, and without
             negatives of their own; 0 when `unchanged`.
+        instruction: What is put before the domain's queries; None where nothing of its own is.
     """
 
     domain: str
@@ -83,6 +88,7 @@ class IngestReport:
     of_held: int = 0
     kind: str = RETRIEVAL
     without_negatives: int = 0
+    instruction: str | None = None
 
 
 def ingest(
@@ -96,6 +102,7 @@ def ingest(
     task: Path | None = None,
     license: str | None = None,
     kind: str | None = None,
+    instruction: str | None = None,
     progress: Progress = SILENT,
 ) -> IngestReport:
     """Register the rows of a file as a batch of a domain.
@@ -127,6 +134,8 @@ def ingest(
         kind: The type of task that the domain's rows are of, one of `KINDS`; None: what the domain is already, or
             retrieval. In a classification or clustering domain a row's negatives are only those given with it, so one
             kept row must have some, and those without are never trained on.
+        instruction: What the domain's queries are for; it is put before each as `INSTRUCTED` says, in place of the
+            model's own prompt, wherever they are trained on, searched with or served. None: what the domain has.
         progress: Shows how far it is.
 
     Returns:
@@ -148,6 +157,8 @@ def ingest(
         license = _check_license(license)
     if kind is not None and kind not in KINDS:
         raise InputError(f"--kind takes the type of task that rows are of, not {kind!r}.{did_you_mean(kind, KINDS)}")
+    if instruction is not None:
+        instruction = _check_instruction(instruction)
     opened = open_source(source)
     domain = check_name(opened.stem if domain is None else domain, "domain")
     mapping = resolve(columns, opened.columns, source)
@@ -156,7 +167,7 @@ def ingest(
     with exclusive(registry.root / LOCK, "ingest"):
         content = opened.sha256()
         batches, tasks = registry.batches(), registry.tasks()
-        kind = _kind(registry, domain, kind)
+        kind, instruction = _about(registry, domain, kind, instruction)
         tables = read_task(task) if task is not None else None
         for batch in batches:
             same = (batch.domain, batch.source_sha256, batch.columns) == (domain, content, mapping.record())
@@ -164,7 +175,7 @@ def ingest(
                 if license is not None and license != batch.license:
                     registry.set_license(batch.id, license)
                     batch = dataclasses.replace(batch, license=license)
-                return _unchanged(batch, source, kind)
+                return _unchanged(batch, source, kind, instruction)
         first = all(batch.domain != domain for batch in batches)
         share = _share(tasks, config, domain, first, holdout, task)
         with staging(registry) as folder, _finishing(progress):
@@ -218,6 +229,7 @@ def ingest(
                 of_held=counts.of_held,
                 kind=kind,
                 without_negatives=without,
+                instruction=instruction,
             )
             if not counts.kept:
                 where = _keep_loose(registry, rejects, domain, content) if staged.rejected else None
@@ -261,6 +273,7 @@ def ingest(
                 record,
                 leaks,
                 kind=kind,
+                instruction=instruction,
             )
             assert batch.id == identity, "only an ingest adds batches, and it holds the lock"
             return dataclasses.replace(
@@ -280,17 +293,45 @@ def _held(registry: Registry, tasks: Sequence[Task], domain: str) -> tuple[list[
     return list(found.values()), [file for name, file in found.items() if name in own]
 
 
-def _kind(registry: Registry, domain: str, kind: str | None) -> str:
-    """Return the kind of a domain, or refuse one that it is not of."""
+def _about(registry: Registry, domain: str, kind: str | None, instruction: str | None) -> tuple[str, str | None]:
+    """Return the kind and the instruction of a domain, or refuse what it does not have."""
     known = next((each for each in registry.domains() if each.name == domain), None)
     if known is None:
-        return kind or RETRIEVAL
+        if instruction is not None:
+            _check_prompt_name(registry, domain)
+        return kind or RETRIEVAL, instruction
     if kind not in (None, known.kind):
         raise InputError(
             f"Domain {domain!r} is of kind {known.kind}, and --kind says {kind}: all rows of a domain are of one kind. "
             "Leave --kind out, or give these rows a --domain of their own."
         )
-    return known.kind
+    if instruction not in (None, known.instruction):
+        has = "no instruction" if known.instruction is None else f"the instruction {known.instruction!r}"
+        raise InputError(
+            f"Domain {domain!r} has {has}, and its versions and scores are made with it. Leave --instruction out, or "
+            "give these rows a --domain of their own."
+        )
+    return known.kind, known.instruction
+
+
+def _check_instruction(instruction: str) -> str:
+    instruction = instruction.strip()
+    if not 0 < len(instruction) <= MAX_INSTRUCTION or not instruction.isprintable():
+        raise InputError(
+            f"--instruction takes a sentence of 1 to {MAX_INSTRUCTION} characters in one line, such as 'Given a "
+            f"question, retrieve the passage that answers it'; not {instruction!r}."
+        )
+    return instruction
+
+
+def _check_prompt_name(registry: Registry, domain: str) -> None:
+    """Refuse a domain whose prompt would be taken for another one of the model."""
+    root = registry.path(f"versions/{ROOT}")
+    if domain in ROLES or domain in prompt_names(root):
+        raise InvalidNameError(
+            f"A domain with an instruction becomes a prompt of the model, and {domain!r} is one that it has already. "
+            "Give another --domain."
+        )
 
 
 def _without_negatives(kept: Path, source: str, kind: str) -> int:
@@ -310,7 +351,7 @@ def _without_negatives(kept: Path, source: str, kind: str) -> int:
     return without
 
 
-def _unchanged(batch: Batch, source: str, kind: str) -> IngestReport:
+def _unchanged(batch: Batch, source: str, kind: str, instruction: str | None) -> IngestReport:
     return IngestReport(
         domain=batch.domain,
         batch=batch.id,
@@ -325,6 +366,7 @@ def _unchanged(batch: Batch, source: str, kind: str) -> IngestReport:
         rejects_path=batch.rejects_path,
         license=batch.license,
         kind=kind,
+        instruction=instruction,
     )
 
 

@@ -111,7 +111,8 @@ def train(
         table: Columns query, positive: string; negatives: list of string; doc_id: string, null where unknown;
             domain: string; replayed: bool, false where the column is missing, whether a row is of history; and
             in_batch: bool, true where the column is missing, whether its negatives are also those of the rows that
-            share its batch. Of one for which it is false, those are its own alone, and without any it has no loss.
+            share its batch. Of one for which it is false, those are its own alone, and without any it has no loss. And
+            instruction: string or null, put before the query instead of the model's own prompt.
         config: Settings of the training.
         seed: Of LoRA's start values and of the order of the rows, 0 or more.
         run_dir: Folder for the checkpoint; the caller removes it when the step is done.

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from continual.progress import SILENT, Progress
+from continual.registry.records import INSTRUCTED
 from continual.stream.text import normalise
 from continual.train.batching import Indices
 from continual.train.encoder import prompts
@@ -174,7 +175,8 @@ def read_rows(
 
     Args:
         table: query, positive: string; negatives: list of string; doc_id: string or null; domain: string;
-            replayed: bool, false where the column is missing; in_batch: bool, true where it is.
+            replayed: bool, false where the column is missing; in_batch: bool, true where it is; instruction: string
+            or null, put before the query instead of the model's own prompt.
         model: Its tokenizer and prompts are used, and its maximum length is lowered to `max_length`.
         max_length: Tokens per text, at most; the model's own limit holds too.
         max_negatives: Given negatives used per row, at most.
@@ -193,15 +195,24 @@ def read_rows(
 
     tokens = Tokens(model)
     query_prompt, document_prompt = prompts(model)
-    if query_prompt == document_prompt and _one_length(model):
+    instructions = _instructions(table)
+    if query_prompt == document_prompt and _one_length(model) and not any(instructions):
         codes, texts = _codes(pa.concat_arrays([queries, *documents]))
         kinds = [(texts, query_prompt, "document")]
     else:
-        codes, texts = _codes(queries)
+        kinds, codes = [], np.zeros(len(table), np.int64)
+        for instruction in dict.fromkeys(instructions):  # queries of one prompt after those of another
+            own = np.array([each == instruction for each in instructions], bool)
+            prompt = query_prompt if instruction is None else INSTRUCTED.format(instruction)
+            known = sum(len(some) for some, *_ in kinds)
+            found, texts = _codes(queries.filter(pa.array(own)))
+            codes[own] = found + known
+            kinds.append((texts, prompt, "query"))
+        known = sum(len(some) for some, *_ in kinds)
         others, more = _codes(pa.concat_arrays(documents))
-        codes = np.concatenate([codes, others + len(texts)])
-        kinds = [(texts, query_prompt, "query"), (more, document_prompt, "document")]
-        texts = texts + more
+        codes = np.concatenate([codes, others + known])
+        kinds.append((more, document_prompt, "document"))
+        texts = [text for some, *_ in kinds for text in some]
     progress.start("tokenising", len(texts), "texts")
     for some, prompt, task in kinds:
         if some:
@@ -223,13 +234,20 @@ def read_rows(
     arrays["replayed"] = _replayed(table, arrays, len(texts))
     in_batch = table["in_batch"].to_numpy() if "in_batch" in table.column_names else np.ones(rows, bool)
     digest = hashlib.sha256()
-    for text in [*map(str, names), *texts]:
+    for text in [*map(str, names), *texts, *filter(None, dict.fromkeys(instructions))]:
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
     for array in arrays.values():
         digest.update(array.tobytes())
     if not in_batch.all():  # where all are, the digest is that of before there were others
         digest.update(in_batch.tobytes())
     return Rows(tokens=tokens, digest=digest.hexdigest(), in_batch=in_batch, **arrays)
+
+
+def _instructions(table: pa.Table) -> list[str | None]:
+    if "instruction" not in table.column_names:
+        return [None] * len(table)
+    found: list[str | None] = table["instruction"].to_pylist()
+    return found
 
 
 def _strings(column: pa.ChunkedArray) -> pa.Array:
