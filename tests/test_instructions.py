@@ -66,7 +66,7 @@ def test_training_and_the_search_encode_what_is_served(tiny_model: Path) -> None
     found, positives, _ = embed_pairs(tiny_model, table(told), config)
     np.testing.assert_allclose(found, queries, atol=1e-5)
     np.testing.assert_allclose(positives, documents, atol=1e-5)
-    objective = Objective(tiny_model, table([True] * 4), config, team=Team(0, 1, CPU))
+    objective = Objective(tiny_model, table([True] * 4), config, device=CPU)
     (searched,) = objective.evaluate(objective.parameters()).values()
     trained = open_session(tiny_model, table([True] * 4), config, seed=0, team=Team(0, 1, CPU))
     assert searched == pytest.approx(trained.backward(objective.batches["d1"][0])[0], abs=1e-5)
