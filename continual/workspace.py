@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from continual import config as settings
 from continual.build import kept
 from continual.config import Config
-from continual.errors import InputError, ModelError, NotFoundError, NothingToDoError, did_you_mean
-from continual.progress import SILENT, Progress, Recorder
+from continual.errors import InputError
+from continual.founding import SETTINGS, STORE, find, found
+from continual.progress import SILENT, Progress
 from continual.registry import Alias, Registry, Task, Version
-from continual.registry.base import PACKAGED, recorded_name, resolve_base
-from continual.registry.catalog import now
+from continual.registry.base import PACKAGED
 from continual.registry.names import check_name
 from continual.registry.registry import CURRENT, ROOT
-from continual.registry.store import UPDATE_LOCK, empty_folder, exclusive, publish, weights_sha256
+from continual.registry.store import UPDATE_LOCK, empty_folder, exclusive
 from continual.status import Status, read_status
 
 if TYPE_CHECKING:
@@ -26,20 +24,20 @@ if TYPE_CHECKING:
 
     from continual.build import Collected
     from continual.compat import FittedFolder
+    from continual.conflicts import ConflictPlan
     from continual.diff import Diff
     from continual.eval.compare import Comparison
     from continual.eval.compat import Compatibility
+    from continual.eval.conflicts import Conflicts
     from continual.eval.regressions import Regressions
     from continual.eval.report import Report
+    from continual.recipes.jobs import Executor
+    from continual.recipes.plan import Layout, RecipePlan
+    from continual.recipes.run import Trained
     from continual.scoring import Evaluation
     from continual.spec import Plan
     from continual.stream import Columns, IngestReport, TaskReport
     from continual.update import StepResult
-
-_logger = logging.getLogger(__name__)
-
-SETTINGS = "continual.toml"
-STORE = ".continual"
 
 
 class Workspace:
@@ -61,7 +59,7 @@ class Workspace:
     """
 
     def __init__(self, directory: str | Path | None = None) -> None:
-        self.directory = _find(directory)
+        self.directory = find(directory)
         self.config: Config = settings.load(self.directory / SETTINGS)
         self.registry = Registry(self.directory / STORE, self.config.catalog.busy_seconds)
 
@@ -84,32 +82,7 @@ class Workspace:
             ConfigError: There are settings already, and they are wrong.
             ModelError: The base is no sentence-transformers model.
         """
-        directory = Path(directory).expanduser().resolve()
-        if (directory / STORE).exists():
-            known = (directory / SETTINGS).exists()
-            hint = (
-                f"See it with `continual status -w {directory}`."
-                if known
-                else f"It lacks {SETTINGS}: `touch {directory / SETTINGS}` makes one with the defaults."
-            )
-            raise InputError(f"{directory} holds a workspace already. {hint}")
-        if directory.exists() and not directory.is_dir():
-            raise InputError(f"{directory} is a file; a workspace is a folder.")
-        folder = resolve_base(base)
-        given = directory / SETTINGS
-        config = settings.load(given) if given.exists() else Config(trust_remote_code=trust_remote_code)
-        if trust_remote_code and not config.trust_remote_code:
-            raise InputError(f"{given} does not trust the base's code. Set trust_remote_code = true there.")
-        try:
-            with publish(directory / STORE) as partial:
-                _fill(partial, folder, recorded_name(base), config.trust_remote_code)
-                # The settings come before the store: a folder that has only them can be initialised again.
-                if not given.exists():
-                    with publish(given) as file:
-                        file.write_text(settings.render(config), encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"No workspace can be made in {directory}: {error.strerror or error}.") from None
-        return cls(directory)
+        return cls(found(directory, base, trust_remote_code=trust_remote_code))
 
     def ingest(
         self,
@@ -120,6 +93,8 @@ class Workspace:
         holdout: float | None = None,
         task: str | Path | None = None,
         license: str | None = None,
+        kind: str | None = None,
+        instruction: str | None = None,
         progress: Progress = SILENT,
     ) -> IngestReport:
         """Register the rows of a file as a batch of a domain, and hold some out as its evaluation task.
@@ -131,6 +106,11 @@ class Workspace:
             holdout: Share of the documents held out, 0 to 1; by default `ingest.holdout`.
             task: A BEIR-like folder to use as the domain's task instead of holding rows out.
             license: Licence of the data, such as "cc-by-4.0"; the model card of an export lists it.
+            kind: The type of task that the domain's rows are of: retrieval (what a new domain is by default),
+                reranking, sts, pair-classification, classification or clustering. In the last two a row's negatives
+                are only those given with it.
+            instruction: What a new domain's queries are for, such as "Given a question, retrieve the passage that
+                answers it"; put before each of them in training, evaluation and service.
             progress: Shows how far it is.
 
         Raises:
@@ -147,6 +127,8 @@ class Workspace:
             holdout=holdout,
             task=Path(task) if task is not None else None,
             license=license,
+            kind=kind,
+            instruction=instruction,
             progress=progress,
         )
 
@@ -232,19 +214,20 @@ class Workspace:
         parameters: Mapping[str, float] | None = None,
         seed: int | None = None,
         compatible: bool = False,
+        recipe: str | None = None,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
         progress: Progress = SILENT,
     ) -> Plan:
         """Return what `update` would train and evaluate, with its cost beside a full retraining. Changes nothing.
 
         Arguments are those of `update`.
         """
-        from continual.spec import make_plan, prepare
+        from continual.request import Request, plan_update
 
-        config = self._resolve(replay, replay_rows, replay_policy, start, merge, parameters)
-        config = config.replace("train", anchor="current" if compatible else None)
-        options: dict[str, Any] = {"domains": domains, "replay_rows": replay_rows, "seed": seed or 0}
-        spec, drawn = prepare(self.registry, config, **options, look=False, progress=progress)
-        return make_plan(self.registry, spec, drawn, progress)
+        asked = Request(
+            replay, replay_rows, replay_policy, domains, start, merge, parameters, seed, compatible, recipe, settings
+        )
+        return plan_update(self.registry, self.config, asked, progress)
 
     def update(
         self,
@@ -258,6 +241,8 @@ class Workspace:
         parameters: Mapping[str, float] | None = None,
         seed: int | None = None,
         compatible: bool = False,
+        recipe: str | None = None,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
         track: Sequence[str] | None = None,
         resume: bool = False,
         restart: bool = False,
@@ -278,6 +263,9 @@ class Workspace:
             seed: Seed of the step, from 0 up; 0 by default.
             compatible: Train for the index of what is in service: hold texts near their embeddings under it, and
                 queries near its documents: `train.anchor = "current"`.
+            recipe: A recipe that has steps, such as "boom": it sets replay, merge and training, which the other
+                arguments then override; by default "continual", which sets nothing.
+            settings: By section, over those of `continual.toml`: `{"train": {"learning_rate": 3e-4}}`.
             track: Names of accelerate's trackers to log to; by default `track.trackers`.
             resume: Continue the step that was interrupted, with the settings it was begun with.
             restart: Discard the step that was interrupted and begin anew.
@@ -290,41 +278,112 @@ class Workspace:
             NothingToDoError: Nothing is new, or nothing was interrupted.
             InputError: A step was interrupted, and neither `resume` nor `restart` is given.
         """
-        from continual.spec import discard, interrupted, prepare, reopen, sweep
-        from continual.tracking import tracked
-        from continual.update import update
+        from continual.request import Request, run_update
 
-        if resume and restart:
-            raise InputError("--resume continues what was interrupted and --restart discards it. Choose one.")
+        asked = Request(
+            replay,
+            replay_rows,
+            replay_policy,
+            domains,
+            start,
+            merge,
+            parameters,
+            seed,
+            compatible,
+            recipe,
+            settings,
+            track,
+        )
+        return run_update(self.registry, self.config, asked, resume=resume, restart=restart, progress=progress)
+
+    def plan_training(
+        self,
+        recipe: str,
+        *,
+        options: Mapping[str, str] | None = None,
+        domains: Sequence[str] | None = None,
+        clusters: str | Path | None = None,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
+        seed: int | None = None,
+        progress: Progress = SILENT,
+    ) -> RecipePlan:
+        """Return the phases of a recipe, with their rows and their cost beside a joint training. Changes nothing.
+
+        Arguments are those of `train`.
+        """
+        from continual.recipes.plan import cost_of
+
+        layout = self._lay_out(recipe, options, domains, clusters, settings, seed, progress)
+        return cost_of(self.registry, self.config, layout, progress)
+
+    def train(
+        self,
+        recipe: str,
+        *,
+        options: Mapping[str, str] | None = None,
+        domains: Sequence[str] | None = None,
+        clusters: str | Path | None = None,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
+        seed: int | None = None,
+        executor: Executor | None = None,
+        progress: Progress = SILENT,
+    ) -> Trained:
+        """Train a model on all domains, from the root base, as a recipe says. Puts nothing into service.
+
+        Every phase is a version. One that was made already is not made again: a killed call goes on where it was when
+        it is called once more.
+
+        Args:
+            recipe: Its name, such as "joint" or "phased".
+            options: Of the recipe, as text by name, such as `{"ratios": "0.5,1"}`.
+            domains: Those to train on; by default all.
+            clusters: A file of clusters of domains; by default what `analyze conflicts` wrote, and without that each
+                domain is a cluster.
+            settings: By section, over those of the recipe: `{"train": {"learning_rate": 3e-4}}`.
+            seed: From 0 up; 0 by default.
+            executor: Maps a function over trainings that do not depend on each other, as `map` does: a pool's or a
+                cluster's. By default they run one after another here.
+            progress: Shows how far it is.
+
+        Raises:
+            NotFoundError: There is no such recipe or domain.
+            InputError: An option or setting is wrong, or the recipe is one of `update` alone.
+            NothingToDoError: There are no rows.
+        """
+        from continual.recipes.run import run_recipe
+
         with exclusive(self.registry.root / UPDATE_LOCK, "update"):
-            sweep(self.registry)
-            run = interrupted(self.registry)
-            if resume:
-                if run is None:
-                    raise NothingToDoError("No update was interrupted, so there is nothing to resume.")
-                options = (replay, replay_rows, replay_policy, domains, start, merge, parameters, seed, track)
-                if compatible or any(value is not None for value in options):
-                    raise InputError(
-                        f"--resume continues {run.id} with the options it was begun with. Leave the others out, or "
-                        "begin anew with --restart."
-                    )
-                spec, drawn = reopen(self.registry, run)
-            else:
-                if run is not None and not restart:
-                    raise InputError(
-                        f"The update to {run.id} was interrupted. Continue it with `continual update --resume`, or "
-                        "discard it with `continual update --restart`."
-                    )
-                config = self._resolve(replay, replay_rows, replay_policy, start, merge, parameters)
-                config = config.replace("train", anchor="current" if compatible else None)
-                config = config.replace("track", trackers=None if track is None else list(track))
-                choice: dict[str, Any] = {"domains": domains, "replay_rows": replay_rows, "seed": seed or 0}
-                spec, drawn = prepare(self.registry, config, **choice, progress=progress)
-            with tracked(self.registry, spec, resume=resume) as log:
-                if run is not None and restart:
-                    discard(self.registry, run)
-                seen = Recorder(self.registry.path(f"runs/{spec.version}"), progress, log)
-                return update(self.registry, spec, drawn, resume=resume, progress=seen, log=seen.log)
+            layout = self._lay_out(recipe, options, domains, clusters, settings, seed, progress)
+            return run_recipe(self.registry, self.config, layout, executor=executor, progress=progress)
+
+    def _lay_out(
+        self,
+        recipe: str,
+        options: Mapping[str, str] | None,
+        domains: Sequence[str] | None,
+        clusters: str | Path | None,
+        settings: Mapping[str, Mapping[str, Any]] | None,
+        seed: int | None,
+        progress: Progress,
+    ) -> Layout:
+        from continual.clusters import FILE, read_clusters
+        from continual.recipes import find_recipe
+        from continual.recipes.plan import lay_out
+
+        found, known = find_recipe(recipe), self.directory / FILE
+        file = Path(clusters).expanduser() if clusters is not None else known if known.is_file() else None
+        names = [domain.name for domain in self.registry.domains()]
+        return lay_out(
+            self.registry,
+            self.config,
+            found,
+            options=options or {},
+            domains=domains,
+            clusters=None if file is None else read_clusters(file, names),
+            settings=settings or {},
+            seed=seed or 0,
+            progress=progress,
+        )
 
     def report(self, joint: str | Path | None = None) -> Report:
         """Return the R matrix, its metrics with their intervals, and the cost of every step.
@@ -667,6 +726,68 @@ class Workspace:
 
         return [Compatibility.from_json(found) for found in self.registry.compatibility().values()]
 
+    def plan_conflicts(
+        self,
+        *,
+        domains: Sequence[str] | None = None,
+        rows: int = 256,
+        epochs: int | None = None,
+        start: str = "base",
+        seed: int = 0,
+        progress: Progress = SILENT,
+    ) -> ConflictPlan:
+        """Return what `conflicts` would train, and its cost. Changes nothing.
+
+        Arguments are those of `conflicts`.
+        """
+        from continual.conflicts import make_plan, prepare
+
+        options: dict[str, Any] = {"domains": domains, "rows": rows, "epochs": epochs, "start": start, "seed": seed}
+        return make_plan(self.registry, prepare(self.registry, self.config, **options), progress)
+
+    def conflicts(
+        self,
+        *,
+        domains: Sequence[str] | None = None,
+        rows: int = 256,
+        epochs: int | None = None,
+        start: str = "base",
+        clusters: int | None = None,
+        seed: int = 0,
+        out: str | Path | None = None,
+        progress: Progress = SILENT,
+    ) -> Conflicts:
+        """Train each domain alone and with each other one, compare their losses, and cluster the domains.
+
+        What was trained before with the same model, rows, settings and seed is not trained again. The clusters are
+        written to a small file for `read_clusters` of `continual.clusters`.
+
+        Args:
+            domains: Domains to compare; by default all.
+            rows: Of each domain to train on, at most; 0 takes all but those that its loss is measured on.
+            epochs: Passes over them; by default `train.epochs`.
+            start: Train from the root "base" or from "current".
+            clusters: How many to cut the domains into; by default groups are joined as long as the pairs between them
+                do not hurt each other on average.
+            seed: Of the trainings, from 0 up.
+            out: File of the clusters; by default `conflicts.toml` in the workspace. One that was edited is left alone.
+            progress: Shows how far it is.
+
+        Raises:
+            NotFoundError: A domain is not known.
+            NothingToDoError: There are no two domains.
+            InputError: A domain has too few rows, a number is out of its range, or the file was edited.
+            WorkspaceBusy: An update is running, or another analysis.
+        """
+        from continual.clusters import FILE
+        from continual.conflicts import check_out, prepare, run
+
+        target = self.directory / FILE if out is None else Path(out).expanduser().resolve()
+        check_out(target)
+        options: dict[str, Any] = {"domains": domains, "rows": rows, "epochs": epochs, "start": start, "seed": seed}
+        inquiry = prepare(self.registry, self.config, **options)
+        return run(self.registry, inquiry, count=clusters, out=target, progress=progress)
+
     def _joint(self, given: str | Path | None) -> str | None:
         """Return the joint version that a call or the settings name."""
         named = self.config.eval.joint
@@ -674,112 +795,3 @@ class Workspace:
             return None if given is None else str(given)
         folder = self.directory / named  # a path in the settings is relative to them
         return str(folder) if (folder / STORE).is_dir() else named
-
-    def _resolve(
-        self,
-        replay: float | None,
-        rows: int | None,
-        policy: str | None,
-        start: str | None,
-        merge: str | float | None,
-        parameters: Mapping[str, float] | None,
-    ) -> Config:
-        """Return the settings with what the call changes, a weight for `merge` included."""
-        from continual.merge.rules import find_rule
-        from continual.replay.policies import check_share
-
-        config = self.config
-        if replay is not None and rows is not None:
-            raise InputError("--replay is a share and --replay-rows a number of the same rows. Give one of them.")
-        if replay is not None:
-            check_share(replay)
-        if start not in (None, "current", "base"):
-            raise InputError(
-                f"--from takes current or base, not {start!r}.{did_you_mean(str(start), ['current', 'base'])}"
-            )
-        if isinstance(merge, float | int):
-            if not 0.0 < merge <= 1.0:
-                raise InputError(
-                    f"--merge takes a weight above 0, up to 1, not {merge:g}: with 0 the version would be what is in "
-                    "service, and its rows would count as learned."
-                )
-            config = config.replace("merge", method="interpolate", weight=float(merge))
-        elif merge is not None:
-            rule = find_rule(merge)
-            if start is None and rule.start not in (None, config.merge.start):
-                places = {"base": "the root base", "current": "what is in service"}
-                _logger.warning(
-                    "--merge %s joins updates that were trained from %s, so this one starts there (--from %s) and not "
-                    "from %s.",
-                    rule.name,
-                    places[str(rule.start)],
-                    rule.start,
-                    places[config.merge.start],
-                )
-            config = config.replace("merge", method=merge, start=rule.start if start is None else None)
-        if merge is not None:
-            parameters = parameters or {}  # those of the settings belong to the rule of the settings
-        config = config.replace("merge", start=start, parameters=None if parameters is None else dict(parameters))
-        return config.replace("replay", share=replay, policy=policy)
-
-
-def _fill(store: Path, base: Path, name: str, trust_remote_code: bool) -> None:
-    """Make a store whose version v0 is a copy of a base."""
-    import torch
-
-    from continual.merge.engine import save_model
-    from continual.merge.sources import Model
-    from continual.train import load_encoder
-
-    registry = Registry(store)
-    registry.catalog.create()
-    snapshot = store / "versions" / ROOT
-    # In fp32: a root in half precision would lose small updates in its rounding, and be scored with other arithmetic.
-    save_model(Model(base), snapshot, torch.float32)
-    try:
-        load_encoder(snapshot, trust_remote_code=trust_remote_code)  # refuse now what no step could train
-    except ModelError as error:
-        raise ModelError(str(error).replace(str(snapshot), name)) from None
-    root = Version(
-        id=ROOT,
-        position=0,
-        parent=None,
-        status="root",
-        path=f"versions/{ROOT}",
-        adapter=None,
-        sha256=weights_sha256(snapshot),
-        batches=[],
-        pairs_trained=0,
-        tokens_trained=0,
-        seconds=0.0,
-        joint_pairs=0,
-        recipe={"base": name},
-        verdict=None,
-        created_at=now(),
-    )
-    registry.add_version(root, promote="init")
-
-
-def _find(directory: str | Path | None) -> Path:
-    if directory is None:
-        directory = os.environ.get("CONTINUAL_WORKSPACE") or None
-    if directory is not None:
-        found = Path(directory).expanduser().resolve()
-        if not (found / SETTINGS).is_file():
-            if (found / STORE).is_dir():
-                raise NotFoundError(
-                    f"{found} is a workspace that lacks {SETTINGS}: `touch {found / SETTINGS}` makes one with the "
-                    "defaults."
-                )
-            raise NotFoundError(
-                f"{found} holds no workspace (no {SETTINGS}). Make one with `continual init {directory}`."
-            )
-        return found
-    here = Path.cwd().resolve()
-    for folder in (here, *here.parents):
-        if (folder / SETTINGS).is_file():
-            return folder
-    raise NotFoundError(
-        f"Neither {here} nor a folder above it holds a workspace (no {SETTINGS}). Make one with `continual init`, "
-        "or name one with -w DIR."
-    )

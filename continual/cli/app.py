@@ -12,9 +12,11 @@ import typer
 from continual.cli.options import (
     JsonOption,
     ParameterOption,
+    SettingOption,
     WorkspaceOption,
     open_workspace,
     parse_parameters,
+    parse_settings,
     print_json,
 )
 
@@ -33,9 +35,11 @@ app = typer.Typer(
 task_app = typer.Typer(help="Evaluation tasks: what versions are scored on.", no_args_is_help=True)
 versions_app = typer.Typer(help="Versions: what was made, and from what.", no_args_is_help=True)
 compat_app = typer.Typer(help="What a version does to the index that an earlier one filled.", no_args_is_help=True)
+analyze_app = typer.Typer(help="What the domains do to each other.", no_args_is_help=True)
 app.add_typer(task_app, name="task")
 app.add_typer(versions_app, name="versions")
 app.add_typer(compat_app, name="compat")
+app.add_typer(analyze_app, name="analyze")
 
 
 def _version(value: bool) -> None:
@@ -115,6 +119,22 @@ def ingest(
         str | None,
         typer.Option(metavar="NAME", help="Licence of the data, such as cc-by-4.0; model cards list it."),
     ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="What a new domain's rows are of: retrieval, by default; reranking, sts, pair-classification; or "
+            "classification, clustering, where a row's negatives are only those given with it.",
+        ),
+    ] = None,
+    instruction: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="What a new domain's queries are for, such as 'Given a question, retrieve the passage that answers "
+            "it'; put before each of them.",
+        ),
+    ] = None,
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -137,10 +157,11 @@ def ingest(
         raise InputError(f"There is no file {missing[0]}. None of the {len(files)} was ingested.")
     reports = []
     split: dict[str, Any] = {"holdout": holdout, "task": task}
+    about: dict[str, Any] = {"columns": columns, "license": license, "kind": kind, "instruction": instruction}
     try:
         for file in files:
             with Bars() as bars:
-                report = opened.ingest(file, domain=domain, columns=columns, license=license, **split, progress=bars)
+                report = opened.ingest(file, domain=domain, **about, **split, progress=bars)
             reports.append(asdict(report))
             if domain is not None and report.batch is not None:
                 split = {}  # a domain has one task: the first of its files that keeps a row makes it
@@ -195,6 +216,15 @@ def update(
     ] = None,
     parameter: ParameterOption = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of the step, from 0 up; 0 by default.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A recipe that has steps, of `continual train --list`: it sets replay, merge and training, and the "
+            "other options override it.",
+        ),
+    ] = None,
+    setting: SettingOption = None,
     compatible: Annotated[
         bool,
         typer.Option(
@@ -242,6 +272,8 @@ def update(
         "parameters": parse_parameters(parameter),
         "seed": seed,
         "compatible": compatible,
+        "recipe": recipe,
+        "settings": parse_settings(setting),
     }
     try:
         with Bars() as bars:
@@ -338,9 +370,11 @@ def status(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
 
 
 from continual.cli import (  # noqa: E402 - they add their commands to the app
+    analyze,  # noqa: F401
     compat,  # noqa: F401
     merging,  # noqa: F401
     regressions,  # noqa: F401
     tasks,  # noqa: F401
+    training,  # noqa: F401
     versions,  # noqa: F401
 )

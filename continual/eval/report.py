@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from continual.errors import NothingToDoError
 from continual.eval.compat import Compatibility
+from continual.eval.conflicts import Conflicts, last_conflicts
 from continual.eval.intervals import Intervals, report_intervals
 from continual.eval.joint import Joint, find_joint
 from continual.eval.last import last_regressions
@@ -23,7 +24,7 @@ from continual.eval.ood import Flag, flags
 from continual.eval.query_scores import QueryScores, aligned
 from continual.eval.regressions import Regressions
 from continual.registry.records import Alias, Score, Task, Version
-from continual.registry.registry import CURRENT, Registry
+from continual.registry.registry import CURRENT, ROOT, Registry
 
 SCHEMA = 1
 """Changes only when a key of the JSON form changes its meaning or goes."""
@@ -61,7 +62,7 @@ class Row:
         tokens_trained: Tokens of those texts.
         seconds: Of training.
         joint_pairs: Pairs that retraining on the whole lineage would have trained.
-        verdict: "root", "accepted" or "refused".
+        verdict: "root", "accepted" or "refused"; "trained" of what a recipe made beside the stream.
         reasons: The gate's sentences.
         made: When, in UTC.
         recipe: How it was made.
@@ -102,7 +103,8 @@ class Report:
     """Everything that the terminal, the HTML page and the JSON form show.
 
     Attributes:
-        versions: Row 0 is the root base; then all others in the order they were made, refused ones included.
+        versions: Row 0 is the root base; then all others in the order they were made, refused ones included. Of what
+            recipes made, only what was scored or is in service; its parent is then the nearest version that is here.
         tasks: In-domain tasks in the order of the stream, then the ones that belong to no domain.
         metrics: By name, a value or None per version, computed along that version's own lineage.
         learned: Per version, the tasks whose domain this very step was the first of its lineage to learn.
@@ -120,6 +122,7 @@ class Report:
         flags: By version and task, what the version's lineage trained on of a task that came later.
         compatibility: By version, what it does to the index of its parent; those where it was not measured are left
             out.
+        conflicts: The last analysis of what the domains do to each other; None where none was made.
     """
 
     versions: list[Row]
@@ -137,6 +140,7 @@ class Report:
     regressions: Regressions | None = None
     flags: dict[tuple[str, str], Flag] = field(default_factory=dict)
     compatibility: dict[str, Compatibility] = field(default_factory=dict)
+    conflicts: Conflicts | None = None
 
     @property
     def measure(self) -> str:
@@ -165,8 +169,8 @@ class Report:
         (acc, bwt, fwt, forgetting, retained, ood_mean, intransigence: one number or null per version), intervals
         (confidence; score, over_base, since_learned: as matrix, [low, high] or null; metrics, ood_change: as metrics),
         joint (name of the joint version or null), ood_set (the tasks behind ood_mean), flags (version, task, rows,
-        near, learned_by, domains, why: scores on texts that were trained on) and compatibility (per version, what it
-        does to its parent's index, or null).
+        near, learned_by, domains, why: scores on texts that were trained on), compatibility (per version, what it does
+        to its parent's index, or null) and conflicts (the last analysis of domains, or null).
         """
         fields = ("id", "parent", "domains", "pairs_trained", "tokens_trained", "seconds", "joint_pairs", "verdict")
         return {
@@ -183,6 +187,7 @@ class Report:
             "compatibility": [
                 self.compatibility[row.id].to_json() if row.id in self.compatibility else None for row in self.versions
             ],
+            "conflicts": None if self.conflicts is None else self.conflicts.to_json(),
         }
 
     def to_csv(self) -> str:
@@ -252,6 +257,7 @@ def build_report(registry: Registry, joint: str | None = None, confidence: float
     points: dict[str, dict[str, float]] = {version.id: {} for version in versions}
     for (owner, name), score in scores.items():
         points[owner][name] = score.score
+    versions = _shown(versions, scores, current.version if current else ROOT)
     rows = [_row(version, points[version.id], known.domain_of, known.domains) for version in versions]
     position = {row.id: place for place, row in enumerate(rows)}
     matrix = np.array(
@@ -298,6 +304,7 @@ def build_report(registry: Registry, joint: str | None = None, confidence: float
             for (old, new), found in known.compatibility.items()
             if new in position and old == rows[position[new]].parent
         },
+        conflicts=last_conflicts(registry.root),
     )
 
 
@@ -330,6 +337,21 @@ def _read(registry: Registry) -> _Known:
         )
 
 
+def _shown(versions: Sequence[Version], scores: Mapping[tuple[str, str], Score], current: str) -> list[Version]:
+    """Leave out the phases of recipes that nobody scored; what came from them comes from what is before them."""
+    scored = {owner for owner, _ in scores}
+    kept = {each.id for each in versions if each.status != "trained" or each.id in scored or each.id == current}
+    parents = {each.id: each.parent for each in versions}
+    found = []
+    for version in versions:
+        if version.id in kept:
+            parent = version.parent
+            while parent is not None and parent not in kept:
+                parent = parents[parent]
+            found.append(replace(version, parent=parent))
+    return found
+
+
 def _ceiling(joint: Joint | None, column: Column) -> float:
     """Return the joint version's points on a task of a domain that it has learned."""
     known = joint is not None and column.domain in joint.domains and column.name in joint.scores
@@ -360,14 +382,15 @@ def _points(
 def _row(version: Version, scores: dict[str, float], domain_of: dict[str, str], domains: list[str]) -> Row:
     verdict = version.verdict or {}
     learned = {domain_of[batch] for batch in version.batches if batch in domain_of}
+    cost = version.recipe.get("cost", {})  # of all phases behind it, which are not shown
     return Row(
         id=version.id,
         parent=version.parent,
         domains=[name for name in domains if name in learned],
         batches=list(version.batches),
-        pairs_trained=version.pairs_trained,
-        tokens_trained=version.tokens_trained,
-        seconds=version.seconds,
+        pairs_trained=cost.get("pairs", version.pairs_trained),
+        tokens_trained=cost.get("tokens", version.tokens_trained),
+        seconds=cost.get("seconds", version.seconds),
         joint_pairs=version.joint_pairs,
         verdict=version.status,
         reasons=list(verdict.get("reasons", [])),

@@ -6,9 +6,11 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal
 
-Kind = Literal["text", "points", "change", "count", "share", "kept", "percent", "seconds", "number", "interval", "loss"]
-"""How a cell is shown: "share" is 0 to 1 and shown in percent, "kept" likewise with a digit more, for it
-has limits such as 99 %; "percent" is so already, "interval" two ends."""
+Kind = Literal[
+    "text", "points", "change", "count", "share", "kept", "percent", "seconds", "number", "interval", "loss", "shift"
+]
+"""How a cell is shown: "share" is 0 to 1 and shown in percent, "kept" likewise with a digit more, for it has limits
+such as 99 %; "percent" is so already, "interval" two ends, "shift" a difference of losses."""
 
 
 def shown(value: Any, kind: Kind) -> str:
@@ -34,6 +36,7 @@ def shown(value: Any, kind: Kind) -> str:
         "seconds": duration,
         "number": lambda each: f"{each:.3g}",
         "loss": lambda each: f"{each:.4f}",
+        "shift": shift,
     }
     return forms[kind](value)
 
@@ -52,6 +55,11 @@ def change(value: float) -> str:
 def probability(value: float) -> str:
     """Return a p-value with three digits; one that they would round to nothing is not nothing."""
     return f"{value:.3f}" if value >= 0.0005 else "<0.001"
+
+
+def shift(value: float) -> str:
+    """Return a difference of losses, with its sign."""
+    return f"{value:+.3f}".replace("-0.000", "+0.000").replace("-", "−")
 
 
 def duration(seconds: float) -> str:
