@@ -35,8 +35,8 @@ def read_clusters(path: Path, domains: Collection[str]) -> dict[str, list[str]]:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise NotFoundError(
-            f"There is no file {path}. `continual analyze conflicts` makes one; or write a table [{_TABLE}] with a line "
-            'such as papers = ["arxiv", "pubmed"] for each cluster.'
+            f"There is no file {path}. `continual analyze conflicts` makes one; or write a table [{_TABLE}] with a "
+            'line such as papers = ["arxiv", "pubmed"] for each cluster.'
         ) from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from None

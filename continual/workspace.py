@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 
     from continual.build import Collected
     from continual.compat import FittedFolder
+    from continual.conflicts import ConflictPlan
     from continual.diff import Diff
     from continual.eval.compare import Comparison
     from continual.eval.compat import Compatibility
+    from continual.eval.conflicts import Conflicts
     from continual.eval.regressions import Regressions
     from continual.eval.report import Report
     from continual.recipes.jobs import Executor
@@ -788,6 +790,68 @@ class Workspace:
         from continual.eval.compat import Compatibility
 
         return [Compatibility.from_json(found) for found in self.registry.compatibility().values()]
+
+    def plan_conflicts(
+        self,
+        *,
+        domains: Sequence[str] | None = None,
+        rows: int = 256,
+        epochs: int | None = None,
+        start: str = "base",
+        seed: int = 0,
+        progress: Progress = SILENT,
+    ) -> ConflictPlan:
+        """Return what `conflicts` would train, and its cost. Changes nothing.
+
+        Arguments are those of `conflicts`.
+        """
+        from continual.conflicts import make_plan, prepare
+
+        options: dict[str, Any] = {"domains": domains, "rows": rows, "epochs": epochs, "start": start, "seed": seed}
+        return make_plan(self.registry, prepare(self.registry, self.config, **options), progress)
+
+    def conflicts(
+        self,
+        *,
+        domains: Sequence[str] | None = None,
+        rows: int = 256,
+        epochs: int | None = None,
+        start: str = "base",
+        clusters: int | None = None,
+        seed: int = 0,
+        out: str | Path | None = None,
+        progress: Progress = SILENT,
+    ) -> Conflicts:
+        """Train each domain alone and with each other one, compare their losses, and cluster the domains.
+
+        What was trained before with the same model, rows, settings and seed is not trained again. The clusters are
+        written to a small file for `read_clusters` of `continual.clusters`.
+
+        Args:
+            domains: Domains to compare; by default all.
+            rows: Of each domain to train on, at most; 0 takes all but those that its loss is measured on.
+            epochs: Passes over them; by default `train.epochs`.
+            start: Train from the root "base" or from "current".
+            clusters: How many to cut the domains into; by default groups are joined as long as the pairs between them
+                do not hurt each other on average.
+            seed: Of the trainings, from 0 up.
+            out: File of the clusters; by default `conflicts.toml` in the workspace. One that was edited is left alone.
+            progress: Shows how far it is.
+
+        Raises:
+            NotFoundError: A domain is not known.
+            NothingToDoError: There are no two domains.
+            InputError: A domain has too few rows, a number is out of its range, or the file was edited.
+            WorkspaceBusy: An update is running, or another analysis.
+        """
+        from continual.clusters import FILE
+        from continual.conflicts import check_out, prepare, run
+
+        target = self.directory / FILE if out is None else Path(out).expanduser().resolve()
+        check_out(target)
+        options: dict[str, Any] = {"domains": domains, "rows": rows, "epochs": epochs, "start": start, "seed": seed}
+        inquiry = prepare(self.registry, self.config, **options)
+        return run(self.registry, inquiry, count=clusters, out=target, progress=progress)
 
     def _joint(self, given: str | Path | None) -> str | None:
         """Return the joint version that a call or the settings name."""

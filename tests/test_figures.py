@@ -15,7 +15,20 @@ import numpy as np
 import pytest
 
 from continual.errors import InputError
-from continual.eval.figures import Bars, Column, Forest, Heat, Lines, Node, Series, Table, Tree, draw
+from continual.eval.figures import (
+    Bars,
+    Column,
+    Dendrogram,
+    Forest,
+    Heat,
+    Lines,
+    Node,
+    Pairs,
+    Series,
+    Table,
+    Tree,
+    draw,
+)
 from continual.eval.figures.data import plain
 from continual.eval.figures.lines import spread
 from continual.eval.figures.numbers import label, shown, ticks
@@ -40,8 +53,16 @@ CHARTS = [
         "last", "Last", "Differences.", [("med", "new", "series-1", 2.0, (1.0, 3.0)), ("x", "OOD", "ink", -1, None)]
     ),
     Tree("tree", "Tree", "Descent.", [Node("v0", None, "current", ""), Node("v1", "v0", "refused", "med")]),
+    Pairs(
+        "pairs", "Pairs", "What does what.", ["med", "bash", "table"],
+        [[None, -0.1, 0.2], [0.0, None, 0.3], [0.1, 0.4, None]], [2, 1], ("good", "bad"), "loss",
+    ),
+    Dendrogram(
+        "dendrogram", "Dendrogram", "What is with what.", ["med", "bash", "table"], [0, 0, 1],
+        [(0, 1, -0.05), (2, 3, 0.25)], "mean", 0.0,
+    ),
     Heat("matrix", "Matrix", "Scores.", [("all", 1)], ["med"], [("v0", "", "root")], [[50.0]], [[0.0]]),
-]
+]  # fmt: skip
 
 
 def parse(svg: str) -> ElementTree.Element:
@@ -112,6 +133,36 @@ def test_scores_on_what_was_trained_on_are_crosses() -> None:
     drawn = ["".join(each.itertext()) for each in parse(draw(heat, 560)).iter(f"{SVG}text")]
     assert {"50.0", "52.0!"} <= set(drawn)
     assert heat.table().to_csv().splitlines() == ["version,med,trained on", "v0,50.0,", "v1,52.0,med"]
+
+
+def test_a_join_is_where_its_value_is_and_halfway_between_what_it_joins() -> None:
+    chart = next(each for each in CHARTS if isinstance(each, Dendrogram))
+    root = parse(draw(chart, 560))
+    (cut,) = [each for each in root.iter(f"{SVG}line") if each.get("stroke-dasharray")]
+    zero = float(str(cut.get("x1")))
+    first, second = ((float(str(each.get("cx"))), float(str(each.get("cy")))) for each in root.iter(f"{SVG}circle"))
+    assert first[0] < zero < second[0]
+    assert (second[0] - zero) / (zero - first[0]) == pytest.approx(0.25 / 0.05, rel=0.02)
+    rows = [float(str(each.get("y"))) - 4 for each in root.iter(f"{SVG}text") if each.text in ("med", "bash", "table")]
+    assert first[1] == pytest.approx((rows[0] + rows[1]) / 2, abs=0.1)
+    assert second[1] == pytest.approx((first[1] + rows[2]) / 2, abs=0.1)
+    strokes = [each.get("stroke") for each in root.iter(f"{SVG}path")]
+    assert strokes == ["var(--series-1)", "var(--axis)"]  # within a cluster, and across
+
+
+def test_a_pair_is_coloured_by_its_sign_and_as_strongly_as_it_is_large() -> None:
+    chart = next(each for each in CHARTS if isinstance(each, Pairs))
+    cells = {
+        str(each.get("data-tip")): (each.get("fill"), float(str(each.get("fill-opacity"))))
+        for each in parse(draw(chart, 560)).iter(f"{SVG}rect")
+        if each.get("data-tip")
+    }
+    assert len(cells) == 6
+    assert cells["med with bash: −0.100"] == ("var(--up)", 0.15)
+    assert cells["table with bash: +0.400"] == ("var(--down)", 0.6)
+    assert cells["bash with med: +0.000"][1] == 0
+    texts = ["".join(each.itertext()) for each in parse(draw(chart, 560)).iter(f"{SVG}text")]
+    assert {"−0.100", "good", "bad"} <= set(texts)
 
 
 def test_names_at_the_ends_stay_apart_and_on_the_plot() -> None:

@@ -21,6 +21,7 @@ from continual.registry.store import weights_sha256
 from continual.train.candidates import embed_pairs
 from continual.train.objective import Objective
 from continual.train.step import open_session
+from continual.train.team import Team
 from tests.conftest import SCHEMA, make_pairs
 
 Write = Callable[[str, list[dict[str, object]]], Path]
@@ -49,7 +50,7 @@ def table(told: list[bool]) -> pa.Table:
 def test_training_and_the_search_encode_what_is_served(tiny_model: Path) -> None:
     told = [True, False, True, False, True, True]
     config = TrainConfig(distillation=0, guide_margin="off", precision="fp32", max_negatives=0, mix_domains=True)
-    opened = open_session(tiny_model, table(told), config, seed=0, device=CPU)
+    opened = open_session(tiny_model, table(told), config, seed=0, team=Team(0, 1, CPU))
     loss, _ = opened.backward(np.arange(6))
     rows, model = table(told).to_pylist(), SentenceTransformer(str(tiny_model), device="cpu")
     queries = np.stack(
@@ -70,7 +71,7 @@ def test_training_and_the_search_encode_what_is_served(tiny_model: Path) -> None
     np.testing.assert_allclose(positives, documents, atol=1e-5)
     objective = Objective(tiny_model, table([True] * 4), config, device=CPU)
     (searched,) = objective.evaluate(objective.parameters()).values()
-    trained = open_session(tiny_model, table([True] * 4), config, seed=0, device=CPU)
+    trained = open_session(tiny_model, table([True] * 4), config, seed=0, team=Team(0, 1, CPU))
     assert searched == pytest.approx(trained.backward(objective.batches["d1"][0])[0], abs=1e-5)
 
 
@@ -78,7 +79,7 @@ def test_rows_without_an_instruction_are_those_of_before_there_were_any(tiny_mod
     config = TrainConfig(max_length=32)
     plain = table([False] * 5)
     digests = [
-        open_session(tiny_model, each, config, seed=0, device=CPU).rows.digest
+        open_session(tiny_model, each, config, seed=0, team=Team(0, 1, CPU)).rows.digest
         for each in (plain, plain.drop_columns(["instruction"]), table([False] * 4 + [True]))
     ]
     assert digests[0] == digests[1] != digests[2]

@@ -22,9 +22,10 @@ from continual.train.checkpoint import FILE
 from continual.train.encoder import inner_transformer
 from continual.train.loop import Schedule
 from continual.train.step import Session, open_session
+from continual.train.team import Team
 from tests.conftest import SCHEMA, make_pairs
 
-CPU = torch.device("cpu")
+SOLO = Team(0, 1, torch.device("cpu"))
 CONFIG = TrainConfig(
     epochs=2,
     batch_size=4,
@@ -69,7 +70,7 @@ def weights(folder: Path) -> bytes:
 
 def session(model: Path, config: TrainConfig = CONFIG, table: pa.Table | None = None) -> Session:
     """Open a session whose B factors are not zero, so that A has a gradient."""
-    opened = open_session(model, table or make_table(), config, seed=0, device=CPU)
+    opened = open_session(model, table or make_table(), config, seed=0, team=SOLO)
     generator = torch.Generator().manual_seed(1)
     for _, parameter in opened.parameters:
         parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
@@ -212,19 +213,19 @@ def test_rows_that_can_have_no_negative_are_refused(tiny_model: Path) -> None:
     config = CONFIG.model_copy(update={"max_negatives": 0})
     table = labelled(make_table(4, 2), [False] * 4, [True, False] * 2)
     with pytest.raises(ConfigError, match=r"max_negatives is 0, and rows of d1 have"):
-        open_session(tiny_model, table, config, seed=0, device=CPU)
+        open_session(tiny_model, table, config, seed=0, team=SOLO)
 
 
 def test_dimensions_that_the_model_does_not_have_are_refused(tiny_model: Path) -> None:
     config = CONFIG.model_copy(update={"matryoshka": [8, 32, 64]})
     with pytest.raises(ConfigError, match=r"leading 32, 64 dimensions, and the embeddings of .* have 32"):
-        open_session(tiny_model, make_table(), config, seed=0, device=CPU)
+        open_session(tiny_model, make_table(), config, seed=0, team=SOLO)
 
 
 def test_the_digest_of_rows_is_that_of_before_there_were_kinds(tiny_model: Path) -> None:
     table = make_table(4, 1)
     digests = [
-        open_session(tiny_model, each, CONFIG, seed=0, device=CPU).rows.digest
+        open_session(tiny_model, each, CONFIG, seed=0, team=SOLO).rows.digest
         for each in (table, *(labelled(table, [False] * 4, [kind] * 4) for kind in (True, False)))
     ]
     assert digests[0] == digests[1] != digests[2]
@@ -241,7 +242,7 @@ def test_kl_holds_what_the_queries_of_replayed_rows_find(tiny_model: Path, tmp_p
     config = CONFIG.model_copy(update={"distillation": 10.0, "distillation_loss": "kl", "temperature": 0.01})
     losses, now = [], None
     for settings in (config, config.model_copy(update={"distillation": 0.0})):
-        opened = open_session(tmp_path / "moved", table, settings, seed=0, device=CPU, anchor=tiny_model)
+        opened = open_session(tmp_path / "moved", table, settings, seed=0, team=SOLO, anchor=tiny_model)
         generator = torch.Generator().manual_seed(1)
         for _, parameter in opened.parameters:
             parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
@@ -278,7 +279,7 @@ def test_rows_of_one_length_share_batches(tiny_model: Path, tmp_path: Path) -> N
         row["negatives"] = [" ".join([row["positive"]] * (1 + 2 * (place % 2)))[:200]]
     table = pa.Table.from_pylist(rows, SCHEMA)
     config = CONFIG.model_copy(update={"batch_sizes": [BatchBand(tokens=24, pairs=10)], "batch_size": 3})
-    opened = open_session(tiny_model, table, config, seed=3, device=CPU)
+    opened = open_session(tiny_model, table, config, seed=3, team=SOLO)
     encode = opened.model.tokenizer
     longest = [max(len(encode(text)["input_ids"]) for text in (row["positive"], *row["negatives"])) for row in rows]
     long = [min(tokens, 48) > 24 for tokens in longest]
@@ -334,7 +335,7 @@ def test_the_guide_compares_no_embeddings_of_two_models(tiny_model: Path, tmp_pa
     replayed = np.array([False] * 5 + [True] * 3)
     table = make_table(8, 1).append_column("replayed", pa.array(replayed))
     config = CONFIG.model_copy(update={"guide_margin": 2.0, "max_negatives": 0})  # masks whatever it may compare
-    opened = open_session(tmp_path / "moved", table, config, seed=0, device=CPU, anchor=tiny_model)
+    opened = open_session(tmp_path / "moved", table, config, seed=0, team=SOLO, anchor=tiny_model)
     loss, _ = opened.backward(np.arange(8))
     rows = table.to_pylist()
     queries = opened.model.encode_query([row["query"] for row in rows]).astype(np.float64)
@@ -374,7 +375,7 @@ def test_new_rows_are_held_near_the_anchor_and_replayed_ones_near_the_start(tiny
     replayed = [False] * 5 + [True] * 3
     table = make_table(8, 2).append_column("replayed", pa.array(replayed))
     config = CONFIG.model_copy(update={"distillation": 1.0, "max_negatives": 0})
-    opened = open_session(moved, table, config, seed=0, device=CPU, anchor=tiny_model)
+    opened = open_session(moved, table, config, seed=0, team=SOLO, anchor=tiny_model)
     assert opened.before is not None
     rows, texts = opened.rows, table.to_pylist()
     for place, row in enumerate(texts):
@@ -384,12 +385,12 @@ def test_new_rows_are_held_near_the_anchor_and_replayed_ones_near_the_start(tiny
             load_encoder(each, device="cpu").encode_document(row["positive"]) for each in (owner, stranger)
         )
         assert np.abs(found - expected).max() < 1e-5 < np.abs(found - wrong).max()
-    alone = open_session(moved, table, config, seed=0, device=CPU)
+    alone = open_session(moved, table, config, seed=0, team=SOLO)
     assert alone.before is not None
     assert torch.equal(alone.before[rows.positive[7]], opened.before[rows.positive[7]])
     compatible = config.model_copy(update={"anchor": "current"})  # the index holds documents of both kinds of rows
-    opened = open_session(moved, table, compatible, seed=0, device=CPU, anchor=tiny_model)
-    alone = open_session(tiny_model, table, compatible, seed=0, device=CPU)
+    opened = open_session(moved, table, compatible, seed=0, team=SOLO, anchor=tiny_model)
+    alone = open_session(tiny_model, table, compatible, seed=0, team=SOLO)
     assert opened.before is not None
     assert alone.before is not None
     assert torch.equal(opened.before, alone.before)
@@ -408,9 +409,9 @@ def test_queries_are_trained_against_the_documents_of_the_old_index_too(tiny_mod
     config = CONFIG.model_copy(update={"anchor": "current", "compatibility": 0.5, "max_negatives": 0})
     losses = {}
     for name, settings in {"both": config, "one": config.model_copy(update={"compatibility": 0.0})}.items():
-        losses[name] = open_session(
-            tmp_path / "moved", table, settings, seed=0, device=CPU, anchor=tiny_model
-        ).backward(batch)[0]
+        losses[name] = open_session(tmp_path / "moved", table, settings, seed=0, team=SOLO, anchor=tiny_model).backward(
+            batch
+        )[0]
     rows = table.to_pylist()
     asked = other.encode_query([row["query"] for row in rows], convert_to_tensor=True)
     index = load_encoder(tiny_model, device="cpu").encode_document(
@@ -451,7 +452,7 @@ def test_training_learns_and_counts(tiny_model: Path, tmp_path: Path) -> None:
     assert result.to_json()["pairs"] == 168
     assert progress.bars == [["tokenising", 126, "texts", 126], ["training", 168, "pairs", 168]]
 
-    opened = open_session(tiny_model, table, config, seed=3, device=CPU)
+    opened = open_session(tiny_model, table, config, seed=3, team=SOLO)
     schedule = Schedule(opened, 3)
     lengths = opened.rows.tokens.lengths
     used = 0
@@ -549,7 +550,7 @@ def test_bf16_trains_fp32_factors(tiny_model: Path, tmp_path: Path) -> None:
 
 
 def test_the_learning_rate_rises_and_falls(tiny_model: Path) -> None:
-    schedule = Schedule(open_session(tiny_model, make_table(), CONFIG, seed=0, device=CPU), seed=0)
+    schedule = Schedule(open_session(tiny_model, make_table(), CONFIG, seed=0, team=SOLO), seed=0)
     schedule.steps = 20  # 10 % of it is two steps
     rates = [schedule.rate(step) for step in range(20)]
     assert rates[:4] == pytest.approx([1 / 3, 2 / 3, 1, 17 / 18])
@@ -557,7 +558,7 @@ def test_the_learning_rate_rises_and_falls(tiny_model: Path) -> None:
 
 
 def test_no_dropout_is_active(tiny_model: Path) -> None:
-    opened = open_session(tiny_model, make_table(), CONFIG, seed=0, device=CPU)
+    opened = open_session(tiny_model, make_table(), CONFIG, seed=0, team=SOLO)
     assert not any(module.training for module in opened.model.modules())
     assert inner_transformer(opened.model).config.hidden_dropout_prob > 0
 

@@ -35,9 +35,11 @@ app = typer.Typer(
 task_app = typer.Typer(help="Evaluation tasks: what versions are scored on.", no_args_is_help=True)
 versions_app = typer.Typer(help="Versions: what was made, and from what.", no_args_is_help=True)
 compat_app = typer.Typer(help="What a version does to the index that an earlier one filled.", no_args_is_help=True)
+analyze_app = typer.Typer(help="What the domains do to each other.", no_args_is_help=True)
 app.add_typer(task_app, name="task")
 app.add_typer(versions_app, name="versions")
 app.add_typer(compat_app, name="compat")
+app.add_typer(analyze_app, name="analyze")
 
 
 def _version(value: bool) -> None:
@@ -368,6 +370,7 @@ def status(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
 
 
 from continual.cli import (  # noqa: E402 - they add their commands to the app
+    analyze,  # noqa: F401
     compat,  # noqa: F401
     merging,  # noqa: F401
     regressions,  # noqa: F401

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.errors import ContinualError, NothingToDoError, WorkspaceBusy
+from continual.eval.conflicts import LAST as CONFLICTS
 from continual.eval.html import Page, render_html, render_notice
 from continual.eval.report import Report, build_report
 from continual.live import read_live
@@ -110,9 +111,10 @@ class Board:
         return render_notice(self.store.resolve().parent.name, headline, text, revision=revision)
 
     def _signed(self) -> tuple[object, ...]:
-        """Return what changes when the catalog does."""
+        """Return what changes when the catalog, or the analysis of conflicts, does."""
         found: list[object] = []
-        for file in (self._registry.catalog.path, self._registry.catalog.path.with_suffix(".duckdb.wal")):
+        catalog = self._registry.catalog.path
+        for file in (catalog, catalog.with_suffix(".duckdb.wal"), self.store / CONFLICTS):
             try:
                 known = file.stat()
             except OSError:

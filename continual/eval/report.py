@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from continual.errors import NothingToDoError
 from continual.eval.compat import Compatibility
+from continual.eval.conflicts import Conflicts, last_conflicts
 from continual.eval.intervals import Intervals, report_intervals
 from continual.eval.joint import Joint, find_joint
 from continual.eval.last import last_regressions
@@ -121,6 +122,7 @@ class Report:
         flags: By version and task, what the version's lineage trained on of a task that came later.
         compatibility: By version, what it does to the index of its parent; those where it was not measured are left
             out.
+        conflicts: The last analysis of what the domains do to each other; None where none was made.
     """
 
     versions: list[Row]
@@ -138,6 +140,7 @@ class Report:
     regressions: Regressions | None = None
     flags: dict[tuple[str, str], Flag] = field(default_factory=dict)
     compatibility: dict[str, Compatibility] = field(default_factory=dict)
+    conflicts: Conflicts | None = None
 
     @property
     def measure(self) -> str:
@@ -166,8 +169,8 @@ class Report:
         (acc, bwt, fwt, forgetting, retained, ood_mean, intransigence: one number or null per version), intervals
         (confidence; score, over_base, since_learned: as matrix, [low, high] or null; metrics, ood_change: as metrics),
         joint (name of the joint version or null), ood_set (the tasks behind ood_mean), flags (version, task, rows,
-        near, learned_by, domains, why: scores on texts that were trained on) and compatibility (per version, what it
-        does to its parent's index, or null).
+        near, learned_by, domains, why: scores on texts that were trained on), compatibility (per version, what it does
+        to its parent's index, or null) and conflicts (the last analysis of domains, or null).
         """
         fields = ("id", "parent", "domains", "pairs_trained", "tokens_trained", "seconds", "joint_pairs", "verdict")
         return {
@@ -184,6 +187,7 @@ class Report:
             "compatibility": [
                 self.compatibility[row.id].to_json() if row.id in self.compatibility else None for row in self.versions
             ],
+            "conflicts": None if self.conflicts is None else self.conflicts.to_json(),
         }
 
     def to_csv(self) -> str:
@@ -301,6 +305,7 @@ def build_report(registry: Registry, joint: str | None = None, confidence: float
             for (old, new), found in registry.compatibility().items()
             if new in position and old == rows[position[new]].parent
         },
+        conflicts=last_conflicts(registry.root),
     )
 
 

@@ -28,6 +28,7 @@ from continual.train.hardware import micro_batch_limit, resolve_precision
 from continual.train.lora import attach
 from continual.train.losses import comparable, contrastive, divergence, drift, guided, info_nce
 from continual.train.rows import Rows, read_rows
+from continual.train.team import Team
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -42,7 +43,7 @@ class Session:
         parameters: The LoRA factors with their names, in a fixed order.
         rows: The training rows.
         config: Settings of the training.
-        device: Where it computes.
+        team: The processes that train together, this one among them.
         precision: "fp32" or "bf16".
         fused: Lets LoRA layers compute with merged weights.
         before: Embeddings of all texts before training, fp32 on the CPU, [texts, dimensions]: those of replayed rows
@@ -55,11 +56,16 @@ class Session:
     parameters: list[tuple[str, nn.Parameter]]
     rows: Rows
     config: TrainConfig
-    device: torch.device
+    team: Team
     precision: str
     fused: FusedLora
     before: Tensor | None = None
     embedder: Indices | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return self.team.device
 
     def refresh(self) -> None:
         """Take notice that the factors have changed."""
@@ -79,10 +85,11 @@ class Session:
         query, positive = rows.query[batch], rows.positive[batch]
         texts, places = np.unique(np.concatenate([query, positive, negatives]), return_inverse=True)
         lengths = rows.tokens.lengths[texts]
-        micros = micro_batches(lengths, micro_batch_limit(config, self.device), rows.tokens.groups[texts])
+        shared = self._micro_batches(texts)
+        micros, counts = shared[self.team.rank], [sum(map(len, some)) for some in shared]
 
         kept: list[Tensor | None] = []
-        outputs, budget = [], config.micro_batch_tokens
+        outputs, budget = [self._none()], config.micro_batch_tokens
         for micro in micros:
             budget -= int(lengths[micro].max()) * len(micro)
             keep = budget >= 0 or not kept
@@ -90,11 +97,13 @@ class Session:
                 encoded = self.encode(texts[micro])
             kept.append(encoded if keep else None)
             outputs.append(encoded.detach())
-        leaf = torch.cat(outputs).requires_grad_()  # [texts, dimensions], in the order of the micro-batches
-        back = np.argsort(np.concatenate(micros))[places.reshape(-1)]
+        # [texts, dimensions], in the order of the processes' micro-batches
+        leaf = self.team.gather(torch.cat(outputs), counts).requires_grad_()
+        dealt = np.concatenate([micro for some in shared for micro in some])
+        back = np.argsort(dealt)[places.reshape(-1)]
 
         mask = rows.mask(batch).to(self.device)
-        before, order = None, texts[np.concatenate(micros)]
+        before, order = None, texts[dealt]
         if self.before is not None:
             before = self.before.index_select(0, torch.from_numpy(order)).to(self.device)
         if before is not None and config.guide_margin != "off":
@@ -114,13 +123,14 @@ class Session:
         loss.backward()  # type: ignore[no-untyped-call]
 
         assert leaf.grad is not None
-        start = 0
+        start = sum(counts[: self.team.rank])
         for place, micro in enumerate(micros):
             output, kept[place] = kept[place], None
             if output is None:
                 output = self.encode(texts[micro])
             torch.autograd.backward(output, leaf.grad[start : start + len(micro)])
             start += len(micro)
+        self.team.add_gradients([parameter for _, parameter in self.parameters])
         return float(loss.detach()), int(lengths.sum())
 
     def encode(self, texts: Indices) -> Tensor:
@@ -168,17 +178,30 @@ class Session:
 
         The same texts are cut into the same micro-batches, so that the same model gives the same bits.
         """
-        tokens = self.rows.tokens
-        chosen = np.arange(len(tokens.lengths)) if texts is None else texts
-        limit = micro_batch_limit(self.config, self.device)
-        micros = micro_batches(tokens.lengths[chosen], limit, tokens.groups[chosen])
-        parts = []
-        progress.start("embedding before training", len(chosen), "texts")
-        for micro in micros:
-            parts.append(self.encode(chosen[micro]).cpu())
+        chosen = np.arange(len(self.rows.tokens.lengths)) if texts is None else texts
+        shared = self._micro_batches(chosen)
+        parts = [self._none()]
+        progress.start("embedding before training", sum(map(len, shared[self.team.rank])), "texts")
+        for micro in shared[self.team.rank]:
+            parts.append(self.encode(chosen[micro]))
             progress.advance(len(micro))
         progress.finish()
-        return torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(micros)))]
+        found = self.team.gather(torch.cat(parts), [sum(map(len, some)) for some in shared]).cpu()
+        dealt = np.concatenate([micro for some in shared for micro in some])
+        return found[torch.from_numpy(np.argsort(dealt))]
+
+    def _micro_batches(self, texts: Indices) -> list[list[Indices]]:
+        """Return the micro-batches of each process: places among some texts, every one exactly once."""
+        tokens, limit = self.rows.tokens, micro_batch_limit(self.config, self.device)
+        lengths, groups = tokens.lengths[texts], tokens.groups[texts]
+        return [
+            [share[micro] for micro in micro_batches(lengths[share], limit, groups[share])]
+            for share in self.team.shares(lengths)
+        ]
+
+    def _none(self) -> Tensor:
+        """Return the embeddings of no text, [0, dimensions]."""
+        return torch.zeros(0, int(self.model.get_embedding_dimension()), device=self.device)
 
 
 def open_session(
@@ -187,7 +210,7 @@ def open_session(
     config: TrainConfig,
     *,
     seed: int,
-    device: torch.device,
+    team: Team,
     trust_remote_code: bool = False,
     remember: bool = True,
     anchor: Path | None = None,
@@ -200,7 +223,7 @@ def open_session(
         table: As `train` takes it.
         config: Settings of the training.
         seed: Of LoRA's start values.
-        device: Where to compute.
+        team: The processes that train together; each opens the same session.
         trust_remote_code: Run code that the model brings with it.
         remember: Embed all texts before training, if the settings need it.
         anchor: The model near whose embeddings the texts of new rows are held; None: the one to train from. Replayed
@@ -214,22 +237,22 @@ def open_session(
     """
     # Attention stays what the model chooses, SDPA as a rule: without dropout it trains as fast as eager attention
     # on a CPU (within 5 %, both measured on all-MiniLM-L6-v2), and keeps no matrix of scores.
-    model = load_encoder(start, trust_remote_code=trust_remote_code, device=str(device))
+    model = load_encoder(start, trust_remote_code=trust_remote_code, device=str(team.device))
     _check_dimensions(model, config, start)
     parameters = attach(model, config.lora_rank, config.lora_alpha, seed)
-    precision = resolve_precision(config.precision, device)
+    precision = resolve_precision(config.precision, team.device)
     rows = read_rows(table, model, config.max_length, config.max_negatives, progress)
     _check_negatives(table, rows, config)
     fused = FusedLora(inner_transformer(model), torch.bfloat16 if precision == "bf16" else torch.float32)
-    if precision == "bf16" and device.type == "cpu":
+    if precision == "bf16" and team.device.type == "cpu":
         attend_in_fp32(inner_transformer(model))
-    session = Session(model, parameters, rows, config, device, precision, fused)
+    session = Session(model, parameters, rows, config, team, precision, fused)
     if not (remember and session.remembers):
         return session
     # LoRA's B is still zero, so the model is the one that training starts from.
     if anchor is None or anchor == start:
         return replace(session, before=session.encode_all(progress=progress))
-    other = load_encoder(anchor, trust_remote_code=trust_remote_code, device=str(device)).requires_grad_(False)
+    other = load_encoder(anchor, trust_remote_code=trust_remote_code, device=str(team.device)).requires_grad_(False)
     near_start = rows.replayed & (config.anchor == "base")
     parts = [(session, near_start), (replace(session, model=other), ~near_start)]
     found = [(np.flatnonzero(which), one) for one, which in parts if which.any()]

@@ -4,7 +4,34 @@ A chart is a small dataclass of numbers and names (`data`). Everything else foll
 table behind it, and the files for a pull request (`files`). No chart knows the page that it is on.
 """
 
-from continual.eval.figures.data import Bars, Chart, Column, Forest, Heat, Lines, Node, Series, Table, Tree
+from continual.eval.figures.data import (
+    Bars,
+    Chart,
+    Column,
+    Dendrogram,
+    Forest,
+    Heat,
+    Lines,
+    Node,
+    Pairs,
+    Series,
+    Table,
+    Tree,
+)
 from continual.eval.figures.draw import draw
 
-__all__ = ["Bars", "Chart", "Column", "Forest", "Heat", "Lines", "Node", "Series", "Table", "Tree", "draw"]
+__all__ = [
+    "Bars",
+    "Chart",
+    "Column",
+    "Dendrogram",
+    "Forest",
+    "Heat",
+    "Lines",
+    "Node",
+    "Pairs",
+    "Series",
+    "Table",
+    "Tree",
+    "draw",
+]

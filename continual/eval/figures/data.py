@@ -273,4 +273,79 @@ class Heat:
         return Table(self.name, f"{self.title}.", columns, rows)
 
 
-Chart = Lines | Bars | Forest | Tree | Heat
+@dataclass(frozen=True)
+class Pairs:
+    """A square matrix of what each column does to each row: above zero is bad, below it good.
+
+    Attributes:
+        labels: Of the rows and, in the same order, of the columns.
+        values: A row for each label; None where there is nothing to say, as on the diagonal.
+        groups: Sizes of neighbouring groups; each has a frame.
+        words: What a value below zero and one above it are called.
+        unit: Of the values.
+        kind: How they are shown.
+    """
+
+    name: str
+    title: str
+    about: str
+    labels: list[str]
+    values: list[list[float | None]]
+    groups: list[int]
+    words: tuple[str, str]
+    unit: str
+    kind: Kind = "shift"
+
+    @property
+    def strongest(self) -> float:
+        """Return the largest distance from zero."""
+        return max((abs(each) for row in self.values for each in row if each is not None), default=0.0)
+
+    def table(self) -> Table:
+        """Return the values, a row for each label."""
+        columns = [Column(self.unit), *(Column(label, self.kind) for label in self.labels)]
+        rows: list[list[Any]] = [[label, *values] for label, values in zip(self.labels, self.values, strict=True)]
+        return Table(self.name, f"{self.title}, {self.unit}.", columns, rows)
+
+
+@dataclass(frozen=True)
+class Dendrogram:
+    """Groups that are joined into larger ones, the closest first.
+
+    Attributes:
+        leaves: What is grouped, from the top down, so that branches do not cross.
+        groups: The number of each leaf's group, from 0.
+        joins: Two groups and the value at which they are joined: a number below the count of the leaves is the leaf in
+            that place, count + k the k-th join.
+        unit: Of the values.
+        cut: Value at which the tree was cut into groups; None where it was not cut at a value.
+        kind: How values are shown.
+    """
+
+    name: str
+    title: str
+    about: str
+    leaves: list[str]
+    groups: list[int]
+    joins: list[tuple[int, int, float]]
+    unit: str
+    cut: float | None = None
+    kind: Kind = "shift"
+
+    @property
+    def members(self) -> list[list[int]]:
+        """Return the places of the leaves of each group that a join names, the single leaves first."""
+        found = [[place] for place in range(len(self.leaves))]
+        for left, right, _ in self.joins:
+            found.append(found[left] + found[right])
+        return found
+
+    def table(self) -> Table:
+        """Return the joins."""
+        columns = [Column("joined"), Column("with"), Column(self.unit, self.kind)]
+        names = ["; ".join(self.leaves[place] for place in sorted(members)) for members in self.members]
+        rows = [[names[left], names[right], value] for left, right, value in self.joins]
+        return Table(self.name, f"{self.title}, {self.unit}.", columns, rows)
+
+
+Chart = Lines | Bars | Forest | Tree | Heat | Pairs | Dendrogram

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from continual.eval.figures import bars, forest, heat, lines, tree
-from continual.eval.figures.data import Bars, Chart, Forest, Lines, Tree
+from continual.eval.figures import bars, dendrogram, forest, heat, lines, pairs, tree
+from continual.eval.figures.data import Bars, Chart, Dendrogram, Forest, Lines, Pairs, Tree
 
 WIDE, NARROW = 560, 340
 """Pixels of a drawing beside another on a screen, and on a phone."""
@@ -29,4 +29,8 @@ def draw(chart: Chart, width: int = WIDE, palette: Mapping[str, str] | None = No
         return forest.draw(chart, width, palette, identity)
     if isinstance(chart, Tree):
         return tree.draw(chart, width, palette, identity)
+    if isinstance(chart, Pairs):
+        return pairs.draw(chart, width, palette, identity)
+    if isinstance(chart, Dendrogram):
+        return dendrogram.draw(chart, width, palette, identity)
     return heat.draw(chart, width, palette, identity)

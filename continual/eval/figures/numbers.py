@@ -6,8 +6,11 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal
 
-Kind = Literal["text", "points", "change", "count", "share", "percent", "seconds", "number", "interval", "loss"]
-"""How a cell is shown: "share" is 0 to 1 and shown in percent, "percent" is so already, "interval" two ends."""
+Kind = Literal[
+    "text", "points", "change", "count", "share", "percent", "seconds", "number", "interval", "loss", "shift"
+]
+"""How a cell is shown: "share" is 0 to 1 and shown in percent, "percent" is so already, "interval" two ends, "shift" a
+difference of losses."""
 
 
 def shown(value: Any, kind: Kind) -> str:
@@ -32,6 +35,7 @@ def shown(value: Any, kind: Kind) -> str:
         "seconds": duration,
         "number": lambda each: f"{each:.3g}",
         "loss": lambda each: f"{each:.4f}",
+        "shift": shift,
     }
     return forms[kind](value)
 
@@ -45,6 +49,11 @@ def change(value: float) -> str:
     """Return a difference in points, with its sign."""
     # A true minus sign is as wide as the plus, and a screen reader says it.
     return f"{value:+.1f}".replace("-0.0", "+0.0").replace("-", "−")
+
+
+def shift(value: float) -> str:
+    """Return a difference of losses, with its sign."""
+    return f"{value:+.3f}".replace("-0.000", "+0.000").replace("-", "−")
 
 
 def duration(seconds: float) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from continual.eval.report import Report
 from continual.eval.sections.base import Figure, Section
+from continual.eval.sections.conflicts import conflicts
 from continual.eval.sections.index import index
 from continual.eval.sections.queries import queries
 from continual.eval.sections.scores import domains, last_update, matrix, ood
@@ -28,6 +29,7 @@ SECTIONS: tuple[Callable[[Report], Section | None], ...] = (
     lineage,
     merging,
     replay,
+    conflicts,
     cost,
     made,
     terms,
