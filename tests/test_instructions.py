@@ -13,8 +13,11 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from continual import Workspace
+from continual.build import combine
 from continual.config import TrainConfig
 from continual.errors import InputError, InvalidNameError
+from continual.registry.layout import prompt_names
+from continual.registry.store import weights_sha256
 from continual.train.candidates import embed_pairs
 from continual.train.objective import Objective
 from continual.train.step import open_session
@@ -94,6 +97,17 @@ def test_a_map_is_fitted_on_queries_with_their_instructions(tiny_model: Path) ->
         model.encode_query("bit", prompt=PROMPT),
     ]
     np.testing.assert_allclose(found, np.stack(expected), atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["linear", "opcm"])
+def test_a_recipe_s_merge_has_the_prompts_of_all_that_it_learned(tiny_model: Path, tmp_path: Path, method: str) -> None:
+    recipe = {"merge": method, "weights": [1.0, 1.0], "parameters": {}, "seed": 0, "version": "v3"}
+    for name, more in {"plain": {}, "told": {"instructions": {"one": SAYS, "two": "bat"}}}.items():
+        combine(recipe | more, [tiny_model, tiny_model], tiny_model, tmp_path / name)
+    own = prompt_names(tiny_model)
+    assert prompt_names(tmp_path / "plain") == own
+    assert prompt_names(tmp_path / "told") == [*own, "one", "two"]
+    assert weights_sha256(tmp_path / "told") == weights_sha256(tmp_path / "plain")
 
 
 def test_a_domain_with_an_instruction_from_its_file_to_its_card(
