@@ -13,6 +13,7 @@ import hashlib
 import itertools
 import json
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +23,15 @@ from typing import TYPE_CHECKING, Any
 from continual.build import kept
 from continual.clusters import is_edited, render_clusters
 from continual.config import Config, TrainConfig
-from continual.errors import DataError, InputError, NotFoundError, NothingToDoError, WorkspaceBusy, did_you_mean
+from continual.errors import (
+    DataError,
+    DivergedError,
+    InputError,
+    NotFoundError,
+    NothingToDoError,
+    WorkspaceBusy,
+    did_you_mean,
+)
 from continual.eval.conflicts import LAST, Conflicts, check_count, cluster, conflict_matrix, name_clusters
 from continual.progress import SILENT, Progress
 from continual.registry import Registry, Version
@@ -36,9 +45,6 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-ROWS = 256
-"""Rows of each domain that are trained on by default."""
-
 HELD = 128
 """Rows of each domain that its loss is measured on, at most; of a small one what the others leave, a tenth at least."""
 
@@ -48,6 +54,7 @@ TRAININGS = "conflicts/trainings.json"
 LOCK = "conflicts.lock"
 FOLDER = "runs/conflicts"
 _SCHEMA = 1
+_SAMPLE = 200  # rows of each domain whose tokens are counted for an estimate
 _POLL_SECONDS = 2.0
 _FORWARD = 1 / 3  # of the time of a training step, which goes forward and back
 _LOADS = 3.0  # a training loads the model, writes it folded, and loads it again: about as much as loading it so often
@@ -248,10 +255,12 @@ def _estimate(registry: Registry, inquiry: Inquiry, missing: Sequence[Training],
     from continual.train import estimate, load_encoder
 
     trust = inquiry.trust_remote_code
-    table = _joined(inquiry.tables, sorted({domain for each in missing for domain in each.domains}))
+    domains = sorted({domain for each in missing for domain in each.domains})
+    table = _joined(inquiry.tables, domains)
+    sample = _joined({domain: inquiry.tables[domain].slice(0, _SAMPLE) for domain in domains}, domains)
     with kept(registry, inquiry.start.id, progress=progress) as (folder,):
         progress.start("measuring a few batches", None, "batches")
-        cost = estimate(folder, table, inquiry.config, count=table, trust_remote_code=trust)
+        cost = estimate(folder, table, inquiry.config, count=sample, trust_remote_code=trust)
         began = time.perf_counter()
         load_encoder(folder, trust_remote_code=trust)
         loading = time.perf_counter() - began
@@ -286,7 +295,7 @@ def run(
         WorkspaceBusy: An update is running, or another analysis.
     """
     check_count(count, len(inquiry.tables))
-    check_out(out)
+    _check_out(out)
     with exclusive(registry.root / LOCK, "analyze conflicts"):
         if inquiry.missing and held(registry.root / UPDATE_LOCK):
             raise WorkspaceBusy(
@@ -305,7 +314,7 @@ def run(
     return found
 
 
-def check_out(out: Path) -> None:
+def _check_out(out: Path) -> None:
     """Refuse to write over what a person wrote.
 
     Raises:
@@ -328,7 +337,8 @@ def _train_missing(registry: Registry, inquiry: Inquiry, progress: Progress) -> 
     if not missing:
         return known
     done = sum(inquiry.pairs(each) for each in inquiry.trainings if each.key in known)
-    progress.start(f"training {len(missing)} models", done + sum(map(inquiry.pairs, missing)), "pairs", done)
+    models = f"{len(missing)} model{'s' * (len(missing) != 1)}"
+    progress.start(f"training {models}", done + sum(map(inquiry.pairs, missing)), "pairs", done)
     for each in missing:
         _give_way(registry)
         with kept(registry, inquiry.start.id) as (start,):
@@ -375,6 +385,9 @@ def train_once(
 
     Returns:
         `losses` after training by domain, `pairs` and `seconds`, and of a single domain the loss `before`.
+
+    Raises:
+        DivergedError: A loss is no number.
     """
     from continual.train import fold, train
     from continual.train.objective import Objective
@@ -401,6 +414,12 @@ def train_once(
         found: dict[str, Any] = {"losses": losses(folded), "pairs": trained.pairs}
     finally:
         remove(folded)
+    wrong = [domain for domain, loss in found["losses"].items() if not math.isfinite(loss)]
+    if wrong:
+        raise DivergedError(
+            f"The loss of {wrong[0]} is {found['losses'][wrong[0]]} after training. Lower train.learning_rate (now "
+            f"{config.learning_rate:g})."
+        )
     if len(found["losses"]) == 1:
         found["before"] = losses(start)
     return found | {"seconds": time.monotonic() - began}

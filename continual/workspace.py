@@ -723,10 +723,9 @@ class Workspace:
             WorkspaceBusy: An update is running, or another analysis.
         """
         from continual.clusters import FILE
-        from continual.conflicts import check_out, prepare, run
+        from continual.conflicts import prepare, run
 
         target = self.directory / FILE if out is None else Path(out).expanduser().resolve()
-        check_out(target)
         options: dict[str, Any] = {"domains": domains, "rows": rows, "epochs": epochs, "start": start, "seed": seed}
         inquiry = prepare(self.registry, self.config, **options)
         return run(self.registry, inquiry, count=clusters, out=target, progress=progress)

@@ -30,6 +30,7 @@ from continual.eval.figures import Dendrogram, Pairs
 from continual.eval.html import render_html
 from continual.eval.report import build_report
 from continual.eval.sections import sections
+from continual.registry import Registry
 from continual.registry.store import UPDATE_LOCK, exclusive
 from tests import test_cli
 from tests.conftest import SCHEMA, WORDS, make_pairs, sentence
@@ -72,6 +73,14 @@ def made(names: list[str] = NAMES, count: int | None = None, **changes: object) 
         file="conflicts.toml",
     )
     return replace(found, **changes)  # type: ignore[arg-type]
+
+
+def keep(registry: Registry, found: Conflicts) -> Conflicts:
+    """Make it the last analysis of a workspace."""
+    path = registry.path(LAST)
+    path.parent.mkdir()
+    path.write_text(json.dumps(found.to_json()), encoding="utf-8")
+    return found
 
 
 # The matrix.
@@ -338,7 +347,7 @@ def test_a_killed_analysis_goes_on_to_the_same_losses(three: Workspace) -> None:
     assert not (three.registry.root / LAST).exists()
     bars = Bars()
     found = three.conflicts(domains=two, rows=32, progress=bars)
-    assert bars.bars == [("training 1 models", 128, 64)]
+    assert bars.bars == [("training 1 model", 128, 64)]
     assert bars.done == 128
     assert {key: trainings(three)[key] for key in before} == before
     assert (found.matrix, found.alone) == (whole.matrix, whole.alone)
@@ -439,7 +448,7 @@ def test_on_the_command_line(three: Workspace, run: test_cli.Run, capsys: pytest
 
 def test_the_page_shows_the_last_analysis_and_none_where_there_was_none(tmp_path: Path) -> None:
     registry = make_registry(tmp_path)
-    for name in (*HOSTILE[:4], "later"):
+    for name in (*HOSTILE, "later"):
         add_domain(registry, name)
     add_version(registry, "v0", None, {HOSTILE[0]: 60.0})
     report = build_report(registry)
@@ -447,10 +456,7 @@ def test_the_page_shows_the_last_analysis_and_none_where_there_was_none(tmp_path
     assert "conflicts" not in [section.name for section in sections(report)]
     assert report.to_json()["conflicts"] is None
 
-    found = made(HOSTILE[:4])
-    path = registry.path(LAST)
-    path.parent.mkdir()
-    path.write_text(json.dumps(found.to_json()), encoding="utf-8")
+    found = keep(registry, made(HOSTILE))
     report = build_report(registry)
     assert report.conflicts == found
     (section,) = (each for each in sections(report) if each.name == "conflicts")
@@ -484,8 +490,6 @@ def test_an_analysis_changes_the_dashboard(tmp_path: Path) -> None:
     add_version(registry, "v0", None, {"med": 60.0})
     board = Board(registry.root)
     first = board.state()["revision"]
-    path = registry.path(LAST)
-    path.parent.mkdir()
-    path.write_text(json.dumps(made().to_json()), encoding="utf-8")
+    keep(registry, made())
     assert board.state()["revision"] != first
     assert made().verdict in Page(board.page().html).text
