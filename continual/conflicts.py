@@ -3,8 +3,10 @@
 What makes the comparison fair: a domain's rows, their number of passes, and the held-out rows with their batches are
 the same in all its trainings; batches hold one domain each (unless `train.mix_domains`); everything starts from the
 same model, with the workspace's settings but without distillation and guide, which would hold the domains near where
-they were. All models are thrown away. Their losses are kept as they come, under a digest of all that decides them: an
-analysis that was interrupted goes on, and one more domain costs only its own trainings.
+they were. What is left is chance, so each domain is trained alone a second time, with another seed.
+
+All models are thrown away. Their losses are kept as they come, under a digest of all that decides them: an analysis
+that was interrupted goes on, and one more domain costs only its own trainings.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from continual.errors import (
     WorkspaceBusy,
     did_you_mean,
 )
-from continual.eval.conflicts import LAST, Conflicts, check_count, cluster, conflict_matrix, name_clusters
+from continual.eval.conflicts import LAST, Conflicts, chance, check_count, cluster, conflict_matrix, name_clusters
 from continual.progress import SILENT, Progress
 from continual.registry import Registry, Version
 from continual.registry.catalog import now
@@ -62,9 +64,10 @@ _LOADS = 3.0  # a training loads the model, writes it folded, and loads it again
 
 @dataclass(frozen=True)
 class Training:
-    """One domain, or two in sorted order, and the digest of all that decides the losses."""
+    """One domain, or two in sorted order, the seed, and the digest of all that decides the losses."""
 
     domains: tuple[str, ...]
+    seed: int
     key: str
 
 
@@ -75,10 +78,11 @@ class Inquiry:
     Attributes:
         start: The version to train from.
         config: Settings of the trainings.
-        seed: Of LoRA's start values, of the order of the rows, and of the held-out batches.
+        seed: Of LoRA's start values, of the order of the rows, and of the held-out batches. Each domain is trained
+            alone once more with the next seed, to see what chance does.
         tables: The rows of each domain, as a draw gives them; domains are in the order of the stream.
         held: Those that its loss is measured on.
-        trainings: The single domains, then the pairs.
+        trainings: The single domains, the pairs, and the single domains with the next seed.
         known: What is known of trainings, by their key, as `train_once` returns it.
         trust_remote_code: Run code that the model brings with it.
     """
@@ -178,14 +182,14 @@ def prepare(
     _check_rows(tables, spared)
     digests = {domain: [window.digest for window in drawn.replay + drawn.held if window.domain == domain]
                for domain in chosen}  # fmt: skip
-    decided = {"start": version.sha256, "settings": _settings(plain), "seed": seed, **_machine(plain)}
+    decided = {"start": version.sha256, "settings": _settings(plain), "batches": seed, **_machine(plain)}
     singles = [(domain,) for domain in chosen]
     couples = [tuple(sorted(pair)) for pair in itertools.combinations(chosen, 2)]
     trainings = []
-    for names in [*singles, *couples]:
-        identity = decided | {"rows": [[name, *digests[name]] for name in names]}
+    for names, own in [*((names, seed) for names in [*singles, *couples]), *((names, seed + 1) for names in singles)]:
+        identity = decided | {"seed": own, "rows": [[name, *digests[name]] for name in names]}
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        trainings.append(Training(names, key))
+        trainings.append(Training(names, own, key))
     known = _load(registry.root)
     return Inquiry(version, plain, seed, tables, spared, trainings, known, config.trust_remote_code)
 
@@ -348,7 +352,8 @@ def _train_missing(registry: Registry, inquiry: Inquiry, progress: Progress) -> 
                 table,
                 spared,
                 inquiry.config,
-                seed=inquiry.seed,
+                seed=each.seed,
+                batches=inquiry.seed,
                 folder=folders[each.key],
                 progress=_Whole(progress),
                 trust_remote_code=inquiry.trust_remote_code,
@@ -367,6 +372,7 @@ def train_once(
     config: TrainConfig,
     *,
     seed: int,
+    batches: int,
     folder: Path,
     progress: Progress = SILENT,
     trust_remote_code: bool = False,
@@ -378,7 +384,8 @@ def train_once(
         table: Rows, as a draw gives them.
         spared: Held-out rows of the same domains.
         config: Settings of the training.
-        seed: Of the training and of the held-out batches.
+        seed: Of the training.
+        batches: Seed of the held-out batches.
         folder: For the checkpoint, from which a killed training goes on, and the model; the caller removes it.
         progress: A bar over the pairs.
         trust_remote_code: Run code that the model brings with it.
@@ -393,7 +400,7 @@ def train_once(
     from continual.train.objective import Objective
 
     def losses(model: Path) -> dict[str, float]:
-        objective = Objective(model, spared, config, seed=seed, trust_remote_code=trust_remote_code)
+        objective = Objective(model, spared, config, seed=batches, trust_remote_code=trust_remote_code)
         return objective.evaluate(objective.parameters())
 
     began = time.monotonic()
@@ -456,11 +463,14 @@ def _give_way(registry: Registry) -> None:
 
 def _compare(inquiry: Inquiry, known: Mapping[str, Any], count: int | None, out: Path) -> Conflicts:
     domains = list(inquiry.tables)
-    records = {each.domains: known[each.key] for each in inquiry.trainings}
-    alone = {domain: records[domain,]["losses"][domain] for domain in domains}
-    joint = {(names[0], names[1]): found["losses"] for names, found in records.items() if len(names) == 2}
-    matrix = conflict_matrix(domains, alone, joint)
-    merges, order, labels = cluster(matrix, count)
+    records = {(each.domains, each.seed): known[each.key] for each in inquiry.trainings}
+    alone, again = (
+        {domain: records[(domain,), seed]["losses"][domain] for domain in domains}
+        for seed in (inquiry.seed, inquiry.seed + 1)
+    )
+    joint = {(names[0], names[1]): found["losses"] for (names, _), found in records.items() if len(names) == 2}
+    matrix, cut = conflict_matrix(domains, alone, joint), chance(alone, again)
+    merges, order, labels = cluster(matrix, count, cut=cut)
     return Conflicts(
         domains=domains,
         start=inquiry.start.id,
@@ -469,13 +479,15 @@ def _compare(inquiry: Inquiry, known: Mapping[str, Any], count: int | None, out:
         epochs=inquiry.config.epochs,
         rows={domain: len(table) for domain, table in inquiry.tables.items()},
         held={domain: len(table) for domain, table in inquiry.held.items()},
-        before={domain: records[domain,]["before"][domain] for domain in domains},
+        before={domain: records[(domain,), inquiry.seed]["before"][domain] for domain in domains},
         alone=alone,
+        again=again,
+        chance=cut,
         matrix=matrix,
         merges=merges,
         order=order,
         clusters=name_clusters(domains, labels),
-        cut=0.0 if count is None else None,
+        cut=cut if count is None else None,
         trainings=len(records),
         pairs=sum(found["pairs"] for found in records.values()),
         seconds=sum(found["seconds"] for found in records.values()),

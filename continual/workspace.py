@@ -711,7 +711,7 @@ class Workspace:
             epochs: Passes over them; by default `train.epochs`.
             start: Train from the root "base" or from "current".
             clusters: How many to cut the domains into; by default groups are joined as long as the pairs between them
-                do not hurt each other on average.
+                do not hurt each other, on average, by more than chance does.
             seed: Of the trainings, from 0 up.
             out: File of the clusters; by default `conflicts.toml` in the workspace. One that was edited is left alone.
             progress: Shows how far it is.

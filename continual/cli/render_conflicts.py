@@ -37,7 +37,9 @@ def parse_rows(text: str) -> int:
 def cost(plan: ConflictPlan) -> str:
     """Return what an analysis will cost, in one line."""
     count = len(plan.rows)
-    what = f"{plan.trainings} trainings ({count} domains alone, {plan.trainings - count} pairs of domains)"
+    pairs = plan.trainings - 2 * count
+    both = f"{pairs} pair{'s' * (pairs != 1)} of domains"
+    what = f"{plan.trainings} trainings ({count} domains alone, with two seeds, and {both})"
     if plan.known == plan.trainings:
         return f"{what}: all are known, so nothing is trained."
     known = f", {plan.known} of them known" if plan.known else ""

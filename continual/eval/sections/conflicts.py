@@ -97,11 +97,14 @@ def _domains(found: Conflicts) -> Table:
     owners, clusters = _owners(found), list(found.clusters)
     columns = [
         Column("domain"), Column("cluster"), Column("rows", "count"), Column("held out", "count"),
-        Column("loss before", "loss"), Column("loss alone", "loss"),
+        Column("loss before", "loss"), Column("loss alone", "loss"), Column("other seed", "loss"),
     ]  # fmt: skip
     rows: list[list[Any]] = [
-        [name, clusters[owners[name]], found.rows[name], found.held[name], found.before[name], found.alone[name]]
+        [
+            name, clusters[owners[name]], found.rows[name], found.held[name], found.before[name], found.alone[name],
+            found.again[name],
+        ]
         for name in (found.domains[place] for place in found.order)
-    ]
+    ]  # fmt: skip
     caption = f"Every domain alone: {found.epochs} epochs, seed {found.seed}. The loss is InfoNCE, as in training."
     return Table("conflict-domains", caption, columns, rows)
