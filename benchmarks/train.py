@@ -36,6 +36,7 @@ from continual.train import step as our_step
 from continual.train.encoder import prompts
 from continual.train.hardware import resolve_precision
 from continual.train.lora import attach
+from continual.train.team import Team
 
 clock = time.perf_counter
 BATCH, LENGTH, RANK, ALPHA, RATE = 64, 128, 16, 32, 1e-3
@@ -125,7 +126,7 @@ def loss_difference(model: Path, table: pa.Table, config: TrainConfig) -> float:
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = config.model_copy(update={"precision": "fp32"})
-    session = our_step.open_session(model, distinct(table), config, seed=0, device=device)
+    session = our_step.open_session(model, distinct(table), config, seed=0, team=Team(0, 1, device))
     for number, (_, parameter) in enumerate(session.parameters):
         torch.nn.init.normal_(parameter, std=0.02, generator=torch.Generator(device).manual_seed(number))
     session.refresh()

@@ -6,7 +6,7 @@ was trained on and merges the result as its recipe says. The same recipe gives t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from continual.errors import InputError, ModelError, RebuildError
 from continual.progress import SILENT, Progress
-from continual.registry import Registry, Version
+from continual.registry import INSTRUCTED, Registry, Version
+from continual.registry.layout import add_prompts
 from continual.registry.registry import CURRENT, ROOT
 from continual.registry.store import SUFFIX, guard, remove, replace, scratch, weights_sha256
 
@@ -36,7 +37,7 @@ def join(
     """Merge an update with what is in service, as a recipe says.
 
     Args:
-        recipe: Of the version: `merge`, `weight`, `parameters`, `state`, `seed`.
+        recipe: Of the version: `merge`, `weight`, `parameters`, `state`, `seed`, `instructions`.
         current: Folder of what was in service when the step began.
         update: The update model.
         root: Folder of the root base.
@@ -51,7 +52,7 @@ def join(
     from continual.merge.sequence import merge_next
     from continual.merge.sources import Model
 
-    return merge_next(
+    state = merge_next(
         Model(current),
         update,
         Model(root),
@@ -64,6 +65,50 @@ def join(
         seed=f"{recipe['seed']}/{recipe['version']}",
         progress=progress,
     )
+    _prompt(recipe, out)
+    return state
+
+
+def combine(
+    recipe: Mapping[str, Any], members: Sequence[Path], base: Path, out: Path, progress: Progress = SILENT
+) -> None:
+    """Merge the models of a recipe's phases, as the version's recipe says.
+
+    Args:
+        recipe: Of the version: `merge` (a merge method), `weights`, `parameters`, `seed`, `instructions`.
+        members: Folders of the models, in the order of the weights.
+        base: Folder of the model that task vectors are measured from; unused by a method that takes no base.
+        out: Folder to publish.
+        progress: Shows how far it is.
+    """
+    from continual.merge.engine import merge_models
+    from continual.merge.methods import find_method
+    from continual.merge.sequence import merge_sequence
+    from continual.merge.sources import Model
+
+    method, models = find_method(recipe["merge"]), [Model(folder) for folder in members]
+    if method.rescaled:
+        merge_sequence(models, Model(base), method, out, parameters=recipe["parameters"], progress=progress)
+        _prompt(recipe, out)
+        return
+    weights = recipe["weights"]
+    merge_models(
+        models,
+        method,
+        out,
+        weights=[0.0, *weights] if method.base == "first" else weights,
+        base=None if method.base == "none" else Model(base),
+        parameters=recipe["parameters"],
+        seed=f"{recipe['seed']}/{recipe['version']}",
+        progress=progress,
+    )
+    _prompt(recipe, out)
+
+
+def _prompt(recipe: Mapping[str, Any], folder: Path) -> None:
+    """Give a version the instructions of what it has learned as prompts, under the names of the domains."""
+    if recipe.get("instructions"):
+        add_prompts(folder, {domain: INSTRUCTED.format(text) for domain, text in recipe["instructions"].items()})
 
 
 def materialise(registry: Registry, version: Version, progress: Progress = SILENT) -> Path:
@@ -232,9 +277,13 @@ def _reason(registry: Registry, version: Version, current: str, keep_every: int)
         return "pinned"
     if keep_every and version.position % keep_every == 0:
         return f"every {keep_every}th"
-    if version.adapter is None or not registry.path(version.adapter).is_dir():
+    if "members" not in version.recipe and not _has_adapter(registry, version):
         return "its adapter is gone"
     return None
+
+
+def _has_adapter(registry: Registry, version: Version) -> bool:
+    return version.adapter is not None and registry.path(version.adapter).is_dir()
 
 
 @contextmanager
@@ -243,26 +292,36 @@ def _built(registry: Registry, version: Version, progress: Progress, *, from_roo
 
     Unless told to go from the root, it goes from the nearest snapshot, and from the root if that one is damaged.
     """
-    lineage = registry.lineage(version)
-    near = range(len(lineage) - 2, 0, -1)
-    first = 0 if from_root else next((i for i in near if registry.path(lineage[i].path).is_dir()), 0)
     with scratch(registry.root / "versions", version.id) as folder:
         try:
-            found = _chain(registry, lineage, first, folder, progress)
+            found = _chain(registry, version, folder, progress, from_root=from_root)
         except (RebuildError, ModelError):
-            if not first:
+            if from_root:
                 raise
-            found = _chain(registry, lineage, 0, folder, progress)
+            found = _chain(registry, version, folder, progress, from_root=True)
         yield found
 
 
-def _chain(registry: Registry, lineage: list[Version], first: int, folder: Path, progress: Progress) -> Path:
-    """Build one version after the other from a snapshot on, and return the last one."""
+def _chain(registry: Registry, version: Version, folder: Path, progress: Progress, *, from_root: bool) -> Path:
+    """Build one version after the other in a folder, from the root or the nearest snapshot on; return the last one."""
+    lineage = registry.lineage(version)
+    near = range(len(lineage) - 2, 0, -1)
+    first = 0 if from_root else next((i for i in near if registry.path(lineage[i].path).is_dir()), 0)
     root = materialise(registry, lineage[0])  # or say that it is gone
     parent, current = lineage[first], registry.path(lineage[first].path)
     for each in lineage[first + 1 :]:
         built = folder / each.id
-        _build(registry, each, parent, current, root, built, progress)
+        if "members" in each.recipe:
+            _build_merged(registry, each, current, built, progress, from_root=from_root)
+        else:
+            _build(registry, each, parent, current, root, built, progress)
+        found = weights_sha256(built)
+        if found != each.sha256:
+            raise RebuildError(
+                f"{each.id} was recorded with the weights {each.sha256[:12]}, and its recipe gives {found[:12]}. "
+                f"It was made with {_libraries(each)}: install these to build it. Or an adapter, or the root base, was "
+                "changed: put back a copy of them."
+            )
         if current.parent == folder:
             remove(current)
         parent, current = each, built
@@ -272,19 +331,28 @@ def _chain(registry: Registry, lineage: list[Version], first: int, folder: Path,
 def _build(
     registry: Registry, version: Version, parent: Version, current: Path, root: Path, out: Path, progress: Progress
 ) -> None:
+    """Build a version from the one before it and its adapter."""
     from continual.merge.sources import Adapted
 
-    if version.adapter is None or not registry.path(version.adapter).is_dir():
+    if version.adapter is None or not _has_adapter(registry, version):
         raise ModelError(f"The adapter of {version.id} is gone, so neither it nor what came after can be built again.")
     start = current if version.recipe["start"] == parent.id else root
     join(version.recipe, current, Adapted(start, registry.path(version.adapter)), root, out, progress)
-    found = weights_sha256(out)
-    if found != version.sha256:
-        raise RebuildError(
-            f"{version.id} was recorded with the weights {version.sha256[:12]}, and its recipe gives {found[:12]}. "
-            f"It was made with {_libraries(version)}: install these to build it. Or its adapter, or the root base, was "
-            "changed: put back a copy of them."
-        )
+
+
+def _build_merged(
+    registry: Registry, version: Version, base: Path, out: Path, progress: Progress, *, from_root: bool
+) -> None:
+    """Build a version from the models that it merged, each built again if need be, and the base before it."""
+    with scratch(out.parent, f"{version.id}-members") as folder:
+        members = []
+        for name in version.recipe["members"]:
+            member = registry.version(name)
+            snapshot = registry.path(member.path)
+            if from_root or not snapshot.is_dir():
+                snapshot = _chain(registry, member, folder / name, progress, from_root=from_root)
+            members.append(snapshot)
+        combine(version.recipe, members, base, out, progress)
 
 
 def _libraries(version: Version) -> str:

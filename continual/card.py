@@ -56,6 +56,7 @@ def model_card(registry: Registry, version: Version, snapshot: Path) -> str:
         f"# {registry.root.resolve().parent.name} {version.id}\n",
         _introduction(version, base, batches),
         _USE,
+        _instructions(version),
         _verdict(version),
         _scores(report, version) if report is not None else "",
         _lineage(lineage, {batch.id: batch.domain for batch in batches}),
@@ -130,9 +131,10 @@ def _introduction(version: Version, base: str, batches: Sequence[Batch]) -> str:
     if version.parent is None:
         return f"A copy of {origin}, the root base of a `continual` workspace.\n"
     domains = list(dict.fromkeys(batch.domain for batch in batches))
+    more = ", but for the prompts that were added" if version.recipe.get("instructions") else ""
     return (
         f"A text-embedding model that `continual` made from {origin}, and taught in turn: "
-        f"{', '.join(map(_code, domains))}. Its pooling, its prompts and its maximum length are the base's.\n"
+        f"{', '.join(map(_code, domains))}. Its pooling, its prompts and its maximum length are the base's{more}.\n"
     )
 
 
@@ -149,6 +151,19 @@ print(model.similarity(queries, documents))
 """
 
 
+def _instructions(version: Version) -> str:
+    """Return how queries of the domains with an instruction are encoded."""
+    found: dict[str, str] = version.recipe.get("instructions", {})
+    if not found:
+        return ""
+    rows = [(_code(domain), _code(text)) for domain, text in found.items()]
+    return (
+        "Queries of these domains were trained with an instruction before them, in place of the model's own prompt. "
+        "Encode them with `model.encode_query(queries, prompt_name=...)`; documents stay as they are.\n\n"
+        + _table(("`prompt_name`", "instruction"), rows)
+    )
+
+
 def _verdict(version: Version) -> str:
     if version.verdict is None:
         return ""
@@ -158,6 +173,8 @@ def _verdict(version: Version) -> str:
 
 
 def _scores(report: Report, version: Version) -> str:
+    if version.id not in {row.id for row in report.versions}:
+        return ""  # a phase of a recipe that nobody scored
     place = report.position(version.id)
     row, root = report.versions[place], report.versions[0]
     if not row.scores:
@@ -186,7 +203,8 @@ def _lineage(lineage: Sequence[Version], domain_of: dict[str, str]) -> str:
     rows = []
     for version in lineage:
         domains = ", ".join(_code(name) for name in dict.fromkeys(domain_of[batch] for batch in version.batches))
-        start, made = version.recipe.get("start", ""), _merged_by(version)
+        merged = "members" in version.recipe
+        start, made = "" if merged else version.recipe.get("start", ""), _merged_by(version)
         rows.append((version.id, version.parent or "", domains, start, made, f"`{version.sha256[:12]}`"))
     header = ("version", "parent", "learned", "trained from", "merged by", "weights sha256")
     return (
@@ -203,6 +221,9 @@ def _merged_by(version: Version) -> str:
     if version.parent is None:
         return "the root base"
     numbers: dict[str, float] = dict(recipe.get("parameters", {}))
+    if "members" in recipe:
+        listed = [f"{name} x {weight:.3g}" for name, weight in zip(recipe["members"], recipe["weights"], strict=True)]
+        return ", ".join([f"{recipe['merge']} of {' + '.join(listed)}", *(f"{k} {v:.3g}" for k, v in numbers.items())])
     if find_method(find_rule(recipe["merge"]).method).weighted:
         numbers = {"weight": recipe["weight"], **numbers}
     return ", ".join([recipe["merge"], *(f"{name} {value:.3g}" for name, value in numbers.items())])

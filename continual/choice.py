@@ -29,10 +29,12 @@ class Stock:
     Attributes:
         rows: Rows of the history and of the new batches, by domain.
         guarded: Names of the tasks whose rows are left out.
+        skipped: New rows that are left out because they have no negatives, by domain.
     """
 
     rows: dict[str, int]
     guarded: list[str]
+    skipped: dict[str, int]
 
 
 def draw(
@@ -66,7 +68,8 @@ def draw(
     cursors = cursors_of(parent, policy)
     picked: dict[str, str] = {}
     with Rows(registry) as rows:
-        available, stock = rows.count(history), Stock(rows.count([*history, *new]), rows.guarded)
+        available = rows.count(history)
+        stock = Stock(rows.count([*history, *new]), rows.guarded, rows.skipped(new))
         quotas = allot(
             policy.name,
             available,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,53 @@ def search(
     if rule == POSITION:
         return _position(objective, _parameters(root, config), models, config.merge.floor, progress)
     return _weigh(objective, models, config.merge.floor, progress)
+
+
+def position(
+    held: pa.Table, config: Config, base: Path, members: Sequence[Path], seed: int, progress: Progress = SILENT
+) -> dict[str, Any]:
+    """Find positions and scale of several models' task vectors by gradient (Self Positioning).
+
+    Args:
+        held: Rows that none of them was trained on.
+        config: The settings of the training.
+        base: Folder of the model that task vectors are measured from.
+        members: Folders of the models, in the order in which they are joined.
+        seed: Of which rows share a batch.
+        progress: Shows how far it is.
+
+    Returns:
+        Of the recipe of a `pairwise_slerp`: `weights`, `parameters` and `search`.
+
+    Raises:
+        NothingToDoError: No domain has two held-out rows.
+    """
+    from continual.merge.positioning import Combination, gradient_search
+    from continual.train.objective import Objective
+
+    trust = config.trust_remote_code
+    objective = Objective(base, held, config.train, seed=seed, trust_remote_code=trust, progress=progress)
+    origin = objective.parameters()
+    models = [_parameters(folder, config) for folder in members]
+    mixture = Combination(origin, {name: [model[name] - origin[name] for model in models] for name in origin})
+    found = gradient_search(
+        mixture,
+        objective.minibatch,
+        lambda point: objective.evaluate(mixture.at(point)),
+        floor=config.merge.floor,
+        progress=progress,
+    )
+    best = found.best.coefficients
+    t = [best[f"t{place}"] for place in range(1, len(models))]
+    return {"weights": _weights(t), "parameters": {"lambda": best["lambda"]}, "search": found.to_json()}
+
+
+def _weights(t: Sequence[float]) -> list[float]:
+    """Return the weights, with sum 1, that give these positions: w_{i+1} / (w_1 + ... + w_{i+1}) = t_i."""
+    weights = [1.0]
+    for share in t:
+        weights = [*(weight * (1 - share) for weight in weights), share]
+    return weights
 
 
 def _weigh(objective: Any, models: list[dict[str, Tensor]], floor: float, progress: Progress) -> dict[str, Any]:

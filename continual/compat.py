@@ -246,7 +246,13 @@ def _open(registry: Registry, config: Config, old: Version, new: Version, progre
 
 def _pair(registry: Registry, config: Config, old: Side, new: Side, progress: Progress) -> Pair:
     first, second = (
-        side.encoder(config.eval, trust_remote_code=config.trust_remote_code, progress=progress) for side in (old, new)
+        side.encoder(
+            config.eval,
+            trust_remote_code=config.trust_remote_code,
+            instructed=registry.instructions(),
+            progress=progress,
+        )
+        for side in (old, new)
     )
     return Pair(registry, config, first, second, progress)
 
@@ -277,25 +283,40 @@ def _texts(pair: Pair, batches: Sequence[Batch], rows: int) -> tuple[list[str], 
     from continual.eval.maps import texts_of
     from continual.eval.tasks import local_metadata
 
-    asked, passages = _rows(pair.registry, batches, rows)
+    asked, passages, instructions = _rows(pair.registry, batches, rows)
     if len(asked) < LEAST or pair.new.compares_by not in ("cosine", "dot"):
         return asked, None
     pair.progress.start("encoding learned texts", None, "texts")
     texts = local_metadata("texts")
-    queries = pair.new.vectors("query", asked, texts)
+    queries = _vectors(pair.new, asked, instructions)
     old, new = (encoder.vectors("document", passages, texts) for encoder in (pair.old, pair.new))
     pair.progress.finish()
     return asked, texts_of(queries, old, new, normalise=pair.new.compares_by == "cosine")
 
 
-def _rows(registry: Registry, batches: Sequence[Batch], rows: int) -> tuple[list[str], list[str]]:
-    """Return queries and passages of learned rows, as many of each domain.
+def _vectors(encoder: OnceEncoder, queries: list[str], instructions: list[str | None]) -> Any:
+    """Return the vectors of queries, each with its instruction, [queries, dimensions]."""
+    import numpy as np
+
+    from continual.eval.tasks import local_metadata
+
+    found: dict[int, Any] = {}
+    for number, instruction in enumerate(dict.fromkeys(instructions)):
+        places = [place for place, each in enumerate(instructions) if each == instruction]
+        name = local_metadata("texts" if instruction is None else f"texts-{number}")
+        encoder.instruct(name, instruction)
+        found.update(zip(places, encoder.vectors("query", [queries[place] for place in places], name), strict=True))
+    return np.stack([found[place] for place in range(len(queries))])
+
+
+def _rows(registry: Registry, batches: Sequence[Batch], rows: int) -> tuple[list[str], list[str], list[str | None]]:
+    """Return queries and passages of learned rows, as many of each domain, and the queries' instructions.
 
     Queries and relevant documents of tasks are never among them. Other documents of a task are left out where half of
     a domain's rows are left without: the corpus of a held-out task is filled up with passages that are trained on.
     """
     if not rows or not batches:
-        return [], []
+        return [], [], []
     with Rows(registry) as source:
         table = source.draw([], batches, allot("balanced", source.count(batches), 0.0, rows), {}).table
     texts = [table[name].to_pylist() for name in ("domain", "query", "positive")]
@@ -303,11 +324,13 @@ def _rows(registry: Registry, batches: Sequence[Batch], rows: int) -> tuple[list
     domains: dict[str, list[tuple[str, str]]] = {}
     for domain, *pair in zip(*texts, strict=True):
         domains.setdefault(domain, []).append((pair[0], pair[1]))
-    pairs = []
-    for known in domains.values():
+    pairs, instructions, known_to = [], [], registry.instructions()
+    for domain, known in domains.items():
         others = [pair for pair in known if taken.isdisjoint(pair)]
-        pairs += others if 2 * len(others) >= len(known) else known
-    return [query for query, _ in pairs], [passage for _, passage in pairs]
+        some = others if 2 * len(others) >= len(known) else known
+        pairs += some
+        instructions += [known_to.get(domain)] * len(some)
+    return [query for query, _ in pairs], [passage for _, passage in pairs], instructions
 
 
 def _tested(registry: Registry, texts: set[str]) -> set[str]:

@@ -7,10 +7,11 @@ misspelt limit that is silently ignored is worse than a refusal.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from continual.errors import ConfigError, did_you_mean
 
@@ -47,16 +48,44 @@ class ReplayConfig(Section):
     )
 
 
+class BatchBand(Section):
+    """How many pairs share a batch, if their longest text is in a band of lengths."""
+
+    tokens: Positive = Field(description="Tokens of a row's longest text, at most.")
+    pairs: Annotated[int, Field(ge=2)] = Field(description="Pairs in a batch of such rows.")
+
+
 class TrainConfig(Section):
     """The update model: LoRA on all linear layers, trained with InfoNCE."""
 
     epochs: Positive = Field(2, description="Passes over the drawn rows.")
     batch_size: Annotated[int, Field(ge=2)] = Field(32, description="Pairs that share in-batch negatives.")
+    batch_sizes: list[BatchBand] = Field(
+        [],
+        description=(
+            "Batch size by length, such as [{tokens = 500, pairs = 512}, {tokens = 1000, pairs = 64}]: rows whose "
+            "longest text, as max_length cuts it, is in one band share batches; those beyond the last have batch_size."
+        ),
+    )
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
     warmup: Share = Field(0.1, description="Share of the optimizer steps with a rising learning rate.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm above which gradients are scaled down.")
     temperature: float = Field(0.05, gt=0, description="Divisor of the cosine similarities in the loss.")
+    bidirectional: bool = Field(
+        False,
+        description=(
+            "Mean of the loss of finding each query's document and that of finding each document's query; see "
+            "docs/losses.md."
+        ),
+    )
+    matryoshka: list[Positive] = Field(
+        [],
+        description=(
+            "Leading dimensions, such as [64, 128], that are to serve as embeddings too: the contrastive loss is its "
+            "mean over them and the whole."
+        ),
+    )
     max_negatives: Annotated[int, Field(ge=0)] = Field(1, description="Given negatives used per row, at most.")
     guide_margin: Annotated[float, Field(ge=-2, le=2)] | Literal["off"] = Field(
         0.0,
@@ -72,6 +101,14 @@ class TrainConfig(Section):
             "Weight of keeping embeddings where they were: the loss gains this times the mean over texts of 1 - cosine "
             "to the embedding before training (of new rows under the anchor, of replayed ones under the model that "
             "training starts from); 0: none."
+        ),
+    )
+    distillation_loss: Literal["cosine", "kl"] = Field(
+        "cosine",
+        description=(
+            "What distillation compares on replayed rows: cosine, their embeddings; kl, how each query shares its "
+            "probability among the replayed documents of its batch. New rows are held near the anchor by cosine with "
+            "either."
         ),
     )
     anchor: Literal["base", "current"] = Field(
@@ -104,6 +141,21 @@ class TrainConfig(Section):
         ),
     )
     checkpoint_seconds: float = Field(60.0, ge=0, description="Seconds between checkpoints of a running step.")
+
+    @field_validator("batch_sizes")
+    @classmethod
+    def _ascend(cls, bands: list[BatchBand]) -> list[BatchBand]:
+        tokens = [band.tokens for band in bands]
+        if tokens != sorted(set(tokens)):
+            raise ValueError("the tokens of the bands must rise from each to the next")
+        return bands
+
+    @field_validator("matryoshka")
+    @classmethod
+    def _differ(cls, dimensions: list[int]) -> list[int]:
+        if len(set(dimensions)) < len(dimensions):
+            raise ValueError("each number of dimensions is given once")
+        return dimensions
 
     @property
     def asks_old_index(self) -> bool:
@@ -242,6 +294,24 @@ class Config(Section):
         """
         data = self.model_dump()
         data[section].update({name: value for name, value in changes.items() if value is not None})
+        return validate(data, "the call")
+
+    def change(self, sections: Mapping[str, Mapping[str, object]]) -> Config:
+        """Return a copy with settings of some sections changed, validated like a file.
+
+        Args:
+            sections: By section: settings by name.
+
+        Raises:
+            ConfigError: There is no such section or setting, or a value is out of its range.
+        """
+        if not sections:
+            return self
+        data = self.model_dump()
+        for section, values in sections.items():
+            if not isinstance(data.get(section), dict):
+                raise ConfigError(f"There is no section {section!r} of settings.{did_you_mean(section, data)}")
+            data[section] = data[section] | dict(values)
         return validate(data, "the call")
 
 

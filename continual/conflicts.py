@@ -180,18 +180,38 @@ def prepare(
         parts.append({window.domain: table.slice(begin, window.rows) for window, begin in found})
     tables, spared = ({domain: part.get(domain) for domain in chosen} for part in parts)
     _check_rows(tables, spared)
-    digests = {domain: [window.digest for window in drawn.replay + drawn.held if window.domain == domain]
-               for domain in chosen}  # fmt: skip
+    # All that decides the losses on some domains, but for the seed of the training.
+    told = {
+        name: [
+            name,
+            source.domains[name].instruction,
+            source.domains[name].in_batch,
+            *(window.digest for window in drawn.replay + drawn.held if window.domain == name),
+        ]
+        for name in chosen
+    }
     decided = {"start": version.sha256, "settings": _settings(plain), "batches": seed, **_machine(plain)}
-    singles = [(domain,) for domain in chosen]
-    couples = [tuple(sorted(pair)) for pair in itertools.combinations(chosen, 2)]
-    trainings = []
-    for names, own in [*((names, seed) for names in [*singles, *couples]), *((names, seed + 1) for names in singles)]:
-        identity = decided | {"seed": own, "rows": [[name, *digests[name]] for name in names]}
-        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        trainings.append(Training(names, own, key))
+    trainings = _trainings(told, decided, seed)
     known = _load(registry.root)
     return Inquiry(version, plain, seed, tables, spared, trainings, known, config.trust_remote_code)
+
+
+def _trainings(told: Mapping[str, list[Any]], decided: Mapping[str, Any], seed: int) -> list[Training]:
+    """Return the trainings of some domains.
+
+    Args:
+        told: What of each domain decides the losses.
+        decided: What else does, but for the seed of the training.
+        seed: Of the trainings; the next one is that of the domains alone once more.
+    """
+    singles = [(domain,) for domain in told]
+    couples = [tuple(sorted(pair)) for pair in itertools.combinations(told, 2)]
+    found = []
+    for names, own in [*((names, seed) for names in [*singles, *couples]), *((names, seed + 1) for names in singles)]:
+        identity = {**decided, "seed": own, "rows": [told[name] for name in names]}
+        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        found.append(Training(names, own, key))
+    return found
 
 
 def _chosen(registry: Registry, domains: Sequence[str] | None) -> list[str]:

@@ -167,6 +167,7 @@ def score(
         samples={task.name: sample_of(task, getattr(config.suites, suite)) for task in tasks},
         on_score=on_score,
         keep=keep,
+        instructed=registry.instructions(),
         progress=progress,
         trust_remote_code=config.trust_remote_code,
     )

@@ -49,6 +49,10 @@ class Spec:
         held: Windows of the rows that are held out of training for the coefficient search, if the rule has one.
         guarded: Names of the tasks that were known when the rows were drawn: no row that leaks into one is trained on.
             None in steps of before this was recorded.
+        recipe: Name of the recipe that set replay, merge and training.
+        skipped: New rows that are not trained on, by domain: of kind classification or clustering, and without
+            negatives.
+        instructions: What is put before the queries of the domains that the version will have learned, by domain.
     """
 
     version: str
@@ -69,6 +73,9 @@ class Spec:
     parameters: dict[str, float] = field(default_factory=dict)
     held: list[dict[str, Any]] = field(default_factory=list)
     guarded: list[str] | None = None
+    recipe: str = "continual"
+    skipped: dict[str, int] = field(default_factory=dict)
+    instructions: dict[str, str] = field(default_factory=dict)
 
 
 def prepare(
@@ -78,6 +85,7 @@ def prepare(
     domains: Sequence[str] | None,
     replay_rows: int | None,
     seed: int,
+    recipe: str = "continual",
     look: bool = True,
     progress: Progress = SILENT,
 ) -> tuple[Spec, Draw]:
@@ -89,6 +97,7 @@ def prepare(
         domains: Domains to learn; None means all that have batches which current has not learned.
         replay_rows: Historical rows to replay in all; None means the configured share.
         seed: Any integer from 0 up.
+        recipe: Name of the recipe whose settings these are.
         look: Let a policy that chooses by the model in service do so. If not, as many rows are drawn, the first of the
             candidates: enough to tell what the step costs.
         progress: Shows how far it is.
@@ -133,8 +142,10 @@ def prepare(
         progress=progress,
     )
     if not any(window.rows for window in drawn.new):
+        left = ", or has no negatives in a domain of a kind that needs them" if stock.skipped else ""
         raise NothingToDoError(
-            "Every new row is a query or a relevant document of an evaluation task, so there is nothing to train on."
+            f"Every new row is a query or a relevant document of an evaluation task{left}, so there is nothing to "
+            "train on."
         )
 
     if rule.searches:
@@ -156,10 +167,13 @@ def prepare(
         tasks=[task.name for task in suite_tasks(registry.tasks(), config, "step")],
         joint_pairs=sum(stock.rows.values()) * config.train.epochs,
         config=config.model_dump(mode="json"),
-        libraries=_libraries(),
+        libraries=libraries(),
         parameters=config.merge.parameters,
         held=[window.to_json() for window in drawn.held],
         guarded=stock.guarded,
+        recipe=recipe,
+        skipped=stock.skipped,
+        instructions=instructions_of(registry, [batch.id for batch in [*history, *new]]),
     )
     return spec, drawn
 
@@ -243,6 +257,12 @@ def _texts(task: Task, sample: Sample) -> int:
     return min(task.queries, sample.queries or task.queries) + min(task.documents, sample.documents or task.documents)
 
 
+def instructions_of(registry: Registry, batches: Sequence[str]) -> dict[str, str]:
+    """Return the instructions of the domains that some batches, named by their ids, are of."""
+    learned = {batch.domain for batch in registry.batches() if batch.id in batches}
+    return {domain: text for domain, text in registry.instructions().items() if domain in learned}
+
+
 def interrupted(registry: Registry) -> Run | None:
     """Return the run that began and neither ended nor was discarded, if there is one."""
     return next((run for run in registry.runs() if run.state == "running"), None)
@@ -276,7 +296,7 @@ def reopen(registry: Registry, run: Run) -> tuple[Spec, Draw]:
     spec = Spec(**run.spec)
     parent = registry.version(CURRENT)
     again = f"Begin it again with `continual update --restart`; the {spec.version} that was begun is discarded."
-    changed = {name: number for name, number in _libraries().items() if spec.libraries.get(name) != number}
+    changed = {name: number for name, number in libraries().items() if spec.libraries.get(name) != number}
     if changed:
         was = ", ".join(f"{name} {spec.libraries.get(name)} (now {number})" for name, number in changed.items())
         raise InputError(
@@ -356,7 +376,8 @@ def _state(parent: Version, rule: Rule) -> dict[str, Any]:
     return dict(parent.recipe.get("state_next", {})) if before == rule.name else {}
 
 
-def _libraries() -> dict[str, str]:
+def libraries() -> dict[str, str]:
+    """Return the versions of what computes a step."""
     found = {}
     for name in ("continual", "torch", "transformers", "peft", "sentence-transformers", "mteb"):
         try:

@@ -23,12 +23,14 @@ class DomainStatus:
         rows: Its training rows.
         learned: How many of them the version in service has learned.
         tasks: Names of the evaluation tasks that test it.
+        kind: The type of task that its rows are of.
     """
 
     name: str
     rows: int
     learned: int
     tasks: list[str]
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def read_status(directory: Path, registry: Registry) -> Status:
             rows=sum(batch.kept for batch in batches if batch.domain == domain.name),
             learned=sum(batch.kept for batch in batches if batch.domain == domain.name and batch.id in learned),
             tasks=[task.name for task in tasks if task.domain == domain.name],
+            kind=domain.kind,
         )
         for domain in registry.domains()
     ]

@@ -33,12 +33,18 @@ if TYPE_CHECKING:
     from continual.eval.conflicts import Conflicts
     from continual.eval.regressions import Regressions
     from continual.eval.report import Report
+    from continual.recipes.jobs import Executor
+    from continual.recipes.plan import Layout, RecipePlan
+    from continual.recipes.run import Trained
     from continual.scoring import Evaluation
     from continual.spec import Plan
     from continual.stream import Columns, IngestReport, TaskReport
     from continual.update import StepResult
 
 _logger = logging.getLogger(__name__)
+
+DEFAULT = "continual"
+"""The recipe of `update` where none is named."""
 
 SETTINGS = "continual.toml"
 STORE = ".continual"
@@ -122,6 +128,8 @@ class Workspace:
         holdout: float | None = None,
         task: str | Path | None = None,
         license: str | None = None,
+        kind: str | None = None,
+        instruction: str | None = None,
         progress: Progress = SILENT,
     ) -> IngestReport:
         """Register the rows of a file as a batch of a domain, and hold some out as its evaluation task.
@@ -133,6 +141,11 @@ class Workspace:
             holdout: Share of the documents held out, 0 to 1; by default `ingest.holdout`.
             task: A BEIR-like folder to use as the domain's task instead of holding rows out.
             license: Licence of the data, such as "cc-by-4.0"; the model card of an export lists it.
+            kind: The type of task that the domain's rows are of: retrieval (what a new domain is by default),
+                reranking, sts, pair-classification, classification or clustering. In the last two a row's negatives
+                are only those given with it.
+            instruction: What a new domain's queries are for, such as "Given a question, retrieve the passage that
+                answers it"; put before each of them in training, evaluation and service.
             progress: Shows how far it is.
 
         Raises:
@@ -149,6 +162,8 @@ class Workspace:
             holdout=holdout,
             task=Path(task) if task is not None else None,
             license=license,
+            kind=kind,
+            instruction=instruction,
             progress=progress,
         )
 
@@ -234,6 +249,8 @@ class Workspace:
         parameters: Mapping[str, float] | None = None,
         seed: int | None = None,
         compatible: bool = False,
+        recipe: str | None = None,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
         progress: Progress = SILENT,
     ) -> Plan:
         """Return what `update` would train and evaluate, with its cost beside a full retraining. Changes nothing.
@@ -242,9 +259,14 @@ class Workspace:
         """
         from continual.spec import make_plan, prepare
 
-        config = self._resolve(replay, replay_rows, replay_policy, start, merge, parameters)
+        config = self._resolve(replay, replay_rows, replay_policy, start, merge, parameters, recipe, settings)
         config = config.replace("train", anchor="current" if compatible else None)
-        options: dict[str, Any] = {"domains": domains, "replay_rows": replay_rows, "seed": seed or 0}
+        options: dict[str, Any] = {
+            "domains": domains,
+            "replay_rows": replay_rows,
+            "seed": seed or 0,
+            "recipe": recipe or DEFAULT,
+        }
         spec, drawn = prepare(self.registry, config, **options, look=False, progress=progress)
         return make_plan(self.registry, spec, drawn, progress)
 
@@ -260,6 +282,8 @@ class Workspace:
         parameters: Mapping[str, float] | None = None,
         seed: int | None = None,
         compatible: bool = False,
+        recipe: str | None = None,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
         track: Sequence[str] | None = None,
         resume: bool = False,
         restart: bool = False,
@@ -280,6 +304,9 @@ class Workspace:
             seed: Seed of the step, from 0 up; 0 by default.
             compatible: Train for the index of what is in service: hold texts near their embeddings under it, and
                 queries near its documents: `train.anchor = "current"`.
+            recipe: A recipe that has steps, such as "boom": it sets replay, merge and training, which the other
+                arguments then override; by default "continual", which sets nothing.
+            settings: By section, over those of `continual.toml`: `{"train": {"learning_rate": 3e-4}}`.
             track: Names of accelerate's trackers to log to; by default `track.trackers`.
             resume: Continue the step that was interrupted, with the settings it was begun with.
             restart: Discard the step that was interrupted and begin anew.
@@ -304,7 +331,8 @@ class Workspace:
             if resume:
                 if run is None:
                     raise NothingToDoError("No update was interrupted, so there is nothing to resume.")
-                options = (replay, replay_rows, replay_policy, domains, start, merge, parameters, seed, track)
+                given = (replay, replay_rows, replay_policy, domains, start, merge, parameters, seed, track)
+                options = (*given, recipe, settings)
                 if compatible or any(value is not None for value in options):
                     raise InputError(
                         f"--resume continues {run.id} with the options it was begun with. Leave the others out, or "
@@ -317,16 +345,110 @@ class Workspace:
                         f"The update to {run.id} was interrupted. Continue it with `continual update --resume`, or "
                         "discard it with `continual update --restart`."
                     )
-                config = self._resolve(replay, replay_rows, replay_policy, start, merge, parameters)
+                config = self._resolve(replay, replay_rows, replay_policy, start, merge, parameters, recipe, settings)
                 config = config.replace("train", anchor="current" if compatible else None)
                 config = config.replace("track", trackers=None if track is None else list(track))
-                choice: dict[str, Any] = {"domains": domains, "replay_rows": replay_rows, "seed": seed or 0}
+                choice: dict[str, Any] = {
+                    "domains": domains,
+                    "replay_rows": replay_rows,
+                    "seed": seed or 0,
+                    "recipe": recipe or DEFAULT,
+                }
                 spec, drawn = prepare(self.registry, config, **choice, progress=progress)
             with tracked(self.registry, spec, resume=resume) as log:
                 if run is not None and restart:
                     discard(self.registry, run)
                 seen = Recorder(self.registry.path(f"runs/{spec.version}"), progress, log)
                 return update(self.registry, spec, drawn, resume=resume, progress=seen, log=seen.log)
+
+    def plan_training(
+        self,
+        recipe: str,
+        *,
+        options: Mapping[str, str] | None = None,
+        domains: Sequence[str] | None = None,
+        clusters: str | Path | None = None,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
+        seed: int | None = None,
+        progress: Progress = SILENT,
+    ) -> RecipePlan:
+        """Return the phases of a recipe, with their rows and their cost beside a joint training. Changes nothing.
+
+        Arguments are those of `train`.
+        """
+        from continual.recipes.plan import cost_of
+
+        layout = self._lay_out(recipe, options, domains, clusters, settings, seed, progress)
+        return cost_of(self.registry, self.config, layout, progress)
+
+    def train(
+        self,
+        recipe: str,
+        *,
+        options: Mapping[str, str] | None = None,
+        domains: Sequence[str] | None = None,
+        clusters: str | Path | None = None,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
+        seed: int | None = None,
+        executor: Executor | None = None,
+        progress: Progress = SILENT,
+    ) -> Trained:
+        """Train a model on all domains, from the root base, as a recipe says. Puts nothing into service.
+
+        Every phase is a version. One that was made already is not made again: a killed call goes on where it was when
+        it is called once more.
+
+        Args:
+            recipe: Its name, such as "joint" or "phased".
+            options: Of the recipe, as text by name, such as `{"ratios": "0.5,1"}`.
+            domains: Those to train on; by default all.
+            clusters: A file of clusters of domains; by default what `analyze conflicts` wrote, and without that each
+                domain is a cluster.
+            settings: By section, over those of the recipe: `{"train": {"learning_rate": 3e-4}}`.
+            seed: From 0 up; 0 by default.
+            executor: Maps a function over trainings that do not depend on each other, as `map` does: a pool's or a
+                cluster's. By default they run one after another here.
+            progress: Shows how far it is.
+
+        Raises:
+            NotFoundError: There is no such recipe or domain.
+            InputError: An option or setting is wrong, or the recipe is one of `update` alone.
+            NothingToDoError: There are no rows.
+        """
+        from continual.recipes.run import run_recipe
+
+        with exclusive(self.registry.root / UPDATE_LOCK, "update"):
+            layout = self._lay_out(recipe, options, domains, clusters, settings, seed, progress)
+            return run_recipe(self.registry, self.config, layout, executor=executor, progress=progress)
+
+    def _lay_out(
+        self,
+        recipe: str,
+        options: Mapping[str, str] | None,
+        domains: Sequence[str] | None,
+        clusters: str | Path | None,
+        settings: Mapping[str, Mapping[str, Any]] | None,
+        seed: int | None,
+        progress: Progress,
+    ) -> Layout:
+        from continual.clusters import FILE, read_clusters
+        from continual.recipes import find_recipe
+        from continual.recipes.plan import lay_out
+
+        found, known = find_recipe(recipe), self.directory / FILE
+        file = Path(clusters).expanduser() if clusters is not None else known if known.is_file() else None
+        names = [domain.name for domain in self.registry.domains()]
+        return lay_out(
+            self.registry,
+            self.config,
+            found,
+            options=options or {},
+            domains=domains,
+            clusters=None if file is None else read_clusters(file, names),
+            settings=settings or {},
+            seed=seed or 0,
+            progress=progress,
+        )
 
     def report(self, joint: str | Path | None = None) -> Report:
         """Return the R matrix, its metrics with their intervals, and the cost of every step.
@@ -746,12 +868,18 @@ class Workspace:
         start: str | None,
         merge: str | float | None,
         parameters: Mapping[str, float] | None,
+        recipe: str | None,
+        changes: Mapping[str, Mapping[str, Any]] | None,
     ) -> Config:
-        """Return the settings with what the call changes, a weight for `merge` included."""
+        """Return the settings with what the recipe and then the call change, a weight for `merge` included."""
         from continual.merge.rules import find_rule
+        from continual.recipes import find_recipe
         from continual.replay.policies import check_share
 
-        config = self.config
+        step = find_recipe(recipe or DEFAULT).step
+        if step is None:
+            raise InputError(f"The recipe {recipe} has no steps: `continual train --recipe {recipe}` runs it.")
+        config = self.config.change(step).change(changes or {})
         if replay is not None and rows is not None:
             raise InputError("--replay is a share and --replay-rows a number of the same rows. Give one of them.")
         if replay is not None:

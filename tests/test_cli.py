@@ -83,6 +83,20 @@ def test_the_weekly_loop(folder: Path, run: Run, write_pairs: Write) -> None:
     assert "v1 is in service" in run("status").out
 
 
+def test_a_domain_of_classes(folder: Path, run: Run, write_pairs: Write) -> None:
+    rows = make_pairs(40)
+    rows[0]["negatives"] = rows[1]["negatives"] = []
+    told = run("ingest", write_pairs("intents.parquet", rows), "--kind", "classification", "--holdout", "0")
+    assert "2 of the kept rows have no negatives: no update trains on them" in told.out
+    skipped = "skipped, because they have no negatives in a domain where only given ones are: 2 of intents"
+    assert skipped in run("update", "--plan").out
+    step = run("update")
+    assert skipped in step.out
+    assert "Trained 38 pairs" in step.out
+    assert "classification" in run("status").out
+    assert run("ingest", write_pairs("more.parquet", rows), "--domain", "intents", "--kind", "sts").code == 2
+
+
 def test_json_everywhere(folder: Path, run: Run, write_pairs: Write) -> None:
     source = write_pairs("first.parquet", make_pairs(80))
     batch = json.loads(run("ingest", source, "--json").out)["batches"][0]

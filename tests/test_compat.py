@@ -243,7 +243,7 @@ def test_a_map_is_fitted_on_texts_of_tasks_only_where_there_are_no_others(
     workspace = Workspace.init(tmp_path / "w", str(tiny_model))
     workspace.ingest(write_pairs("med.parquet", make_pairs(60)), holdout=0.0)
     batches = workspace.registry.batches()
-    queries, passages = _rows(workspace.registry, batches, 1000)
+    queries, passages, _ = _rows(workspace.registry, batches, 1000)
     assert len(passages) == 60
 
     def add(name: str, documents: list[str], query: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import warnings
 from datetime import UTC, datetime
@@ -75,7 +76,9 @@ def other_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
-def reference(model: Path, root: Path, task: Task, max_length: int | None = None) -> dict[str, dict[str, float]]:
+def reference(
+    model: Path, root: Path, task: Task, max_length: int | None = None, prompt: str | None = None
+) -> dict[str, dict[str, float]]:
     """Score by hand: encode with sentence-transformers, dot products, pytrec_eval."""
     import pytrec_eval
     from sentence_transformers import SentenceTransformer
@@ -91,7 +94,7 @@ def reference(model: Path, root: Path, task: Task, max_length: int | None = None
     # Double precision, and one vector for equal texts, so that ties are ties.
     vectors = loaded.encode_document(parts["corpus"]["text"].to_pylist()).astype(np.float64)
     vectors[documents.index("twin")] = vectors[documents.index("d0")]
-    asked = loaded.encode_query(parts["queries"]["text"].to_pylist()).astype(np.float64)
+    asked = loaded.encode_query(parts["queries"]["text"].to_pylist(), prompt=prompt).astype(np.float64)
     run = {
         query: dict(zip(documents, map(float, vectors @ vector), strict=True))
         for query, vector in zip(parts["queries"]["query_id"].to_pylist(), asked, strict=True)
@@ -182,6 +185,39 @@ def test_without_prompts_a_text_has_one_role(tiny_model: Path, tmp_path: Path) -
     assert plain.missing("text", ["a"], task) == plain.missing("query", ["a"], task)
     prompted = OnceEncoder(tiny_model, "v0", "x")
     assert prompted.missing("query", ["a"], task) != prompted.missing("document", ["a"], task)
+
+
+def test_an_instruction_is_before_the_queries_of_its_task_alone(tiny_model: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from continual.eval.run import evaluate
+    from continual.registry.layout import add_prompts
+
+    says = "zat zot zil bat"
+    prompt = f"Instruct: {says}\nQuery: "
+    plain, twin = write_task(tmp_path, "plain"), write_task(tmp_path, "twin")  # the same texts
+    told = dataclasses.replace(twin, instruction=says)
+    expected = {
+        name: np.mean([values["ndcg_cut_10"] for values in reference(tiny_model, tmp_path, plain, None, each).values()])
+        for name, each in {"plain": None, "told": prompt}.items()
+    }
+    assert expected["plain"] != expected["told"]
+    progress = Counter()
+    scores = evaluate(tiny_model, "v0", "x", [plain, told], tmp_path, EvalConfig(), progress=progress)
+    assert [score.score for score in scores] == pytest.approx([100 * each for each in expected.values()], abs=1e-6)
+    assert progress.count == 2 * 12 + 40  # the queries twice, and the documents of both, of which two are equal, once
+    assert scores[0].settings == "max_length=model"
+    assert scores[1].settings.startswith("max_length=model, instruction=")
+    assert evaluate(tiny_model, "v0", "x", [told], tmp_path, EvalConfig())[0].score == scores[1].score
+
+    # The prompt of a domain that has the name of one of mteb's types is not put before all that is of this type.
+    shutil.copytree(tiny_model, tmp_path / "served")
+    add_prompts(tmp_path / "served", {"Retrieval": prompt})
+    found = [
+        evaluate(tmp_path / "served", "v1", "y", [plain], tmp_path, EvalConfig(), instructed=hidden)[0].score
+        for hidden in ((), ("Retrieval",))
+    ]
+    assert found[0] != found[1] == scores[0].score
 
 
 def test_a_task_named_like_a_role_gets_the_right_prompts(tiny_model: Path, tmp_path: Path) -> None:

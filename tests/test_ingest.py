@@ -541,6 +541,36 @@ def test_domain_names_are_checked(registry: Registry, tmp_path: Path, domain: st
     assert state(registry) == before
 
 
+def test_a_domain_is_of_one_kind(registry: Registry, tmp_path: Path) -> None:
+    rows = make_pairs(40)
+    for row in rows[::4]:
+        row["negatives"] = []
+    first = ingest(registry, CONFIG, write_rows(tmp_path / "a.parquet", rows[:20]), holdout=0, kind="classification")
+    assert (first.kind, first.kept, first.without_negatives) == ("classification", 20, 5)
+    (domain,) = registry.domains()
+    assert (domain.kind, domain.in_batch) == ("classification", False)
+    later = write_rows(tmp_path / "later.parquet", rows[20:])
+    before = state(registry)
+    with pytest.raises(InputError, match=r"kind classification, and --kind says sts: .*Leave --kind out"):
+        ingest(registry, CONFIG, later, domain="a", kind="sts")
+    with pytest.raises(InputError, match=r"--kind takes .*, not 'clusterin'\. Did you mean 'clustering'\?"):
+        ingest(registry, CONFIG, later, domain="b", kind="clusterin")
+    assert state(registry) == before
+    assert ingest(registry, CONFIG, later, domain="a").kind == "classification"
+    assert ingest(registry, CONFIG, later, domain="a", kind="classification").unchanged
+    other = ingest(registry, CONFIG, write_rows(tmp_path / "c.parquet", make_pairs(20, seed=1)), holdout=0)
+    assert (other.kind, other.without_negatives, registry.domains()[1].in_batch) == ("retrieval", 0, True)
+
+
+def test_classes_without_any_negative_are_refused(registry: Registry, tmp_path: Path) -> None:
+    rows = [row | {"negatives": []} for row in make_pairs(40)]
+    file = write_rows(tmp_path / "a.parquet", rows)
+    with pytest.raises(DataError, match=r"none of its 36 new rows has negatives.*--negatives-column"):
+        ingest(registry, CONFIG, file, kind="clustering")
+    assert registry.batches() == registry.tasks() == registry.domains() == []
+    assert ingest(registry, CONFIG, file, kind="pair-classification").kept == 36
+
+
 def test_calls_that_contradict_themselves(registry: Registry, tmp_path: Path, beir: Path) -> None:
     source = write_rows(tmp_path / "a.parquet", make_pairs(20))
     for holdout in (-0.1, 1.5, float("nan")):
@@ -579,7 +609,7 @@ def test_a_failed_transaction_leaves_no_files(registry, tmp_path, monkeypatch, h
     source = write_rows(tmp_path / "a.parquet", make_pairs(30))
     before = state(registry)
     with monkeypatch.context() as patch:
-        patch.setattr(Registry, "add_batch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(Registry, "add_batch", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             ingest(registry, CONFIG, source, holdout=holdout)
     assert state(registry) == before
@@ -590,8 +620,8 @@ def test_what_stops_an_ingest_after_its_transaction_removes_nothing(registry, tm
     source = write_rows(tmp_path / "a.parquet", make_pairs(30))
     add_batch = Registry.add_batch
 
-    def add_and_stop(*arguments: object) -> None:
-        add_batch(*arguments)
+    def add_and_stop(*arguments: object, **more: object) -> None:
+        add_batch(*arguments, **more)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

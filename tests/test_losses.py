@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from continual.train.losses import false_negatives, guided, info_nce
+from continual.config import TrainConfig
+from continual.train.losses import contrastive, divergence, false_negatives, guided, info_nce, only_given
 
 
 class Given(nn.Module):
-    """A model that gives the embeddings it is fed."""
+    """A model that gives the embeddings it is fed, of five dimensions."""
+
+    def get_embedding_dimension(self) -> int:
+        return 5
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         return features
@@ -34,6 +40,84 @@ def test_loss_equals_sentence_transformers(negatives: int, temperature: float) -
     assert ours.item() == pytest.approx(expected.item(), abs=1e-5)
     for mine, theirs in zip(torch.autograd.grad(ours, columns), torch.autograd.grad(expected, columns), strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("negatives", [0, 1])
+@pytest.mark.parametrize("settings", [{"bidirectional": True}, {"matryoshka": [2, 4]}, {"matryoshka": [3]}])
+def test_variants_equal_sentence_transformers(negatives: int, settings: dict[str, Any]) -> None:
+    from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss, MultipleNegativesRankingLoss
+
+    columns = [embeddings(8, 5, seed=seed).requires_grad_() for seed in range(2 + negatives)]
+    config = TrainConfig(temperature=0.1, **settings)
+    peer = MultipleNegativesRankingLoss(Given(), scale=10)
+    if config.bidirectional:
+        ways = ("query_to_doc", "doc_to_query")
+        peer = MultipleNegativesRankingLoss(Given(), scale=10, directions=ways, partition_mode="per_direction")
+    if config.matryoshka:  # weights of 1 each, by default: a sum
+        sizes = [5, *config.matryoshka]
+        peer = MatryoshkaLoss(peer.model, peer, sizes, [1 / len(sizes)] * len(sizes))
+    expected = peer([{"sentence_embedding": column} for column in columns], None)
+    given = torch.cat(columns[2:]) if negatives else None
+    ours = contrastive(columns[0], columns[1], given, None, torch.ones(8, dtype=torch.bool), config)
+    plain = info_nce(columns[0], columns[1], given, None, 0.1)
+    assert ours.item() == pytest.approx(expected.item(), abs=1e-5)
+    assert abs(ours.item() - plain.item()) > 1e-2
+    for mine, theirs in zip(torch.autograd.grad(ours, columns), torch.autograd.grad(expected, columns), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_the_way_back_has_the_mask_transposed_and_only_rows_with_in_batch_negatives_go_it() -> None:
+    queries, positives, negatives = embeddings(3, 4), embeddings(3, 4, seed=1), embeddings(2, 4, seed=2)
+    in_batch, owner = torch.tensor([True, True, False]), torch.tensor([0, 2])
+    mask = only_given(in_batch, owner)
+    mask[0, 1] = True  # so the query of row 0 is none of the others' that the document of row 1 is told from
+    q, p, n = (each.double().numpy() for each in (queries, positives, negatives))
+    q, p, n = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (q, p, n))
+    there, back = q @ np.concatenate([p, n]).T / 0.2, p @ q.T / 0.2
+    losses = []
+    for row, found, asked in ((0, [0, 2, 3, 4], [0, 1]), (1, [0, 1, 2, 3, 4], [1]), (2, [2, 4], None)):
+        loss = np.log(np.exp(there[row, found]).sum()) - there[row, row]
+        if asked is not None:
+            loss = (loss + np.log(np.exp(back[row, asked]).sum()) - back[row, row]) / 2
+        losses.append(loss)
+    config = TrainConfig(temperature=0.2, bidirectional=True)
+    ours = contrastive(queries, positives, negatives, mask, in_batch, config)
+    assert float(ours) == pytest.approx(np.mean(losses), abs=1e-5)
+
+
+def test_a_row_with_only_given_negatives_is_told_from_no_others() -> None:
+    mask = only_given(torch.tensor([False, True, False]), torch.tensor([0, 0, 1, 2]))
+    assert mask.int().tolist() == [
+        [0, 1, 1, 0, 0, 1, 1],
+        [0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 1, 1, 1, 0],
+    ]
+
+
+@pytest.mark.parametrize("negatives", [0, 3])
+def test_divergence_is_torch_s_kl_of_the_softmax(negatives: int) -> None:
+    now = [
+        embeddings(*shape, seed=seed).requires_grad_() for seed, shape in enumerate(((4, 5), (4, 5), (negatives, 5)))
+    ]
+    then = [embeddings(*each.shape, seed=9 + place) for place, each in enumerate(now)]
+    mask = torch.rand(4, 4 + negatives, generator=torch.Generator().manual_seed(3)) < 0.4
+    rows = torch.tensor([True, False, True, True])
+    ours = divergence(tuple(now), tuple(then), rows, mask, 0.3)
+    expected = torch.zeros(())
+    for row in (0, 2, 3):
+        kept = [j for j in range(4 + negatives) if j == row or not mask[row, j]]
+        scores = [
+            torch.stack([nn.functional.cosine_similarity(q[row], d, dim=0) for d in torch.cat([p, n])[kept]]) / 0.3
+            for q, p, n in (now, then)
+        ]
+        expected = expected + nn.functional.kl_div(scores[0].log_softmax(0), scores[1].softmax(0), reduction="sum")
+    assert 0.1 < ours.item() == pytest.approx(expected.item() / 4, abs=1e-5)
+    used = [each for each in now if len(each)]
+    gradients = (torch.autograd.grad(loss, used) for loss in (ours, expected / 4))
+    for mine, theirs in zip(*gradients, strict=True):
+        assert torch.isfinite(mine).all()
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
+    assert divergence(tuple(then), tuple(then), rows, mask, 0.3).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_masked_documents_are_out_of_the_sum() -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from continual import Workspace
 from continual.choice import falls
+from continual.config import TrainConfig
 from continual.registry import Registry, Run, Score, Task
 from continual.registry.catalog import now
 from continual.replay import Candidates, allot, get_policy
@@ -24,8 +25,9 @@ from continual.replay.draw import pack, unpack
 from continual.replay.policies._shares import shares
 from continual.replay.policies.diverse import BLOCK
 from continual.spec import prepare, reopen
-from continual.train.candidates import OTHERS, row_losses
-from tests.conftest import make_pairs
+from continual.train.candidates import OTHERS, embed_pairs, given_losses, row_losses
+from continual.train.encoder import load_encoder
+from tests.conftest import SCHEMA, make_pairs
 from tests.test_registry import version
 
 SIZES = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(0, 500), max_size=6)
@@ -144,6 +146,30 @@ def test_a_loss_is_info_nce_without_known_false_negatives() -> None:
                 total += math.exp(float(queries[row] @ positives[other]) / 0.1)
         assert found[row] == pytest.approx(math.log(total) - own, rel=1e-4)
     assert row_losses(queries[:1], positives[:1], codes[:1], 0.1).tolist() == [0.0]
+
+
+def test_the_loss_of_a_row_of_classes_is_against_its_own_negatives(tiny_model: Path) -> None:
+    rng = np.random.default_rng(2)
+    queries, positives = rng.normal(size=(2, 3, 8)).astype(np.float32)
+    negatives, owner = rng.normal(size=(3, 8)).astype(np.float32), np.array([0, 0, 2])
+    found = given_losses(queries, positives, negatives, owner, 0.5)
+    for row in range(3):
+        documents = [positives[row], *negatives[owner == row]]
+        total = sum(math.exp(float(queries[row] @ document) / 0.5) for document in documents)
+        assert found[row] == pytest.approx(math.log(total) - float(queries[row] @ positives[row]) / 0.5, abs=1e-4)
+    assert found[1] == 0
+
+    rows = [pair | {"domain": "ab"[place // 4]} for place, pair in enumerate(make_pairs(8))]
+    rows[5]["negatives"] = [rows[5]["positive"], "zat zot"]  # its own positive is none
+    table = pa.Table.from_pylist(rows, SCHEMA)
+    config = TrainConfig(max_negatives=2)
+    _, _, plain = embed_pairs(tiny_model, table, config)
+    mixed = table.append_column("in_batch", pa.array([True] * 4 + [False] * 4))
+    queries, positives, losses = embed_pairs(tiny_model, mixed, config)
+    assert losses["a"].tolist() == pytest.approx(plain["a"].tolist(), abs=1e-5)
+    other = load_encoder(tiny_model, device="cpu").encode_document("zat zot")
+    gap = float(queries[5] @ (other - positives[5])) / config.temperature
+    assert losses["b"][1] == pytest.approx(math.log1p(math.exp(gap)), abs=1e-4)
 
 
 @given(st.integers(1, 70), st.data())

@@ -105,7 +105,7 @@ def test_ids_of_discarded_runs_are_not_used_again(registry: Registry) -> None:
 
 def test_a_failed_transaction_leaves_nothing(registry: Registry) -> None:
     with pytest.raises(RuntimeError), registry.catalog.transaction() as connection:
-        connection.execute("INSERT INTO domains VALUES ('a', 1, now())")
+        connection.execute("INSERT INTO domains (name, position, created_at) VALUES ('a', 1, now())")
         raise RuntimeError
     assert registry.domains() == []
 

@@ -147,6 +147,31 @@ def test_rows_of_an_evaluation_task_are_never_drawn(registry: Registry) -> None:
     assert drawn.rows == 37
 
 
+def test_rows_of_classes_without_negatives_are_skipped_and_counted(registry: Registry) -> None:
+    plain, classes = store(registry, "a", 20), store(registry, "c", 40)
+    path = registry.path(classes.path)
+    table = pq.read_table(path)
+    negatives = [["no"] if place % 4 == 0 else [] for place in range(40)]
+    place = table.column_names.index("negatives")
+    pq.write_table(table.set_column(place, "negatives", pa.array(negatives, pa.list_(pa.string()))), path)
+    with Rows(registry) as rows:
+        before = rows.draw([plain], [classes], {"c": 6}, {})
+        assert rows.skipped([plain, classes]) == {}
+    with registry.catalog.transaction() as connection:
+        connection.execute("UPDATE domains SET kind = 'clustering' WHERE name = 'c'")
+    with Rows(registry) as rows:
+        assert rows.count([plain, classes]) == {"a": 20, "c": 10}
+        assert rows.skipped([plain, classes]) == {"c": 30}
+        drawn = rows.draw([plain], [classes], {"c": 6}, {}, held=4)
+    assert before.table["in_batch"].to_pylist() == [True] * 26
+    assert drawn.table["in_batch"].to_pylist() == [True] * 18 + [False] * 6
+    assert [window.rows for window in drawn.held] == [2, 4]
+    assert drawn.held_table["in_batch"].to_pylist() == [True] * 2 + [False] * 4
+    assert drawn.new[0].start == before.new[0].start
+    seen = pa.concat_tables([drawn.table, drawn.held_table])
+    assert seen.filter(pc.equal(seen["domain"], "c"))["negatives"].to_pylist() == [["no"]] * 10
+
+
 def test_two_sessions_do_not_share_what_they_spill(registry: Registry) -> None:
     """A plan ends while an update draws: DuckDB removes its folder, and must not remove the other's."""
     batch, new = store(registry, "a", 30), store(registry, "b", 1)

@@ -15,16 +15,17 @@ import pyarrow as pa
 import pytest
 import torch
 
-from continual.config import TrainConfig
+from continual.config import BatchBand, TrainConfig
 from continual.errors import ConfigError, NothingToDoError
 from continual.train import estimate, load_encoder, train
 from continual.train.checkpoint import FILE
 from continual.train.encoder import inner_transformer
 from continual.train.loop import Schedule
 from continual.train.step import Session, open_session
+from continual.train.team import Team
 from tests.conftest import SCHEMA, make_pairs
 
-CPU = torch.device("cpu")
+SOLO = Team(0, 1, torch.device("cpu"))
 CONFIG = TrainConfig(
     epochs=2,
     batch_size=4,
@@ -69,7 +70,7 @@ def weights(folder: Path) -> bytes:
 
 def session(model: Path, config: TrainConfig = CONFIG, table: pa.Table | None = None) -> Session:
     """Open a session whose B factors are not zero, so that A has a gradient."""
-    opened = open_session(model, table or make_table(), config, seed=0, device=CPU)
+    opened = open_session(model, table or make_table(), config, seed=0, team=SOLO)
     generator = torch.Generator().manual_seed(1)
     for _, parameter in opened.parameters:
         parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
@@ -160,6 +161,141 @@ def test_gradient_caching_changes_nothing(tiny_model: Path, tokens: int) -> None
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
 
 
+VARIANTS: dict[str, dict[str, Any]] = {
+    "bidirectional": {"bidirectional": True},
+    "matryoshka": {"matryoshka": [8, 16]},
+    "kl": {"distillation": 20.0, "distillation_loss": "kl"},
+    "all": {"bidirectional": True, "matryoshka": [8], "distillation": 20.0, "distillation_loss": "kl"},
+}
+
+
+def labelled(table: pa.Table, replayed: list[bool], in_batch: list[bool]) -> pa.Table:
+    return table.append_column("replayed", pa.array(replayed)).append_column("in_batch", pa.array(in_batch))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gradient_caching_changes_no_other_loss_either(tiny_model: Path, variant: str) -> None:
+    table = labelled(make_table(8, 1), [False] * 3 + [True] * 5, [True, False] * 4)
+    batch = np.arange(8)
+    config = CONFIG.model_copy(update=VARIANTS[variant])
+    loss, plain = gradients(session(tiny_model, config, table), batch)
+    cached_loss, cached = gradients(
+        session(tiny_model, config.model_copy(update={"micro_batch_tokens": 60}), table), batch
+    )
+    assert abs(loss - gradients(session(tiny_model, CONFIG, table), batch)[0]) > 1e-3
+    assert cached_loss == pytest.approx(loss, abs=1e-5)
+    for one, other in zip(plain, cached, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-3)
+
+
+def test_rows_of_classes_are_told_only_from_their_own_negatives(tiny_model: Path) -> None:
+    rows = make_table(6, 1).to_pylist()
+    rows[3]["negatives"] = []  # nothing at all to be told from
+    table = pa.Table.from_pylist(rows, SCHEMA)
+    table = labelled(table, [False] * 6, [True, True, False, False, False, False])  # a mixed batch
+    opened = session(tiny_model, table=table)
+    loss, _ = opened.backward(np.arange(6))
+
+    queries = opened.model.encode_query([row["query"] for row in rows]).astype(np.float64)
+    given = [(place, text) for place, row in enumerate(rows) for text in row["negatives"]]
+    documents = opened.model.encode_document([row["positive"] for row in rows] + [text for _, text in given])
+    scores = queries @ documents.astype(np.float64).T / CONFIG.temperature
+    owners = [*range(6), *(place for place, _ in given)]
+    losses = []
+    for place in range(6):
+        kept = [j for j, owner in enumerate(owners) if place < 2 or owner == place]
+        losses.append(np.logaddexp.reduce(scores[place, kept]) - scores[place, place])
+    assert losses[3] == 0 < min(losses[:3])
+    assert loss == pytest.approx(np.mean(losses), abs=1e-4)
+
+
+def test_rows_that_can_have_no_negative_are_refused(tiny_model: Path) -> None:
+    config = CONFIG.model_copy(update={"max_negatives": 0})
+    table = labelled(make_table(4, 2), [False] * 4, [True, False] * 2)
+    with pytest.raises(ConfigError, match=r"max_negatives is 0, and rows of d1 have"):
+        open_session(tiny_model, table, config, seed=0, team=SOLO)
+
+
+def test_dimensions_that_the_model_does_not_have_are_refused(tiny_model: Path) -> None:
+    config = CONFIG.model_copy(update={"matryoshka": [8, 32, 64]})
+    with pytest.raises(ConfigError, match=r"leading 32, 64 dimensions, and the embeddings of .* have 32"):
+        open_session(tiny_model, make_table(), config, seed=0, team=SOLO)
+
+
+def test_the_digest_of_rows_is_that_of_before_there_were_kinds(tiny_model: Path) -> None:
+    table = make_table(4, 1)
+    digests = [
+        open_session(tiny_model, each, CONFIG, seed=0, team=SOLO).rows.digest
+        for each in (table, *(labelled(table, [False] * 4, [kind] * 4) for kind in (True, False)))
+    ]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_kl_holds_what_the_queries_of_replayed_rows_find(tiny_model: Path, tmp_path: Path) -> None:
+    moved = load_encoder(tiny_model, device="cpu")
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in moved[0].auto_model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    moved.save_pretrained(str(tmp_path / "moved"))
+    table = labelled(make_table(7, 1), [False] * 3 + [True] * 4, [True] * 7)
+    config = CONFIG.model_copy(update={"distillation": 10.0, "distillation_loss": "kl", "temperature": 0.01})
+    losses, now = [], None
+    for settings in (config, config.model_copy(update={"distillation": 0.0})):
+        opened = open_session(tmp_path / "moved", table, settings, seed=0, team=SOLO, anchor=tiny_model)
+        generator = torch.Generator().manual_seed(1)
+        for _, parameter in opened.parameters:
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
+        opened.refresh()
+        losses.append(opened.backward(np.arange(7))[0])
+        now = opened.model
+    assert now is not None
+
+    rows = table.to_pylist()
+
+    def texts(some: list[dict[str, Any]]) -> list[str]:
+        return [row["positive"] for row in some] + [row["negatives"][0] for row in some]
+
+    def logs(model: Any) -> np.ndarray:
+        again = rows[3:]
+        queries = model.encode_query([row["query"] for row in again]).astype(np.float64)
+        scores = queries @ model.encode_document(texts(again)).astype(np.float64).T / config.temperature
+        return scores - np.logaddexp.reduce(scores, axis=1)[:, None]
+
+    then, found = logs(load_encoder(tmp_path / "moved", device="cpu")), logs(now)
+    kl = (np.exp(then) * (then - found)).sum() / 7
+    base = load_encoder(tiny_model, device="cpu")
+    asked, others = [row["query"] for row in rows[:3]], texts(rows[:3])
+    moves = [now.encode_query(asked) * base.encode_query(asked)]
+    moves.append(now.encode_document(others) * base.encode_document(others))
+    drift = (1 - np.concatenate(moves).sum(axis=1)).sum() / 21
+    assert min(kl, drift) > 1e-2
+    assert losses[0] - losses[1] == pytest.approx(10 * (kl + drift), abs=1e-3)
+
+
+def test_rows_of_one_length_share_batches(tiny_model: Path, tmp_path: Path) -> None:
+    rows = make_table(20, 1).to_pylist()
+    for place, row in enumerate(rows):
+        row["negatives"] = [" ".join([row["positive"]] * (1 + 2 * (place % 2)))[:200]]
+    table = pa.Table.from_pylist(rows, SCHEMA)
+    config = CONFIG.model_copy(update={"batch_sizes": [BatchBand(tokens=24, pairs=10)], "batch_size": 3})
+    opened = open_session(tiny_model, table, config, seed=3, team=SOLO)
+    encode = opened.model.tokenizer
+    longest = [max(len(encode(text)["input_ids"]) for text in (row["positive"], *row["negatives"])) for row in rows]
+    long = [min(tokens, 48) > 24 for tokens in longest]
+    assert 0 < sum(long) < 20
+    schedule = Schedule(opened, 3)
+    for step in range(schedule.steps):
+        batch = schedule.batch(step)
+        assert len({long[row] for row in batch}) == 1
+        assert len(batch) == (10 if not long[batch[0]] else 3) or len(batch) == sum(long) % 3 + 3
+    run(tiny_model, tmp_path / "whole", config, table)
+    with pytest.raises(Interrupt):
+        run(tiny_model, tmp_path / "cut", config, table, progress=StopAt(3))
+    run(tiny_model, tmp_path / "cut", config, table, resume=True)
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+
+
 def test_equal_rows_are_no_negatives_of_each_other(tiny_model: Path) -> None:
     rows = make_table(2, 1).to_pylist()
     doubled = pa.Table.from_pylist([row | {"negatives": [rows[0]["positive"]]} for row in [rows[0], rows[0]]], SCHEMA)
@@ -187,6 +323,26 @@ def test_the_guide_is_the_model_that_training_starts_from(tiny_model: Path) -> N
     assert loss == pytest.approx(expected, abs=1e-4)
     loss, _ = session(tiny_model, config.model_copy(update={"guide_margin": 2.0}), table).backward(batch)
     assert loss == pytest.approx(0, abs=1e-6)
+
+
+def test_the_guide_compares_no_embeddings_of_two_models(tiny_model: Path, tmp_path: Path) -> None:
+    other = load_encoder(tiny_model, device="cpu")
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in other[0].auto_model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    other.save_pretrained(str(tmp_path / "moved"))
+    replayed = np.array([False] * 5 + [True] * 3)
+    table = make_table(8, 1).append_column("replayed", pa.array(replayed))
+    config = CONFIG.model_copy(update={"guide_margin": 2.0, "max_negatives": 0})  # masks whatever it may compare
+    opened = open_session(tmp_path / "moved", table, config, seed=0, team=SOLO, anchor=tiny_model)
+    loss, _ = opened.backward(np.arange(8))
+    rows = table.to_pylist()
+    queries = opened.model.encode_query([row["query"] for row in rows]).astype(np.float64)
+    documents = opened.model.encode_document([row["positive"] for row in rows]).astype(np.float64)
+    scores = queries @ documents.T / config.temperature
+    scores[(replayed[:, None] == replayed) & ~np.eye(8, dtype=bool)] = -np.inf
+    assert loss == pytest.approx(np.mean(np.log(np.exp(scores).sum(1)) - np.diag(scores)), abs=1e-4)
 
 
 def test_distillation_is_the_mean_drift_of_the_batch_s_texts(tiny_model: Path) -> None:
@@ -219,7 +375,7 @@ def test_new_rows_are_held_near_the_anchor_and_replayed_ones_near_the_start(tiny
     replayed = [False] * 5 + [True] * 3
     table = make_table(8, 2).append_column("replayed", pa.array(replayed))
     config = CONFIG.model_copy(update={"distillation": 1.0, "max_negatives": 0})
-    opened = open_session(moved, table, config, seed=0, device=CPU, anchor=tiny_model)
+    opened = open_session(moved, table, config, seed=0, team=SOLO, anchor=tiny_model)
     assert opened.before is not None
     rows, texts = opened.rows, table.to_pylist()
     for place, row in enumerate(texts):
@@ -229,12 +385,12 @@ def test_new_rows_are_held_near_the_anchor_and_replayed_ones_near_the_start(tiny
             load_encoder(each, device="cpu").encode_document(row["positive"]) for each in (owner, stranger)
         )
         assert np.abs(found - expected).max() < 1e-5 < np.abs(found - wrong).max()
-    alone = open_session(moved, table, config, seed=0, device=CPU)
+    alone = open_session(moved, table, config, seed=0, team=SOLO)
     assert alone.before is not None
     assert torch.equal(alone.before[rows.positive[7]], opened.before[rows.positive[7]])
     compatible = config.model_copy(update={"anchor": "current"})  # the index holds documents of both kinds of rows
-    opened = open_session(moved, table, compatible, seed=0, device=CPU, anchor=tiny_model)
-    alone = open_session(tiny_model, table, compatible, seed=0, device=CPU)
+    opened = open_session(moved, table, compatible, seed=0, team=SOLO, anchor=tiny_model)
+    alone = open_session(tiny_model, table, compatible, seed=0, team=SOLO)
     assert opened.before is not None
     assert alone.before is not None
     assert torch.equal(opened.before, alone.before)
@@ -253,9 +409,9 @@ def test_queries_are_trained_against_the_documents_of_the_old_index_too(tiny_mod
     config = CONFIG.model_copy(update={"anchor": "current", "compatibility": 0.5, "max_negatives": 0})
     losses = {}
     for name, settings in {"both": config, "one": config.model_copy(update={"compatibility": 0.0})}.items():
-        losses[name] = open_session(
-            tmp_path / "moved", table, settings, seed=0, device=CPU, anchor=tiny_model
-        ).backward(batch)[0]
+        losses[name] = open_session(tmp_path / "moved", table, settings, seed=0, team=SOLO, anchor=tiny_model).backward(
+            batch
+        )[0]
     rows = table.to_pylist()
     asked = other.encode_query([row["query"] for row in rows], convert_to_tensor=True)
     index = load_encoder(tiny_model, device="cpu").encode_document(
@@ -296,7 +452,7 @@ def test_training_learns_and_counts(tiny_model: Path, tmp_path: Path) -> None:
     assert result.to_json()["pairs"] == 168
     assert progress.bars == [["tokenising", 126, "texts", 126], ["training", 168, "pairs", 168]]
 
-    opened = open_session(tiny_model, table, config, seed=3, device=CPU)
+    opened = open_session(tiny_model, table, config, seed=3, team=SOLO)
     schedule = Schedule(opened, 3)
     lengths = opened.rows.tokens.lengths
     used = 0
@@ -394,7 +550,7 @@ def test_bf16_trains_fp32_factors(tiny_model: Path, tmp_path: Path) -> None:
 
 
 def test_the_learning_rate_rises_and_falls(tiny_model: Path) -> None:
-    schedule = Schedule(open_session(tiny_model, make_table(), CONFIG, seed=0, device=CPU), seed=0)
+    schedule = Schedule(open_session(tiny_model, make_table(), CONFIG, seed=0, team=SOLO), seed=0)
     schedule.steps = 20  # 10 % of it is two steps
     rates = [schedule.rate(step) for step in range(20)]
     assert rates[:4] == pytest.approx([1 / 3, 2 / 3, 1, 17 / 18])
@@ -402,7 +558,7 @@ def test_the_learning_rate_rises_and_falls(tiny_model: Path) -> None:
 
 
 def test_no_dropout_is_active(tiny_model: Path) -> None:
-    opened = open_session(tiny_model, make_table(), CONFIG, seed=0, device=CPU)
+    opened = open_session(tiny_model, make_table(), CONFIG, seed=0, team=SOLO)
     assert not any(module.training for module in opened.model.modules())
     assert inner_transformer(opened.model).config.hidden_dropout_prob > 0
 

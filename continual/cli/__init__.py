@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 
 from continual.cli.app import app
@@ -18,11 +20,23 @@ def main() -> None:
     A SIGTERM ends it as Ctrl-C does, so that a scheduler's stop leaves no unfinished folders either.
     """
     signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        app()
-    except ContinualError as error:
-        print(f"continual: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    with _leading() as leads:
+        if not leads:
+            return
+        try:
+            app()
+        except ContinualError as error:
+            print(f"continual: {error}", file=sys.stderr)
+            sys.exit(error.exit_code)
+
+
+def _leading() -> AbstractContextManager[bool]:
+    """Yield whether this process runs the command: of those that torchrun started, one does, and the others help."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return nullcontext(True)
+    from continual.train.team import leading
+
+    return leading()
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -12,9 +12,11 @@ import typer
 from continual.cli.options import (
     JsonOption,
     ParameterOption,
+    SettingOption,
     WorkspaceOption,
     open_workspace,
     parse_parameters,
+    parse_settings,
     print_json,
 )
 
@@ -117,6 +119,22 @@ def ingest(
         str | None,
         typer.Option(metavar="NAME", help="Licence of the data, such as cc-by-4.0; model cards list it."),
     ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="What a new domain's rows are of: retrieval, by default; reranking, sts, pair-classification; or "
+            "classification, clustering, where a row's negatives are only those given with it.",
+        ),
+    ] = None,
+    instruction: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="What a new domain's queries are for, such as 'Given a question, retrieve the passage that answers "
+            "it'; put before each of them.",
+        ),
+    ] = None,
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -139,10 +157,11 @@ def ingest(
         raise InputError(f"There is no file {missing[0]}. None of the {len(files)} was ingested.")
     reports = []
     split: dict[str, Any] = {"holdout": holdout, "task": task}
+    about: dict[str, Any] = {"columns": columns, "license": license, "kind": kind, "instruction": instruction}
     try:
         for file in files:
             with Bars() as bars:
-                report = opened.ingest(file, domain=domain, columns=columns, license=license, **split, progress=bars)
+                report = opened.ingest(file, domain=domain, **about, **split, progress=bars)
             reports.append(asdict(report))
             if domain is not None and report.batch is not None:
                 split = {}  # a domain has one task: the first of its files that keeps a row makes it
@@ -197,6 +216,15 @@ def update(
     ] = None,
     parameter: ParameterOption = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of the step, from 0 up; 0 by default.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A recipe that has steps, of `continual train --list`: it sets replay, merge and training, and the "
+            "other options override it.",
+        ),
+    ] = None,
+    setting: SettingOption = None,
     compatible: Annotated[
         bool,
         typer.Option(
@@ -244,6 +272,8 @@ def update(
         "parameters": parse_parameters(parameter),
         "seed": seed,
         "compatible": compatible,
+        "recipe": recipe,
+        "settings": parse_settings(setting),
     }
     try:
         with Bars() as bars:
@@ -345,5 +375,6 @@ from continual.cli import (  # noqa: E402 - they add their commands to the app
     merging,  # noqa: F401
     regressions,  # noqa: F401
     tasks,  # noqa: F401
+    training,  # noqa: F401
     versions,  # noqa: F401
 )

@@ -54,6 +54,44 @@ def parse_parameters(given: list[str] | None) -> dict[str, float] | None:
     return found
 
 
+SettingOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="A setting of continual.toml for this call alone, such as train.learning_rate=3e-4; once for each.",
+    ),
+]
+
+
+def parse_settings(given: list[str] | None) -> dict[str, dict[str, Any]] | None:
+    """Return `SECTION.KEY=VALUE` texts as settings by section; a value is TOML, and a word may go without quotes.
+
+    Raises:
+        InputError: One is not of this form, or two are of one setting.
+    """
+    if not given:
+        return None
+    import tomllib
+
+    from continual.errors import InputError
+
+    found: dict[str, dict[str, Any]] = {}
+    for text in given:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        section, dot, key = name.partition(".")
+        if not (equals and dot and section and key and value):
+            raise InputError(f"--set takes SECTION.KEY=VALUE, such as train.epochs=1; not {text!r}.")
+        if key in found.get(section, {}):
+            raise InputError(f"--set sets {name} twice. Give it once.")
+        try:
+            parsed = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed = value
+        found.setdefault(section, {})[key] = parsed
+    return found
+
+
 def open_workspace(directory: Path | None) -> Workspace:
     """Open the workspace that a command was called for."""
     from continual.workspace import Workspace

@@ -66,6 +66,13 @@ def print_ingest(report: IngestReport, store: Path) -> None:
         table.add_row(f"  {label}", f"{count:,}", escape(note))
     console.print(table)
     say(f"  read: {', '.join(f'{role} from {column}' for role, column in report.columns.items())}")
+    if report.instruction:
+        say(f"  before its queries: {report.instruction}")
+    if report.without_negatives:
+        say(
+            f"{report.without_negatives:,} of the kept rows have no negatives: no update trains on them, since a "
+            f"{report.kind} domain's rows are told only from those given with them."
+        )
     if report.rejects_path:
         say(f"The rejected rows, with reasons: {store / report.rejects_path}")
 
@@ -94,6 +101,8 @@ def print_plan(plan: Plan) -> None:
         for window in windows:
             rows.add_row(f"{window['rows']:,}", escape(window["domain"]), kind)
     console.print(rows)
+    if spec.skipped:
+        say(_skipped(spec.skipped, "would be"))
     cost = Table("", "this update", "full retraining", "ratio", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in cost.columns[1:]:
         column.justify = "right"
@@ -112,6 +121,13 @@ def print_plan(plan: Plan) -> None:
     texts = sum(plan.tasks.values())
     say(f"It would be evaluated on {len(plan.tasks)} tasks ({texts:,} texts): {', '.join(plan.tasks) or 'none'}.")
     say("Nothing was changed. Run it without --plan.")
+
+
+def _skipped(rows: dict[str, int], were: str) -> str:
+    listed = ", ".join(f"{count:,} of {domain}" for domain, count in rows.items())
+    return (
+        f"New rows that {were} skipped, because they have no negatives in a domain where only given ones are: {listed}."
+    )
 
 
 def print_step(step: StepResult) -> None:
@@ -136,6 +152,8 @@ def print_step(step: StepResult) -> None:
         f"({per_second(speed)} pairs/s, loading included); a full retraining would have trained "
         f"{version.joint_pairs:,} pairs."
     )
+    if step.spec.skipped:
+        say(_skipped(step.spec.skipped, "were"))
     if step.in_service == version.id:
         say(f"{version.id} passed the gate and is in service; it was {step.parent.id}.")
     elif step.passed:
@@ -191,12 +209,11 @@ def print_status(status: Status) -> None:
     """Print the state of a workspace, and the next command to run."""
     say(f"{status.current} is in service since {status.since.replace('T', ' ')[:16]} UTC ({status.directory})")
     if status.domains:
-        table = Table("domain", "rows", "learned", "tasks", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table = Table("domain", "rows", "learned", "kind", "tasks", box=None, pad_edge=False, padding=(0, 2, 0, 0))
         table.columns[1].justify = table.columns[2].justify = "right"
         for domain in status.domains:
-            table.add_row(
-                escape(domain.name), f"{domain.rows:,}", f"{domain.learned:,}", escape(", ".join(domain.tasks))
-            )
+            numbers = f"{domain.rows:,}", f"{domain.learned:,}"
+            table.add_row(escape(domain.name), *numbers, domain.kind, escape(", ".join(domain.tasks)))
         console.print(table)
     say(f"OOD tasks: {', '.join(status.ood_tasks) or 'none'}")
     say(f"{status.versions} version{'s' * (status.versions > 1)}, {status.bytes / 1e6:,.0f} MB on disk")

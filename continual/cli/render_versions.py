@@ -51,6 +51,8 @@ def print_version(version: Version, lineage: list[Version]) -> None:
     say(f"weights sha256: {version.sha256}")
     recipe = version.recipe
     if "base" not in recipe:
+        if "phase" in recipe:
+            say(f"phase {recipe['phase']} of the recipe {recipe['recipe']}")
         for kind in ("new", "replay"):
             rows = ", ".join(f"{window['domain']} {window['rows']:,}" for window in recipe[kind]) or "none"
             say(f"{kind} rows: {rows}")
@@ -58,6 +60,9 @@ def print_version(version: Version, lineage: list[Version]) -> None:
             f"trained {version.pairs_trained:,} pairs, {version.tokens_trained:,} tokens in "
             f"{duration(version.seconds)}, seed {recipe['seed']}"
         )
+        if "cost" in recipe and recipe["cost"]["pairs"] > version.pairs_trained:
+            cost = recipe["cost"]
+            say(f"with the phases behind it: {cost['pairs']:,} pairs in {duration(cost['seconds'])}")
     for reason in (version.verdict or {}).get("reasons", []):
         say(f"gate: {reason}")
     _print_lineage(lineage)
@@ -70,6 +75,13 @@ def _print_lineage(lineage: list[Version]) -> None:
         if version.parent is None:
             say(f"o {version.id}  the root base, {recipe['base']}")
             return
+        if "members" in recipe:
+            listed = zip(recipe["members"], recipe["weights"], strict=True)
+            say(
+                f"o {version.id}  {recipe['merge']} of {', '.join(f'{name} x {weight:.3g}' for name, weight in listed)}"
+            )
+            say(f"| {version.parent}, from which their task vectors are measured")
+            continue
         rule = find_rule(recipe["merge"])
         weighed = find_method(rule.method).weighted
         update, parent = (f" x {share:.3g}" if weighed else "" for share in (recipe["weight"], 1 - recipe["weight"]))

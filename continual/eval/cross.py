@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from continual.eval.compat import TaskCompatibility, overlap
 from continual.eval.encoder import OnceEncoder, Vectors
 from continual.eval.mteb_tasks import cut, keep_per_query, open_task, unload
 from continual.eval.run import own_randomness, quiet
-from continual.eval.suites import RANKED, WHOLE, Sample, measure
+from continual.eval.suites import RANKED, WHOLE, Sample, instruction_of, measure
 from continual.eval.tasks import load_task
 from continual.progress import SILENT, Progress
 from continual.registry.names import check_name
@@ -44,9 +44,14 @@ class Side:
     kept: Path | None = None
 
     def encoder(
-        self, config: EvalConfig, *, trust_remote_code: bool = False, progress: Progress = SILENT
+        self,
+        config: EvalConfig,
+        *,
+        trust_remote_code: bool = False,
+        instructed: Collection[str] = (),
+        progress: Progress = SILENT,
     ) -> OnceEncoder:
-        """Return its encoder."""
+        """Return its encoder; arguments as that takes them."""
         with quiet():
             return OnceEncoder(
                 self.folder,
@@ -57,6 +62,7 @@ class Side:
                 trust_remote_code=trust_remote_code,
                 progress=progress,
                 kept=self.kept,
+                instructed=instructed,
             )
 
 
@@ -154,10 +160,13 @@ def compare_indexes(
         with quiet(), own_randomness():
             if record.mteb is None:
                 task = load_task(check_name(record.name, "task"), registry_root / record.path, sample)
-                _learn(task, old, new)
             else:
                 task = open_task(record)
                 cut(task, sample)
+            for encoder in (old, new):
+                encoder.instruct(task.metadata, instruction_of(record))
+            if record.mteb is None:
+                _learn(task, old, new)
             found.append(_compare(old, new, task, record, turn))
             if record.mteb is not None:
                 unload(task)

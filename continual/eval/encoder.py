@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from continual.errors import ModelError
 from continual.progress import SILENT, Progress
+from continual.registry.records import INSTRUCTED
 from continual.registry.store import publish
 
 ROLES = {"query": PromptType.query, "document": PromptType.document, "text": None}
@@ -53,6 +54,8 @@ class OnceEncoder:
         trust_remote_code: Run code that the model brings with it.
         progress: Told of every text that was encoded.
         kept: A file that `save` may have written: what it has of the same model is not encoded again.
+        instructed: Domains whose prompts the folder may have, by their names. mteb would take one for that of both
+            queries and documents of a task of its own that is called so: they are hidden from it.
     """
 
     def __init__(
@@ -66,12 +69,16 @@ class OnceEncoder:
         trust_remote_code: bool = False,
         progress: Progress = SILENT,
         kept: Path | None = None,
+        instructed: Collection[str] = (),
     ) -> None:
         self.version = version
         self.batch_size = batch_size
         self.progress = progress
         # Given a path, the wrapper loads it and looks nothing up; given a model, it would ask the Hub about it.
         self.wrapper = SentenceTransformerEncoderWrapper(str(model), trust_remote_code=trust_remote_code)
+        known = self.wrapper.model_prompts or {}
+        self._own = {name: text for name, text in known.items() if name not in instructed}
+        self._prompts = self.wrapper.model_prompts = dict(self._own)
         inner = self.wrapper.model
         if max_length is not None:
             inner.max_seq_length = min(max_length, inner.max_seq_length or max_length)
@@ -88,6 +95,20 @@ class OnceEncoder:
     def __len__(self) -> int:
         """Return the number of distinct texts encoded so far."""
         return len(self._vectors)
+
+    def instruct(self, task: Any, instruction: str | None) -> None:
+        """Put an instruction before the queries of a task from now on, in place of the model's prompt, or none.
+
+        Args:
+            task: mteb's metadata of the task.
+            instruction: What its queries are for; None: they have the model's own prompt.
+        """
+        name = f"{task.name}-{PromptType.query.value}"  # which mteb looks up first
+        prompt = self._own.get(name) if instruction is None else INSTRUCTED.format(instruction)
+        if prompt is None:
+            self._prompts.pop(name, None)
+        else:
+            self._prompts[name] = prompt
 
     def missing(self, role: str, texts: Iterable[str], task: Any) -> list[Key]:
         """Return the distinct texts that have no vector yet as they are known here, in the order they came.

@@ -27,7 +27,7 @@ def last_regressions(
     Returns:
         The largest falls and rises; None where no ranking of both was kept, or its files are gone.
     """
-    last = versions[-1]
+    last = next(version for version in reversed(versions) if version.status != "trained")
     parent = next((version for version in versions if version.id == last.parent), None)
     if parent is None:
         return None

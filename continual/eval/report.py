@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -24,7 +24,7 @@ from continual.eval.ood import Flag, flags
 from continual.eval.query_scores import QueryScores, aligned
 from continual.eval.regressions import Regressions
 from continual.registry.records import Score, Version
-from continual.registry.registry import CURRENT, Registry
+from continual.registry.registry import CURRENT, ROOT, Registry
 
 SCHEMA = 1
 """Changes only when a key of the JSON form changes its meaning or goes."""
@@ -62,7 +62,7 @@ class Row:
         tokens_trained: Tokens of those texts.
         seconds: Of training.
         joint_pairs: Pairs that retraining on the whole lineage would have trained.
-        verdict: "root", "accepted" or "refused".
+        verdict: "root", "accepted" or "refused"; "trained" of what a recipe made beside the stream.
         reasons: The gate's sentences.
         made: When, in UTC.
         recipe: How it was made.
@@ -103,7 +103,8 @@ class Report:
     """Everything that the terminal, the HTML page and the JSON form show.
 
     Attributes:
-        versions: Row 0 is the root base; then all others in the order they were made, refused ones included.
+        versions: Row 0 is the root base; then all others in the order they were made, refused ones included. Of what
+            recipes made, only what was scored or is in service; its parent is then the nearest version that is here.
         tasks: In-domain tasks in the order of the stream, then the ones that belong to no domain.
         metrics: By name, a value or None per version, computed along that version's own lineage.
         learned: Per version, the tasks whose domain this very step was the first of its lineage to learn.
@@ -256,6 +257,7 @@ def build_report(registry: Registry, joint: str | None = None, confidence: float
     place_of = {name: place for place, name in enumerate(domains)}
     tasks = sorted(registry.tasks(), key=lambda task: (place_of.get(task.domain or "", len(domains)), task.position))
     columns = [Column(task.name, task.domain, task.queries, task.metric) for task in tasks]
+    versions = _shown(versions, scores, current.version if current else ROOT)
     rows = [_row(version, scores, domain_of, domains) for version in versions]
     position = {row.id: place for place, row in enumerate(rows)}
     matrix = np.array(
@@ -307,6 +309,21 @@ def build_report(registry: Registry, joint: str | None = None, confidence: float
     )
 
 
+def _shown(versions: Sequence[Version], scores: Mapping[tuple[str, str], Score], current: str) -> list[Version]:
+    """Leave out the phases of recipes that nobody scored; what came from them comes from what is before them."""
+    scored = {owner for owner, _ in scores}
+    kept = {each.id for each in versions if each.status != "trained" or each.id in scored or each.id == current}
+    parents = {each.id: each.parent for each in versions}
+    found = []
+    for version in versions:
+        if version.id in kept:
+            parent = version.parent
+            while parent is not None and parent not in kept:
+                parent = parents[parent]
+            found.append(replace(version, parent=parent))
+    return found
+
+
 def _ceiling(joint: Joint | None, column: Column) -> float:
     """Return the joint version's points on a task of a domain that it has learned."""
     known = joint is not None and column.domain in joint.domains and column.name in joint.scores
@@ -337,14 +354,15 @@ def _points(
 def _row(version: Version, scores: dict[tuple[str, str], Any], domain_of: dict[str, str], domains: list[str]) -> Row:
     verdict = version.verdict or {}
     learned = {domain_of[batch] for batch in version.batches if batch in domain_of}
+    cost = version.recipe.get("cost", {})  # of all phases behind it, which are not shown
     return Row(
         id=version.id,
         parent=version.parent,
         domains=[name for name in domains if name in learned],
         batches=list(version.batches),
-        pairs_trained=version.pairs_trained,
-        tokens_trained=version.tokens_trained,
-        seconds=version.seconds,
+        pairs_trained=cost.get("pairs", version.pairs_trained),
+        tokens_trained=cost.get("tokens", version.tokens_trained),
+        seconds=cost.get("seconds", version.seconds),
         joint_pairs=version.joint_pairs,
         verdict=version.status,
         reasons=list(verdict.get("reasons", [])),

@@ -7,7 +7,7 @@ import logging
 import math
 import random
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from continual.config import EvalConfig
 from continual.errors import DataError
 from continual.eval.encoder import OnceEncoder
 from continual.eval.mteb_tasks import cut, keep_per_query, open_task, unload
-from continual.eval.suites import MEASURES, WHOLE, Sample, measure, score_path, score_settings
+from continual.eval.suites import MEASURES, WHOLE, Sample, instruction_of, measure, score_path, score_settings
 from continual.eval.tasks import load_task
 from continual.progress import SILENT, Progress
 from continual.registry.names import check_name
@@ -46,6 +46,7 @@ def evaluate(
     samples: Mapping[str, Sample] | None = None,
     on_score: Callable[[Score], None] | None = None,
     keep: Path | None = None,
+    instructed: Collection[str] = (),
     progress: Progress = SILENT,
     trust_remote_code: bool = False,
 ) -> list[Score]:
@@ -66,6 +67,7 @@ def evaluate(
         samples: How much of each task to score, by its name; one that is not named is scored whole.
         on_score: Called with each score as soon as it is made, so that it can be kept whatever fails later.
         keep: A file to read vectors from and write them to, see `OnceEncoder.save`; None: they are forgotten.
+        instructed: Domains whose prompts the folder may have, see `OnceEncoder`.
         progress: Counts the texts.
         trust_remote_code: Run code that the model brings with it.
 
@@ -84,7 +86,8 @@ def evaluate(
     scores: dict[str, Score] = {}
 
     def score(task: Any, record: Task) -> None:
-        settings = score_settings(config, sample_of[record.name])
+        settings = score_settings(config, sample_of[record.name], instruction_of(record))
+        encoder.instruct(task.metadata, instruction_of(record))
         scores[record.name] = _score(encoder, task, record, settings, version, registry_root)
         if on_score is not None:
             on_score(scores[record.name])
@@ -104,16 +107,16 @@ def evaluate(
             trust_remote_code=trust_remote_code,
             progress=progress,
             kept=keep,
+            instructed=instructed,
         )
         if local:
-            texts = {
-                role: [text for task in local.values() for text in task.texts[role]] for role in ("query", "document")
-            }
-            shared = next(iter(local.values())).metadata  # of one type, and with names that no prompt has
-            total = len({key for role in texts for key in encoder.missing(role, texts[role], shared)})
+            groups = _groups([(record, local[record.name]) for record in tasks if record.mteb is None])
+            for task, instruction, *_ in groups:
+                encoder.instruct(task.metadata, instruction)
+            total = len({key for task, _, role, texts in groups for key in encoder.missing(role, texts, task.metadata)})
             progress.start(f"evaluating {version}", total, "texts")
-            for role in texts:
-                encoder.learn(role, texts[role], shared)
+            for task, _, role, texts in groups:
+                encoder.learn(role, texts, task.metadata)
         for record in tasks:
             if record.mteb is None:
                 score(local.pop(record.name), record)
@@ -128,6 +131,20 @@ def evaluate(
             encoder.save(keep)
     progress.finish()
     return [scores[record.name] for record in tasks]
+
+
+def _groups(tasks: Sequence[tuple[Task, Any]]) -> list[tuple[Any, str | None, str, list[str]]]:
+    """Return the texts of local tasks that are encoded alike: the first such task, its instruction, role and texts.
+
+    Local tasks are of one type, and have names that no prompt has: only an instruction tells their queries apart.
+    """
+    queries: dict[str | None, tuple[Any, list[str]]] = {}
+    for record, task in tasks:
+        queries.setdefault(instruction_of(record), (task, []))[1].extend(task.texts["query"])
+    found = [(task, instruction, "query", texts) for instruction, (task, texts) in queries.items()]
+    record, first = tasks[0]
+    documents = [text for _, task in tasks for text in task.texts["document"]]
+    return [*found, (first, instruction_of(record), "document", documents)]
 
 
 def _score(encoder: OnceEncoder, task: Any, record: Task, settings: str, version: str, registry_root: Path) -> Score:

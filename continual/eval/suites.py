@@ -60,18 +60,28 @@ def sample_of(task: Task, suite: SuiteConfig) -> Sample:
     return Sample(queries, documents)
 
 
-def score_settings(config: EvalConfig, sample: Sample = WHOLE) -> str:
-    """Return what a score depends on besides model and task: scores of other settings cannot be compared."""
+def instruction_of(task: Task) -> str | None:
+    """Return what is put before the queries of a task; None where they have the model's own prompt."""
+    return task.instruction if task.kind in RANKED else None
+
+
+def score_settings(config: EvalConfig, sample: Sample = WHOLE, instruction: str | None = None) -> str:
+    """Return what a score depends on besides model and task: scores of other settings cannot be compared.
+
+    An instruction is named by the start of its sha256.
+    """
     settings = f"max_length={config.max_length or 'model'}"
     if sample != WHOLE:
         settings += f", queries={sample.queries or 'all'}, documents={sample.documents or 'all'}"
+    if instruction is not None:
+        settings += f", instruction={hashlib.sha256(instruction.encode()).hexdigest()[:8]}"
     return settings
 
 
 def suite_settings(tasks: Iterable[Task], config: Config, suite: SuiteName) -> dict[str, str]:
     """Return the settings of each task's score in a suite, by task."""
     chosen: SuiteConfig = getattr(config.suites, suite)
-    return {task.name: score_settings(config.eval, sample_of(task, chosen)) for task in tasks}
+    return {task.name: score_settings(config.eval, sample_of(task, chosen), instruction_of(task)) for task in tasks}
 
 
 def suite_tasks(tasks: Sequence[Task], config: Config, suite: SuiteName) -> list[Task]:

@@ -42,8 +42,8 @@ def bills(report: Report) -> tuple[list[Bill], Bill]:
     """
     tried: set[str] = set()
     steps = []
-    for row in report.versions:
-        if row.parent:
+    for place, row in enumerate(report.versions):
+        if row.parent and (row.verdict != "trained" or place in report.path):  # a trial of a recipe is no step
             again = not set(row.batches) - tried
             steps.append(Bill(row.id, row.pairs_trained, row.seconds, row.joint_pairs, row.verdict == "refused", again))
             tried |= set(row.batches)
@@ -69,7 +69,7 @@ def in_service(report: Report) -> str:
 
 def last_update(report: Report) -> str:
     """Return how the last update ended."""
-    last = report.versions[-1]
+    last = next(row for row in reversed(report.versions) if row.verdict != "trained")
     if last.parent is None:
         return "No update was made yet."
     ending = "passed the gate" if last.verdict == "accepted" else "was refused"

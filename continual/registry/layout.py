@@ -7,19 +7,24 @@ loads.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from continual.errors import ModelError
+from continual.registry.store import publish
 
 MODULES = "modules.json"
 CONFIG = "config.json"
 INDEX = "*.safetensors.index.json"
 
+LIBRARY = "config_sentence_transformers.json"
+"""The file of the library's own settings, a model's prompts among them; old models have none."""
+
 OBJECTS = (
     CONFIG,
-    "config_sentence_transformers.json",
+    LIBRARY,
     "sentence_*_config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -31,6 +36,9 @@ OBJECTS = (
     "preprocessor_config.json",
 )
 """Files of a model and of its transformer that the library reads where they are there, each a JSON object."""
+
+ROLES = ("query", "document", "passage", "corpus")
+"""Names of prompts that the library or mteb puts before every text of a kind."""
 
 SETTINGS = "*config.json"
 """The same of every other module, whose settings have several names."""
@@ -159,3 +167,24 @@ def whole_file(index: Path) -> Path:
 def _called(value: Any) -> str:
     names = {list: "a list", dict: "an object", str: "a text", type(None): "null", bool: "true or false"}
     return names.get(type(value), "a number")
+
+
+def add_prompts(folder: Path, prompts: Mapping[str, str]) -> None:
+    """Give a model's folder more prompts: `encode(texts, prompt_name=NAME)` puts one before each text.
+
+    Args:
+        folder: The folder; its other settings stay.
+        prompts: By name; one that it has already is replaced.
+    """
+    file = folder / LIBRARY
+    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    settings["prompts"] = dict(settings.get("prompts") or {}) | dict(prompts)
+    with publish(file) as partial:
+        partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def prompt_names(folder: Path) -> list[str]:
+    """Return the names of a model's own prompts."""
+    file = folder / LIBRARY
+    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return list(settings.get("prompts") or {})

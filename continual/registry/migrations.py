@@ -162,5 +162,19 @@ m006_compatibility = [
     """,
 ]
 
-MIGRATIONS: list[list[str]] = [m001_initial, m002_pins, m003_licences, m004_tasks, m005_leaks, m006_compatibility]
+m007_kinds = [
+    "ALTER TABLE domains ADD COLUMN kind VARCHAR DEFAULT 'retrieval'",  # the type of task that its rows are of
+    "ALTER TABLE domains ADD COLUMN instruction VARCHAR",  # put before its queries; NULL: nothing is
+    "ALTER TABLE tasks ADD COLUMN instruction VARCHAR",  # that of its domain
+]
+
+MIGRATIONS: list[list[str]] = [
+    m001_initial,
+    m002_pins,
+    m003_licences,
+    m004_tasks,
+    m005_leaks,
+    m006_compatibility,
+    m007_kinds,
+]
 """Migration n is `MIGRATIONS[n - 1]`."""

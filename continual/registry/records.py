@@ -6,14 +6,36 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+RETRIEVAL = "retrieval"
+
+KINDS = (RETRIEVAL, "reranking", "sts", "pair-classification", "classification", "clustering")
+"""The types of task that a domain's rows may be of."""
+
+GIVEN_ONLY = ("classification", "clustering")
+"""Those in which other rows hold no negatives: many are of the same class."""
+
+
+INSTRUCTED = "Instruct: {}\nQuery: "
+"""What is put before a query of a domain with an instruction, in place of the model's own prompt."""
+
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A named data set; its position is its place in the stream, from 1."""
+    """A named data set; its position is its place in the stream, from 1. Its kind is one of `KINDS`.
+
+    `instruction` says what a query of it is for; None where the model's own prompt is put before its queries.
+    """
 
     name: str
     position: int
     created_at: datetime
+    kind: str = RETRIEVAL
+    instruction: str | None = None
+
+    @property
+    def in_batch(self) -> bool:
+        """Whether a row's negatives are also the documents of the rows that share its batch, not only its own."""
+        return self.kind not in GIVEN_ONLY
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +72,7 @@ class Task:
     A local task is a folder with corpus, queries and qrels in Parquet. One of mteb is loaded by mteb: `mteb` says which
     data at which revision, and the folder holds only the hashes that leakage is checked with. `kind` is mteb's name of
     the type, such as "STS", and `metric` its main score. What is no retrieval has `queries` items, and no documents.
+    `instruction` is that of its domain.
     """
 
     name: str
@@ -65,6 +88,7 @@ class Task:
     kind: str = "Retrieval"
     metric: str = "ndcg_at_10"
     mteb: dict[str, Any] | None = None
+    instruction: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +107,10 @@ class Leak:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A model and the recipe that made it. Status is root, accepted or refused.
+    """A model and the recipe that made it. Status is root, accepted or refused, or trained: no gate judged it.
+
+    What a recipe trained has learned all of its `batches`, its parent's among them; its cost with that of the
+    phases behind it is in the recipe, as `cost`.
 
     Its snapshot, at `path`, may have been dropped to save space: `continual.build` builds it again. That of a pinned
     version stays.

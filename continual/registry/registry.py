@@ -13,7 +13,7 @@ import duckdb
 
 from continual.errors import DataError, NotFoundError, did_you_mean
 from continual.registry.catalog import Catalog, now
-from continual.registry.records import Alias, Batch, Domain, Leak, Run, Score, Task, Version
+from continual.registry.records import RETRIEVAL, Alias, Batch, Domain, Leak, Run, Score, Task, Version
 
 TASK_FILES = ("corpus", "queries", "qrels", "keys")
 """Parquet files in the folder of a local task."""
@@ -49,26 +49,40 @@ class Registry:
         """Return the domains in the order of the stream."""
         return self._select(Domain, "SELECT * FROM domains ORDER BY position")
 
+    def instructions(self) -> dict[str, str]:
+        """Return the instructions of the domains that have one, by domain."""
+        return {domain.name: domain.instruction for domain in self.domains() if domain.instruction}
+
     def batches(self, domain: str | None = None) -> list[Batch]:
         """Return all batches in the order they came, or those of one domain."""
         where, values = ("WHERE domain = ?", [domain]) if domain else ("", [])
         return self._select(Batch, f"SELECT * FROM batches {where} ORDER BY position", values)
 
-    def add_batch(self, batch: Batch, task: Task | None = None, leaks: Iterable[Leak] = ()) -> Batch:
+    def add_batch(
+        self,
+        batch: Batch,
+        task: Task | None = None,
+        leaks: Iterable[Leak] = (),
+        *,
+        kind: str = RETRIEVAL,
+        instruction: str | None = None,
+    ) -> Batch:
         """Record a batch, its domain if it is the domain's first, the task held out of it, and what leaks into that.
 
-        `id` and `position` are given out here; what the argument holds in them is ignored.
+        `id` and `position` are given out here; what the argument holds in them is ignored. So are the kind and the
+        instruction of a domain that is known.
         """
         with self.catalog.transaction() as connection:
             position = _next(connection, "batches")
             batch = dataclasses.replace(batch, id=f"b{position}", position=position)
             known = connection.execute("SELECT 1 FROM domains WHERE name = ?", [batch.domain]).fetchall()
             if not known:
-                domain = Domain(batch.domain, _next(connection, "domains"), batch.created_at)
+                place = _next(connection, "domains")
+                domain = Domain(batch.domain, place, batch.created_at, kind, instruction)
                 _insert(connection, "domains", domain)
             _insert(connection, "batches", batch)
             if task is not None:
-                _insert(connection, "tasks", dataclasses.replace(task, position=_next(connection, "tasks")))
+                _insert_task(connection, task)
             for leak in leaks:
                 _insert(connection, "leaks", leak)
         return batch
@@ -85,10 +99,13 @@ class Registry:
         return self._select(Task, "SELECT * FROM tasks ORDER BY position")
 
     def add_task(self, *tasks: Task, leaks: Iterable[Leak] = ()) -> None:
-        """Record tasks and the rows that leak into them, all or none; positions are given out here."""
+        """Record tasks and the rows that leak into them, all or none.
+
+        Positions are given out here, and a task has the instruction of its domain.
+        """
         with self.catalog.transaction() as connection:
             for task in tasks:
-                _insert(connection, "tasks", dataclasses.replace(task, position=_next(connection, "tasks")))
+                _insert_task(connection, task)
             for leak in leaks:
                 _insert(connection, "leaks", leak)
 
@@ -344,6 +361,14 @@ def _insert(connection: duckdb.DuckDBPyConnection, table: str, record: Any, **mo
     connection.execute(
         f"INSERT INTO {table} ({columns}) VALUES ({marks})",
         [_encode(column, value) for column, value in row.items()],
+    )
+
+
+def _insert_task(connection: duckdb.DuckDBPyConnection, task: Task) -> None:
+    found = connection.execute("SELECT instruction FROM domains WHERE name = ?", [task.domain]).fetchall()
+    instruction = found[0][0] if found else None
+    _insert(
+        connection, "tasks", dataclasses.replace(task, position=_next(connection, "tasks"), instruction=instruction)
     )
 
 

@@ -8,12 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from continual.config import IngestConfig
-from continual.errors import DataError, InputError, InvalidNameError
+from continual.errors import DataError, InputError, InvalidNameError, did_you_mean
 from continual.progress import SILENT, Progress
-from continual.registry import Batch, Registry, Task
+from continual.registry import GIVEN_ONLY, KINDS, RETRIEVAL, Batch, Registry, Task
 from continual.registry.catalog import now
+from continual.registry.layout import ROLES, prompt_names
 from continual.registry.names import check_name
+from continual.registry.registry import ROOT
 from continual.registry.store import exclusive, publish
 from continual.stream import split
 from continual.stream.database import database
@@ -28,6 +33,8 @@ from continual.stream.sweep import staging
 from continual.stream.task_files import KEYS, TaskTables, read_task, write_task
 from continual.stream.tasks import LOCK, task_path, task_record, task_taken
 
+MAX_INSTRUCTION = 500
+"""Characters of a domain's instruction."""
 MAX_LICENSE = 200
 """Characters of a licence's name."""
 
@@ -56,6 +63,10 @@ class IngestReport:
         license: The licence of the data as it is recorded now; None if nobody stated it.
         near: Leaked rows that are near duplicates of a task's texts; empty when `unchanged`, as the next.
         of_held: Leaked rows that belong to a document which was held out before.
+        kind: The type of task that the domain's rows are of.
+        without_negatives: Kept rows that no step will train on: of a classification or clustering domain, and without
+            negatives of their own; 0 when `unchanged`.
+        instruction: What is put before the domain's queries; None where nothing of its own is.
     """
 
     domain: str
@@ -75,6 +86,9 @@ class IngestReport:
     license: str | None = None
     near: int = 0
     of_held: int = 0
+    kind: str = RETRIEVAL
+    without_negatives: int = 0
+    instruction: str | None = None
 
 
 def ingest(
@@ -87,6 +101,8 @@ def ingest(
     holdout: float | None = None,
     task: Path | None = None,
     license: str | None = None,
+    kind: str | None = None,
+    instruction: str | None = None,
     progress: Progress = SILENT,
 ) -> IngestReport:
     """Register the rows of a file as a batch of a domain.
@@ -115,6 +131,11 @@ def ingest(
             first batch.
         task: A BEIR-like folder to use as the domain's task; see `read_task`.
         license: Licence of the data, such as "cc-by-4.0"; a model card lists it.
+        kind: The type of task that the domain's rows are of, one of `KINDS`; None: what the domain is already, or
+            retrieval. In a classification or clustering domain a row's negatives are only those given with it, so one
+            kept row must have some, and those without are never trained on.
+        instruction: What the domain's queries are for; it is put before each as `INSTRUCTED` says, in place of the
+            model's own prompt, wherever they are trained on, searched with or served. None: what the domain has.
         progress: Shows how far it is.
 
     Returns:
@@ -122,7 +143,8 @@ def ingest(
 
     Raises:
         DataError: The source cannot be read, lacks columns, has too many bad rows, is too small to hold
-            anything out of, or has no row to keep beside `task`.
+            anything out of, or has no row to keep beside `task`; or no row that is kept has negatives, and the domain
+            is of a kind that needs them.
         InputError: The call contradicts itself or the domain's state.
         InvalidNameError: The domain's name is not allowed, or an unrelated task has it.
         WorkspaceBusy: Another ingest is running.
@@ -133,6 +155,10 @@ def ingest(
         raise InputError("--holdout and --task exclude each other: a domain has one evaluation task of its own.")
     if license is not None:
         license = _check_license(license)
+    if kind is not None and kind not in KINDS:
+        raise InputError(f"--kind takes the type of task that rows are of, not {kind!r}.{did_you_mean(kind, KINDS)}")
+    if instruction is not None:
+        instruction = _check_instruction(instruction)
     opened = open_source(source)
     domain = check_name(opened.stem if domain is None else domain, "domain")
     mapping = resolve(columns, opened.columns, source)
@@ -141,6 +167,7 @@ def ingest(
     with exclusive(registry.root / LOCK, "ingest"):
         content = opened.sha256()
         batches, tasks = registry.batches(), registry.tasks()
+        kind, instruction = _about(registry, domain, kind, instruction)
         tables = read_task(task) if task is not None else None
         for batch in batches:
             same = (batch.domain, batch.source_sha256, batch.columns) == (domain, content, mapping.record())
@@ -148,7 +175,7 @@ def ingest(
                 if license is not None and license != batch.license:
                     registry.set_license(batch.id, license)
                     batch = dataclasses.replace(batch, license=license)
-                return _unchanged(batch, source)
+                return _unchanged(batch, source, kind, instruction)
         first = all(batch.domain != domain for batch in batches)
         share = _share(tasks, config, domain, first, holdout, task)
         with staging(registry) as folder, _finishing(progress):
@@ -180,8 +207,10 @@ def ingest(
                 if share and clean:
                     _check_hold_out(source, share, documents, counts)
                 mask = split.kept_rows(connection, staged.good)
+            without = 0
             if counts.kept:
                 write_rows(rows, mask, kept, folder, progress)
+                without = _without_negatives(kept, source, kind) if kind in GIVEN_ONLY else 0
             report = IngestReport(
                 domain=domain,
                 batch=None,
@@ -198,6 +227,9 @@ def ingest(
                 license=license,
                 near=counts.near,
                 of_held=counts.of_held,
+                kind=kind,
+                without_negatives=without,
+                instruction=instruction,
             )
             if not counts.kept:
                 where = _keep_loose(registry, rejects, domain, content) if staged.rejected else None
@@ -240,6 +272,8 @@ def ingest(
                 ),
                 record,
                 leaks,
+                kind=kind,
+                instruction=instruction,
             )
             assert batch.id == identity, "only an ingest adds batches, and it holds the lock"
             return dataclasses.replace(
@@ -259,7 +293,65 @@ def _held(registry: Registry, tasks: Sequence[Task], domain: str) -> tuple[list[
     return list(found.values()), [file for name, file in found.items() if name in own]
 
 
-def _unchanged(batch: Batch, source: str) -> IngestReport:
+def _about(registry: Registry, domain: str, kind: str | None, instruction: str | None) -> tuple[str, str | None]:
+    """Return the kind and the instruction of a domain, or refuse what it does not have."""
+    known = next((each for each in registry.domains() if each.name == domain), None)
+    if known is None:
+        if instruction is not None:
+            _check_prompt_name(registry, domain)
+        return kind or RETRIEVAL, instruction
+    if kind not in (None, known.kind):
+        raise InputError(
+            f"Domain {domain!r} is of kind {known.kind}, and --kind says {kind}: all rows of a domain are of one kind. "
+            "Leave --kind out, or give these rows a --domain of their own."
+        )
+    if instruction not in (None, known.instruction):
+        has = "no instruction" if known.instruction is None else f"the instruction {known.instruction!r}"
+        raise InputError(
+            f"Domain {domain!r} has {has}, and its versions and scores are made with it. Leave --instruction out, or "
+            "give these rows a --domain of their own."
+        )
+    return known.kind, known.instruction
+
+
+def _check_instruction(instruction: str) -> str:
+    instruction = instruction.strip()
+    if not 0 < len(instruction) <= MAX_INSTRUCTION or not instruction.isprintable():
+        raise InputError(
+            f"--instruction takes a sentence of 1 to {MAX_INSTRUCTION} characters in one line, such as 'Given a "
+            f"question, retrieve the passage that answers it'; not {instruction!r}."
+        )
+    return instruction
+
+
+def _check_prompt_name(registry: Registry, domain: str) -> None:
+    """Refuse a domain whose prompt would be taken for another one of the model."""
+    root = registry.path(f"versions/{ROOT}")
+    if domain in ROLES or domain in prompt_names(root):
+        raise InvalidNameError(
+            f"A domain with an instruction becomes a prompt of the model, and {domain!r} is one that it has already. "
+            "Give another --domain."
+        )
+
+
+def _without_negatives(kept: Path, source: str, kind: str) -> int:
+    """Return how many of the kept rows have no negatives, or refuse a file in which none has."""
+    without = rows = 0
+    with pq.ParquetFile(kept) as file:
+        for batch in file.iter_batches(columns=["negatives"]):
+            without += pc.sum(pc.equal(pc.list_value_length(batch["negatives"]), 0)).as_py()
+            rows += batch.num_rows
+    if without == rows:
+        raise DataError(
+            f"{source}: none of its {rows:,} new rows has negatives, and in a domain of kind {kind} a row is told only "
+            "from the negatives given with it, since other rows may be of its class. Name their column with "
+            "--negatives-column, or give --kind retrieval and a domain of its own, if the documents of other rows do "
+            "not answer a row's query."
+        )
+    return without
+
+
+def _unchanged(batch: Batch, source: str, kind: str, instruction: str | None) -> IngestReport:
     return IngestReport(
         domain=batch.domain,
         batch=batch.id,
@@ -273,6 +365,8 @@ def _unchanged(batch: Batch, source: str) -> IngestReport:
         held_out=batch.held_out,
         rejects_path=batch.rejects_path,
         license=batch.license,
+        kind=kind,
+        instruction=instruction,
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
@@ -36,13 +37,14 @@ def embed_pairs(
 
     Each distinct text is encoded once. The loss of a row is InfoNCE with the positives of the first 1,024 rows of its
     domain as negatives, so that it does not depend on which rows share a batch; those of the same document, the same
-    query or with the same text as its positive are left out.
+    query or with the same text as its positive are left out. Where a row's negatives are only those given with it, it
+    is InfoNCE with these.
 
     Args:
         model_path: A sentence-transformers folder.
         table: Columns query, positive: string; negatives: list of string; doc_id: string, null where unknown;
-            domain: string.
-        config: max_length, temperature and micro_batch_tokens are used.
+            domain: string; in_batch: bool, true where the column is missing.
+        config: max_length, max_negatives, temperature and micro_batch_tokens are used.
         trust_remote_code: Run code that the model brings with it.
         progress: A bar over the texts.
 
@@ -55,7 +57,10 @@ def embed_pairs(
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_encoder(model_path, trust_remote_code=trust_remote_code, device=str(device))
-    rows = read_rows(table, model, config.max_length, 0)
+    only_given = "in_batch" in table.column_names and not pc.all(table["in_batch"]).as_py()
+    if only_given:
+        table = _without_others(table)
+    rows = read_rows(table, model, config.max_length, config.max_negatives if only_given else 0)
     tokens = rows.tokens
     micros = micro_batches(tokens.lengths, micro_batch_limit(config, device), tokens.groups)
     parts = []
@@ -74,8 +79,41 @@ def embed_pairs(
     losses = {}
     for code, name in enumerate(names):
         own = np.flatnonzero(rows.domains == code)
-        losses[name] = row_losses(queries[own], positives[own], codes[own], config.temperature)
+        if rows.in_batch[own].all():
+            losses[name] = row_losses(queries[own], positives[own], codes[own], config.temperature)
+        else:
+            owner = np.repeat(np.arange(len(own)), np.diff(rows.offsets)[own])
+            given = rows.given(own)
+            other = rows.same[given] != codes[own, 1][owner]
+            negatives = vectors[given[other]]
+            losses[name] = given_losses(queries[own], positives[own], negatives, owner[other], config.temperature)
     return queries, positives, losses
+
+
+def _without_others(table: pa.Table) -> pa.Table:
+    """Return a table without the negatives of rows that the documents of other rows are negatives of, too."""
+    none = pa.scalar([], table["negatives"].type)
+    negatives = pc.if_else(table["in_batch"], none, table["negatives"])
+    return table.set_column(table.column_names.index("negatives"), "negatives", negatives)
+
+
+def given_losses(queries: Floats, positives: Floats, negatives: Floats, owner: Indices, temperature: float) -> Floats:
+    """Return the InfoNCE loss of each row against the negatives given with it; 0 for a row without.
+
+    Args:
+        queries: Of norm 1, [rows, dimensions].
+        positives: Of norm 1, [rows, dimensions].
+        negatives: Of norm 1, [negatives, dimensions].
+        owner: The row that each negative was given with, [negatives].
+        temperature: Divisor of the cosine similarities, above 0.
+
+    Returns:
+        Losses, [rows].
+    """
+    gaps = (queries[owner] * (negatives - positives[owner])).sum(axis=1, dtype=np.float64) / temperature
+    losses = np.zeros(len(queries))
+    np.logaddexp.at(losses, owner, gaps)  # from log 1, the positive
+    return losses.astype(np.float32)
 
 
 def row_losses(queries: Floats, positives: Floats, codes: Indices, temperature: float) -> Floats:

@@ -18,20 +18,24 @@ import pyarrow as pa
 import torch
 
 from continual.config import TrainConfig
-from continual.errors import ConfigError, DivergedError, NothingToDoError
+from continual.errors import DivergedError, NothingToDoError
 from continual.progress import SILENT, Log, Progress, no_log
 from continual.registry.store import weights_sha256
 from continual.train import checkpoint
-from continual.train.batching import Indices, epoch_batches
+from continual.train.batching import Indices, epoch_batches, length_bands
 from continual.train.lora import save_adapter
-from continual.train.rows import read_rows
+from continual.train.rows import Rows, read_rows
 from continual.train.step import Session, open_session
+from continual.train.team import Team, alone, find_team
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 CURVE_POINTS = 200
 """Points of a loss curve, at most."""
+
+LATER = ("batch_sizes", "bidirectional", "matryoshka", "distillation_loss")
+"""Settings that checkpoints of before there were any lack: at their default they change nothing."""
 
 _SAMPLE = 1024  # rows that an estimate looks at
 _FEW = 128  # texts that it embeds
@@ -105,7 +109,10 @@ def train(
     Args:
         start: The sentence-transformers folder to train from.
         table: Columns query, positive: string; negatives: list of string; doc_id: string, null where unknown;
-            domain: string; and replayed: bool, false where the column is missing.
+            domain: string; replayed: bool, false where the column is missing, whether a row is of history; and
+            in_batch: bool, true where the column is missing, whether its negatives are also those of the rows that
+            share its batch. Of one for which it is false, those are its own alone, and without any it has no loss. And
+            instruction: string or null, put before the query instead of the model's own prompt.
         config: Settings of the training.
         seed: Of LoRA's start values and of the order of the rows, 0 or more.
         run_dir: Folder for the checkpoint; the caller removes it when the step is done.
@@ -121,17 +128,51 @@ def train(
     Raises:
         ModelError: The model cannot be loaded or trained.
         NothingToDoError: There are fewer than two rows.
-        ConfigError: The checkpoint is of another training.
+        ConfigError: The checkpoint is of another training; or a setting does not go with the model or the rows.
         DivergedError: The loss is no longer a number.
     """
+    job = {
+        "start": start,
+        "table": table,
+        "config": config,
+        "seed": seed,
+        "run_dir": run_dir,
+        "adapter_dir": adapter_dir,
+        "anchor": anchor,
+        "resume": resume,
+        "trust_remote_code": trust_remote_code,
+    }
+    team = find_team()
+    team.share(job)
+    return train_together(team, **job, progress=progress, log=log)
+
+
+def train_together(
+    team: Team,
+    *,
+    start: Path,
+    table: pa.Table,
+    config: TrainConfig,
+    seed: int,
+    run_dir: Path,
+    adapter_dir: Path,
+    anchor: Path | None,
+    resume: bool,
+    trust_remote_code: bool,
+    progress: Progress = SILENT,
+    log: Log = no_log,
+) -> TrainResult:
+    """Train as one of a team: every process of it calls this with the same arguments. See `train`.
+
+    Folders are shared by all; only the first process writes to them.
+    """
     clock = time.monotonic()
-    device = _device()
     session = open_session(
         start,
         table,
         config,
         seed=seed,
-        device=device,
+        team=team,
         trust_remote_code=trust_remote_code,
         anchor=anchor,
         progress=progress,
@@ -140,8 +181,10 @@ def train(
     parameters = [parameter for _, parameter in session.parameters]
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     identity = _identity(start, anchor, session, seed)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    checkpoint.clear(run_dir, keep_last=resume)
+    if team.first:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        checkpoint.clear(run_dir, keep_last=resume)
+    team.wait()
     done = checkpoint.restore(run_dir, session.parameters, optimizer, identity)
     session.refresh()
     clock -= done.seconds
@@ -170,13 +213,14 @@ def train(
         now = time.monotonic()
         speed = len(batch) / max(now - began, 1e-9)
         log({"train/loss": loss, "train/learning_rate": rate, "train/pairs_per_second": speed}, done.step)
-        if now - saved >= config.checkpoint_seconds or done.step == schedule.steps:
+        if team.first and (now - saved >= config.checkpoint_seconds or done.step == schedule.steps):
             done.seconds = now - clock
             checkpoint.save(run_dir, done, session.parameters, optimizer, identity)
             saved = time.monotonic()
         progress.advance(len(batch))
     progress.finish()
-    save_adapter(session.model, identity["start"], adapter_dir)
+    if team.first:
+        save_adapter(session.model, identity["start"], adapter_dir)
     return TrainResult(
         pairs=done.pairs,
         tokens=done.tokens,
@@ -185,7 +229,7 @@ def train(
         loss=float(np.mean(done.losses[-max(1, done.step // 10) :])),
         curve=_curve(done.losses),
         precision=session.precision,
-        device=str(device),
+        device=str(team.device),
     )
 
 
@@ -209,7 +253,7 @@ def estimate(
     if rows > _SAMPLE:
         table = table.take(np.sort(np.random.default_rng(0).choice(rows, _SAMPLE, replace=False)))
     session = open_session(
-        start, table, config, seed=0, device=_device(), trust_remote_code=trust_remote_code, remember=False
+        start, table, config, seed=0, team=alone(), trust_remote_code=trust_remote_code, remember=False
     )
     schedule = Schedule(session, seed=0)
     session.backward(schedule.batch(0)[:2])  # the first pass pays for allocations that no later one does
@@ -255,6 +299,7 @@ class Schedule:
     def __init__(self, session: Session, seed: int) -> None:
         self._session = session
         self._seed = seed
+        self._bands = _bands(session.rows, session.config)
         self._epoch = -1
         self._batches: list[Indices] = []
         self._load(0)
@@ -283,24 +328,28 @@ class Schedule:
         if epoch != self._epoch:
             config = self._session.config
             self._batches = epoch_batches(
-                self._session.rows.domains, config.batch_size, seed=self._seed, epoch=epoch, mix=config.mix_domains
+                self._session.rows.domains,
+                config.batch_size,
+                seed=self._seed,
+                epoch=epoch,
+                mix=config.mix_domains,
+                bands=self._bands,
+                sizes=[band.pairs for band in config.batch_sizes],
             )
             self._epoch = epoch
 
 
-def _device() -> torch.device:
-    from accelerate import PartialState
-
-    state = PartialState()
-    if state.num_processes > 1:
-        raise ConfigError(
-            f"Training runs in one process, not in {state.num_processes}. Start `continual update` without a launcher."
-        )
-    return torch.device(state.device)
+def _bands(rows: Rows, config: TrainConfig) -> Indices | None:
+    if not config.batch_sizes:
+        return None
+    return length_bands(rows.longest(), [band.tokens for band in config.batch_sizes])
 
 
 def _identity(start: Path, anchor: Path | None, session: Session, seed: int) -> dict[str, Any]:
     settings = session.config.model_dump(mode="json", exclude={"checkpoint_seconds"})
+    for name in LATER:
+        if getattr(session.config, name) == TrainConfig.model_fields[name].default:
+            del settings[name]
     sha256 = weights_sha256(start)
     return {
         "start": sha256,
@@ -309,7 +358,7 @@ def _identity(start: Path, anchor: Path | None, session: Session, seed: int) -> 
         "settings": json.loads(json.dumps(settings)),
         "seed": seed,
         "precision": session.precision,
-    }
+    } | ({"processes": session.team.size} if session.team.size > 1 else {})
 
 
 def _curve(losses: list[float]) -> tuple[tuple[int, float], ...]:

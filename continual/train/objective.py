@@ -14,29 +14,31 @@ from torch import Tensor
 from continual.config import TrainConfig
 from continual.errors import ModelError, NothingToDoError
 from continual.progress import SILENT, Progress
-from continual.train.batching import Indices, epoch_batches, micro_batches
+from continual.train.batching import Indices, epoch_batches, length_bands, micro_batches
 from continual.train.encoder import inner_transformer, load_encoder
 from continual.train.hardware import micro_batch_limit
-from continual.train.losses import false_negatives, info_nce
+from continual.train.losses import contrastive
 from continual.train.rows import read_rows
 
 Encode = Callable[[dict[str, Any]], Tensor]
 
 
 class Objective:
-    """InfoNCE per domain on held-out rows, for the coefficient search of `continual.merge.search`.
+    """The contrastive loss per domain on held-out rows, for the coefficient search of `continual.merge.search`.
 
     A batch holds rows of one domain, and always `batch_size` of them, so that each row has as many others to be told
-    from; the rows of a domain that do not fill a batch are left out. A domain with fewer rows is one batch of what it
-    has, and one with a single row has no loss. Known false negatives are masked as in training; there is no guide.
-    Computed in fp32, without dropout. In memory is one model at a time, and the graph of one minibatch.
+    from; or, with `batch_sizes`, as many as share a batch with the domain's row of median length. The rows of a domain
+    that do not fill a batch are left out. A domain with fewer rows is one batch of what it has, and one with a single
+    row has no loss. Known false negatives are masked as in training, and other rows' documents where a row has only
+    the negatives given with it; there is no guide. Computed in fp32, without dropout. In memory is one model at a
+    time, and the graph of one minibatch.
 
     Args:
         start: The sentence-transformers folder whose modules, tokenizer and prompts are used.
         table: Columns query, positive: string; negatives: list of string; doc_id: string, null where unknown;
-            domain: string; as a draw has them.
-        config: Settings of the training; used are batch_size, temperature, max_length, max_negatives and
-            micro_batch_tokens.
+            domain: string; in_batch: bool, true where the column is missing; as a draw has them.
+        config: Settings of the training; used are batch_size, batch_sizes, temperature, bidirectional, matryoshka,
+            max_length, max_negatives and micro_batch_tokens.
         seed: Of which rows share a batch, 0 or more.
         device: Where to compute; None: CUDA if there is one, else the CPU.
         trust_remote_code: Run code that the model brings with it.
@@ -72,9 +74,10 @@ class Objective:
         self.batches: dict[str, list[Indices]] = {}
         for code, name in enumerate(names):
             rows = np.flatnonzero(self._rows.domains == code)
-            cut = epoch_batches(np.zeros_like(rows), config.batch_size, seed=seed, epoch=0)
-            cut = [rows[batch[: config.batch_size]] for batch in cut]
-            full = [batch for batch in cut if len(batch) == config.batch_size] or cut
+            size = self._batch_size(rows)
+            cut = epoch_batches(np.zeros_like(rows), size, seed=seed, epoch=0)
+            cut = [rows[batch[:size]] for batch in cut]
+            full = [batch for batch in cut if len(batch) == size] or cut
             if full:
                 self.batches[name] = full
         if not self.batches:
@@ -119,6 +122,12 @@ class Objective:
         name, batches = list(self.batches.items())[place]
         return {name: self._batch_loss(self._encoder(parameters), batches[turn % len(batches)])}
 
+    def _batch_size(self, rows: Indices) -> int:
+        config = self._config
+        median = np.sort(self._rows.longest()[rows])[len(rows) // 2 : len(rows) // 2 + 1]
+        (band,) = length_bands(median, [band.tokens for band in config.batch_sizes])
+        return [*(band.pairs for band in config.batch_sizes), config.batch_size][int(band)]
+
     def _batch_loss(self, encode: Encode, batch: Indices) -> Tensor:
         rows, size = self._rows, len(batch)
         negatives = rows.given(batch)
@@ -129,10 +138,9 @@ class Objective:
         encoded = torch.cat([encode(rows.tokens.features(texts[micro], self._device)) for micro in micros])
         back = np.argsort(np.concatenate(micros))[places.reshape(-1)]
         found = encoded.index_select(0, torch.from_numpy(back).to(self._device))  # [b + b + m, dimensions]
-        same = rows.same
-        codes = (same[rows.query[batch]], same[rows.positive[batch]], same[negatives], rows.document[batch])
-        mask = false_negatives(*map(torch.from_numpy, codes)).to(self._device)
-        return info_nce(found[:size], found[size : 2 * size], found[2 * size :], mask, self._config.temperature)
+        mask = rows.mask(batch).to(self._device)
+        in_batch = torch.from_numpy(rows.in_batch[batch]).to(self._device)
+        return contrastive(found[:size], found[size : 2 * size], found[2 * size :], mask, in_batch, self._config)
 
     def _encoder(self, parameters: Mapping[str, Tensor]) -> Encode:
         """Return the whole model, as `embed` runs it, with other tensors inside its transformer."""

@@ -41,6 +41,7 @@ class PairDataset(Dataset[tuple[Tensor, int]]):
 
     Args:
         table: Columns query, positive: string; negatives: list of string; doc_id: string or null; domain: string.
+            An instruction in it is left out: every query has the model's own prompt.
         model: Its tokenizer and prompts are used; left as it is.
         max_length: Tokens per text, at most; the model's own limit holds too.
         documents: The codes given out so far; grows. Data sets whose samples meet in a batch must share it.
@@ -54,6 +55,7 @@ class PairDataset(Dataset[tuple[Tensor, int]]):
         self, table: pa.Table, model: SentenceTransformer, max_length: int, documents: Documents | None = None
     ) -> None:
         own = model.max_seq_length
+        table = table.select([name for name in table.column_names if name != "instruction"])
         try:
             self._rows = read_rows(table, model, max_length, 0)
         finally:

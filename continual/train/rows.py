@@ -13,9 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from continual.progress import SILENT, Progress
+from continual.registry.records import INSTRUCTED
 from continual.stream.text import normalise
 from continual.train.batching import Indices
 from continual.train.encoder import prompts
+from continual.train.losses import false_negatives, only_given
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -120,6 +122,7 @@ class Rows:
         document: Code of each row's document id; -1 where there is none, [rows].
         same: Code of each text such that texts with equal normal forms have equal codes, [texts].
         replayed: Whether a text is one of a replayed row, [texts], bool.
+        in_batch: Whether a row's negatives are also those of the rows that share its batch, [rows], bool.
         digest: sha256 of all of it: rows in another order have another one.
     """
 
@@ -132,6 +135,7 @@ class Rows:
     document: Indices
     same: Indices
     replayed: Indices
+    in_batch: NDArray[np.bool_]
     digest: str
 
     def __len__(self) -> int:
@@ -142,6 +146,27 @@ class Rows:
         """Return the texts of the given negatives of some rows, one after the other."""
         return np.concatenate([self.negatives[self.offsets[row] : self.offsets[row + 1]] for row in batch])
 
+    def mask(self, batch: Indices) -> torch.Tensor:
+        """Return which documents of a batch are not to be negatives of which row, as far as its rows tell.
+
+        Returns:
+            Booleans [b, b + m]: positives, then given negatives in the order of `given`; the diagonal is false.
+        """
+        same, counts = self.same, np.diff(self.offsets)[batch]
+        codes = (same[self.query[batch]], same[self.positive[batch]], same[self.given(batch)], self.document[batch])
+        mask = false_negatives(*map(torch.from_numpy, codes))
+        if self.in_batch[batch].all():
+            return mask
+        owner = torch.from_numpy(np.repeat(np.arange(len(batch)), counts))
+        return mask | only_given(torch.from_numpy(self.in_batch[batch]), owner)
+
+    def longest(self) -> Indices:
+        """Return the tokens of the longest text of each row, [rows]."""
+        lengths = self.tokens.lengths
+        found = np.maximum(lengths[self.query], lengths[self.positive])
+        np.maximum.at(found, np.repeat(np.arange(len(self)), np.diff(self.offsets)), lengths[self.negatives])
+        return found
+
 
 def read_rows(
     table: pa.Table, model: SentenceTransformer, max_length: int, max_negatives: int, progress: Progress = SILENT
@@ -150,7 +175,8 @@ def read_rows(
 
     Args:
         table: query, positive: string; negatives: list of string; doc_id: string or null; domain: string;
-            replayed: bool, false where the column is missing.
+            replayed: bool, false where the column is missing; in_batch: bool, true where it is; instruction: string
+            or null, put before the query instead of the model's own prompt.
         model: Its tokenizer and prompts are used, and its maximum length is lowered to `max_length`.
         max_length: Tokens per text, at most; the model's own limit holds too.
         max_negatives: Given negatives used per row, at most.
@@ -169,15 +195,24 @@ def read_rows(
 
     tokens = Tokens(model)
     query_prompt, document_prompt = prompts(model)
-    if query_prompt == document_prompt and _one_length(model):
+    instructions = _instructions(table)
+    if query_prompt == document_prompt and _one_length(model) and not any(instructions):
         codes, texts = _codes(pa.concat_arrays([queries, *documents]))
         kinds = [(texts, query_prompt, "document")]
     else:
-        codes, texts = _codes(queries)
+        kinds, codes = [], np.zeros(len(table), np.int64)
+        for instruction in dict.fromkeys(instructions):  # queries of one prompt after those of another
+            own = np.array([each == instruction for each in instructions], bool)
+            prompt = query_prompt if instruction is None else INSTRUCTED.format(instruction)
+            known = sum(len(some) for some, *_ in kinds)
+            found, texts = _codes(queries.filter(pa.array(own)))
+            codes[own] = found + known
+            kinds.append((texts, prompt, "query"))
+        known = sum(len(some) for some, *_ in kinds)
         others, more = _codes(pa.concat_arrays(documents))
-        codes = np.concatenate([codes, others + len(texts)])
-        kinds = [(texts, query_prompt, "query"), (more, document_prompt, "document")]
-        texts = texts + more
+        codes = np.concatenate([codes, others + known])
+        kinds.append((more, document_prompt, "document"))
+        texts = [text for some, *_ in kinds for text in some]
     progress.start("tokenising", len(texts), "texts")
     for some, prompt, task in kinds:
         if some:
@@ -197,12 +232,22 @@ def read_rows(
         "same": _same(texts),
     }
     arrays["replayed"] = _replayed(table, arrays, len(texts))
+    in_batch = table["in_batch"].to_numpy() if "in_batch" in table.column_names else np.ones(rows, bool)
     digest = hashlib.sha256()
-    for text in [*map(str, names), *texts]:
+    for text in [*map(str, names), *texts, *filter(None, dict.fromkeys(instructions))]:
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
     for array in arrays.values():
         digest.update(array.tobytes())
-    return Rows(tokens=tokens, digest=digest.hexdigest(), **arrays)
+    if not in_batch.all():  # where all are, the digest is that of before there were others
+        digest.update(in_batch.tobytes())
+    return Rows(tokens=tokens, digest=digest.hexdigest(), in_batch=in_batch, **arrays)
+
+
+def _instructions(table: pa.Table) -> list[str | None]:
+    if "instruction" not in table.column_names:
+        return [None] * len(table)
+    found: list[str | None] = table["instruction"].to_pylist()
+    return found
 
 
 def _strings(column: pa.ChunkedArray) -> pa.Array:

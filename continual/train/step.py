@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from continual.config import TrainConfig
+from continual.errors import ConfigError
 from continual.progress import SILENT, Progress
 from continual.train.attention import attend_in_fp32
 from continual.train.batching import Indices, micro_batches
@@ -25,8 +26,9 @@ from continual.train.encoder import embed, inner_transformer, load_encoder
 from continual.train.fused import FusedLora
 from continual.train.hardware import micro_batch_limit, resolve_precision
 from continual.train.lora import attach
-from continual.train.losses import drift, false_negatives, guided, info_nce
+from continual.train.losses import comparable, contrastive, divergence, drift, guided, info_nce
 from continual.train.rows import Rows, read_rows
+from continual.train.team import Team
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -41,22 +43,29 @@ class Session:
         parameters: The LoRA factors with their names, in a fixed order.
         rows: The training rows.
         config: Settings of the training.
-        device: Where it computes.
+        team: The processes that train together, this one among them.
         precision: "fp32" or "bf16".
         fused: Lets LoRA layers compute with merged weights.
         before: Embeddings of all texts before training, fp32 on the CPU, [texts, dimensions]: those of replayed rows
             under the model that training starts from, the others under the anchor (see `open_session`). None where
             neither the guide nor distillation needs them.
+        embedder: Code of the model that embedded each text before, [texts]; None where one embedded all of them.
     """
 
     model: SentenceTransformer
     parameters: list[tuple[str, nn.Parameter]]
     rows: Rows
     config: TrainConfig
-    device: torch.device
+    team: Team
     precision: str
     fused: FusedLora
     before: Tensor | None = None
+    embedder: Indices | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return self.team.device
 
     def refresh(self) -> None:
         """Take notice that the factors have changed."""
@@ -76,10 +85,11 @@ class Session:
         query, positive = rows.query[batch], rows.positive[batch]
         texts, places = np.unique(np.concatenate([query, positive, negatives]), return_inverse=True)
         lengths = rows.tokens.lengths[texts]
-        micros = micro_batches(lengths, micro_batch_limit(config, self.device), rows.tokens.groups[texts])
+        shared = self._micro_batches(texts)
+        micros, counts = shared[self.team.rank], [sum(map(len, some)) for some in shared]
 
         kept: list[Tensor | None] = []
-        outputs, budget = [], config.micro_batch_tokens
+        outputs, budget = [self._none()], config.micro_batch_tokens
         for micro in micros:
             budget -= int(lengths[micro].max()) * len(micro)
             keep = budget >= 0 or not kept
@@ -87,19 +97,25 @@ class Session:
                 encoded = self.encode(texts[micro])
             kept.append(encoded if keep else None)
             outputs.append(encoded.detach())
-        leaf = torch.cat(outputs).requires_grad_()  # [texts, dimensions], in the order of the micro-batches
-        back = np.argsort(np.concatenate(micros))[places.reshape(-1)]
+        # [texts, dimensions], in the order of the processes' micro-batches
+        leaf = self.team.gather(torch.cat(outputs), counts).requires_grad_()
+        dealt = np.concatenate([micro for some in shared for micro in some])
+        back = np.argsort(dealt)[places.reshape(-1)]
 
-        mask = self._mask(batch, negatives)
-        before = None
+        mask = rows.mask(batch).to(self.device)
+        before, order = None, texts[dealt]
         if self.before is not None:
-            order = texts[np.concatenate(micros)]
             before = self.before.index_select(0, torch.from_numpy(order)).to(self.device)
         if before is not None and config.guide_margin != "off":
-            mask = mask | guided(*_split(before, back, len(batch)), float(config.guide_margin))
-        loss = info_nce(*_split(leaf, back, len(batch)), mask, config.temperature)
+            found = guided(*_split(before, back, len(batch)), float(config.guide_margin))
+            if self.embedder is not None:
+                codes = torch.from_numpy(self.embedder[order])[:, None].to(self.device)
+                found &= comparable(*(each[:, 0] for each in _split(codes, back, len(batch))))
+            mask = mask | found
+        in_batch = torch.from_numpy(rows.in_batch[batch]).to(self.device)
+        loss = contrastive(*_split(leaf, back, len(batch)), mask, in_batch, config)
         if before is not None and config.distillation:
-            loss = loss + config.distillation * drift(leaf, before)
+            loss = loss + config.distillation * self._distilled(leaf, before, order, back, mask)
         if before is not None and config.asks_old_index:
             asked = _split(leaf, back, len(batch))[0]
             _, positives, given = _split(before, back, len(batch))
@@ -107,13 +123,14 @@ class Session:
         loss.backward()  # type: ignore[no-untyped-call]
 
         assert leaf.grad is not None
-        start = 0
+        start = sum(counts[: self.team.rank])
         for place, micro in enumerate(micros):
             output, kept[place] = kept[place], None
             if output is None:
                 output = self.encode(texts[micro])
             torch.autograd.backward(output, leaf.grad[start : start + len(micro)])
             start += len(micro)
+        self.team.add_gradients([parameter for _, parameter in self.parameters])
         return float(loss.detach()), int(lengths.sum())
 
     def encode(self, texts: Indices) -> Tensor:
@@ -124,11 +141,30 @@ class Session:
             output: Tensor = embed(self.model, features)
         return output.float()
 
-    def _mask(self, batch: Indices, negatives: Indices) -> Tensor:
-        rows = self.rows
-        query, positive = rows.same[rows.query[batch]], rows.same[rows.positive[batch]]
-        codes = (query, positive, rows.same[negatives], rows.document[batch])
-        return false_negatives(*map(torch.from_numpy, codes)).to(self.device)
+    def _distilled(self, leaf: Tensor, before: Tensor, texts: Indices, back: Indices, mask: Tensor) -> Tensor:
+        """Return how far a batch's embeddings, or what its queries find, are from where they were.
+
+        Args:
+            leaf: Embeddings now, [texts, dimensions].
+            before: The same before training.
+            texts: The texts that they are of.
+            back: Places among these of the batch's queries, positives and negatives.
+            mask: Which documents are no negatives, [b, b + m].
+        """
+        if self.config.distillation_loss == "cosine":
+            return drift(leaf, before)
+        again = torch.from_numpy(self.rows.replayed[texts]).to(self.device)
+        loss = leaf.new_zeros(())
+        new = (~again).nonzero()[:, 0]
+        if len(new):
+            loss = drift(leaf.index_select(0, new), before.index_select(0, new)) * (len(new) / len(again))
+        # Texts of new rows were embedded by another model, the anchor: their cosines cannot be compared with these.
+        queries, positives, negatives = (each[:, 0] for each in _split(again[:, None], back, len(mask)))
+        rows, left_out = queries & positives, mask | ~torch.cat([positives, negatives])
+        if rows.any():
+            now, then = (_split(each, back, len(mask)) for each in (leaf, before))
+            loss = loss + divergence(now, then, rows, left_out, self.config.temperature)
+        return loss
 
     @property
     def remembers(self) -> bool:
@@ -142,17 +178,30 @@ class Session:
 
         The same texts are cut into the same micro-batches, so that the same model gives the same bits.
         """
-        tokens = self.rows.tokens
-        chosen = np.arange(len(tokens.lengths)) if texts is None else texts
-        limit = micro_batch_limit(self.config, self.device)
-        micros = micro_batches(tokens.lengths[chosen], limit, tokens.groups[chosen])
-        parts = []
-        progress.start("embedding before training", len(chosen), "texts")
-        for micro in micros:
-            parts.append(self.encode(chosen[micro]).cpu())
+        chosen = np.arange(len(self.rows.tokens.lengths)) if texts is None else texts
+        shared = self._micro_batches(chosen)
+        parts = [self._none()]
+        progress.start("embedding before training", sum(map(len, shared[self.team.rank])), "texts")
+        for micro in shared[self.team.rank]:
+            parts.append(self.encode(chosen[micro]))
             progress.advance(len(micro))
         progress.finish()
-        return torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(micros)))]
+        found = self.team.gather(torch.cat(parts), [sum(map(len, some)) for some in shared]).cpu()
+        dealt = np.concatenate([micro for some in shared for micro in some])
+        return found[torch.from_numpy(np.argsort(dealt))]
+
+    def _micro_batches(self, texts: Indices) -> list[list[Indices]]:
+        """Return the micro-batches of each process: places among some texts, every one exactly once."""
+        tokens, limit = self.rows.tokens, micro_batch_limit(self.config, self.device)
+        lengths, groups = tokens.lengths[texts], tokens.groups[texts]
+        return [
+            [share[micro] for micro in micro_batches(lengths[share], limit, groups[share])]
+            for share in self.team.shares(lengths)
+        ]
+
+    def _none(self) -> Tensor:
+        """Return the embeddings of no text, [0, dimensions]."""
+        return torch.zeros(0, int(self.model.get_embedding_dimension()), device=self.device)
 
 
 def open_session(
@@ -161,7 +210,7 @@ def open_session(
     config: TrainConfig,
     *,
     seed: int,
-    device: torch.device,
+    team: Team,
     trust_remote_code: bool = False,
     remember: bool = True,
     anchor: Path | None = None,
@@ -171,38 +220,64 @@ def open_session(
 
     Args:
         start: The sentence-transformers folder to train from.
-        table: Columns query, positive, negatives, doc_id, domain.
+        table: As `train` takes it.
         config: Settings of the training.
         seed: Of LoRA's start values.
-        device: Where to compute.
+        team: The processes that train together; each opens the same session.
         trust_remote_code: Run code that the model brings with it.
         remember: Embed all texts before training, if the settings need it.
         anchor: The model near whose embeddings the texts of new rows are held; None: the one to train from. Replayed
             rows are held near the model to train from, which has learned them, unless `config.anchor` is "current".
         progress: A bar over the texts that are tokenised, and over those that are embedded.
+
+    Raises:
+        ModelError: The model cannot be loaded or trained.
+        ConfigError: Its embeddings are too short for `config.matryoshka`, or rows have no negatives by
+            `config.max_negatives`.
     """
     # Attention stays what the model chooses, SDPA as a rule: without dropout it trains as fast as eager attention
     # on a CPU (within 5 %, both measured on all-MiniLM-L6-v2), and keeps no matrix of scores.
-    model = load_encoder(start, trust_remote_code=trust_remote_code, device=str(device))
+    model = load_encoder(start, trust_remote_code=trust_remote_code, device=str(team.device))
+    _check_dimensions(model, config, start)
     parameters = attach(model, config.lora_rank, config.lora_alpha, seed)
-    precision = resolve_precision(config.precision, device)
+    precision = resolve_precision(config.precision, team.device)
     rows = read_rows(table, model, config.max_length, config.max_negatives, progress)
+    _check_negatives(table, rows, config)
     fused = FusedLora(inner_transformer(model), torch.bfloat16 if precision == "bf16" else torch.float32)
-    if precision == "bf16" and device.type == "cpu":
+    if precision == "bf16" and team.device.type == "cpu":
         attend_in_fp32(inner_transformer(model))
-    session = Session(model, parameters, rows, config, device, precision, fused)
+    session = Session(model, parameters, rows, config, team, precision, fused)
     if not (remember and session.remembers):
         return session
     # LoRA's B is still zero, so the model is the one that training starts from.
     if anchor is None or anchor == start:
         return replace(session, before=session.encode_all(progress=progress))
-    other = load_encoder(anchor, trust_remote_code=trust_remote_code, device=str(device)).requires_grad_(False)
+    other = load_encoder(anchor, trust_remote_code=trust_remote_code, device=str(team.device)).requires_grad_(False)
     near_start = rows.replayed & (config.anchor == "base")
     parts = [(session, near_start), (replace(session, model=other), ~near_start)]
     found = [(np.flatnonzero(which), one) for one, which in parts if which.any()]
     embedded = torch.cat([one.encode_all(texts, progress) for texts, one in found])
     back = np.argsort(np.concatenate([texts for texts, _ in found]))
-    return replace(session, before=embedded[torch.from_numpy(back)])
+    embedder = near_start.astype(np.int64) if len(found) > 1 else None
+    return replace(session, before=embedded[torch.from_numpy(back)], embedder=embedder)
+
+
+def _check_dimensions(model: SentenceTransformer, config: TrainConfig, start: Path) -> None:
+    whole = model.get_embedding_dimension()
+    if whole is not None and (beyond := [size for size in config.matryoshka if size >= whole]):
+        raise ConfigError(
+            f"train.matryoshka asks for the leading {', '.join(map(str, beyond))} dimensions, and the embeddings of "
+            f"{start} have {whole}. Name numbers below that: the whole is trained anyway."
+        )
+
+
+def _check_negatives(table: pa.Table, rows: Rows, config: TrainConfig) -> None:
+    if not config.max_negatives and not rows.in_batch.all():
+        names = sorted(set(table.filter(pa.array(~rows.in_batch))["domain"].to_pylist()))
+        raise ConfigError(
+            f"train.max_negatives is 0, and rows of {', '.join(names)} have no negatives but those given with them, "
+            "being of kind classification or clustering. Set it to 1 or more."
+        )
 
 
 def _split(embeddings: Tensor, back: Indices, rows: int) -> tuple[Tensor, Tensor, Tensor]:

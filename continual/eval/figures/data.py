@@ -198,7 +198,7 @@ class Forest:
 
 @dataclass(frozen=True)
 class Node:
-    """A version in the tree of descent; state is "root", "accepted", "refused" or "current"."""
+    """A version in the tree of descent; state is "root", "accepted", "refused", "trained" or "current"."""
 
     name: str
     parent: str | None

@@ -11,7 +11,7 @@ from continual.eval.figures.numbers import short
 from continual.eval.figures.svg import Svg, text_width
 
 LANE, MARGIN = 46.0, 26.0
-COLOURS = {"root": "axis", "accepted": "series-1", "refused": "bad", "current": "good"}
+COLOURS = {"root": "axis", "accepted": "series-1", "refused": "bad", "trained": "quiet", "current": "good"}
 
 
 def draw(chart: Tree, width: float, palette: Mapping[str, str] | None, identity: str) -> str:
@@ -88,7 +88,13 @@ def _edge(svg: Svg, start: tuple[float, float], end: tuple[float, float], node: 
 
 def _node(svg: Svg, x: float, y: float, r: float, node: Node) -> None:
     learned = f", learned {node.note}" if node.note and node.parent is not None else ""
-    states = {"root": "the root base", "accepted": "passed the gate", "refused": "refused", "current": "in service"}
+    states = {
+        "root": "the root base",
+        "accepted": "passed the gate",
+        "refused": "refused",
+        "trained": "trained by a recipe",
+        "current": "in service",
+    }
     tip = f"{node.name}: {states[node.state]}{learned}" + (f", from {node.parent}" if node.parent else "")
     colour = COLOURS[node.state]
     if node.state == "refused":

@@ -106,5 +106,7 @@ def _domains(found: Conflicts) -> Table:
         ]
         for name in (found.domains[place] for place in found.order)
     ]  # fmt: skip
-    caption = f"Every domain alone: {found.epochs} epochs, seed {found.seed}. The loss is InfoNCE, as in training."
+    caption = (
+        f"Every domain alone: {found.epochs} epochs, seed {found.seed}. The loss is that of training: contrastive."
+    )
     return Table("conflict-domains", caption, columns, rows)

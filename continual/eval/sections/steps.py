@@ -35,7 +35,7 @@ def lineage(report: Report) -> Section | None:
 
 def merging(report: Report) -> Section | None:
     """How each update was merged, and the newest search of coefficients."""
-    made = [row for row in report.versions if row.parent is not None and "merge" in row.recipe]
+    made = [row for row in report.versions if row.verdict in ("accepted", "refused") and "merge" in row.recipe]
     if not made:
         return None
     columns = [
@@ -70,7 +70,7 @@ def searched(report: Report) -> Row | None:
 
 def replay(report: Report) -> Section | None:
     """Which rows each step trained on: new ones, and which of the old ones again."""
-    made = [row for row in report.versions if isinstance(row.recipe.get("new"), list)]
+    made = [row for row in report.versions if isinstance(row.recipe.get("new"), list) and row.verdict != "trained"]
     if not made:
         return None
     drawn = {row.id: {each["domain"]: each["rows"] for each in row.recipe.get("replay", [])} for row in made}

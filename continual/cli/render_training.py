@@ -1,0 +1,111 @@
+"""What `continual train` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from continual.cli.render import console, say
+from continual.eval.figures.numbers import duration
+from continual.eval.report import measured
+from continual.recipes.recipe import START
+from continual.registry.registry import ROOT
+
+if TYPE_CHECKING:
+    from continual.recipes import Recipe
+    from continual.recipes.plan import PhaseCost, RecipePlan
+    from continual.recipes.run import Trained
+
+
+def recipes_json(recipes: Mapping[str, Recipe]) -> dict[str, Any]:
+    """Return the recipes as plain data: what they do and cost, where they come from, and what they can be told."""
+    return {
+        name: {
+            "summary": recipe.summary,
+            "reference": recipe.reference,
+            "cost": recipe.cost,
+            "train": recipe.phases is not None,
+            "update": recipe.step is not None,
+            "options": {key: asdict(option) for key, option in recipe.options.items()},
+        }
+        for name, recipe in recipes.items()
+    }
+
+
+def print_recipes(recipes: Mapping[str, Recipe]) -> None:
+    """Print a paragraph per recipe."""
+    for name, recipe in recipes.items():
+        runs = [word for word, does in (("train", recipe.phases), ("update", recipe.step)) if does is not None]
+        say(f"{name} ({', '.join(runs)})")
+        say(f"  {recipe.summary}")
+        say(f"  costs {recipe.cost}")
+        for key, option in recipe.options.items():
+            value = ",".join(map(str, option.default)) if isinstance(option.default, tuple) else option.default
+            say(f"  -o {key}={value}: {option.what}")
+        if recipe.reference:
+            say(f"  {recipe.reference}")
+
+
+def print_plan(plan: RecipePlan) -> None:
+    """Print the phases that a recipe would run, and what they cost."""
+    domains = list(dict.fromkeys(domain for phase in plan.phases for domain in phase.rows))
+    table = Table("phase", "from", *map(escape, domains), "epochs", "pairs", "", box=None, pad_edge=False,
+                  padding=(0, 2, 0, 0), header_style="bold")  # fmt: skip
+    for column in table.columns[2:-1]:
+        column.justify = "right"
+    for phase in plan.phases:
+        rows = [f"{phase.rows[domain]:,}" if domain in phase.rows else "" for domain in domains]
+        counts = ["", ""] if phase.members else [str(phase.epochs), f"{phase.pairs:,}"]
+        note = (
+            f"there already ({phase.made})" if phase.made else f"merges {len(phase.members)}" if phase.members else ""
+        )
+        table.add_row(escape(phase.name), escape(_from(phase)), *rows, *counts, note)
+    console.print(table)
+    share = plan.pairs / plan.joint_pairs if plan.joint_pairs else 0.0
+    say(f"{plan.pairs:,} pairs in all, {share:.0%} of a joint training's {plan.joint_pairs:,}.")
+    if plan.new_pairs:
+        also = "" if plan.new_pairs == plan.pairs else f", {plan.new_pairs:,} of them still to train"
+        say(f"About {plan.new_tokens:,} tokens and {duration(plan.new_seconds)} of training{also} (estimate).")
+    else:
+        say("Every phase is there already.")
+    say(f"The result would be scored on {len(plan.tasks)} tasks: {', '.join(plan.tasks) or 'none'}.")
+    say("Nothing was changed. Run it without --plan.")
+
+
+def print_trained(trained: Trained) -> None:
+    """Print what a recipe made, what it cost, and its scores beside the root base's and those in service."""
+    version = trained.version
+    table = Table("phase", "version", "pairs", "time", "", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in table.columns[2:4]:
+        column.justify = "right"
+    for phase in trained.phases:
+        counts = [f"{phase.pairs:,}", duration(phase.seconds)] if phase.pairs else ["", ""]
+        table.add_row(escape(phase.name), phase.version, *counts, "made before" if phase.again else "")
+    console.print(table)
+    share = trained.pairs / trained.joint_pairs if trained.joint_pairs else 0.0
+    seconds = sum(phase.seconds for phase in trained.phases)
+    joint = f"{share:.0%} of the {trained.joint_pairs:,} of a joint training"
+    say(f"{trained.pairs:,} pairs in {duration(seconds)}, {joint}.")
+    names = list(dict.fromkeys([ROOT, trained.current, version.id]))
+    if trained.kinds:
+        say(f"{measured(trained.metrics)}, points")
+        scores = Table("task", "", *names, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for column in scores.columns[2:]:
+            column.justify = "right"
+        for task, kind in trained.kinds.items():
+            cells = [trained.scores[name].get(task) for name in names]
+            scores.add_row(escape(task), kind, *("" if cell is None else f"{cell:.1f}" for cell in cells))
+        console.print(scores)
+    say(
+        f"{version.id} is the result of {trained.recipe}; {trained.current} stays in service. "
+        f"`continual compare {trained.current} {version.id}` shows the difference with intervals, and "
+        f"`continual promote {version.id}` puts it into service."
+    )
+
+
+def _from(phase: PhaseCost) -> str:
+    return "root base" if phase.start == START else phase.start

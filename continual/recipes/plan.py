@@ -1,0 +1,362 @@
+"""A recipe laid out over the rows of a workspace: its phases, their rows and settings, and what each is known by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from continual.build import kept
+from continual.config import Config
+from continual.errors import InputError, NotFoundError, NothingToDoError, did_you_mean
+from continual.eval.suites import suite_tasks
+from continual.merge.methods import find_method
+from continual.progress import SILENT, Progress
+from continual.recipes.recipe import START, Merge, Phase, Portion, Recipe, Stock, Value
+from continual.recipes.rows import Material, read_material
+from continual.registry import Batch, Registry, Version
+from continual.registry.registry import ROOT
+from continual.spec import libraries
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A phase, and all that decides what comes of it.
+
+    Attributes:
+        phase: The phase.
+        key: sha256 of all that decides its weights: a version that has it need not be made again.
+        keeps: For a phase that keeps its rows, by what a later run finds it though there are more rows; else None.
+        config: The settings, for a training.
+        table: The rows of a training, as training reads them; None of a merge.
+        windows: What they are.
+        batches: Ids of the batches that it, or what it is made of, learns.
+        made: The version that has its key already.
+    """
+
+    phase: Phase
+    key: str
+    keeps: str | None
+    config: Config
+    table: pa.Table | None
+    windows: list[dict[str, Any]]
+    batches: list[str]
+    made: Version | None
+
+    @property
+    def pairs(self) -> int:
+        """Pairs that it trains: rows times epochs; 0 of a merge."""
+        return 0 if self.table is None else self.table.num_rows * self.config.train.epochs
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Rows by domain that it trains on; none for a merge."""
+        found: dict[str, int] = {}
+        for window in self.windows:
+            found[window["domain"]] = found.get(window["domain"], 0) + window["rows"]
+        return found
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A recipe over the rows of a workspace.
+
+    Attributes:
+        recipe: The recipe.
+        options: Its options.
+        phases: In their order; the last makes the result.
+        material: The rows.
+        seed: Of draws and trainings.
+        joint_pairs: Pairs that one training on all rows trains.
+        clusters: As the recipe was given them.
+    """
+
+    recipe: Recipe
+    options: dict[str, Value]
+    phases: list[Planned]
+    material: Material
+    seed: int
+    joint_pairs: int
+    clusters: dict[str, list[str]]
+
+
+def lay_out(
+    registry: Registry,
+    config: Config,
+    recipe: Recipe,
+    *,
+    options: Mapping[str, str],
+    domains: Sequence[str] | None,
+    clusters: Mapping[str, Sequence[str]] | None,
+    settings: Mapping[str, Mapping[str, Any]],
+    seed: int,
+    progress: Progress = SILENT,
+) -> Layout:
+    """Fix all that decides the weights of a recipe. Changes nothing.
+
+    Args:
+        registry: The workspace's registry.
+        config: Its settings.
+        recipe: What to run.
+        options: Of the recipe, as text by name.
+        domains: Those to train on; None: all.
+        clusters: Domains by cluster; None: each domain is one.
+        settings: By section, over those of the recipe.
+        seed: 0 or more.
+        progress: Shows how far it is.
+
+    Raises:
+        InputError: The recipe is one of `update` alone, or an option or setting is out of its range.
+        NotFoundError: A domain is not known.
+        NothingToDoError: There are no rows.
+    """
+    if recipe.phases is None:
+        raise InputError(
+            f"The recipe {recipe.name} is one of steps: `continual update --recipe {recipe.name}` takes one."
+        )
+    if seed < 0:
+        raise InputError(f"--seed takes an integer from 0 up, not {seed}.")
+    given = recipe.resolve(options)
+    config = config.change(recipe.settings).change(settings)
+    batches = _batches(registry, domains)
+    held = config.merge.search_rows if recipe.searches else 0
+    material = read_material(registry, batches, held)
+    if not material.tables:
+        raise NothingToDoError(
+            "There are no rows to train on: every row is in an evaluation task. Register more with `continual ingest`."
+        )
+    grouped = {name: [each for each in names if each in material.tables] for name, names in (clusters or {}).items()}
+    grouped = {name: names for name, names in grouped.items() if names} or {name: [name] for name in material.tables}
+    stock = Stock(material.rows, _kinds(registry), grouped, _dimensions(registry, config, progress))
+    phases = recipe.phases(stock, given)
+    _check(phases)
+    return Layout(
+        recipe=recipe,
+        options=given,
+        phases=_plan(registry, config, recipe, given, phases, material, batches, grouped, seed),
+        material=material,
+        seed=seed,
+        joint_pairs=sum(material.rows.values()) * config.train.epochs,
+        clusters=grouped,
+    )
+
+
+def _plan(
+    registry: Registry,
+    config: Config,
+    recipe: Recipe,
+    options: Mapping[str, Value],
+    phases: Sequence[Phase],
+    material: Material,
+    batches: Sequence[Batch],
+    clusters: Mapping[str, Sequence[str]],
+    seed: int,
+) -> list[Planned]:
+    versions = registry.versions()
+    known = {version.recipe["key"]: version for version in versions if "key" in version.recipe}
+    keeps = {version.recipe["keeps"]: version for version in versions if version.recipe.get("keeps")}
+    by_domain: dict[str, list[str]] = {}
+    for batch in batches:
+        by_domain.setdefault(batch.domain, []).append(batch.id)
+    keys, planned = {START: registry.version(ROOT).sha256}, dict[str, Planned]()
+    for phase in phases:
+        facts: dict[str, Any] = {"seed": seed, "libraries": libraries()}
+        own, table, windows, kept_as = config, None, list[dict[str, Any]](), None
+        if isinstance(phase, Merge):
+            facts |= {
+                "members": [keys[name] for name in phase.members],
+                "base": keys[phase.base],
+                "method": [phase.method, phase.weights, dict(phase.parameters)],
+            }
+            if phase.search:
+                facts["search"] = [material.held[0] if material.held else [], _training(config), config.merge.floor]
+            learned = [batch for name in phase.members for batch in planned[name].batches]
+        else:
+            own = config.change({"train": phase.settings} if phase.settings else {})
+            facts |= {"start": keys[phase.start], "train": _training(own)}
+            rows = None
+            if phase.keeps_rows:
+                kept_as = _digest([recipe.name, phase.name, dict(options), sorted(clusters), facts])
+                rows = _again(registry, keeps[kept_as], seed) if kept_as in keeps else None
+            elif phase.same_rows is not None:
+                rows = planned[phase.same_rows].table, planned[phase.same_rows].windows
+            table, windows = rows or material.take(phase.portions, seed)
+            facts["rows"] = windows
+            learned = [batch for window in windows for batch in by_domain[window["domain"]]]
+            learned += planned[phase.start].batches if phase.start in planned else []
+        key = keys[phase.name] = _digest(facts)
+        planned[phase.name] = Planned(
+            phase=phase,
+            key=key,
+            keeps=kept_as,
+            config=own,
+            table=table,
+            windows=windows,
+            batches=[batch.id for batch in batches if batch.id in learned],
+            made=_usable(registry, known.get(key)),
+        )
+    return list(planned.values())
+
+
+def _again(registry: Registry, version: Version, seed: int) -> tuple[pa.Table, list[dict[str, Any]]] | None:
+    """Return the rows that a version was trained on, or None where they are not what they were."""
+    windows = version.recipe["new"]
+    batches = [batch for batch in registry.batches() if batch.id in version.batches]
+    material = read_material(registry, batches)
+    if any(material.rows.get(window["domain"], 0) < window["rows"] for window in windows):
+        return None
+    found = material.take([Portion(window["domain"], window["rows"]) for window in windows], seed)
+    return found if found[1] == windows else None
+
+
+def _usable(registry: Registry, version: Version | None) -> Version | None:
+    """Return a version if its model is there or can be built."""
+    if version is None or registry.path(version.path).is_dir():
+        return version
+    adapter = version.adapter
+    return version if adapter is None or registry.path(adapter).is_dir() else None
+
+
+def _check(phases: Sequence[Phase]) -> None:
+    """Check what a recipe returned, and refuse a merge that its method would refuse after the trainings."""
+    known = {START}
+    for phase in phases:
+        asked = [*phase.members, phase.base] if isinstance(phase, Merge) else [phase.start]
+        assert phase.name not in known, f"two phases are called {phase.name}"
+        assert known.issuperset(asked), f"phase {phase.name} comes before what it needs"
+        known.add(phase.name)
+        if isinstance(phase, Merge):
+            method = find_method(phase.method)
+            method.check(len(phase.members), method.base != "none")
+            weights = list(phase.weights or [1.0] * len(phase.members))
+            method.rehearse([0.0, *weights] if method.base == "first" else weights, method.resolve(phase.parameters))
+
+
+def _batches(registry: Registry, domains: Sequence[str] | None) -> list[Batch]:
+    known = [domain.name for domain in registry.domains()]
+    for name in domains or ():
+        if name not in known:
+            raise NotFoundError(f"There is no domain {name!r}.{did_you_mean(name, known)}")
+    found = [batch for batch in registry.batches() if batch.kept and (not domains or batch.domain in domains)]
+    if not found:
+        raise NothingToDoError("There is nothing to train on. Register rows with `continual ingest FILE`.")
+    order = {name: place for place, name in enumerate(known)}
+    return sorted(found, key=lambda batch: order[batch.domain])
+
+
+def _kinds(registry: Registry) -> dict[str, str]:
+    return {domain.name: domain.kind for domain in registry.domains()}
+
+
+def _dimensions(registry: Registry, config: Config, progress: Progress) -> int:
+    from continual.train import load_encoder
+
+    with kept(registry, ROOT, progress=progress) as (folder,):
+        return int(load_encoder(folder, trust_remote_code=config.trust_remote_code).get_embedding_dimension())
+
+
+def _training(config: Config) -> dict[str, Any]:
+    """Return the settings of training that decide its result."""
+    return config.train.model_dump(mode="json", exclude={"checkpoint_seconds"})
+
+
+def _digest(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class PhaseCost:
+    """What a phase would cost.
+
+    Attributes:
+        name: Of the phase.
+        start: What it starts from, or measures from.
+        members: The phases that it merges; empty for a training.
+        rows: Rows by domain; empty for a merge.
+        epochs: Passes over them; 0 for a merge.
+        pairs: Rows times epochs.
+        made: Id of the version that is there already, so that it costs nothing; None: it must be made.
+    """
+
+    name: str
+    start: str
+    members: tuple[str, ...]
+    rows: dict[str, int]
+    epochs: int
+    pairs: int
+    made: str | None
+
+
+@dataclass(frozen=True)
+class RecipePlan:
+    """What a recipe would do, and its cost beside one training on all rows.
+
+    Attributes:
+        recipe: Its name.
+        phases: In their order.
+        pairs: Pairs of all phases.
+        new_pairs: Pairs of those that are not there yet.
+        new_tokens: Tokens of these, estimated.
+        new_seconds: Time of these, estimated from a few batches measured here.
+        joint_pairs: Pairs that one training on all rows trains.
+        tasks: Names of the tasks that the result would be scored on.
+    """
+
+    recipe: str
+    phases: list[PhaseCost]
+    pairs: int
+    new_pairs: int
+    new_tokens: int
+    new_seconds: float
+    joint_pairs: int
+    tasks: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return asdict(self)
+
+
+def cost_of(registry: Registry, config: Config, layout: Layout, progress: Progress = SILENT) -> RecipePlan:
+    """Return what a recipe would cost. Changes nothing."""
+    from continual.train import estimate
+
+    phases = [_cost(each) for each in layout.phases]
+    new = sum(each.pairs for each in phases if each.made is None)
+    tokens, seconds = 0.0, 0.0
+    largest = max((each for each in layout.phases if each.table is not None), key=lambda each: each.pairs)
+    if new:
+        with kept(registry, ROOT, progress=progress) as (root,):
+            progress.start("measuring a few batches", None, "batches")
+            trust = config.trust_remote_code
+            found = estimate(root, largest.table, largest.config.train, trust_remote_code=trust)
+        progress.finish()
+        tokens, seconds = found.tokens * new / found.pairs, found.seconds * new / found.pairs
+    return RecipePlan(
+        recipe=layout.recipe.name,
+        phases=phases,
+        pairs=sum(each.pairs for each in phases),
+        new_pairs=new,
+        new_tokens=round(tokens),
+        new_seconds=seconds,
+        joint_pairs=layout.joint_pairs,
+        tasks=[task.name for task in suite_tasks(registry.tasks(), config, "step")],
+    )
+
+
+def _cost(planned: Planned) -> PhaseCost:
+    phase = planned.phase
+    merges = isinstance(phase, Merge)
+    return PhaseCost(
+        name=phase.name,
+        start=phase.base if isinstance(phase, Merge) else phase.start,
+        members=phase.members if isinstance(phase, Merge) else (),
+        rows=planned.rows,
+        epochs=0 if merges else planned.config.train.epochs,
+        pairs=planned.pairs,
+        made=None if planned.made is None else planned.made.id,
+    )

@@ -1,0 +1,354 @@
+"""Running a recipe: every phase a version, and none that was made already made again.
+
+A phase is known by all that decides its weights. So a run that was killed goes on with the phase it was in, and a
+recipe that is run again after one domain has new rows trains what depends on that domain, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from continual.build import combine, join, materialise
+from continual.coefficients import position
+from continual.config import Config
+from continual.errors import NothingToDoError
+from continual.eval.ood import flags_of
+from continual.eval.suites import suite_settings, suite_tasks
+from continual.progress import SILENT, Progress
+from continual.recipes.jobs import Executor, Job, run_job
+from continual.recipes.plan import Layout, Planned
+from continual.recipes.recipe import START, Merge, Train
+from continual.registry import Registry, Score, Version
+from continual.registry.catalog import now
+from continual.registry.registry import CURRENT, ROOT
+from continual.registry.store import remove, weights_sha256
+from continual.scoring import score_missing
+from continual.spec import instructions_of, libraries
+
+if TYPE_CHECKING:
+    from continual.train import TrainResult
+
+PROOF_TEXTS = 16
+"""Texts on which a fold is proved."""
+
+_RUN = "train-"
+"""Beginning of the name of a phase's folder below runs/, before its key."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A phase that is done.
+
+    Attributes:
+        name: Of the phase.
+        version: What it made.
+        rows: Rows by domain that it trained on; empty for a merge.
+        pairs: Pairs that it trained.
+        tokens: Tokens of these.
+        seconds: Of the training.
+        again: Whether it had been made before, and cost nothing now.
+    """
+
+    name: str
+    version: str
+    rows: dict[str, int]
+    pairs: int
+    tokens: int
+    seconds: float
+    again: bool
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a recipe came to.
+
+    Attributes:
+        recipe: Its name.
+        version: The result; it is not in service.
+        phases: In their order.
+        joint_pairs: Pairs that one training on all rows trains.
+        scores: By version (the root base, what is in service, the result) and task, in points.
+        kinds: By task: "trained" where the result learned its domain, else "OOD", or "leaked" where it trained on
+            texts of it nevertheless.
+        current: What is in service.
+        metrics: Names of the tasks' main scores.
+    """
+
+    recipe: str
+    version: Version
+    phases: list[Made]
+    joint_pairs: int
+    scores: dict[str, dict[str, float]]
+    kinds: dict[str, str]
+    current: str
+    metrics: list[str]
+
+    @property
+    def pairs(self) -> int:
+        """Pairs that all phases trained, those made before too."""
+        return sum(each.pairs for each in self.phases)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return asdict(self) | {"version": self.version.id, "sha256": self.version.sha256, "pairs": self.pairs}
+
+
+def run_recipe(
+    registry: Registry,
+    config: Config,
+    layout: Layout,
+    *,
+    executor: Executor | None = None,
+    progress: Progress = SILENT,
+) -> Trained:
+    """Make every phase of a recipe that is not there, score what the last one made, and put nothing into service.
+
+    Args:
+        registry: The workspace's registry; the caller holds the update lock.
+        config: The workspace's settings, for the scores.
+        layout: From `lay_out`.
+        executor: Maps a function over trainings that do not depend on each other; None: one after another, here.
+        progress: Shows how far it is.
+    """
+    sweep(registry, layout)
+    made: dict[str, Version] = {each.phase.name: each.made for each in layout.phases if each.made is not None}
+    before = set(made)
+    while len(made) < len(layout.phases):
+        ready = [each for each in layout.phases if each.phase.name not in made and _ready(each, made)]
+        trainings = [each for each in ready if isinstance(each.phase, Train)]
+        _train(registry, layout, trainings, made, executor, progress)
+        for each in ready:
+            if isinstance(each.phase, Merge):
+                made[each.phase.name] = _merge(registry, layout, each, each.phase, made, progress)
+    result = made[layout.phases[-1].phase.name]
+    phases = [_account(each, made[each.phase.name], each.phase.name in before) for each in layout.phases]
+    return _scored(registry, config, layout, result, phases, progress)
+
+
+def sweep(registry: Registry, layout: Layout) -> None:
+    """Remove the checkpoints of trainings that the recipe does not go on with."""
+    wanted = {_run_dir(registry, each).name for each in layout.phases}
+    for path in registry.path("runs").glob(f"{_RUN}*"):
+        if path.name not in wanted:
+            remove(path)
+
+
+def _ready(planned: Planned, made: dict[str, Version]) -> bool:
+    phase = planned.phase
+    asked = {*phase.members, phase.base} if isinstance(phase, Merge) else {phase.start}
+    return asked <= made.keys() | {START}
+
+
+def _train(
+    registry: Registry,
+    layout: Layout,
+    trainings: Sequence[Planned],
+    made: dict[str, Version],
+    executor: Executor | None,
+    progress: Progress,
+) -> None:
+    """Train phases that are independent of each other, and record each as it comes."""
+    number = int(registry.next_version_id()[1:])
+    jobs = []
+    for place, planned in enumerate(trainings):
+        assert isinstance(planned.phase, Train)
+        start = _version(registry, planned.phase.start, made)
+        job = Job(
+            start=materialise(registry, start, progress),
+            table=planned.table,
+            config=planned.config.train,
+            seed=layout.seed,
+            run_dir=_run_dir(registry, planned),
+            adapter_dir=registry.path(f"adapters/v{number + place}"),
+            trust_remote_code=planned.config.trust_remote_code,
+        )
+        jobs.append(job)
+    results = executor(run_job, jobs) if executor else (run_job(job, progress) for job in jobs)
+    for planned, job, result in zip(trainings, jobs, results, strict=True):
+        made[planned.phase.name] = _record(registry, layout, planned, job, result, made, progress)
+
+
+def _record(
+    registry: Registry,
+    layout: Layout,
+    planned: Planned,
+    job: Job,
+    result: TrainResult,
+    made: dict[str, Version],
+    progress: Progress,
+) -> Version:
+    """Fold a trained adapter into what it was trained on, prove it, and record the version."""
+    from continual.merge.sources import Adapted
+    from continual.train import prove_fold
+
+    assert isinstance(planned.phase, Train)
+    start, root = _version(registry, planned.phase.start, made), registry.version(ROOT)
+    name = job.adapter_dir.name
+    snapshot = registry.path(f"versions/{name}")
+    recipe = _recipe(registry, layout, planned, name) | {
+        "start": start.id,
+        "merge": "interpolate",
+        "weight": 1.0,
+        "training": result.to_json(),
+    }
+    join(recipe, job.start, Adapted(job.start, job.adapter_dir), registry.path(root.path), snapshot, progress)
+    texts = job.table["query"].slice(0, PROOF_TEXTS).to_pylist()
+    trust = planned.config.trust_remote_code
+    recipe["fold_error"] = prove_fold(job.start, job.adapter_dir, snapshot, texts, trust_remote_code=trust)
+    version = _add(registry, layout, planned, recipe, start, snapshot, f"adapters/{name}", result, made)
+    remove(job.run_dir)
+    return version
+
+
+def _merge(
+    registry: Registry, layout: Layout, planned: Planned, phase: Merge, made: dict[str, Version], progress: Progress
+) -> Version:
+    name = registry.next_version_id()
+    members = [made[member] for member in phase.members]
+    base = _version(registry, phase.base, made)
+    folders = [materialise(registry, member, progress) for member in members]
+    base_folder = materialise(registry, base, progress)
+    recipe = _recipe(registry, layout, planned, name) | {
+        "start": base.id,
+        "merge": phase.method,
+        "members": [member.id for member in members],
+        "weights": list(phase.weights or [1.0] * len(members)),
+        "parameters": dict(phase.parameters),
+    }
+    if phase.search:
+        if layout.material.held is None:
+            raise NothingToDoError(
+                f"{layout.recipe.name} searches its coefficients on a tenth of each domain, and no domain here has ten "
+                "rows. Register more with `continual ingest`."
+            )
+        windows, held = layout.material.held
+        recipe |= {"held": windows} | position(held, planned.config, base_folder, folders, layout.seed, progress)
+    snapshot = registry.path(f"versions/{name}")
+    combine(recipe, folders, base_folder, snapshot, progress)
+    return _add(registry, layout, planned, recipe, base, snapshot, None, None, made)
+
+
+def _add(
+    registry: Registry,
+    layout: Layout,
+    planned: Planned,
+    recipe: dict[str, Any],
+    parent: Version,
+    snapshot: Path,
+    adapter: str | None,
+    result: TrainResult | None,
+    made: dict[str, Version],
+) -> Version:
+    """Record what a phase made."""
+    version = Version(
+        id=snapshot.name,
+        position=0,
+        parent=parent.id,
+        status="trained",
+        path=f"versions/{snapshot.name}",
+        adapter=adapter,
+        sha256=weights_sha256(snapshot),
+        batches=planned.batches,
+        pairs_trained=result.pairs if result else 0,
+        tokens_trained=result.tokens if result else 0,
+        seconds=result.seconds if result else 0.0,
+        joint_pairs=layout.joint_pairs,
+        recipe=recipe,
+        verdict=None,
+        created_at=now(),
+    )
+    behind = [version, *(made[name] for name in _behind(layout, planned.phase.name))]
+    version.recipe["cost"] = {
+        "pairs": sum(each.pairs_trained for each in behind),
+        "tokens": sum(each.tokens_trained for each in behind),
+        "seconds": sum(each.seconds for each in behind),
+    }
+    return registry.add_version(version)
+
+
+def _behind(layout: Layout, name: str) -> set[str]:
+    """Return the phases that a phase is made of, itself left out."""
+    phases = {each.phase.name: each.phase for each in layout.phases}
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        phase = phases[waiting.pop()]
+        asked = {*phase.members, phase.base} if isinstance(phase, Merge) else {phase.start}
+        waiting += asked - found - {START}
+        found |= asked - {START}
+    return found
+
+
+def _recipe(registry: Registry, layout: Layout, planned: Planned, name: str) -> dict[str, Any]:
+    """Return what every phase's version records of how it was made."""
+    return {
+        "version": name,
+        "recipe": layout.recipe.name,
+        "options": layout.options,
+        "phase": planned.phase.name,
+        "key": planned.key,
+        "keeps": planned.keeps,
+        "seed": layout.seed,
+        "state": {},
+        "parameters": {},
+        "new": planned.windows,
+        "replay": [],
+        "config": planned.config.model_dump(mode="json"),
+        "libraries": libraries(),
+        "guarded": layout.material.guarded,
+        "instructions": instructions_of(registry, planned.batches),
+    }
+
+
+def _version(registry: Registry, phase: str, made: dict[str, Version]) -> Version:
+    return registry.version(ROOT) if phase == START else made[phase]
+
+
+def _run_dir(registry: Registry, planned: Planned) -> Path:
+    return registry.path(f"runs/{_RUN}{planned.key[:16]}")
+
+
+def _account(planned: Planned, version: Version, again: bool) -> Made:
+    return Made(
+        planned.phase.name,
+        version.id,
+        planned.rows,
+        version.pairs_trained,
+        version.tokens_trained,
+        version.seconds,
+        again,
+    )
+
+
+def _scored(
+    registry: Registry, config: Config, layout: Layout, result: Version, phases: list[Made], progress: Progress
+) -> Trained:
+    """Score the result beside the root base and what is in service, on the suite `step`."""
+    current = registry.version(CURRENT)
+    tasks = suite_tasks(registry.tasks(), config, "step")
+    shown = {each.id: each for each in (registry.version(ROOT), current, result)}
+    for version in shown.values():
+        score_missing(registry, version, tasks, config, progress)
+    known: dict[tuple[str, str], Score] = registry.scores(suite_settings(tasks, config, "step"))
+    learned = {batch.domain for batch in registry.batches() if batch.id in result.batches}
+    flagged = flags_of(registry, result.id)
+    kinds = {
+        task.name: "trained" if task.domain in learned else "leaked" if task.name in flagged else "OOD"
+        for task in tasks
+    }
+    return Trained(
+        recipe=layout.recipe.name,
+        version=result,
+        phases=phases,
+        joint_pairs=layout.joint_pairs,
+        scores={
+            name: {task.name: known[name, task.name].score for task in tasks if (name, task.name) in known}
+            for name in shown
+        },
+        kinds=kinds,
+        current=current.id,
+        metrics=[task.metric for task in tasks],
+    )

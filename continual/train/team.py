@@ -1,0 +1,160 @@
+"""Training in several processes, which torchrun or `accelerate launch` started with the same command.
+
+The first one does all that the command does, and hands its trainings to the others, which do nothing else. Of every
+batch each encodes a share of the texts, and all see the embeddings of all: a row's negatives are those of the whole
+batch, whatever the device that encoded them (cross-device negatives), and the gradient is that of one process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from continual.errors import ContinualError
+from continual.train.batching import Indices
+
+_PATIENCE = timedelta(days=30)
+"""How long the others wait for the first: it may evaluate for hours between two trainings."""
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes that train together; one process alone is a team too.
+
+    Attributes:
+        rank: Of this process, from 0.
+        size: How many there are.
+        device: Where this one computes.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that runs the command."""
+        return self.rank == 0
+
+    def shares(self, lengths: Indices) -> list[Indices]:
+        """Deal texts to the processes, so that each has about as many tokens.
+
+        Args:
+            lengths: Tokens of each text, [texts].
+
+        Returns:
+            Indices of texts by rank, every one exactly once; of one process alone, all in their order.
+        """
+        if self.size == 1:
+            return [np.arange(len(lengths))]
+        order = np.argsort(-lengths, kind="stable")
+        return [order[rank :: self.size] for rank in range(self.size)]
+
+    def gather(self, own: Tensor, counts: Sequence[int]) -> Tensor:
+        """Return the embeddings of all processes, in the order of their ranks: [sum of counts, dimensions].
+
+        Args:
+            own: Those of this process, fp32 without a graph, [counts[rank], dimensions].
+            counts: How many each process has.
+        """
+        if self.size == 1:
+            return own
+        from torch import distributed
+
+        padded = own.new_zeros(max(counts), own.shape[1])
+        padded[: len(own)] = own
+        found = [torch.empty_like(padded) for _ in counts]
+        distributed.all_gather(found, padded)
+        return torch.cat([each[:count] for each, count in zip(found, counts, strict=True)])
+
+    def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Add up the gradients of all processes; each has them all afterwards."""
+        if self.size == 1:
+            return
+        from torch import distributed
+
+        parts = [torch.zeros_like(each) if each.grad is None else each.grad for each in parameters]
+        flat = torch.cat([part.reshape(-1) for part in parts])
+        distributed.all_reduce(flat)
+        start = 0
+        for parameter in parameters:
+            parameter.grad = flat[start : start + parameter.numel()].view_as(parameter).clone()
+            start += parameter.numel()
+
+    def wait(self) -> None:
+        """Return when all processes have come here."""
+        if self.size > 1:
+            from torch import distributed
+
+            distributed.barrier()
+
+    def share(self, job: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """Hand a training from the first process to the others, or None when there are no more; return it."""
+        if self.size == 1:
+            return job
+        from torch import distributed
+
+        box: list[Any] = [job]
+        distributed.broadcast_object_list(box, src=0, device=self.device)
+        found: Mapping[str, Any] | None = box[0]
+        return found
+
+
+def find_team() -> Team:
+    """Return the team of this process, as the launcher's environment says."""
+    from accelerate import PartialState
+
+    # Without `cpu` it sees no other processes where there is no accelerator.
+    state = PartialState(cpu=_on_cpu(), timeout=_PATIENCE) if _launched() else PartialState()
+    return Team(state.process_index, state.num_processes, torch.device(state.device))
+
+
+def alone() -> Team:
+    """Return the team of this process without the others, for work that only the first does."""
+    return Team(0, 1, find_team().device)
+
+
+@contextmanager
+def leading() -> Iterator[bool]:
+    """Yield whether this process is to run the command; the others train with it meanwhile, until it is done.
+
+    Without a launcher, the one process there is.
+    """
+    if not _launched():
+        yield True
+        return
+    team = find_team()
+    if team.first:
+        try:
+            yield True
+        finally:
+            team.share(None)
+    else:
+        _follow(team)
+        yield False
+
+
+def _follow(team: Team) -> None:
+    from continual.train.loop import train_together
+
+    while (job := team.share(None)) is not None:
+        try:
+            train_together(team, **job)
+        except ContinualError:
+            continue  # the first process meets the same, and says it
+
+
+def _on_cpu() -> bool:
+    return not torch.accelerator.is_available()
+
+
+def _launched() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1

@@ -1,0 +1,82 @@
+"""`continual train` as a stranger meets it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from continual.recipes import recipes
+from tests.conftest import make_pairs
+from tests.test_cli import Run, Write, folder, run  # noqa: F401 - fixtures
+
+
+@pytest.fixture
+def stocked(folder: Path, run: Run, write_pairs: Write) -> Path:  # noqa: F811
+    for seed, (name, rows) in enumerate({"big": 50, "small": 30}.items()):
+        assert run("ingest", write_pairs(f"{name}.parquet", make_pairs(rows, seed=seed))).code == 0
+    return folder
+
+
+def test_recipes_are_listed_with_what_they_cost(folder: Path, run: Run) -> None:  # noqa: F811
+    said = run("train", "--list").out
+    assert all(f"{name} (" in said for name in recipes())
+    assert "-o ratios=0.4,0.6,0.8,1.0: share of each domain in each subset" in said
+    listed = json.loads(run("train", "--list", "--json").out)
+    assert listed.keys() == recipes().keys()
+    assert listed["continual"]["train"] is False
+    assert listed["boom"]["update"] is True
+
+
+def test_a_plan_and_its_training(stocked: Path, run: Run) -> None:  # noqa: F811
+    plan = run("train", "--recipe", "boom", "-o", "ratios=0.5,1", "--plan")
+    assert plan.code == 0
+    assert "subset-1" in plan.out
+    assert "Nothing was changed" in plan.out
+    planned = json.loads(run("train", "--recipe", "boom", "-o", "ratios=0.5,1", "--plan", "--json").out)
+    assert [phase["made"] for phase in planned["phases"]] == [None] * 3
+    done = run("train", "--recipe", "boom", "-o", "ratios=0.5,1", "--set", "train.lora_rank=2")
+    assert done.code == 0
+    assert "v3 is the result of boom; v0 stays in service." in done.out
+    assert "pairs/s" in done.err
+    shown = run("versions", "show", "v3").out
+    assert "multislerp of v1 x 1, v2 x 1" in shown
+    again = json.loads(
+        run("train", "--recipe", "boom", "-o", "ratios=0.5,1", "--set", "train.lora_rank=2", "--json").out
+    )
+    assert again["version"] == "v3"
+    assert again["pairs"] == planned["pairs"]
+    assert {phase["again"] for phase in again["phases"]} == {True}
+    assert run("promote", "v3").code == 0
+    assert "v3" in run("report").out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "Name a recipe with --recipe"),
+        (("--recipe", "phase"), "Did you mean 'phased'"),
+        (("--recipe", "boom", "-o", "ratios"), "-o takes NAME=VALUE"),
+        (("--recipe", "boom", "-o", "ratios=1", "-o", "ratios=1"), "-o sets ratios twice"),
+        (("--recipe", "boom", "--set", "epochs=1"), "--set takes SECTION.KEY=VALUE"),
+        (("--recipe", "boom", "--set", "train.epochs=0"), "train.epochs"),
+        (("--recipe", "boom", "--set", "train.epochs=1", "--set", "train.epochs=2"), "--set sets train.epochs twice"),
+        (("--recipe", "two-stage"), "continual ingest --kind"),
+    ],
+)
+def test_bad_calls_change_nothing(stocked: Path, run: Run, words: tuple[str, ...], message: str) -> None:  # noqa: F811
+    result = run("train", *words)
+    assert result.code == 2
+    assert message in result.err
+    assert json.loads(run("versions", "list", "--json").out)["versions"][-1]["id"] == "v0"
+
+
+def test_an_update_by_a_recipe_says_so_in_its_plan(stocked: Path, run: Run) -> None:  # noqa: F811
+    plan = json.loads(run("update", "--recipe", "boom", "--set", "train.temperature=0.02", "--plan", "--json").out)
+    assert plan["spec"]["recipe"] == "boom"
+    assert plan["spec"]["merge"] == "equal"
+    assert plan["spec"]["config"]["train"]["temperature"] == 0.02
+    refused = run("update", "--recipe", "phased")
+    assert refused.code == 2
+    assert "`continual train --recipe phased` runs it" in refused.err

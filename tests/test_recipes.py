@@ -1,0 +1,388 @@
+"""Recipes: the phases that they lay out, counted by hand; every phase a version; and nothing made twice."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from continual import Workspace
+from continual.errors import ConfigError, InputError, NotFoundError, NothingToDoError
+from continual.merge.sources import Adapted, Model
+from continual.recipes import find_recipe, recipes
+from continual.recipes.recipe import Merge, Portion, Stock, Train
+from continual.registry.store import weights_sha256
+from tests.conftest import make_pairs
+from tests.test_workspace import SETTINGS
+
+ROWS = {"big": 60, "small": 20}
+TRAINED = [name for name, recipe in recipes().items() if recipe.phases is not None and name != "two-stage"]
+
+
+def ingest(workspace: Workspace, folder: Path, name: str, rows: int, seed: int, **options: object) -> None:
+    file = folder / f"{name}-{seed}.parquet"
+    pq.write_table(pa.Table.from_pylist(make_pairs(rows, seed=seed)), file)
+    workspace.ingest(file, domain=name, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def stocked(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with two domains of 60 and 20 rows, and a task of a third."""
+    folder = tmp_path_factory.mktemp("recipes")
+    workspace = Workspace.init(folder / "w", str(tiny_model))
+    (folder / "w/continual.toml").write_text(SETTINGS)
+    workspace = Workspace(folder / "w")
+    for seed, (name, rows) in enumerate(ROWS.items()):
+        ingest(workspace, folder, name, rows, seed, holdout=0.0)
+    pairs = make_pairs(12, seed=9)
+    task = folder / "task"
+    task.mkdir()
+    ids = [f"d{number}" for number in range(len(pairs))]
+    texts = {key: [str(pair[key]) for pair in pairs] for key in ("query", "positive")}
+    pq.write_table(pa.table({"doc_id": ids, "text": texts["positive"]}), task / "corpus.parquet")
+    pq.write_table(pa.table({"query_id": ids, "text": texts["query"]}), task / "queries.parquet")
+    pq.write_table(pa.table({"query_id": ids, "doc_id": ids, "score": [1] * len(ids)}), task / "qrels.parquet")
+    workspace.add_task("other", task)
+    return folder / "w"
+
+
+@pytest.fixture
+def workspace(stocked: Path, tmp_path: Path) -> Workspace:
+    shutil.copytree(stocked, tmp_path / "w")
+    return Workspace(tmp_path / "w")
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    model = Model(folder)
+    return {key: model.read(key) for key in model.entries}
+
+
+# The phases, counted by hand.
+
+
+def test_the_subsets_of_boom_have_the_shares_of_each_domain(workspace: Workspace) -> None:
+    plan = workspace.plan_training("boom")
+    rows = [(phase.name, phase.rows, phase.start) for phase in plan.phases]
+    assert rows == [
+        ("subset-1", {"big": 24, "small": 8}, "root"),
+        ("subset-2", {"big": 36, "small": 12}, "root"),
+        ("subset-3", {"big": 48, "small": 16}, "root"),
+        ("subset-4", {"big": 60, "small": 20}, "root"),
+        ("merged", {}, "root"),
+    ]
+    assert plan.phases[-1].members == ("subset-1", "subset-2", "subset-3", "subset-4")
+    assert plan.pairs == 2.8 * 80 * plan.phases[0].epochs == 2.8 * plan.joint_pairs
+    assert workspace.versions()[1:] == []  # a plan makes nothing
+
+
+def test_subsets_are_drawn_without_replacement_and_each_anew(workspace: Workspace) -> None:
+    from continual.recipes.rows import read_material
+
+    material = read_material(workspace.registry, workspace.registry.batches())
+    all_rows = set(material.tables["big"]["query"].to_pylist())
+    draws = []
+    for number in (1, 2):
+        table, (window,) = material.take([Portion("big", 30, draw=number)], seed=0)
+        drawn = table["query"].to_pylist()
+        assert len(set(drawn)) == len(drawn) == 30 == window["rows"]
+        assert set(drawn) < all_rows
+        again, _ = material.take([Portion("big", 30, draw=number)], seed=0)
+        assert again.equals(table)
+        draws.append(set(drawn))
+    assert 5 <= len(draws[0] & draws[1]) <= 25  # 15 are expected of two independent halves
+    assert material.take([Portion("big", 30, draw=1)], seed=1)[0]["query"].to_pylist() != sorted(draws[0])
+
+
+def test_the_phases_of_phased_training(workspace: Workspace, tmp_path: Path) -> None:
+    # A tenth of each domain, 6 and 2 rows, is held out for the search: 54 and 18 are left. A fifth of these 72 rows is
+    # 14 (14.4), 7 of each of two clusters.
+    plan = workspace.plan_training("phased", options={"warm-up": "0.2", "matryoshka": "no"})
+    rows = [(phase.name, phase.rows, phase.start, phase.members) for phase in plan.phases]
+    assert rows == [
+        ("warm-up", {"big": 7, "small": 7}, "root", ()),
+        ("learn-big", {"big": 54}, "warm-up", ()),
+        ("learn-small", {"small": 18}, "warm-up", ()),
+        ("merged", {}, "warm-up", ("learn-big", "learn-small")),
+        ("enhance", {"big": 7, "small": 7}, "merged", ()),
+    ]
+    assert plan.pairs == (14 + 54 + 18 + 14) * plan.phases[0].epochs
+    one = tmp_path / "one.toml"
+    one.write_text('[clusters]\nall = ["big", "small"]\n')
+    merged = workspace.plan_training("phased", options={"warm-up": "0.5", "matryoshka": "no"}, clusters=one)
+    assert [phase.name for phase in merged.phases] == ["warm-up", "learn-all", "merged", "enhance"]
+    assert merged.phases[0].rows == {"big": 27, "small": 9}  # 36 of one cluster, three quarters of them big's
+
+
+def test_a_warm_up_is_no_larger_than_the_smallest_cluster() -> None:
+    stock = Stock({"a": 100, "b": 30, "c": 6}, {}, {"x": ["a", "b"], "y": ["c"]}, 8)
+    phases = find_recipe("phased").phases
+    assert phases is not None
+    options = {"warm-up": 0.5, "base": "root", "matryoshka": "yes"}
+    warm_up, *_, merge, enhance = phases(stock, options)
+    assert isinstance(warm_up, Train)
+    assert isinstance(merge, Merge)
+    assert isinstance(enhance, Train)
+    assert warm_up.portions == (Portion("a", 5), Portion("b", 1), Portion("c", 6))
+    assert merge.base == "root"
+    assert enhance.same_rows == "warm-up"
+    assert enhance.settings == {"matryoshka": [4, 2, 1]}
+
+
+def test_small_domains_are_repeated_up_to_the_floor(workspace: Workspace) -> None:
+    (phase,) = workspace.plan_training("upsample", options={"floor": "0.75"}).phases
+    assert phase.rows == {"big": 60, "small": 45}
+    from continual.recipes.rows import read_material
+
+    material = read_material(workspace.registry, workspace.registry.batches())
+    table, _ = material.take([Portion("small", 45)], seed=0)
+    counts = table["query"].value_counts().field("counts").to_pylist()
+    assert sorted(counts) == [2] * 15 + [3] * 5
+
+
+def test_two_stages_are_retrieval_and_then_everything() -> None:
+    recipe = find_recipe("two-stage")
+    assert recipe.phases is not None
+    stock = Stock({"a": 3, "b": 4}, {"a": "classification", "b": "retrieval"}, {}, 8)
+    first, second = recipe.phases(stock, {})
+    assert isinstance(first, Train)
+    assert isinstance(second, Train)
+    assert first.portions == (Portion("b"),)
+    assert second.portions == (Portion("a"), Portion("b"))
+    assert second.start == first.name
+    with pytest.raises(InputError, match="all 2 are of kind retrieval"):
+        recipe.phases(Stock({"a": 3, "b": 4}, dict.fromkeys("ab", "retrieval"), {}, 8), {})
+
+
+def test_sequential_goes_by_domain_or_kind() -> None:
+    recipe = find_recipe("sequential")
+    assert recipe.phases is not None
+    stock = Stock({"a": 3, "b": 4, "c": 5}, {"a": "x", "b": "y", "c": "x"}, {}, 8)
+    by_domain = recipe.phases(stock, {"by": "domain"})
+    assert [(each.name, each.start) for each in by_domain if isinstance(each, Train)] == [
+        ("a", "root"),
+        ("b", "a"),
+        ("c", "b"),
+    ]
+    by_kind = recipe.phases(stock, {"by": "kind"})
+    assert [each.portions for each in by_kind if isinstance(each, Train)] == [
+        (Portion("a"), Portion("c")),
+        (Portion("b"),),
+    ]
+
+
+# Running them.
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_recipe_trains_versions_that_are_built_again_bit_for_bit(workspace: Workspace, name: str) -> None:
+    done = workspace.train(name)
+    planned = workspace.plan_training(name)
+    assert [(each.name, each.version) for each in done.phases] == [(each.name, each.made) for each in planned.phases]
+    assert planned.new_pairs == 0
+    assert planned.pairs == done.pairs == done.version.recipe["cost"]["pairs"]
+    assert done.version.status == "trained"
+    assert workspace.version().id == "v0"  # nothing is put into service
+    assert set(done.version.batches) == {"b1", "b2"}
+    assert set(done.scores) == {"v0", done.version.id}
+    assert done.kinds == {"other": "OOD"}
+    made = {each.id: each for each in workspace.versions()}
+    assert len({each.sha256 for each in made.values()}) == len(made)  # every phase did something
+    workspace.gc()
+    left = {path.name for path in workspace.registry.path("versions").iterdir()}
+    assert left == {"v0"}
+    for version in made.values():
+        if version.id != "v0":
+            workspace.rebuild(version.id)
+            assert weights_sha256(workspace.registry.path(version.path)) == version.sha256
+            shutil.rmtree(workspace.registry.path(version.path))
+    again = workspace.train(name)
+    assert again.version.id == done.version.id
+    assert all(each.again for each in again.phases)
+
+
+@pytest.mark.parametrize("name", [name for name, recipe in recipes().items() if recipe.step is not None])
+def test_every_recipe_with_steps_updates(workspace: Workspace, name: str) -> None:
+    first = workspace.update(recipe=name, domains=["big"])
+    second = workspace.update(recipe=name, domains=["small"])
+    assert [step.spec.recipe for step in (first, second)] == [name, name]
+    step = find_recipe(name).step
+    assert step is not None
+    for section, values in step.items():
+        known = second.spec.config[section]
+        assert {key: known[key] for key in values} == dict(values)
+
+
+def test_boom_takes_the_step_that_was_published(workspace: Workspace, tmp_path: Path) -> None:
+    ingest(workspace, tmp_path, "third", 30, 3, holdout=0.0)
+    versions = []
+    for domain in ("big", "small", "third"):
+        workspace.update(recipe="boom", domains=[domain])
+        versions.append(workspace.versions()[-1])
+    for number, version in enumerate(versions):
+        before = workspace.versions()[number]
+        assert version.recipe["start"] == "v0"
+        update = Adapted(workspace.registry.path("versions/v0"), workspace.registry.path(str(version.adapter)))
+        existing, merged = (weights(workspace.registry.path(each.path)) for each in (before, version))
+        for key, tensor in merged.items():
+            if tensor.is_floating_point():
+                torch.testing.assert_close(tensor, (existing[key] + update.read(key)) / 2, rtol=0, atol=1e-6)
+    cores = [{window["domain"]: window for window in version.recipe["replay"]} for version in versions]
+    assert [{name: window["rows"] for name, window in core.items()} for core in cores] == [
+        {},
+        {"big": 24},
+        {"big": 24, "small": 8},
+    ]
+    assert cores[1]["big"] == cores[2]["big"]  # the same rows, by their digest
+    config = versions[-1].recipe["config"]["train"]
+    assert config["distillation"] == 0
+    assert config["guide_margin"] == "off"
+
+
+def test_a_merge_is_that_of_its_phases_by_the_method_that_was_asked_for(workspace: Workspace) -> None:
+    done = workspace.train("specialists", options={"method": "linear", "weights": "size"})
+    one, two, merged = (weights(workspace.registry.path(f"versions/{each.version}")) for each in done.phases)
+    for key, tensor in merged.items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor, 0.75 * one[key] + 0.25 * two[key], rtol=0, atol=1e-6)
+
+
+def test_phased_training_again_after_a_cluster_changed_trains_that_cluster_alone(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    first = workspace.train("phased")
+    ingest(workspace, tmp_path, "small", 10, 5, holdout=0.0)
+    second = workspace.train("phased")
+    kept = {each.name for each in second.phases if each.again}
+    assert kept == {"warm-up", "learn-big"}
+    versions = [{each.name: each.version for each in done.phases} for done in (first, second)]
+    assert all(versions[0][name] == versions[1][name] for name in kept)
+    assert second.version.id != first.version.id
+
+
+KILLED = """
+import os, signal, sys
+from continual import Workspace
+
+class Killer:
+    trainings = 0
+    def start(self, label, total, unit, done=0):
+        self.trainings += label == "training"
+        if self.trainings == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+    def finish(self): pass
+    def advance(self, count): pass
+
+Workspace(sys.argv[1]).train("boom", options={"ratios": "0.5,1"}, progress=Killer())
+"""
+
+
+def test_a_killed_recipe_goes_on_with_the_phase_that_it_was_in(workspace: Workspace, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(workspace.directory)]
+    assert subprocess.run(command, env=os.environ, check=False).returncode == -signal.SIGKILL
+    (left,) = workspace.versions()[1:]
+    done = workspace.train("boom", options={"ratios": "0.5,1"})
+    assert [each.again for each in done.phases] == [True, False, False]
+    assert done.phases[0].version == left.id
+    assert list(workspace.registry.path("runs").glob("train-*")) == []
+
+
+def test_trainings_can_be_given_to_any_executor(workspace: Workspace, stocked: Path, tmp_path: Path) -> None:
+    options = {"ratios": "0.5,1"}
+    shutil.copytree(stocked, tmp_path / "other")
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        elsewhere = Workspace(tmp_path / "other").train("boom", options=options, executor=pool.map)
+    here = workspace.train("boom", options=options)
+    assert elsewhere.version.sha256 == here.version.sha256
+
+
+def test_a_result_can_be_promoted_learned_on_from_and_reported(workspace: Workspace, tmp_path: Path) -> None:
+    done = workspace.train("sequential")
+    assert workspace.report().versions[-1].id == done.version.id
+    workspace.promote(done.version.id)
+    with pytest.raises(NothingToDoError, match="has learned all"):
+        workspace.update()
+    ingest(workspace, tmp_path, "third", 30, 3, holdout=0.2)
+    step = workspace.update(replay=0.5)
+    assert step.parent.id == done.version.id
+    assert {window["domain"]: window["rows"] for window in step.spec.replay} == {"big": 30, "small": 10}
+    report = workspace.report()
+    assert [(row.id, row.parent) for row in report.versions] == [
+        ("v0", None),
+        (done.version.id, "v0"),
+        (step.version.id, done.version.id),
+    ]
+    row = report.versions[1]
+    assert row.domains == ["big", "small"]
+    assert row.pairs_trained == done.pairs == sum(each.pairs for each in done.phases)
+    workspace.export(done.version.id, tmp_path / "model")
+    assert "big" in (tmp_path / "model/README.md").read_text()
+    workspace.export("v1", tmp_path / "phase")  # one that nobody scored
+
+
+def test_a_joint_version_is_the_report_s_ceiling(workspace: Workspace, tmp_path: Path) -> None:
+    ingest(workspace, tmp_path, "third", 40, 3, holdout=0.3)
+    joint = workspace.train("joint")
+    workspace.update(replay=0.5)
+    report = workspace.report(joint=joint.version.id)
+    assert report.metrics["intransigence"][-1] == pytest.approx(
+        joint.scores[joint.version.id]["third"] - report.versions[-1].scores["third"]
+    )
+    assert report.versions[-1].verdict != "trained"
+
+
+# Refusals.
+
+
+def test_what_a_recipe_cannot_be_told_is_refused(workspace: Workspace) -> None:
+    for call, error, message in (
+        ({"recipe": "bom"}, NotFoundError, "no recipe 'bom'. Did you mean 'boom'"),
+        ({"recipe": "continual"}, InputError, "continual update --recipe continual"),
+        ({"recipe": "boom", "options": {"ratio": "1"}}, InputError, "Did you mean 'ratios'"),
+        ({"recipe": "boom", "options": {"ratios": "0.5,x"}}, InputError, "numbers with commas"),
+        ({"recipe": "boom", "options": {"ratios": "1.5"}}, InputError, "from 0.01 to 1"),
+        ({"recipe": "boom", "options": {"method": "slurp"}}, NotFoundError, "no merge method 'slurp'"),
+        ({"recipe": "sequential", "options": {"by": "cluster"}}, InputError, "domain or kind"),
+        ({"recipe": "joint", "settings": {"trian": {}}}, ConfigError, "Did you mean 'train'"),
+        ({"recipe": "joint", "settings": {"train": {"epoch": 1}}}, ConfigError, "train.epoch: unknown setting"),
+        ({"recipe": "joint", "domains": ["bog"]}, NotFoundError, "no domain 'bog'"),
+        ({"recipe": "joint", "seed": -1}, InputError, "from 0 up"),
+        ({"recipe": "phased", "clusters": "none.toml"}, NotFoundError, "no file none.toml"),
+    ):
+        with pytest.raises(error, match=None) as raised:
+            workspace.train(**call)  # type: ignore[arg-type]
+        assert message in str(raised.value)
+    with pytest.raises(InputError, match="`continual train --recipe joint` runs it"):
+        workspace.update(recipe="joint")
+    assert len(workspace.versions()) == 1
+
+
+def test_the_searched_merge_is_not_worse_than_any_of_eleven_on_the_line(workspace: Workspace) -> None:
+    from continual.recipes.rows import read_material
+    from continual.train.objective import Objective
+
+    done = workspace.train("phased", settings={"train": {"epochs": 3}})
+    versions = {each.name: workspace.version(each.version) for each in done.phases}
+    folders = {name: workspace.registry.path(version.path) for name, version in versions.items()}
+    material = read_material(workspace.registry, workspace.registry.batches(), workspace.config.merge.search_rows)
+    assert material.held is not None
+    windows, held = material.held
+    assert windows == versions["merged"].recipe["held"]
+    config = workspace.config.train
+    objective = Objective(folders["warm-up"], held, config)
+    one, two = (Objective(folders[name], held, config).parameters() for name in ("learn-big", "learn-small"))
+    line = [objective.evaluate({name: one[name].lerp(two[name], step / 10) for name in one}) for step in range(11)]
+    found = versions["merged"].recipe["search"]["best"]
+    assert found["losses"].keys() == {"big", "small"}
+    assert found["loss"] <= min(sum(losses.values()) / 2 for losses in line) + 1e-6
+    merged = Objective(folders["merged"], held, config)  # what was searched is what was merged
+    assert merged.evaluate(merged.parameters()) == pytest.approx(found["losses"], abs=1e-5)
