@@ -3,7 +3,7 @@
 What makes the comparison fair: a domain's rows, their number of passes, and the held-out rows with their batches are
 the same in all its trainings; batches hold one domain each (unless `train.mix_domains`); everything starts from the
 same model, with the workspace's settings but without distillation and guide, which would hold the domains near where
-they were. What is left is chance, so each domain is trained alone a second time, with another seed.
+they were. What is left is chance, so each domain is trained alone a second time, with its rows in the opposite order.
 
 All models are thrown away. Their losses are kept as they come, under a digest of all that decides them: an analysis
 that was interrupted goes on, and one more domain costs only its own trainings.
@@ -64,10 +64,10 @@ _LOADS = 3.0  # a training loads the model, writes it folded, and loads it again
 
 @dataclass(frozen=True)
 class Training:
-    """One domain, or two in sorted order, the seed, and the digest of all that decides the losses."""
+    """One domain, or two in sorted order; whether their rows are turned round; a digest of what decides the losses."""
 
     domains: tuple[str, ...]
-    seed: int
+    turned: bool
     key: str
 
 
@@ -78,11 +78,10 @@ class Inquiry:
     Attributes:
         start: The version to train from.
         config: Settings of the trainings.
-        seed: Of LoRA's start values, of the order of the rows, and of the held-out batches. Each domain is trained
-            alone once more with the next seed, to see what chance does.
+        seed: Of LoRA's start values, of the order of the rows, and of the held-out batches.
         tables: The rows of each domain, as a draw gives them; domains are in the order of the stream.
         held: Those that its loss is measured on.
-        trainings: The single domains, the pairs, and the single domains with the next seed.
+        trainings: The single domains, the pairs, and the single domains with their rows turned round.
         known: What is known of trainings, by their key, as `train_once` returns it.
         trust_remote_code: Run code that the model brings with it.
     """
@@ -180,7 +179,7 @@ def prepare(
         parts.append({window.domain: table.slice(begin, window.rows) for window, begin in found})
     tables, spared = ({domain: part.get(domain) for domain in chosen} for part in parts)
     _check_rows(tables, spared)
-    # All that decides the losses on some domains, but for the seed of the training.
+    # What of each domain decides the losses.
     told = {
         name: [
             name,
@@ -190,27 +189,26 @@ def prepare(
         ]
         for name in chosen
     }
-    decided = {"start": version.sha256, "settings": _settings(plain), "batches": seed, **_machine(plain)}
-    trainings = _trainings(told, decided, seed)
+    decided = {"start": version.sha256, "settings": _settings(plain), "seed": seed, **_machine(plain)}
+    trainings = _trainings(told, decided)
     known = _load(registry.root)
     return Inquiry(version, plain, seed, tables, spared, trainings, known, config.trust_remote_code)
 
 
-def _trainings(told: Mapping[str, list[Any]], decided: Mapping[str, Any], seed: int) -> list[Training]:
+def _trainings(told: Mapping[str, list[Any]], decided: Mapping[str, Any]) -> list[Training]:
     """Return the trainings of some domains.
 
     Args:
         told: What of each domain decides the losses.
-        decided: What else does, but for the seed of the training.
-        seed: Of the trainings; the next one is that of the domains alone once more.
+        decided: What else does.
     """
     singles = [(domain,) for domain in told]
     couples = [tuple(sorted(pair)) for pair in itertools.combinations(told, 2)]
     found = []
-    for names, own in [*((names, seed) for names in [*singles, *couples]), *((names, seed + 1) for names in singles)]:
-        identity = {**decided, "seed": own, "rows": [told[name] for name in names]}
+    for names, turned in [*((names, False) for names in [*singles, *couples]), *((names, True) for names in singles)]:
+        identity = {**decided, "turned": turned, "rows": [told[name] for name in names]}
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        found.append(Training(names, own, key))
+        found.append(Training(names, turned, key))
     return found
 
 
@@ -367,13 +365,14 @@ def _train_missing(registry: Registry, inquiry: Inquiry, progress: Progress) -> 
         _give_way(registry)
         with kept(registry, inquiry.start.id) as (start,):
             table, spared = _joined(inquiry.tables, each.domains), _joined(inquiry.held, each.domains)
+            if each.turned:
+                table = table.take(list(range(len(table)))[::-1])  # other rows share a batch, and that is all
             known[each.key] = train_once(
                 start,
                 table,
                 spared,
                 inquiry.config,
-                seed=each.seed,
-                batches=inquiry.seed,
+                seed=inquiry.seed,
                 folder=folders[each.key],
                 progress=_Whole(progress),
                 trust_remote_code=inquiry.trust_remote_code,
@@ -392,7 +391,6 @@ def train_once(
     config: TrainConfig,
     *,
     seed: int,
-    batches: int,
     folder: Path,
     progress: Progress = SILENT,
     trust_remote_code: bool = False,
@@ -404,8 +402,7 @@ def train_once(
         table: Rows, as a draw gives them.
         spared: Held-out rows of the same domains.
         config: Settings of the training.
-        seed: Of the training.
-        batches: Seed of the held-out batches.
+        seed: Of the training and of the held-out batches.
         folder: For the checkpoint, from which a killed training goes on, and the model; the caller removes it.
         progress: A bar over the pairs.
         trust_remote_code: Run code that the model brings with it.
@@ -420,7 +417,7 @@ def train_once(
     from continual.train.objective import Objective
 
     def losses(model: Path) -> dict[str, float]:
-        objective = Objective(model, spared, config, seed=batches, trust_remote_code=trust_remote_code)
+        objective = Objective(model, spared, config, seed=seed, trust_remote_code=trust_remote_code)
         return objective.evaluate(objective.parameters())
 
     began = time.monotonic()
@@ -483,10 +480,9 @@ def _give_way(registry: Registry) -> None:
 
 def _compare(inquiry: Inquiry, known: Mapping[str, Any], count: int | None, out: Path) -> Conflicts:
     domains = list(inquiry.tables)
-    records = {(each.domains, each.seed): known[each.key] for each in inquiry.trainings}
+    records = {(each.domains, each.turned): known[each.key] for each in inquiry.trainings}
     alone, again = (
-        {domain: records[(domain,), seed]["losses"][domain] for domain in domains}
-        for seed in (inquiry.seed, inquiry.seed + 1)
+        {domain: records[(domain,), turned]["losses"][domain] for domain in domains} for turned in (False, True)
     )
     joint = {(names[0], names[1]): found["losses"] for (names, _), found in records.items() if len(names) == 2}
     matrix, cut = conflict_matrix(domains, alone, joint), chance(alone, again)
@@ -499,7 +495,7 @@ def _compare(inquiry: Inquiry, known: Mapping[str, Any], count: int | None, out:
         epochs=inquiry.config.epochs,
         rows={domain: len(table) for domain, table in inquiry.tables.items()},
         held={domain: len(table) for domain, table in inquiry.held.items()},
-        before={domain: records[(domain,), inquiry.seed]["before"][domain] for domain in domains},
+        before={domain: records[(domain,), False]["before"][domain] for domain in domains},
         alone=alone,
         again=again,
         chance=cut,

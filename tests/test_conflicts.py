@@ -122,9 +122,7 @@ def test_equal_domains_do_not_conflict_and_contradictory_ones_do(tiny_model: Pat
     def losses(*names: str) -> dict[str, float]:
         parts = (pa.concat_tables([group[name] for name in names]) for group in (tables, held))
         return dict(
-            analysis.train_once(tiny_model, *parts, config, seed=0, batches=0, folder=tmp_path / "-".join(names))[
-                "losses"
-            ]
+            analysis.train_once(tiny_model, *parts, config, seed=0, folder=tmp_path / "-".join(names))["losses"]
         )
 
     alone = {name: losses(name)[name] for name in domains}
@@ -139,8 +137,8 @@ def test_equal_domains_do_not_conflict_and_contradictory_ones_do(tiny_model: Pat
     assert cluster(matrix)[2] == [0, 0, 1]
 
 
-def test_chance_is_how_far_the_losses_of_seeds_take_a_conflict() -> None:
-    """By simulation: a domain's loss with another one that does nothing differs as that of another seed does."""
+def test_chance_is_how_far_the_losses_of_two_orders_take_a_conflict() -> None:
+    """By simulation: a domain's loss with another one that does nothing differs as that of another order does."""
     rng = np.random.default_rng(0)
     gaps = rng.normal(0, 0.02, 400) * np.sqrt(2)
     names = [f"d{number}" for number in range(400)]
@@ -452,7 +450,7 @@ def test_damaged_and_unwritable_files_are_named(three: Workspace, tmp_path: Path
 def test_on_the_command_line(three: Workspace, run: test_cli.Run, capsys: pytest.CaptureFixture[str]) -> None:
     folder = str(three.directory)
     planned = run("analyze", "conflicts", "--rows", "16", "--plan", "-w", folder)
-    cost = "9 trainings (3 domains alone, with two seeds, and 3 pairs of domains): 192 pairs to train, about"
+    cost = "9 trainings (3 domains alone, in two orders, and 3 pairs of domains): 192 pairs to train, about"
     assert cost in planned.out
     done = run("analyze", "conflicts", "--rows", "16", "-w", folder)
     assert cost in done.err

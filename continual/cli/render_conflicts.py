@@ -39,7 +39,7 @@ def cost(plan: ConflictPlan) -> str:
     count = len(plan.rows)
     pairs = plan.trainings - 2 * count
     both = f"{pairs} pair{'s' * (pairs != 1)} of domains"
-    what = f"{plan.trainings} trainings ({count} domains alone, with two seeds, and {both})"
+    what = f"{plan.trainings} trainings ({count} domains alone, in two orders, and {both})"
     if plan.known == plan.trainings:
         return f"{what}: all are known, so nothing is trained."
     known = f", {plan.known} of them known" if plan.known else ""

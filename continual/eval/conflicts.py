@@ -38,14 +38,14 @@ class Conflicts:
         held: Rows that its loss was measured on.
         before: Loss of each domain before training.
         alone: After training on it alone.
-        again: The same with another seed.
+        again: The same with the rows in another order.
         chance: How far chance moves a conflict, about 19 times in 20: see `chance`.
         matrix: Row i, column j: loss of i trained with j, minus i alone; above 0, j hurts i. None on the diagonal.
         merges: The tree, from the closest groups on.
         order: Places of the domains from one end of the tree to the other.
         clusters: Domains by the name of their cluster, both in the order of the stream.
         cut: Mean conflict up to which groups are one cluster; None where their number was given.
-        trainings: Of single domains, with both seeds, and of pairs.
+        trainings: Of single domains, in both orders, and of pairs.
         pairs: Pairs trained in all of them.
         seconds: That they took.
         file: Where the clusters were written.
@@ -144,12 +144,12 @@ def chance(alone: Mapping[str, float], again: Mapping[str, float]) -> float:
     """Return how far chance moves the conflict of a pair that does nothing to each other, about 19 times in 20.
 
     If another domain changed nothing, a domain's loss with it would differ from its loss alone as the losses of two
-    seeds do: by their root mean square difference r over the domains. A conflict is the mean of two such differences,
-    and twice its standard deviation is 2 r / sqrt(2). Of few domains, r is a rough figure itself.
+    orders of its rows do: by their root mean square difference r over the domains. A conflict is the mean of two such
+    differences, and twice its standard deviation is 2 r / sqrt(2). Of few domains, r is a rough figure itself.
 
     Args:
         alone: Loss of each domain after training on it alone.
-        again: The same with another seed.
+        again: The same with the rows in another order.
     """
     gaps = np.array([alone[domain] - again[domain] for domain in alone])
     return float(np.sqrt(2 * np.mean(gaps**2)))

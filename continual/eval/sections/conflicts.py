@@ -97,7 +97,7 @@ def _domains(found: Conflicts) -> Table:
     owners, clusters = _owners(found), list(found.clusters)
     columns = [
         Column("domain"), Column("cluster"), Column("rows", "count"), Column("held out", "count"),
-        Column("loss before", "loss"), Column("loss alone", "loss"), Column("other seed", "loss"),
+        Column("loss before", "loss"), Column("loss alone", "loss"), Column("other order", "loss"),
     ]  # fmt: skip
     rows: list[list[Any]] = [
         [
