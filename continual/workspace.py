@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from continual import config as settings
 from continual.build import kept
 from continual.config import Config
-from continual.errors import InputError, ModelError, NotFoundError, NothingToDoError, did_you_mean
-from continual.progress import SILENT, Progress, Recorder
+from continual.errors import InputError
+from continual.founding import SETTINGS, STORE, find, found
+from continual.progress import SILENT, Progress
 from continual.registry import Alias, Registry, Task, Version
-from continual.registry.base import PACKAGED, resolve_base
-from continual.registry.catalog import now
+from continual.registry.base import PACKAGED
 from continual.registry.names import check_name
 from continual.registry.registry import CURRENT, ROOT
-from continual.registry.store import UPDATE_LOCK, empty_folder, exclusive, publish, weights_sha256
+from continual.registry.store import UPDATE_LOCK, empty_folder, exclusive
 from continual.status import Status, read_status
 
 if TYPE_CHECKING:
@@ -41,14 +39,6 @@ if TYPE_CHECKING:
     from continual.stream import Columns, IngestReport, TaskReport
     from continual.update import StepResult
 
-_logger = logging.getLogger(__name__)
-
-DEFAULT = "continual"
-"""The recipe of `update` where none is named."""
-
-SETTINGS = "continual.toml"
-STORE = ".continual"
-
 
 class Workspace:
     """One model's life: its stream of domains, its versions, and which of them is in service.
@@ -69,7 +59,7 @@ class Workspace:
     """
 
     def __init__(self, directory: str | Path | None = None) -> None:
-        self.directory = _find(directory)
+        self.directory = find(directory)
         self.config: Config = settings.load(self.directory / SETTINGS)
         self.registry = Registry(self.directory / STORE, self.config.catalog.busy_seconds)
 
@@ -92,32 +82,7 @@ class Workspace:
             ConfigError: There are settings already, and they are wrong.
             ModelError: The base is no sentence-transformers model.
         """
-        directory = Path(directory).expanduser().resolve()
-        if (directory / STORE).exists():
-            known = (directory / SETTINGS).exists()
-            hint = (
-                f"See it with `continual status -w {directory}`."
-                if known
-                else f"It lacks {SETTINGS}: `touch {directory / SETTINGS}` makes one with the defaults."
-            )
-            raise InputError(f"{directory} holds a workspace already. {hint}")
-        if directory.exists() and not directory.is_dir():
-            raise InputError(f"{directory} is a file; a workspace is a folder.")
-        folder = resolve_base(base)
-        given = directory / SETTINGS
-        config = settings.load(given) if given.exists() else Config(trust_remote_code=trust_remote_code)
-        if trust_remote_code and not config.trust_remote_code:
-            raise InputError(f"{given} does not trust the base's code. Set trust_remote_code = true there.")
-        try:
-            with publish(directory / STORE) as partial:
-                _fill(partial, folder, base, config.trust_remote_code)
-                # The settings come before the store: a folder that has only them can be initialised again.
-                if not given.exists():
-                    with publish(given) as file:
-                        file.write_text(settings.render(config), encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"No workspace can be made in {directory}: {error.strerror or error}.") from None
-        return cls(directory)
+        return cls(found(directory, base, trust_remote_code=trust_remote_code))
 
     def ingest(
         self,
@@ -257,18 +222,12 @@ class Workspace:
 
         Arguments are those of `update`.
         """
-        from continual.spec import make_plan, prepare
+        from continual.request import Request, plan_update
 
-        config = self._resolve(replay, replay_rows, replay_policy, start, merge, parameters, recipe, settings)
-        config = config.replace("train", anchor="current" if compatible else None)
-        options: dict[str, Any] = {
-            "domains": domains,
-            "replay_rows": replay_rows,
-            "seed": seed or 0,
-            "recipe": recipe or DEFAULT,
-        }
-        spec, drawn = prepare(self.registry, config, **options, look=False, progress=progress)
-        return make_plan(self.registry, spec, drawn, progress)
+        asked = Request(
+            replay, replay_rows, replay_policy, domains, start, merge, parameters, seed, compatible, recipe, settings
+        )
+        return plan_update(self.registry, self.config, asked, progress)
 
     def update(
         self,
@@ -319,47 +278,23 @@ class Workspace:
             NothingToDoError: Nothing is new, or nothing was interrupted.
             InputError: A step was interrupted, and neither `resume` nor `restart` is given.
         """
-        from continual.spec import discard, interrupted, prepare, reopen, sweep
-        from continual.tracking import tracked
-        from continual.update import update
+        from continual.request import Request, run_update
 
-        if resume and restart:
-            raise InputError("--resume continues what was interrupted and --restart discards it. Choose one.")
-        with exclusive(self.registry.root / UPDATE_LOCK, "update"):
-            sweep(self.registry)
-            run = interrupted(self.registry)
-            if resume:
-                if run is None:
-                    raise NothingToDoError("No update was interrupted, so there is nothing to resume.")
-                given = (replay, replay_rows, replay_policy, domains, start, merge, parameters, seed, track)
-                options = (*given, recipe, settings)
-                if compatible or any(value is not None for value in options):
-                    raise InputError(
-                        f"--resume continues {run.id} with the options it was begun with. Leave the others out, or "
-                        "begin anew with --restart."
-                    )
-                spec, drawn = reopen(self.registry, run)
-            else:
-                if run is not None and not restart:
-                    raise InputError(
-                        f"The update to {run.id} was interrupted. Continue it with `continual update --resume`, or "
-                        "discard it with `continual update --restart`."
-                    )
-                config = self._resolve(replay, replay_rows, replay_policy, start, merge, parameters, recipe, settings)
-                config = config.replace("train", anchor="current" if compatible else None)
-                config = config.replace("track", trackers=None if track is None else list(track))
-                choice: dict[str, Any] = {
-                    "domains": domains,
-                    "replay_rows": replay_rows,
-                    "seed": seed or 0,
-                    "recipe": recipe or DEFAULT,
-                }
-                spec, drawn = prepare(self.registry, config, **choice, progress=progress)
-            with tracked(self.registry, spec, resume=resume) as log:
-                if run is not None and restart:
-                    discard(self.registry, run)
-                seen = Recorder(self.registry.path(f"runs/{spec.version}"), progress, log)
-                return update(self.registry, spec, drawn, resume=resume, progress=seen, log=seen.log)
+        asked = Request(
+            replay,
+            replay_rows,
+            replay_policy,
+            domains,
+            start,
+            merge,
+            parameters,
+            seed,
+            compatible,
+            recipe,
+            settings,
+            track,
+        )
+        return run_update(self.registry, self.config, asked, resume=resume, restart=restart, progress=progress)
 
     def plan_training(
         self,
@@ -859,118 +794,3 @@ class Workspace:
             return None if given is None else str(given)
         folder = self.directory / named  # a path in the settings is relative to them
         return str(folder) if (folder / STORE).is_dir() else named
-
-    def _resolve(
-        self,
-        replay: float | None,
-        rows: int | None,
-        policy: str | None,
-        start: str | None,
-        merge: str | float | None,
-        parameters: Mapping[str, float] | None,
-        recipe: str | None,
-        changes: Mapping[str, Mapping[str, Any]] | None,
-    ) -> Config:
-        """Return the settings with what the recipe and then the call change, a weight for `merge` included."""
-        from continual.merge.rules import find_rule
-        from continual.recipes import find_recipe
-        from continual.replay.policies import check_share
-
-        step = find_recipe(recipe or DEFAULT).step
-        if step is None:
-            raise InputError(f"The recipe {recipe} has no steps: `continual train --recipe {recipe}` runs it.")
-        config = self.config.change(step).change(changes or {})
-        if replay is not None and rows is not None:
-            raise InputError("--replay is a share and --replay-rows a number of the same rows. Give one of them.")
-        if replay is not None:
-            check_share(replay)
-        if start not in (None, "current", "base"):
-            raise InputError(
-                f"--from takes current or base, not {start!r}.{did_you_mean(str(start), ['current', 'base'])}"
-            )
-        if isinstance(merge, float | int):
-            if not 0.0 < merge <= 1.0:
-                raise InputError(
-                    f"--merge takes a weight above 0, up to 1, not {merge:g}: with 0 the version would be what is in "
-                    "service, and its rows would count as learned."
-                )
-            config = config.replace("merge", method="interpolate", weight=float(merge))
-        elif merge is not None:
-            rule = find_rule(merge)
-            if start is None and rule.start not in (None, config.merge.start):
-                places = {"base": "the root base", "current": "what is in service"}
-                _logger.warning(
-                    "--merge %s joins updates that were trained from %s, so this one starts there (--from %s) and not "
-                    "from %s.",
-                    rule.name,
-                    places[str(rule.start)],
-                    rule.start,
-                    places[config.merge.start],
-                )
-            config = config.replace("merge", method=merge, start=rule.start if start is None else None)
-        if merge is not None:
-            parameters = parameters or {}  # those of the settings belong to the rule of the settings
-        config = config.replace("merge", start=start, parameters=None if parameters is None else dict(parameters))
-        return config.replace("replay", share=replay, policy=policy)
-
-
-def _fill(store: Path, base: Path, name: str, trust_remote_code: bool) -> None:
-    """Make a store whose version v0 is a copy of a base."""
-    import torch
-
-    from continual.merge.engine import save_model
-    from continual.merge.sources import Model
-    from continual.train import load_encoder
-
-    registry = Registry(store)
-    registry.catalog.create()
-    snapshot = store / "versions" / ROOT
-    # In fp32: a root in half precision would lose small updates in its rounding, and be scored with other arithmetic.
-    save_model(Model(base), snapshot, torch.float32)
-    try:
-        load_encoder(snapshot, trust_remote_code=trust_remote_code)  # refuse now what no step could train
-    except ModelError as error:
-        raise ModelError(str(error).replace(str(snapshot), name)) from None
-    root = Version(
-        id=ROOT,
-        position=0,
-        parent=None,
-        status="root",
-        path=f"versions/{ROOT}",
-        adapter=None,
-        sha256=weights_sha256(snapshot),
-        batches=[],
-        pairs_trained=0,
-        tokens_trained=0,
-        seconds=0.0,
-        joint_pairs=0,
-        recipe={"base": name},
-        verdict=None,
-        created_at=now(),
-    )
-    registry.add_version(root, promote="init")
-
-
-def _find(directory: str | Path | None) -> Path:
-    if directory is None:
-        directory = os.environ.get("CONTINUAL_WORKSPACE") or None
-    if directory is not None:
-        found = Path(directory).expanduser().resolve()
-        if not (found / SETTINGS).is_file():
-            if (found / STORE).is_dir():
-                raise NotFoundError(
-                    f"{found} is a workspace that lacks {SETTINGS}: `touch {found / SETTINGS}` makes one with the "
-                    "defaults."
-                )
-            raise NotFoundError(
-                f"{found} holds no workspace (no {SETTINGS}). Make one with `continual init {directory}`."
-            )
-        return found
-    here = Path.cwd().resolve()
-    for folder in (here, *here.parents):
-        if (folder / SETTINGS).is_file():
-            return folder
-    raise NotFoundError(
-        f"Neither {here} nor a folder above it holds a workspace (no {SETTINGS}). Make one with `continual init`, "
-        "or name one with -w DIR."
-    )

@@ -24,5 +24,9 @@ RECIPE = Recipe(
     cost="the new rows alone for every new domain: the least there is",
     phases=phases,
     options={"by": Option("domain", "what is trained together: domain, or kind of task", choices=("domain", "kind"))},
-    step={**PLAIN, "replay": {"share": 0.0}, "merge": {"start": "current", "method": "interpolate", "weight": 1.0}},
+    step={
+        **PLAIN,
+        "replay": {"share": 0.0},
+        "merge": {"start": "current", "method": "interpolate", "weight": 1.0, "parameters": {}},
+    },
 )
