@@ -3,8 +3,10 @@
 What makes the comparison fair: a domain's rows, their number of passes, and the held-out rows with their batches are
 the same in all its trainings; batches hold one domain each (unless `train.mix_domains`); everything starts from the
 same model, with the workspace's settings but without distillation and guide, which would hold the domains near where
-they were. All models are thrown away. Their losses are kept as they come, under a digest of all that decides them: an
-analysis that was interrupted goes on, and one more domain costs only its own trainings.
+they were. What is left is chance, so each domain is trained alone a second time, with its rows in the opposite order.
+
+All models are thrown away. Their losses are kept as they come, under a digest of all that decides them: an analysis
+that was interrupted goes on, and one more domain costs only its own trainings.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import hashlib
 import itertools
 import json
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,8 +25,16 @@ from typing import TYPE_CHECKING, Any
 from continual.build import kept
 from continual.clusters import is_edited, render_clusters
 from continual.config import Config, TrainConfig
-from continual.errors import DataError, InputError, NotFoundError, NothingToDoError, WorkspaceBusy, did_you_mean
-from continual.eval.conflicts import LAST, Conflicts, check_count, cluster, conflict_matrix, name_clusters
+from continual.errors import (
+    DataError,
+    DivergedError,
+    InputError,
+    NotFoundError,
+    NothingToDoError,
+    WorkspaceBusy,
+    did_you_mean,
+)
+from continual.eval.conflicts import LAST, Conflicts, chance, check_count, cluster, conflict_matrix, name_clusters
 from continual.progress import SILENT, Progress
 from continual.registry import Registry, Version
 from continual.registry.catalog import now
@@ -36,9 +47,6 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-ROWS = 256
-"""Rows of each domain that are trained on by default."""
-
 HELD = 128
 """Rows of each domain that its loss is measured on, at most; of a small one what the others leave, a tenth at least."""
 
@@ -48,6 +56,7 @@ TRAININGS = "conflicts/trainings.json"
 LOCK = "conflicts.lock"
 FOLDER = "runs/conflicts"
 _SCHEMA = 1
+_SAMPLE = 200  # rows of each domain whose tokens are counted for an estimate
 _POLL_SECONDS = 2.0
 _FORWARD = 1 / 3  # of the time of a training step, which goes forward and back
 _LOADS = 3.0  # a training loads the model, writes it folded, and loads it again: about as much as loading it so often
@@ -55,9 +64,10 @@ _LOADS = 3.0  # a training loads the model, writes it folded, and loads it again
 
 @dataclass(frozen=True)
 class Training:
-    """One domain, or two in sorted order, and the digest of all that decides the losses."""
+    """One domain, or two in sorted order; whether their rows are turned round; a digest of what decides the losses."""
 
     domains: tuple[str, ...]
+    turned: bool
     key: str
 
 
@@ -71,7 +81,7 @@ class Inquiry:
         seed: Of LoRA's start values, of the order of the rows, and of the held-out batches.
         tables: The rows of each domain, as a draw gives them; domains are in the order of the stream.
         held: Those that its loss is measured on.
-        trainings: The single domains, then the pairs.
+        trainings: The single domains, the pairs, and the single domains with their rows turned round.
         known: What is known of trainings, by their key, as `train_once` returns it.
         trust_remote_code: Run code that the model brings with it.
     """
@@ -169,18 +179,37 @@ def prepare(
         parts.append({window.domain: table.slice(begin, window.rows) for window, begin in found})
     tables, spared = ({domain: part.get(domain) for domain in chosen} for part in parts)
     _check_rows(tables, spared)
-    digests = {domain: [window.digest for window in drawn.replay + drawn.held if window.domain == domain]
-               for domain in chosen}  # fmt: skip
+    # What of each domain decides the losses.
+    told = {
+        name: [
+            name,
+            source.domains[name].instruction,
+            source.domains[name].in_batch,
+            *(window.digest for window in drawn.replay + drawn.held if window.domain == name),
+        ]
+        for name in chosen
+    }
     decided = {"start": version.sha256, "settings": _settings(plain), "seed": seed, **_machine(plain)}
-    singles = [(domain,) for domain in chosen]
-    couples = [tuple(sorted(pair)) for pair in itertools.combinations(chosen, 2)]
-    trainings = []
-    for names in [*singles, *couples]:
-        identity = decided | {"rows": [[name, *digests[name]] for name in names]}
-        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        trainings.append(Training(names, key))
+    trainings = _trainings(told, decided)
     known = _load(registry.root)
     return Inquiry(version, plain, seed, tables, spared, trainings, known, config.trust_remote_code)
+
+
+def _trainings(told: Mapping[str, list[Any]], decided: Mapping[str, Any]) -> list[Training]:
+    """Return the trainings of some domains.
+
+    Args:
+        told: What of each domain decides the losses.
+        decided: What else does.
+    """
+    singles = [(domain,) for domain in told]
+    couples = [tuple(sorted(pair)) for pair in itertools.combinations(told, 2)]
+    found = []
+    for names, turned in [*((names, False) for names in [*singles, *couples]), *((names, True) for names in singles)]:
+        identity = {**decided, "turned": turned, "rows": [told[name] for name in names]}
+        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        found.append(Training(names, turned, key))
+    return found
 
 
 def _chosen(registry: Registry, domains: Sequence[str] | None) -> list[str]:
@@ -248,10 +277,12 @@ def _estimate(registry: Registry, inquiry: Inquiry, missing: Sequence[Training],
     from continual.train import estimate, load_encoder
 
     trust = inquiry.trust_remote_code
-    table = _joined(inquiry.tables, sorted({domain for each in missing for domain in each.domains}))
+    domains = sorted({domain for each in missing for domain in each.domains})
+    table = _joined(inquiry.tables, domains)
+    sample = _joined({domain: inquiry.tables[domain].slice(0, _SAMPLE) for domain in domains}, domains)
     with kept(registry, inquiry.start.id, progress=progress) as (folder,):
         progress.start("measuring a few batches", None, "batches")
-        cost = estimate(folder, table, inquiry.config, count=table, trust_remote_code=trust)
+        cost = estimate(folder, table, inquiry.config, count=sample, trust_remote_code=trust)
         began = time.perf_counter()
         load_encoder(folder, trust_remote_code=trust)
         loading = time.perf_counter() - began
@@ -286,7 +317,7 @@ def run(
         WorkspaceBusy: An update is running, or another analysis.
     """
     check_count(count, len(inquiry.tables))
-    check_out(out)
+    _check_out(out)
     with exclusive(registry.root / LOCK, "analyze conflicts"):
         if inquiry.missing and held(registry.root / UPDATE_LOCK):
             raise WorkspaceBusy(
@@ -305,7 +336,7 @@ def run(
     return found
 
 
-def check_out(out: Path) -> None:
+def _check_out(out: Path) -> None:
     """Refuse to write over what a person wrote.
 
     Raises:
@@ -328,11 +359,14 @@ def _train_missing(registry: Registry, inquiry: Inquiry, progress: Progress) -> 
     if not missing:
         return known
     done = sum(inquiry.pairs(each) for each in inquiry.trainings if each.key in known)
-    progress.start(f"training {len(missing)} models", done + sum(map(inquiry.pairs, missing)), "pairs", done)
+    models = f"{len(missing)} model{'s' * (len(missing) != 1)}"
+    progress.start(f"training {models}", done + sum(map(inquiry.pairs, missing)), "pairs", done)
     for each in missing:
         _give_way(registry)
         with kept(registry, inquiry.start.id) as (start,):
             table, spared = _joined(inquiry.tables, each.domains), _joined(inquiry.held, each.domains)
+            if each.turned:
+                table = table.take(list(range(len(table)))[::-1])  # other rows share a batch, and that is all
             known[each.key] = train_once(
                 start,
                 table,
@@ -375,6 +409,9 @@ def train_once(
 
     Returns:
         `losses` after training by domain, `pairs` and `seconds`, and of a single domain the loss `before`.
+
+    Raises:
+        DivergedError: A loss is no number.
     """
     from continual.train import fold, train
     from continual.train.objective import Objective
@@ -401,6 +438,12 @@ def train_once(
         found: dict[str, Any] = {"losses": losses(folded), "pairs": trained.pairs}
     finally:
         remove(folded)
+    wrong = [domain for domain, loss in found["losses"].items() if not math.isfinite(loss)]
+    if wrong:
+        raise DivergedError(
+            f"The loss of {wrong[0]} is {found['losses'][wrong[0]]} after training. Lower train.learning_rate (now "
+            f"{config.learning_rate:g})."
+        )
     if len(found["losses"]) == 1:
         found["before"] = losses(start)
     return found | {"seconds": time.monotonic() - began}
@@ -437,11 +480,13 @@ def _give_way(registry: Registry) -> None:
 
 def _compare(inquiry: Inquiry, known: Mapping[str, Any], count: int | None, out: Path) -> Conflicts:
     domains = list(inquiry.tables)
-    records = {each.domains: known[each.key] for each in inquiry.trainings}
-    alone = {domain: records[domain,]["losses"][domain] for domain in domains}
-    joint = {(names[0], names[1]): found["losses"] for names, found in records.items() if len(names) == 2}
-    matrix = conflict_matrix(domains, alone, joint)
-    merges, order, labels = cluster(matrix, count)
+    records = {(each.domains, each.turned): known[each.key] for each in inquiry.trainings}
+    alone, again = (
+        {domain: records[(domain,), turned]["losses"][domain] for domain in domains} for turned in (False, True)
+    )
+    joint = {(names[0], names[1]): found["losses"] for (names, _), found in records.items() if len(names) == 2}
+    matrix, cut = conflict_matrix(domains, alone, joint), chance(alone, again)
+    merges, order, labels = cluster(matrix, count, cut=cut)
     return Conflicts(
         domains=domains,
         start=inquiry.start.id,
@@ -450,13 +495,15 @@ def _compare(inquiry: Inquiry, known: Mapping[str, Any], count: int | None, out:
         epochs=inquiry.config.epochs,
         rows={domain: len(table) for domain, table in inquiry.tables.items()},
         held={domain: len(table) for domain, table in inquiry.held.items()},
-        before={domain: records[domain,]["before"][domain] for domain in domains},
+        before={domain: records[(domain,), False]["before"][domain] for domain in domains},
         alone=alone,
+        again=again,
+        chance=cut,
         matrix=matrix,
         merges=merges,
         order=order,
         clusters=name_clusters(domains, labels),
-        cut=0.0 if count is None else None,
+        cut=cut if count is None else None,
         trainings=len(records),
         pairs=sum(found["pairs"] for found in records.values()),
         seconds=sum(found["seconds"] for found in records.values()),

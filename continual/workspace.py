@@ -768,7 +768,7 @@ class Workspace:
             epochs: Passes over them; by default `train.epochs`.
             start: Train from the root "base" or from "current".
             clusters: How many to cut the domains into; by default groups are joined as long as the pairs between them
-                do not hurt each other on average.
+                do not hurt each other, on average, by more than chance does.
             seed: Of the trainings, from 0 up.
             out: File of the clusters; by default `conflicts.toml` in the workspace. One that was edited is left alone.
             progress: Shows how far it is.
@@ -780,10 +780,9 @@ class Workspace:
             WorkspaceBusy: An update is running, or another analysis.
         """
         from continual.clusters import FILE
-        from continual.conflicts import check_out, prepare, run
+        from continual.conflicts import prepare, run
 
         target = self.directory / FILE if out is None else Path(out).expanduser().resolve()
-        check_out(target)
         options: dict[str, Any] = {"domains": domains, "rows": rows, "epochs": epochs, "start": start, "seed": seed}
         inquiry = prepare(self.registry, self.config, **options)
         return run(self.registry, inquiry, count=clusters, out=target, progress=progress)

@@ -25,11 +25,12 @@ from continual import conflicts as analysis
 from continual.clusters import read_clusters
 from continual.config import TrainConfig
 from continual.errors import DataError, InputError, NotFoundError, NothingToDoError, WorkspaceBusy
-from continual.eval.conflicts import LAST, Conflicts, cluster, conflict_matrix, last_conflicts, name_clusters
+from continual.eval.conflicts import LAST, Conflicts, chance, cluster, conflict_matrix, last_conflicts, name_clusters
 from continual.eval.figures import Dendrogram, Pairs
 from continual.eval.html import render_html
 from continual.eval.report import build_report
 from continual.eval.sections import sections
+from continual.registry import Registry
 from continual.registry.store import UPDATE_LOCK, exclusive
 from tests import test_cli
 from tests.conftest import SCHEMA, WORDS, make_pairs, sentence
@@ -61,6 +62,8 @@ def made(names: list[str] = NAMES, count: int | None = None, **changes: object) 
         held=dict.fromkeys(names, 128),
         before=dict.fromkeys(names, 1.0),
         alone=dict.fromkeys(names, 0.5),
+        again=dict.fromkeys(names, 0.52),
+        chance=0.03,
         matrix=MATRIX,
         merges=merges,
         order=order,
@@ -72,6 +75,14 @@ def made(names: list[str] = NAMES, count: int | None = None, **changes: object) 
         file="conflicts.toml",
     )
     return replace(found, **changes)  # type: ignore[arg-type]
+
+
+def keep(registry: Registry, found: Conflicts) -> Conflicts:
+    """Make it the last analysis of a workspace."""
+    path = registry.path(LAST)
+    path.parent.mkdir()
+    path.write_text(json.dumps(found.to_json()), encoding="utf-8")
+    return found
 
 
 # The matrix.
@@ -126,6 +137,17 @@ def test_equal_domains_do_not_conflict_and_contradictory_ones_do(tiny_model: Pat
     assert cluster(matrix)[2] == [0, 0, 1]
 
 
+def test_chance_is_how_far_the_losses_of_two_orders_take_a_conflict() -> None:
+    """By simulation: a domain's loss with another one that does nothing differs as that of another order does."""
+    rng = np.random.default_rng(0)
+    gaps = rng.normal(0, 0.02, 400) * np.sqrt(2)
+    names = [f"d{number}" for number in range(400)]
+    found = chance(dict.fromkeys(names, 1.0), dict(zip(names, 1.0 + gaps, strict=True)))
+    losses = rng.normal(0, 0.02, (20_000, 4))
+    conflicts = (losses[:, 0] - losses[:, 1] + losses[:, 2] - losses[:, 3]) / 2
+    assert np.mean(np.abs(conflicts) <= found) == pytest.approx(0.95, abs=0.015)
+
+
 # The clustering.
 
 
@@ -155,6 +177,8 @@ def test_all_that_hurts_stays_alone_and_all_that_helps_is_one() -> None:
     assert cluster(better)[2] == [0, 0, 0, 0]
     assert cluster([[None, -0.1], [0.05, None]])[2] == [0, 0]
     assert cluster([[None, -0.1], [0.15, None]])[2] == [0, 1]
+    assert cluster([[None, -0.1], [0.15, None]], cut=0.03)[2] == [0, 0]
+    assert cluster(MATRIX, cut=0.25)[2] == [0, 0, 0, 0]
 
 
 def test_the_tree_is_scipys() -> None:
@@ -177,14 +201,24 @@ def test_the_verdict_says_what_came_out() -> None:
     found = made()
     assert found.ranked[0] == (pytest.approx(0.30), "table", "law")
     assert found.verdict == (
-        "4 of 6 pairs hurt each other, most of all table and law (+0.300); med and table (-0.100) help each other most."
+        "4 of 6 pairs hurt each other, most table and law (+0.300); 1 help each other, most med and table (-0.100); "
+        "chance alone moves a conflict by about 0.030."
     )
     moved = [[None if each is None else each + by for each in row] for by in (0.2, -0.5) for row in MATRIX]
-    assert made(matrix=moved[:4]).verdict.startswith("All 6 pairs hurt each other, most of all table and law (+0.500)")
-    assert "No two domains hurt each other" in made(matrix=moved[4:]).verdict
-    two = made(domains=["a", "b"], matrix=[[None, -0.2], [0.1, None]])
-    assert two.verdict == "a and b (-0.050) help each other when they are trained together."
-    assert Conflicts.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert made(matrix=moved[:4]).verdict.startswith("6 of 6 pairs hurt each other, most table and law (+0.500); cha")
+    better = made(matrix=moved[4:]).verdict
+    assert better.startswith(
+        "No two domains hurt each other; 6 of 6 pairs help each other, most med and table (-0.600)"
+    )
+    assert made(chance=0.31).verdict.startswith("No two domains hurt or help each other more than chance does: chance")
+
+
+def test_the_json_form_is_the_documented_one() -> None:
+    data = made().to_json()
+    assert json.loads(json.dumps(data)) == data
+    assert Conflicts.from_json(data) == made()
+    page = (Path(__file__).parents[1] / "docs" / "conflicts.md").read_text(encoding="utf-8")
+    assert all(f"`{key}`" in page for key in data)
 
 
 # The analysis in a workspace.
@@ -228,15 +262,15 @@ def test_an_analysis_from_rows_to_clusters(three: Workspace) -> None:
     plan = three.plan_conflicts(rows=32)
     assert plan.rows == {"first": 32, "second": 32, "third": 32}
     assert plan.held == {"first": 28, "second": 28, "third": 28}
-    assert (plan.trainings, plan.known, plan.pairs) == (6, 0, 3 * 32 + 3 * 64)
+    assert (plan.trainings, plan.known, plan.pairs) == (9, 0, 2 * 3 * 32 + 3 * 64)
     assert plan.seconds > 0
     assert trainings(three) == {}
 
     bars = Bars()
     found = three.conflicts(rows=32, progress=bars)
-    assert bars.bars == [("training 6 models", plan.pairs, 0)]
+    assert bars.bars == [("training 9 models", plan.pairs, 0)]
     assert bars.done == plan.pairs
-    assert (found.trainings, found.pairs, found.start) == (6, plan.pairs, "v0")
+    assert (found.trainings, found.pairs, found.start) == (9, plan.pairs, "v0")
     assert [[each is None for each in row] for row in found.matrix] == np.eye(3, dtype=bool).tolist()
     assert all(0 < found.alone[name] != found.before[name] for name in found.domains)
     path = three.directory / "conflicts.toml"
@@ -244,6 +278,10 @@ def test_an_analysis_from_rows_to_clusters(three: Workspace) -> None:
     assert read_clusters(path, ["first", "second", "third"]) == found.clusters
     assert last_conflicts(three.registry.root) == found
     assert not list(three.registry.path("runs").iterdir())
+
+    gaps = [found.alone[name] - found.again[name] for name in found.domains]
+    assert all(gaps)
+    assert found.chance == found.cut == pytest.approx(np.sqrt(2 * np.mean(np.square(gaps))))
 
     # Again: nothing is trained, and the same comes out; cut otherwise, the file is written anew.
     assert three.plan_conflicts(rows=32).seconds == 0
@@ -286,17 +324,17 @@ def test_losses_are_those_of_a_training_on_the_rows_of_the_domain(three: Workspa
 def test_one_more_domain_costs_its_own_trainings(three: Workspace) -> None:
     two = three.conflicts(domains=["first", "second"], rows=32)
     known = trainings(three)
-    assert len(known) == 3
+    assert len(known) == 5
     plan = three.plan_conflicts(rows=32)
-    assert (plan.trainings, plan.known, plan.pairs) == (6, 3, 32 + 2 * 64)
+    assert (plan.trainings, plan.known, plan.pairs) == (9, 5, 2 * 32 + 2 * 64)
     bars = Bars()
     found = three.conflicts(rows=32, progress=bars)
-    assert bars.bars == [("training 3 models", 6 * 32 + 3 * 32, 4 * 32)]
+    assert bars.bars == [("training 4 models", 6 * 32 + 6 * 32, 6 * 32)]
     assert {key: trainings(three)[key] for key in known} == known
     assert [row[:2] for row in found.matrix[:2]] == two.matrix
     # What decides a loss makes another training of it.
     given = {"domains": None, "rows": 32, "epochs": None, "start": "base", "seed": 0}
-    for options, missing in (({}, 0), ({"seed": 1}, 6), ({"rows": 30}, 6), ({"epochs": 2}, 6)):
+    for options, missing in (({}, 0), ({"seed": 1}, 9), ({"rows": 30}, 9), ({"epochs": 2}, 9)):
         inquiry = analysis.prepare(three.registry, three.config, **(given | options))  # type: ignore[arg-type]
         assert len(inquiry.missing) == missing
 
@@ -314,24 +352,25 @@ class Killer:
         if self.done >= int(sys.argv[2]):
             os.kill(os.getpid(), signal.SIGKILL)
 
-Workspace(sys.argv[1]).conflicts(rows=32, progress=Killer())
+Workspace(sys.argv[1]).conflicts(domains=["first", "second"], rows=32, progress=Killer())
 """
 
 
 def test_a_killed_analysis_goes_on_to_the_same_losses(three: Workspace) -> None:
-    whole = three.conflicts(rows=32)
-    (folder,) = (three.registry.path(analysis.TRAININGS).parent,)
-    for file in folder.iterdir():
+    two = ["first", "second"]
+    whole = three.conflicts(domains=two, rows=32)
+    for file in three.registry.path(analysis.TRAININGS).parent.iterdir():
         file.unlink()
-    # In the second batch of the third training.
+    # In the third training, after the second of its four batches.
     command = [sys.executable, "-c", KILLED, str(three.directory), str(2 * 32 + 32)]
     assert subprocess.run(command, env=os.environ, check=False).returncode == -signal.SIGKILL
     before = trainings(three)
     assert len(before) == 2
     assert not (three.registry.root / LAST).exists()
     bars = Bars()
-    found = three.conflicts(rows=32, progress=bars)
-    assert bars.bars == [("training 4 models", 288, 64)]
+    found = three.conflicts(domains=two, rows=32, progress=bars)
+    assert bars.bars == [("training 3 models", 192, 64)]
+    assert bars.done == 192
     assert {key: trainings(three)[key] for key in before} == before
     assert (found.matrix, found.alone) == (whole.matrix, whole.alone)
     assert not list(three.registry.path("runs").iterdir())
@@ -363,7 +402,7 @@ def test_it_gives_way_to_an_update(three: Workspace, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(analysis.time, "sleep", sleep)
     found = three.conflicts(domains=["first", "second"], rows=16, progress=Bars(begin))
-    assert (len(waited), found.trainings) == (3, 3)
+    assert (len(waited), found.trainings) == (3, 5)
 
 
 @pytest.mark.parametrize(
@@ -411,9 +450,10 @@ def test_damaged_and_unwritable_files_are_named(three: Workspace, tmp_path: Path
 def test_on_the_command_line(three: Workspace, run: test_cli.Run, capsys: pytest.CaptureFixture[str]) -> None:
     folder = str(three.directory)
     planned = run("analyze", "conflicts", "--rows", "16", "--plan", "-w", folder)
-    assert "6 trainings (3 domains alone, 3 pairs of domains): 144 pairs to train, about" in planned.out
+    cost = "9 trainings (3 domains alone, in two orders, and 3 pairs of domains): 192 pairs to train, about"
+    assert cost in planned.out
     done = run("analyze", "conflicts", "--rows", "16", "-w", folder)
-    assert "6 trainings (3 domains alone, 3 pairs of domains): 144 pairs to train" in done.err
+    assert cost in done.err
     lines = done.out.splitlines()
     assert lines[0].split()[:4] == ["loss", "of", "before", "alone"]
     assert lines[-1] == f"The clusters are in {three.directory / 'conflicts.toml'}."
@@ -431,7 +471,7 @@ def test_on_the_command_line(three: Workspace, run: test_cli.Run, capsys: pytest
 
 def test_the_page_shows_the_last_analysis_and_none_where_there_was_none(tmp_path: Path) -> None:
     registry = make_registry(tmp_path)
-    for name in (*HOSTILE[:4], "later"):
+    for name in (*HOSTILE, "later"):
         add_domain(registry, name)
     add_version(registry, "v0", None, {HOSTILE[0]: 60.0})
     report = build_report(registry)
@@ -439,10 +479,7 @@ def test_the_page_shows_the_last_analysis_and_none_where_there_was_none(tmp_path
     assert "conflicts" not in [section.name for section in sections(report)]
     assert report.to_json()["conflicts"] is None
 
-    found = made(HOSTILE[:4])
-    path = registry.path(LAST)
-    path.parent.mkdir()
-    path.write_text(json.dumps(found.to_json()), encoding="utf-8")
+    found = keep(registry, made(HOSTILE))
     report = build_report(registry)
     assert report.conflicts == found
     (section,) = (each for each in sections(report) if each.name == "conflicts")
@@ -476,8 +513,6 @@ def test_an_analysis_changes_the_dashboard(tmp_path: Path) -> None:
     add_version(registry, "v0", None, {"med": 60.0})
     board = Board(registry.root)
     first = board.state()["revision"]
-    path = registry.path(LAST)
-    path.parent.mkdir()
-    path.write_text(json.dumps(made().to_json()), encoding="utf-8")
+    keep(registry, made())
     assert board.state()["revision"] != first
     assert made().verdict in Page(board.page().html).text

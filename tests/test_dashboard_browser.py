@@ -24,6 +24,7 @@ from continual.dashboard.board import Board
 from continual.eval.html import write_html
 from continual.eval.report import build_report
 from tests.conftest import make_pairs
+from tests.test_conflicts import keep, made
 from tests.test_report import HOSTILE, HOSTILE_DOCUMENT, HOSTILE_QUERY, HOSTILE_TASK, hostile_registry
 from tests.test_workspace import SETTINGS
 
@@ -126,8 +127,9 @@ def open_all(page: Any) -> None:
 
 
 def test_the_file_works_without_a_network(tab: Tab, tmp_path: Path) -> None:
-    report = build_report(hostile_registry(tmp_path))
-    write_html(report, tmp_path / "report.html")
+    registry = hostile_registry(tmp_path)
+    keep(registry, made(HOSTILE))
+    write_html(build_report(registry), tmp_path / "report.html")
     tab.context.set_offline(True)
     page = tab.page
     page.goto((tmp_path / "report.html").as_uri())

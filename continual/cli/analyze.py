@@ -31,7 +31,7 @@ def conflicts(
         typer.Option(
             metavar="K",
             help="Clusters to cut the domains into; by default groups are joined as long as the pairs between them do "
-            "not hurt each other on average.",
+            "not hurt each other, on average, by more than chance does.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the trainings, from 0 up.")] = 0,

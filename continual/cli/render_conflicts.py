@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from continual.eval.conflicts import Conflicts
 
 
+MANY = 6
+"""Domains up to which the columns of the matrix have names; beyond, they have the numbers of the rows."""
+
+
 def parse_rows(text: str) -> int:
     """Return `--rows` as a number; 0 for all.
 
@@ -33,7 +37,9 @@ def parse_rows(text: str) -> int:
 def cost(plan: ConflictPlan) -> str:
     """Return what an analysis will cost, in one line."""
     count = len(plan.rows)
-    what = f"{plan.trainings} trainings ({count} domains alone, {plan.trainings - count} pairs of domains)"
+    pairs = plan.trainings - 2 * count
+    both = f"{pairs} pair{'s' * (pairs != 1)} of domains"
+    what = f"{plan.trainings} trainings ({count} domains alone, in two orders, and {both})"
     if plan.known == plan.trainings:
         return f"{what}: all are known, so nothing is trained."
     known = f", {plan.known} of them known" if plan.known else ""
@@ -55,16 +61,18 @@ def print_conflict_plan(plan: ConflictPlan) -> None:
 def print_conflicts(found: Conflicts) -> None:
     """Print the matrix in the order of the tree, the clusters, and the verdict."""
     names = [found.domains[place] for place in found.order]
-    head = ("loss of", "before", "alone", *(f"with {escape(name)}" for name in names))
+    numbers = [f"{number} " if len(names) > MANY else "" for number in range(1, len(names) + 1)]
+    heads = [number.strip() or f"with {escape(name)}" for number, name in zip(numbers, names, strict=True)]
+    head = ("loss of", "before", "alone", *heads)
     table = Table(*head, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in table.columns[1:]:
         column.justify = "right"
-    for place, name in zip(found.order, names, strict=True):
+    for place, name, number in zip(found.order, names, numbers, strict=True):
         losses = (f"{found.before[name]:.3f}", f"{found.alone[name]:.3f}")
         entries = (found.matrix[place][other] for other in found.order)
-        table.add_row(escape(name), *losses, *("" if each is None else f"{each:+.3f}" for each in entries))
+        table.add_row(number + escape(name), *losses, *("" if each is None else f"{each:+.3f}" for each in entries))
     console.print(table)
-    say("with: loss when trained together minus alone, on rows that no training saw; + is worse together")
+    say("columns: loss trained together minus alone, on rows that no training saw; + is worse together")
     for name, members in found.clusters.items():
         say(f"{name}: {', '.join(members)}")
     say(found.verdict)

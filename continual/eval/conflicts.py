@@ -38,12 +38,14 @@ class Conflicts:
         held: Rows that its loss was measured on.
         before: Loss of each domain before training.
         alone: After training on it alone.
+        again: The same with the rows in another order.
+        chance: How far chance moves a conflict, about 19 times in 20: see `chance`.
         matrix: Row i, column j: loss of i trained with j, minus i alone; above 0, j hurts i. None on the diagonal.
         merges: The tree, from the closest groups on.
         order: Places of the domains from one end of the tree to the other.
         clusters: Domains by the name of their cluster, both in the order of the stream.
         cut: Mean conflict up to which groups are one cluster; None where their number was given.
-        trainings: Of single domains and of pairs.
+        trainings: Of single domains, in both orders, and of pairs.
         pairs: Pairs trained in all of them.
         seconds: That they took.
         file: Where the clusters were written.
@@ -58,6 +60,8 @@ class Conflicts:
     held: dict[str, int]
     before: dict[str, float]
     alone: dict[str, float]
+    again: dict[str, float]
+    chance: float
     matrix: list[list[float | None]]
     merges: list[Merge]
     order: list[int]
@@ -87,25 +91,24 @@ class Conflicts:
     def verdict(self) -> str:
         """What came out, in one sentence."""
         ranked = self.ranked
-        worst, best = ranked[0], ranked[-1]
-        hurting = sum(conflict > 0 for conflict, _, _ in ranked)
-        if len(ranked) == 1:
-            return f"{_pair(worst)} {'hurt' if hurting else 'help'} each other when they are trained together."
-        if not hurting:
-            return (
-                f"No two domains hurt each other: trained together, {_pair(best)} gain most, and {_pair(worst)} least."
-            )
-        if hurting == len(ranked):
-            return f"All {hurting} pairs hurt each other, most of all {_pair(worst)}, and least {_pair(best)}."
-        return (
-            f"{hurting} of {len(ranked)} pairs hurt each other, most of all {_pair(worst)}; {_pair(best)} help each "
-            "other most."
+        hurting = sum(conflict > self.chance for conflict, _, _ in ranked)
+        helping = sum(conflict < -self.chance for conflict, _, _ in ranked)
+        by_chance = f"chance alone moves a conflict by about {self.chance:.3f}"
+        if not hurting and not helping:
+            return f"No two domains hurt or help each other more than chance does: {by_chance}."
+        of = f" of {len(ranked)} pairs"
+        hurt = (
+            f"{hurting}{of} hurt each other, most {_pair(ranked[0])}" if hurting else "No two domains hurt each other"
         )
+        if not helping:
+            return f"{hurt}; {by_chance}."
+        return f"{hurt}; {helping}{'' if hurting else of} help each other, most {_pair(ranked[-1])}; {by_chance}."
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data: the attributes, `conflicts` (a, b, conflict, the largest first), and `verdict`."""
         ranked = [{"domains": [first, second], "conflict": conflict} for conflict, first, second in self.ranked]
-        return asdict(self) | {"conflicts": ranked, "verdict": self.verdict}
+        merges = [list(merge) for merge in self.merges]
+        return asdict(self) | {"merges": merges, "conflicts": ranked, "verdict": self.verdict}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Conflicts:
@@ -137,19 +140,36 @@ def conflict_matrix(
     return [[entry(one, other) for other in domains] for one in domains]
 
 
+def chance(alone: Mapping[str, float], again: Mapping[str, float]) -> float:
+    """Return how far chance moves the conflict of a pair that does nothing to each other, about 19 times in 20.
+
+    If another domain changed nothing, a domain's loss with it would differ from its loss alone as the losses of two
+    orders of its rows do: by their root mean square difference r over the domains. A conflict is the mean of two such
+    differences, and twice its standard deviation is 2 r / sqrt(2). Of few domains, r is a rough figure itself.
+
+    Args:
+        alone: Loss of each domain after training on it alone.
+        again: The same with the rows in another order.
+    """
+    gaps = np.array([alone[domain] - again[domain] for domain in alone])
+    return float(np.sqrt(2 * np.mean(gaps**2)))
+
+
 def cluster(
-    matrix: Sequence[Sequence[float | None]], count: int | None = None
+    matrix: Sequence[Sequence[float | None]], count: int | None = None, *, cut: float = 0.0
 ) -> tuple[list[Merge], list[int], list[int]]:
     """Cluster domains by their conflicts, with average linkage.
 
     The distance of two domains is d_ij = (c_ij + c_ji) / 2 - min over all pairs of the same, so that the pair that
     helps each other most has distance 0. With average linkage, the distance of two groups is the mean over the pairs
-    between them: up to that shift, their mean conflict. So there is a natural place to cut the tree, the default: at
-    conflict 0, groups are joined as long as the pairs between them do not hurt each other on average.
+    between them: up to that shift, their mean conflict. So the tree can be cut at a conflict that
+    means something, such as the one that chance brings about: groups are joined as long as the pairs between them do
+    not hurt each other more than that on average. BOOM found joint training the best where nothing speaks against it.
 
     Args:
         matrix: Of conflicts, as `conflict_matrix` gives it, of two domains at least.
-        count: Clusters to cut into; None: as above.
+        count: Clusters to cut into; None: cut at a conflict.
+        cut: Mean conflict up to which groups are joined.
 
     Returns:
         The merges, from the closest groups on; the domains from one end of the tree to the other; and the cluster of
@@ -168,7 +188,7 @@ def cluster(
     least = float(conflicts.min())
     tree = linkage(conflicts - least, method="average")
     merges = [(int(left), int(right), float(height) + least) for left, right, height, _ in tree]
-    labels = fcluster(tree, -least, "distance") if count is None else cut_tree(tree, n_clusters=count).ravel()
+    labels = fcluster(tree, cut - least, "distance") if count is None else cut_tree(tree, n_clusters=count).ravel()
     numbers: dict[int, int] = {}
     return merges, leaves_list(tree).tolist(), [numbers.setdefault(int(label), len(numbers)) for label in labels]
 

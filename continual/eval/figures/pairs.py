@@ -10,8 +10,11 @@ from continual.eval.figures.data import Pairs
 from continual.eval.figures.numbers import short, shown
 from continual.eval.figures.svg import Svg, text_width
 
-CELL, LEAST = 34.0, 12.0
+CELL, LEAST = 34.0, 13.0
 LEGEND = 26.0
+SLANTED = 24.0
+"""Width of a cell from which on there is room for slanted names above it; above narrower ones they are upright."""
+
 TINT = 0.6
 """Opacity of the strongest colour: the text on it stays readable."""
 
@@ -21,9 +24,14 @@ def draw(chart: Pairs, width: float, palette: Mapping[str, str] | None, identity
     count, most = len(chart.labels), 18 if width > 400 else 12
     names = [short(label, most) for label in chart.labels]
     left = 12 + max(map(text_width, names), default=0.0)
-    slant = 0.75 * max((text_width(name, SMALL) for name in names), default=0.0)
-    head = LEGEND + 12 + slant
-    cell = min(96.0, max(LEAST, (width - left - slant - 8) / max(1, count)))
+    longest = max((text_width(name, SMALL) for name in names), default=0.0)
+    slant = 0.75 * longest
+    cell = min(96.0, (width - left - slant - 8) / max(1, count))
+    angle = -40 if cell >= SLANTED else -90
+    if angle == -90:
+        slant = 0.0
+        cell = min(SLANTED, max(LEAST, (width - left - 8) / max(1, count)))
+    head = LEGEND + 12 + (slant or longest)
     row = min(CELL, cell)
     svg = Svg(max(width, left + cell * count + slant + 8), head + row * count + 4, palette)
     x = 0.0
@@ -33,7 +41,8 @@ def draw(chart: Pairs, width: float, palette: Mapping[str, str] | None, identity
         x += 17 + text_width(word) + 16
     for place, name in enumerate(names):
         x, y = left + cell * (place + 0.5), head + row * place
-        svg.text(x, head - 8, name, font_size=SMALL, transform=f"rotate(-40 {x:.1f} {head - 8:.1f})")
+        foot = x + 4 if angle == -90 else x
+        svg.text(foot, head - 8, name, font_size=SMALL, transform=f"rotate({angle} {foot:.1f} {head - 8:.1f})")
         svg.text(0, y + row / 2 + 4, name, "ink", font_size=SMALL if row < 16 else None)
         for other in range(count):
             _cell(svg, chart, (place, other), (left + cell * other, y), (cell, row))

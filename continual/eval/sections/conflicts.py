@@ -12,6 +12,9 @@ from continual.eval.summary import names
 
 UNIT = "loss together minus alone"
 
+MANY = 14
+"""Domains from which on a chart of them takes the whole width."""
+
 
 def conflicts(report: Report) -> Section | None:
     """What each domain does to each other one when they are trained together, and which belong together."""
@@ -31,7 +34,7 @@ def conflicts(report: Report) -> Section | None:
         "Conflicts",
         "Which domains hurt each other",
         about,
-        [Figure(_matrix(found)), Figure(_tree(found))],
+        [Figure(chart, wide=len(found.domains) > MANY) for chart in (_matrix(found), _tree(found))],
         [_domains(found)],
         notes=notes,
     )
@@ -94,11 +97,16 @@ def _domains(found: Conflicts) -> Table:
     owners, clusters = _owners(found), list(found.clusters)
     columns = [
         Column("domain"), Column("cluster"), Column("rows", "count"), Column("held out", "count"),
-        Column("loss before", "loss"), Column("loss alone", "loss"),
+        Column("loss before", "loss"), Column("loss alone", "loss"), Column("other order", "loss"),
     ]  # fmt: skip
     rows: list[list[Any]] = [
-        [name, clusters[owners[name]], found.rows[name], found.held[name], found.before[name], found.alone[name]]
+        [
+            name, clusters[owners[name]], found.rows[name], found.held[name], found.before[name], found.alone[name],
+            found.again[name],
+        ]
         for name in (found.domains[place] for place in found.order)
-    ]
-    caption = f"Every domain alone: {found.epochs} epochs, seed {found.seed}; the loss is that of training."
+    ]  # fmt: skip
+    caption = (
+        f"Every domain alone: {found.epochs} epochs, seed {found.seed}. The loss is that of training: contrastive."
+    )
     return Table("conflict-domains", caption, columns, rows)
