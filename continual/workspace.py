@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
     from continual.build import Collected
     from continual.compat import FittedFolder
-    from continual.conflicts import ConflictPlan
     from continual.diff import Diff
     from continual.eval.compare import Comparison
     from continual.eval.compat import Compatibility
     from continual.eval.conflicts import Conflicts
     from continual.eval.regressions import Regressions
     from continual.eval.report import Report
+    from continual.inquiry import ConflictPlan
     from continual.recipes.jobs import Executor
     from continual.recipes.plan import Layout, RecipePlan
     from continual.recipes.run import Trained
@@ -740,7 +740,7 @@ class Workspace:
 
         Arguments are those of `conflicts`.
         """
-        from continual.conflicts import make_plan, prepare
+        from continual.inquiry import make_plan, prepare
 
         options: dict[str, Any] = {"domains": domains, "rows": rows, "epochs": epochs, "start": start, "seed": seed}
         return make_plan(self.registry, prepare(self.registry, self.config, **options), progress)
@@ -780,7 +780,8 @@ class Workspace:
             WorkspaceBusy: An update is running, or another analysis.
         """
         from continual.clusters import FILE
-        from continual.conflicts import prepare, run
+        from continual.conflicts import run
+        from continual.inquiry import prepare
 
         target = self.directory / FILE if out is None else Path(out).expanduser().resolve()
         options: dict[str, Any] = {"domains": domains, "rows": rows, "epochs": epochs, "start": start, "seed": seed}

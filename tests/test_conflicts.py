@@ -30,6 +30,7 @@ from continual.eval.figures import Dendrogram, Pairs
 from continual.eval.html import render_html
 from continual.eval.report import build_report
 from continual.eval.sections import sections
+from continual.inquiry import TRAININGS, prepare
 from continual.registry import Registry
 from continual.registry.store import UPDATE_LOCK, exclusive
 from tests import test_cli
@@ -236,7 +237,7 @@ def three(tiny_model: Path, tmp_path: Path, write_pairs: Write) -> Workspace:
 
 
 def trainings(workspace: Workspace) -> dict[str, object]:
-    path = workspace.registry.path(analysis.TRAININGS)
+    path = workspace.registry.path(TRAININGS)
     return dict(json.loads(path.read_text(encoding="utf-8"))["trainings"]) if path.exists() else {}
 
 
@@ -335,7 +336,7 @@ def test_one_more_domain_costs_its_own_trainings(three: Workspace) -> None:
     # What decides a loss makes another training of it.
     given = {"domains": None, "rows": 32, "epochs": None, "start": "base", "seed": 0}
     for options, missing in (({}, 0), ({"seed": 1}, 9), ({"rows": 30}, 9), ({"epochs": 2}, 9)):
-        inquiry = analysis.prepare(three.registry, three.config, **(given | options))  # type: ignore[arg-type]
+        inquiry = prepare(three.registry, three.config, **(given | options))  # type: ignore[arg-type]
         assert len(inquiry.missing) == missing
 
 
@@ -359,7 +360,7 @@ Workspace(sys.argv[1]).conflicts(domains=["first", "second"], rows=32, progress=
 def test_a_killed_analysis_goes_on_to_the_same_losses(three: Workspace) -> None:
     two = ["first", "second"]
     whole = three.conflicts(domains=two, rows=32)
-    for file in three.registry.path(analysis.TRAININGS).parent.iterdir():
+    for file in three.registry.path(TRAININGS).parent.iterdir():
         file.unlink()
     # In the third training, after the second of its four batches.
     command = [sys.executable, "-c", KILLED, str(three.directory), str(2 * 32 + 32)]
@@ -437,7 +438,7 @@ def test_domains_with_too_few_rows_are_named(three: Workspace, write_pairs: Writ
 def test_damaged_and_unwritable_files_are_named(three: Workspace, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder"):
         three.conflicts(out=tmp_path)
-    path = three.registry.path(analysis.TRAININGS)
+    path = three.registry.path(TRAININGS)
     path.parent.mkdir()
     for text in ("{", "[]", '{"schema": 99, "trainings": {}}'):
         path.write_text(text)

@@ -12,8 +12,8 @@ from continual.errors import InputError
 from continual.eval.figures.numbers import duration
 
 if TYPE_CHECKING:
-    from continual.conflicts import ConflictPlan
     from continual.eval.conflicts import Conflicts
+    from continual.inquiry import ConflictPlan
 
 
 MANY = 6
