@@ -3,9 +3,9 @@
     python benchmarks/study.py --data DIR --results FILE [--group NAME ... | --cell CELL ...] [--list] [--table]
 
 DIR holds a folder per domain with `train.parquet` and `test/{corpus,queries,qrels}.parquet`. A cell is a stream of five
-domains learned one by one by `Workspace.update` with the cell's settings, or one training on all of them. Its name says
-all that decides it, and runs it again: "hard from=current merge=0.6 replay=0.1 seed=0". What is left out has the value
-of the regime (see REGIMES) or of BASE.
+domains learned one by one by `Workspace.update` with the cell's settings, or a recipe of `Workspace.train` on all of
+them. Its name says all that decides it, and runs it again: "hard from=current merge=0.6 replay=0.1 seed=0", or "hard
+recipe=joint". What is left out has the value of the regime (see REGIMES) or of BASE.
 
 Results are appended to FILE, a JSON object a line, and cells that it holds already are left out: an interrupted study
 goes on where it was. `--cell` runs cells whether or not FILE has them. `--table` prints FILE as Markdown.
@@ -71,7 +71,13 @@ GROUPS: dict[str, list[str]] = {
     "baselines": [
         f"{regime} {words}"
         for regime in ("hard", "easy")
-        for words in ("joint", "replay=0", "from=base merge=equal replay=0.4 policy=reservoir")
+        for words in (
+            "recipe=joint",
+            "replay=0",
+            "from=base merge=equal replay=0.4 policy=reservoir",
+            "recipe=boom",
+            "recipe=phased",
+        )
     ],
     "grid": [
         f"{regime} {words}"
@@ -104,7 +110,7 @@ GROUPS: dict[str, list[str]] = {
     "defaults": [
         "defaults",
         "defaults-hard",
-        "easy joint lr=1e-3 epochs=2",
+        "easy recipe=joint lr=1e-3 epochs=2",
         "easy replay=0 lr=1e-3 epochs=2",
     ],
 }
@@ -118,27 +124,27 @@ class Cell:
     Attributes:
         name: As it was given.
         regime: A key of `REGIMES`.
-        joint: Whether all domains are learned in one step, from the root base, without a merge.
+        recipe: The recipe that trains on all domains at once; None: they are learned one by one.
         words: The settings by word, `BASE` filled in.
     """
 
     name: str
     regime: str
-    joint: bool
+    recipe: str | None
     words: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, name: str) -> Cell:
         regime, *rest = name.split()
         given = dict(word.split("=", 1) for word in rest if "=" in word)
-        known = {*BASE, *SETTINGS}
-        if regime not in REGIMES or given.keys() - known or {word for word in rest if "=" not in word} - {"joint"}:
+        known = {*BASE, *SETTINGS, "recipe"}
+        if regime not in REGIMES or given.keys() - known or any("=" not in word for word in rest):
             sys.exit(
-                f"{name!r} is no cell: it begins with one of {', '.join(REGIMES)}, then 'joint' or WORD=VALUE with a "
-                f"word of {', '.join(sorted(known))}."
+                f"{name!r} is no cell: it begins with one of {', '.join(REGIMES)}, then WORD=VALUE with a word of "
+                f"{', '.join(sorted(known))}."
             )
         base = {"order": "forth", "seed": "0"} if regime.startswith("defaults") else BASE
-        return cls(" ".join(name.split()), regime, "joint" in rest, base | given)
+        return cls(" ".join(name.split()), regime, given.get("recipe"), base | given)
 
     @property
     def domains(self) -> list[str]:
@@ -162,8 +168,6 @@ class Cell:
     def update(self) -> dict[str, Any]:
         """The arguments of `Workspace.update` besides the domains."""
         found: dict[str, Any] = {"seed": int(self.words["seed"])}
-        if self.joint:
-            return found | {"start": "base", "merge": 1.0, "replay": 0.0}
         if "merge" in self.words:
             merge = self.words["merge"]
             found["merge"] = float(merge) if _number(merge) else merge
@@ -208,14 +212,15 @@ def run(cell: Cell, args: argparse.Namespace, folder: Path, began: Path) -> dict
     workspace, shared = Workspace(folder), settings(args)
     config = cell.config(shared)
     clock, every = time.perf_counter(), cell.domains
-    for place, domain in enumerate(every):
-        last = cell.joint or place == len(every) - 1
+    if cell.recipe is not None:
+        workspace.config = config
+        workspace.train(cell.recipe, seed=int(cell.words["seed"]))
+    for place, domain in enumerate(every if cell.recipe is None else []):
+        last = place == len(every) - 1
         scored = ["*"] if last else [domain, *(every[:place] if args.every_step else [])]
         workspace.config = config.replace("suites", step=config.suites.step.model_dump() | {"tasks": scored})
-        step = workspace.update(domains=every if cell.joint else [domain], **cell.update)
+        step = workspace.update(domains=[domain], **cell.update)
         print(f"  {cell.name}: {step.version.id} +{domain}, {time.perf_counter() - clock:.0f} s", file=sys.stderr)
-        if last:
-            break
     return figures(cell, workspace) | {"wall": round(time.perf_counter() - clock)}
 
 
@@ -227,7 +232,7 @@ def figures(cell: Cell, workspace: Workspace) -> dict[str, Any]:
     names = cell.domains
     changes = {name: points[last, name] - points[root, name] for name in [*names, *OOD]}
     falls, back = [], []
-    if not cell.joint:
+    if cell.recipe is None:
         for place, name in enumerate(names[:-1], start=1):
             seen = [points[v.id, name] for v in versions[place:-1] if (v.id, name) in points]
             falls.append(max(seen) - points[last, name])
