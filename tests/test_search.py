@@ -22,7 +22,7 @@ from continual.train.objective import Objective
 from continual.train.team import Team
 from tests.conftest import SCHEMA, make_pairs
 
-SOLO = Team(0, 1, torch.device("cpu"))
+CPU = torch.device("cpu")
 CONFIG = TrainConfig(batch_size=4, precision="fp32", max_length=48)
 
 
@@ -343,21 +343,21 @@ def lines(objective: Objective, moved: Path):
 
 
 def test_batches_are_full_and_of_one_domain(tiny_model: Path) -> None:
-    objective = Objective(tiny_model, table(), CONFIG, team=Team(0, 1, torch.device("cpu")))
+    objective = Objective(tiny_model, table(), CONFIG, team=Team(0, 1, CPU))
     assert {name: [len(batch) for batch in batches] for name, batches in objective.batches.items()} == {
         "d0": [4, 4],
         "d1": [4, 4],
     }
     rows = np.concatenate([batch for batches in objective.batches.values() for batch in batches])
     assert len(set(rows.tolist())) == len(rows) == 16
-    few = Objective(tiny_model, table(6), TrainConfig(batch_size=32), team=SOLO)
+    few = Objective(tiny_model, table(6), TrainConfig(batch_size=32), device=CPU)
     assert [len(batches[0]) for batches in few.batches.values()] == [3, 3]
-    again = Objective(tiny_model, table(), CONFIG, team=SOLO)
-    other = Objective(tiny_model, table(), CONFIG, team=SOLO, seed=1)
+    again = Objective(tiny_model, table(), CONFIG, device=CPU)
+    other = Objective(tiny_model, table(), CONFIG, device=CPU, seed=1)
     assert np.array_equal(again.batches["d0"], objective.batches["d0"])
     assert not np.array_equal(other.batches["d0"], objective.batches["d0"])
     with pytest.raises(NothingToDoError, match="two of the 2 held-out rows"):
-        Objective(tiny_model, table(2), CONFIG, team=SOLO)
+        Objective(tiny_model, table(2), CONFIG, device=CPU)
 
 
 def test_the_search_has_the_loss_of_training(tiny_model: Path) -> None:
@@ -366,18 +366,18 @@ def test_the_search_has_the_loss_of_training(tiny_model: Path) -> None:
     held_out = table(8).append_column("in_batch", pa.array([True, False] * 4))  # d1 is of classes
     plain = {"distillation": 0.0, "guide_margin": "off", "bidirectional": True, "matryoshka": [8]}
     config = CONFIG.model_copy(update=plain)
-    objective = Objective(tiny_model, held_out, config, team=SOLO)
-    trained = open_session(tiny_model, held_out, config, seed=0, team=SOLO)
+    objective = Objective(tiny_model, held_out, config, device=CPU)
+    trained = open_session(tiny_model, held_out, config, seed=0, team=Team(0, 1, CPU))
     losses = {name: trained.backward(batches[0])[0] for name, batches in objective.batches.items()}
     assert objective.evaluate(objective.parameters()) == pytest.approx(losses, abs=1e-5)
     assert losses["d1"] < losses["d0"] - 0.1  # of two documents, and of up to eight
     sizes = CONFIG.model_copy(update={"batch_sizes": [BatchBand(tokens=5, pairs=2), BatchBand(tokens=48, pairs=3)]})
-    batches = Objective(tiny_model, table(), sizes, team=SOLO).batches
+    batches = Objective(tiny_model, table(), sizes, device=CPU).batches
     assert {len(batch) for some in batches.values() for batch in some} == {3}
 
 
 def test_a_line_search_between_two_models_starts_and_ends_at_their_losses(tiny_model: Path, moved_model: Path) -> None:
-    objective = Objective(tiny_model, table(), CONFIG, team=SOLO)
+    objective = Objective(tiny_model, table(), CONFIG, device=CPU)
     combination = Combination(*lines(objective, moved_model))
     found = line_search(
         lambda weight: objective.evaluate(combination.at({"lambda": weight})), points=3, refine=1, floor=0.5
@@ -392,7 +392,7 @@ def test_a_line_search_between_two_models_starts_and_ends_at_their_losses(tiny_m
 def test_minibatches_take_turns_and_have_the_gradient_of_finite_differences(
     tiny_model: Path, moved_model: Path
 ) -> None:
-    objective = Objective(tiny_model, table(), CONFIG, team=SOLO)
+    objective = Objective(tiny_model, table(), CONFIG, device=CPU)
     combination = Combination(*lines(objective, moved_model))
     found = [objective.minibatch(objective.parameters(), step) for step in range(4)]
     assert [list(each) for each in found] == [["d0"], ["d1"], ["d0"], ["d1"]]
@@ -411,14 +411,14 @@ def test_minibatches_take_turns_and_have_the_gradient_of_finite_differences(
 
 
 def test_micro_batches_change_nothing(tiny_model: Path) -> None:
-    whole = Objective(tiny_model, table(), CONFIG, team=SOLO)
-    pieces = Objective(tiny_model, table(), CONFIG.model_copy(update={"micro_batch_tokens": 40}), team=SOLO)
+    whole = Objective(tiny_model, table(), CONFIG, device=CPU)
+    pieces = Objective(tiny_model, table(), CONFIG.model_copy(update={"micro_batch_tokens": 40}), device=CPU)
     parameters = whole.parameters()
     assert pieces.evaluate(parameters) == pytest.approx(whole.evaluate(parameters), abs=1e-5)
 
 
 def test_a_gradient_search_on_a_model_lowers_the_loss(tiny_model: Path, moved_model: Path) -> None:
-    objective = Objective(moved_model, table(), CONFIG, team=SOLO)  # the way back to the better of the two
+    objective = Objective(moved_model, table(), CONFIG, device=CPU)  # the way back to the better of the two
     combination = Combination(*lines(objective, tiny_model))
 
     def search() -> SearchResult:
@@ -438,6 +438,6 @@ def test_a_gradient_search_on_a_model_lowers_the_loss(tiny_model: Path, moved_mo
 
 
 def test_tensors_of_another_model_are_refused(tiny_model: Path) -> None:
-    objective = Objective(tiny_model, table(), CONFIG, team=SOLO)
+    objective = Objective(tiny_model, table(), CONFIG, device=CPU)
     with pytest.raises(ModelError, match=r"no parameter nobody\.weight"):
         objective.evaluate({"nobody.weight": torch.zeros(1)})
