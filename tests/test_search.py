@@ -343,7 +343,7 @@ def lines(objective: Objective, moved: Path):
 
 
 def test_batches_are_full_and_of_one_domain(tiny_model: Path) -> None:
-    objective = Objective(tiny_model, table(), CONFIG, team=Team(0, 1, CPU))
+    objective = Objective(tiny_model, table(), CONFIG, device=CPU)
     assert {name: [len(batch) for batch in batches] for name, batches in objective.batches.items()} == {
         "d0": [4, 4],
         "d1": [4, 4],
