@@ -132,14 +132,18 @@ def leading() -> Iterator[bool]:
         yield True
         return
     team = find_team()
-    if team.first:
-        try:
-            yield True
-        finally:
-            team.share(None)
-    else:
-        _follow(team)
-        yield False
+    try:
+        if team.first:
+            try:
+                yield True
+            finally:
+                team.share(None)
+        else:
+            _follow(team)
+            yield False
+    finally:
+        # Its threads must have ended before the process does, or that ends in an abort now and then.
+        torch.distributed.destroy_process_group()
 
 
 def _follow(team: Team) -> None:
