@@ -39,7 +39,7 @@ from continual.progress import SILENT, Progress
 from continual.registry import Registry, Version
 from continual.registry.catalog import now
 from continual.registry.registry import CURRENT, ROOT
-from continual.registry.store import UPDATE_LOCK, exclusive, held, publish, remove
+from continual.registry.store import UPDATE_LOCK, exclusive, held, holder, publish, remove
 from continual.replay import Rows
 
 if TYPE_CHECKING:
@@ -319,10 +319,10 @@ def run(
     check_count(count, len(inquiry.tables))
     _check_out(out)
     with exclusive(registry.root / LOCK, "analyze conflicts"):
-        if inquiry.missing and held(registry.root / UPDATE_LOCK):
+        if inquiry.missing and (what := holder(registry.root / UPDATE_LOCK)) is not None:
             raise WorkspaceBusy(
-                "An update is running in this workspace, and two trainings at once help neither. Wait for it to end, "
-                "then try again."
+                f"A `continual {what or 'update'}` is running in this workspace, and two trainings at once help "
+                "neither. Wait for it to end, then try again."
             )
         known = _train_missing(registry, inquiry, progress)
         found = _compare(inquiry, known, count, out)
@@ -470,10 +470,12 @@ class _Whole:
 
 
 def _give_way(registry: Registry) -> None:
-    """Wait while an update runs."""
+    """Wait while an update runs, or another command that makes or drops versions."""
     lock = registry.root / UPDATE_LOCK
-    if held(lock):
-        _logger.warning("An update is running in this workspace: the analysis goes on when it has ended.")
+    if (what := holder(lock)) is not None:
+        _logger.warning(
+            "A `continual %s` is running in this workspace: the analysis goes on when it has ended.", what or "update"
+        )
         while held(lock):
             time.sleep(_POLL_SECONDS)
 
