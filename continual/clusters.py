@@ -68,7 +68,9 @@ def _faults(clusters: Mapping[str, Any], domains: Collection[str]) -> list[str]:
             owner.setdefault(domain, name)
     lost = [domain for domain in domains if domain not in owner]
     if lost:
-        faults.append(f"in no cluster: {', '.join(lost)}")
+        faults.append(
+            f"in no cluster: {', '.join(lost)}. Add each to one, or run `continual analyze conflicts` once more"
+        )
     return faults
 
 

@@ -28,7 +28,7 @@ from continual.inquiry import SCHEMA, TRAININGS, Inquiry, joined, load_known
 from continual.progress import SILENT, Progress
 from continual.registry import Registry
 from continual.registry.catalog import now
-from continual.registry.store import UPDATE_LOCK, exclusive, held, publish, remove
+from continual.registry.store import UPDATE_LOCK, exclusive, held, holder, publish, remove
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,10 +62,10 @@ def run(
     check_count(count, len(inquiry.tables))
     _check_out(out)
     with exclusive(registry.root / LOCK, "analyze conflicts"):
-        if inquiry.missing and held(registry.root / UPDATE_LOCK):
+        if inquiry.missing and (what := holder(registry.root / UPDATE_LOCK)) is not None:
             raise WorkspaceBusy(
-                "An update is running in this workspace, and two trainings at once help neither. Wait for it to end, "
-                "then try again."
+                f"A `continual {what or 'update'}` is running in this workspace, and two trainings at once help "
+                "neither. Wait for it to end, then try again."
             )
         known = _train_missing(registry, inquiry, progress)
         found = _compare(inquiry, known, count, out)
@@ -213,10 +213,12 @@ class _Whole:
 
 
 def _give_way(registry: Registry) -> None:
-    """Wait while an update runs."""
+    """Wait while an update runs, or another command that makes or drops versions."""
     lock = registry.root / UPDATE_LOCK
-    if held(lock):
-        _logger.warning("An update is running in this workspace: the analysis goes on when it has ended.")
+    if (what := holder(lock)) is not None:
+        _logger.warning(
+            "A `continual %s` is running in this workspace: the analysis goes on when it has ended.", what or "update"
+        )
         while held(lock):
             time.sleep(_POLL_SECONDS)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from continual.progress import PROGRESS_FILE
-from continual.registry.store import UPDATE_LOCK, held
+from continual.registry.store import UPDATE_LOCK, holder
 
 PARTS = (
     ("tokenising", 2),
@@ -68,7 +68,7 @@ def read_live(store: Path) -> Live | None:
     Args:
         store: The folder.
     """
-    running = held(store / UPDATE_LOCK)
+    running = holder(store / UPDATE_LOCK) == "update"
     # After the lock: what ended between the two questions has no file any more, and is not taken for interrupted.
     found = [state for file in store.glob(f"runs/*/{PROGRESS_FILE}") if (state := _read(file)) is not None]
     if not found:

@@ -204,7 +204,7 @@ def evaluate_version(
     wanted = choose(registry, config, tasks, chosen)
     missing = {task.name for task in unscored(registry, version, wanted, config, chosen)}
     if missing:
-        with exclusive(registry.root / UPDATE_LOCK, "update"):  # an update scores versions too
+        with exclusive(registry.root / UPDATE_LOCK, "eval"):  # an update scores versions too
             score_missing(registry, version, wanted, config, progress, chosen)
     scores = registry.scores(suite_settings(wanted, config, chosen))
     flagged = flags_of(registry, version.id)

@@ -10,7 +10,7 @@ from typing import Any
 from continual.eval.ood import flags_of
 from continual.registry import Registry
 from continual.registry.registry import CURRENT
-from continual.registry.store import UPDATE_LOCK, held
+from continual.registry.store import UPDATE_LOCK, holder
 from continual.spec import interrupted
 
 
@@ -71,7 +71,7 @@ def read_status(directory: Path, registry: Registry) -> Status:
     assert event is not None  # init sets it
     learned = registry.learned(current)
     batches, tasks, run = registry.batches(), registry.tasks(), interrupted(registry)
-    busy = held(registry.root / UPDATE_LOCK)
+    busy = holder(registry.root / UPDATE_LOCK) == "update"
     if run and not busy:
         run = interrupted(registry)  # it may have ended between the two questions
     flagged = flags_of(registry, current.id)

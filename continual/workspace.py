@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from continual.eval.regressions import Regressions
     from continual.eval.report import Report
     from continual.inquiry import ConflictPlan
+    from continual.recipes.cost import RecipePlan
     from continual.recipes.jobs import Executor
-    from continual.recipes.plan import Layout, RecipePlan
+    from continual.recipes.plan import Layout
     from continual.recipes.run import Trained
     from continual.scoring import Evaluation
     from continual.spec import Plan
@@ -311,7 +312,7 @@ class Workspace:
 
         Arguments are those of `train`.
         """
-        from continual.recipes.plan import cost_of
+        from continual.recipes.cost import cost_of
 
         layout = self._lay_out(recipe, options, domains, clusters, settings, seed, progress)
         return cost_of(self.registry, self.config, layout, progress)
@@ -352,7 +353,7 @@ class Workspace:
         """
         from continual.recipes.run import run_recipe
 
-        with exclusive(self.registry.root / UPDATE_LOCK, "update"):
+        with exclusive(self.registry.root / UPDATE_LOCK, "train"):
             layout = self._lay_out(recipe, options, domains, clusters, settings, seed, progress)
             return run_recipe(self.registry, self.config, layout, executor=executor, progress=progress)
 
@@ -372,6 +373,12 @@ class Workspace:
 
         found, known = find_recipe(recipe), self.directory / FILE
         file = Path(clusters).expanduser() if clusters is not None else known if known.is_file() else None
+        if not found.by_clusters(options or {}):
+            if clusters is not None:
+                takes = "by" in found.options and "cluster" in found.options["by"].choices
+                hint = "goes by clusters only with -o by=cluster" if takes else "does not go by clusters"
+                raise InputError(f"{recipe} {hint}, so that --clusters would do nothing. Leave it out.")
+            file = None  # one that is out of date does not matter
         names = [domain.name for domain in self.registry.domains()]
         return lay_out(
             self.registry,
@@ -557,7 +564,7 @@ class Workspace:
         from continual.build import rebuild
 
         version = self.registry.version(name)
-        with exclusive(self.registry.root / UPDATE_LOCK, "update"):
+        with exclusive(self.registry.root / UPDATE_LOCK, "versions rebuild"):
             rebuild(self.registry, version, progress)
         return version
 
@@ -577,7 +584,7 @@ class Workspace:
         keep = self.config.store.keep_every if keep_every is None else keep_every
         if keep < 0:
             raise InputError(f"--keep-every takes a number from 0 up, not {keep}.")
-        with exclusive(self.registry.root / UPDATE_LOCK, "update"):
+        with exclusive(self.registry.root / UPDATE_LOCK, "gc"):
             return collect(self.registry, keep, dry_run=dry_run, progress=progress)
 
     def diff(self, first: str, second: str, progress: Progress = SILENT) -> Diff:
@@ -607,7 +614,7 @@ class Workspace:
         one, other = self.registry.version(first), self.registry.version(second)
         tasks = suite_tasks(self.registry.tasks(), self.config, "step")
         if any(unscored(self.registry, version, tasks, self.config) for version in (one, other)):
-            with exclusive(self.registry.root / UPDATE_LOCK, "update"):  # an update scores versions too
+            with exclusive(self.registry.root / UPDATE_LOCK, "compare"):  # an update scores versions too
                 for version in (one, other):
                     score_missing(self.registry, version, tasks, self.config, progress)
         settings = suite_settings(tasks, self.config, "step")
@@ -654,7 +661,7 @@ class Workspace:
             need(self.registry, each, chosen, self.config) for need in (unscored, unranked) for each in (one, other)
         ]
         if any(lacking):
-            with exclusive(self.registry.root / UPDATE_LOCK, "update"):  # an update scores versions too
+            with exclusive(self.registry.root / UPDATE_LOCK, "regressions"):  # an update scores versions too
                 for version in {each.id: each for each in (one, other)}.values():
                     score_missing(self.registry, version, chosen, self.config, progress)
                     again[version.id] = rank_missing(self.registry, version, chosen, self.config, progress)

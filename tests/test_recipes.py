@@ -17,11 +17,11 @@ import pytest
 import torch
 
 from continual import Workspace
-from continual.errors import ConfigError, InputError, NotFoundError, NothingToDoError
+from continual.errors import ConfigError, InputError, ModelError, NotFoundError, NothingToDoError, WorkspaceBusy
 from continual.merge.sources import Adapted, Model
 from continual.recipes import find_recipe, recipes
 from continual.recipes.recipe import Merge, Portion, Stock, Train
-from continual.registry.store import weights_sha256
+from continual.registry.store import UPDATE_LOCK, exclusive, weights_sha256
 from tests.conftest import make_pairs
 from tests.test_workspace import SETTINGS
 
@@ -116,6 +116,7 @@ def test_the_phases_of_phased_training(workspace: Workspace, tmp_path: Path) -> 
         ("enhance", {"big": 7, "small": 7}, "merged", ()),
     ]
     assert plan.pairs == (14 + 54 + 18 + 14) * plan.phases[0].epochs
+    assert plan.joint_pairs == 80 * plan.phases[0].epochs  # a joint training has no need to hold rows out
     one = tmp_path / "one.toml"
     one.write_text('[clusters]\nall = ["big", "small"]\n')
     merged = workspace.plan_training("phased", options={"warm-up": "0.5", "matryoshka": "no"}, clusters=one)
@@ -169,15 +170,34 @@ def test_sequential_goes_by_domain_or_kind() -> None:
     stock = Stock({"a": 3, "b": 4, "c": 5}, {"a": "x", "b": "y", "c": "x"}, {}, 8)
     by_domain = recipe.phases(stock, {"by": "domain"})
     assert [(each.name, each.start) for each in by_domain if isinstance(each, Train)] == [
-        ("a", "root"),
-        ("b", "a"),
-        ("c", "b"),
+        ("learn-a", "root"),
+        ("learn-b", "learn-a"),
+        ("learn-c", "learn-b"),
     ]
     by_kind = recipe.phases(stock, {"by": "kind"})
     assert [each.portions for each in by_kind if isinstance(each, Train)] == [
         (Portion("a"), Portion("c")),
         (Portion("b"),),
     ]
+
+
+@pytest.mark.parametrize("name", ["specialists", "sequential"])
+def test_a_domain_may_be_called_as_a_phase_is(name: str) -> None:
+    recipe = find_recipe(name)
+    assert recipe.phases is not None
+    phases = recipe.phases(Stock({"root": 3, "merged": 4}, {}, {}, 8), recipe.resolve({}))
+    assert len({"root", *(phase.name for phase in phases)}) == len(phases) + 1
+
+
+def test_a_setting_of_the_call_goes_before_that_of_a_phase(workspace: Workspace) -> None:
+    from continual.recipes.plan import lay_out
+
+    matryoshka = []
+    for settings in ({}, {"train": {"matryoshka": [8]}}):
+        known = {"options": {}, "domains": None, "clusters": None, "settings": settings, "seed": 0}
+        layout = lay_out(workspace.registry, workspace.config, find_recipe("phased"), **known)
+        matryoshka.append([each.config.train.matryoshka for each in layout.phases if each.table is not None])
+    assert matryoshka == [[[], [], [], [16, 8, 4]], [[8]] * 4]
 
 
 # Running them.
@@ -269,6 +289,59 @@ def test_phased_training_again_after_a_cluster_changed_trains_that_cluster_alone
     assert second.version.id != first.version.id
 
 
+def test_a_warm_up_is_kept_as_long_as_its_clusters_are(workspace: Workspace, tmp_path: Path) -> None:
+    ingest(workspace, tmp_path, "third", 30, 3, holdout=0.0)
+    file = tmp_path / "clusters.toml"
+
+    def phases(clusters: str, **call: object) -> dict[str, str | None]:
+        file.write_text(f"[clusters]\n{clusters}\n")
+        plan = workspace.plan_training("phased", clusters=file, **call)  # type: ignore[arg-type]
+        return {phase.name: phase.made for phase in plan.phases}
+
+    file.write_text('[clusters]\nx = ["big", "small"]\ny = ["third"]\n')
+    made = {each.name: each.version for each in workspace.train("phased", clusters=file).phases}
+    assert phases('x = ["big", "small"]\ny = ["third"]') == made
+    # The same names, other clusters; and a domain of the warm-up that is not asked for.
+    assert set(phases('x = ["big"]\ny = ["small", "third"]').values()) == {None}
+    fewer = phases('x = ["big", "small"]\ny = ["third"]', domains=["big", "third"])
+    assert set(fewer.values()) == {None}
+    ingest(workspace, tmp_path, "fourth", 30, 4, holdout=0.0)
+    grown = phases('x = ["big", "small", "fourth"]\ny = ["third"]')
+    assert {name: version for name, version in grown.items() if version} == {
+        name: made[name] for name in ("warm-up", "learn-y")
+    }
+
+
+def test_a_phase_that_cannot_be_built_again_is_made_again(workspace: Workspace) -> None:
+    done = workspace.train("specialists")
+    versions = {each.name: workspace.version(each.version) for each in done.phases}
+    for name, version in versions.items():
+        shutil.rmtree(workspace.registry.path(version.path))
+        if name == "learn-small":
+            shutil.rmtree(workspace.registry.path(str(version.adapter)))
+    again = workspace.train("specialists")
+    assert [each.again for each in again.phases] == [True, False, False]
+    assert again.version.sha256 == done.version.sha256
+
+
+def test_a_damaged_phase_is_not_trained_on_from(workspace: Workspace) -> None:
+    first = workspace.train("sequential", domains=["big"])
+    (file,) = workspace.registry.path(first.version.path).glob("*.safetensors")
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(ModelError, match="was damaged or changed"):
+        workspace.train("sequential")
+
+
+def test_one_job_at_a_time_and_the_other_is_named(workspace: Workspace) -> None:
+    lock = workspace.registry.root / UPDATE_LOCK
+    with exclusive(lock, "train"), pytest.raises(WorkspaceBusy, match="A `continual train` is running"):
+        workspace.update()
+    with exclusive(lock, "gc"), pytest.raises(WorkspaceBusy, match="A `continual gc` is running"):
+        workspace.train("joint")
+
+
 KILLED = """
 import os, signal, sys
 from continual import Workspace
@@ -290,10 +363,14 @@ def test_a_killed_recipe_goes_on_with_the_phase_that_it_was_in(workspace: Worksp
     command = [sys.executable, "-c", KILLED, str(workspace.directory)]
     assert subprocess.run(command, env=os.environ, check=False).returncode == -signal.SIGKILL
     (left,) = workspace.versions()[1:]
+    for lost in ("adapters/v9", "versions/v9"):  # published, and not recorded
+        workspace.registry.path(lost).mkdir()
     done = workspace.train("boom", options={"ratios": "0.5,1"})
     assert [each.again for each in done.phases] == [True, False, False]
     assert done.phases[0].version == left.id
     assert list(workspace.registry.path("runs").glob("train-*")) == []
+    for folder in ("adapters", "versions"):
+        assert not workspace.registry.path(f"{folder}/v9").exists()
 
 
 def test_trainings_can_be_given_to_any_executor(workspace: Workspace, stocked: Path, tmp_path: Path) -> None:
@@ -357,6 +434,10 @@ def test_what_a_recipe_cannot_be_told_is_refused(workspace: Workspace) -> None:
         ({"recipe": "joint", "domains": ["bog"]}, NotFoundError, "no domain 'bog'"),
         ({"recipe": "joint", "seed": -1}, InputError, "from 0 up"),
         ({"recipe": "phased", "clusters": "none.toml"}, NotFoundError, "no file none.toml"),
+        ({"recipe": "joint", "clusters": "none.toml"}, InputError, "joint does not go by clusters"),
+        ({"recipe": "specialists", "clusters": "none.toml"}, InputError, "only with -o by=cluster"),
+        ({"recipe": "joint", "settings": {"merge": {"floor": 1}}}, InputError, "merge.floor would change nothing"),
+        ({"recipe": "phased", "settings": {"merge": {"search_rows": 1}}}, NothingToDoError, "no domain of big, small"),
     ):
         with pytest.raises(error, match=None) as raised:
             workspace.train(**call)  # type: ignore[arg-type]
@@ -364,6 +445,14 @@ def test_what_a_recipe_cannot_be_told_is_refused(workspace: Workspace) -> None:
     with pytest.raises(InputError, match="`continual train --recipe joint` runs it"):
         workspace.update(recipe="joint")
     assert len(workspace.versions()) == 1
+
+
+def test_clusters_that_are_out_of_date_hinder_only_what_goes_by_them(workspace: Workspace) -> None:
+    (workspace.directory / "conflicts.toml").write_text('[clusters]\none = ["big"]\n')
+    assert workspace.plan_training("joint").pairs == 80
+    for call in ({"recipe": "phased"}, {"recipe": "specialists", "options": {"by": "cluster"}}):
+        with pytest.raises(ConfigError, match=r"in no cluster: small\. Add each to one"):
+            workspace.plan_training(**call)  # type: ignore[arg-type]
 
 
 def test_the_searched_merge_is_not_worse_than_any_of_eleven_on_the_line(workspace: Workspace) -> None:

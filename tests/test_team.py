@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,15 @@ from tests.test_cli import Write
 from tests.test_workspace import SETTINGS
 
 
-def launch(processes: int, *words: object) -> subprocess.CompletedProcess[str]:
+def launch(
+    processes: int, *words: object, program: Sequence[str] = ("-m", "continual")
+) -> subprocess.CompletedProcess[str]:
     """Run the command line in several processes, as torchrun starts them."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-    command = [*launcher, "--master-addr", "127.0.0.1", "--master-port", str(port), "-m", "continual", *map(str, words)]
+    command = [*launcher, "--master-addr", "127.0.0.1", "--master-port", str(port), *program, *map(str, words)]
     return subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
 
 
@@ -63,6 +66,31 @@ def test_two_processes_train_the_model_that_one_does(ready: Path, tmp_path: Path
 def test_a_command_that_fails_ends_all_processes(ready: Path) -> None:
     done = launch(2, "update", "--domain", "fist", "-w", ready)
     assert "Did you mean 'first'" in done.stderr
+    assert done.returncode != 0
+
+
+ALONE = """
+import sys
+from continual import Workspace
+from continual.train.team import leading
+
+class Full:
+    def start(self, label, total, unit, done=0): self.training = label == "training"
+    def finish(self): pass
+    def advance(self, count):
+        if self.training:
+            raise OSError("the disk is full")
+
+with leading() as leads:
+    if leads:
+        Workspace(sys.argv[1]).update(progress=Full())
+"""
+
+
+def test_what_only_the_first_process_meets_ends_all(ready: Path, tmp_path: Path) -> None:
+    (tmp_path / "alone.py").write_text(ALONE)
+    done = launch(2, ready, program=[str(tmp_path / "alone.py")])
+    assert "the disk is full" in done.stderr
     assert done.returncode != 0
 
 

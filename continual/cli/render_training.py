@@ -17,7 +17,7 @@ from continual.registry.registry import ROOT
 
 if TYPE_CHECKING:
     from continual.recipes import Recipe
-    from continual.recipes.plan import PhaseCost, RecipePlan
+    from continual.recipes.cost import PhaseCost, RecipePlan
     from continual.recipes.run import Trained
 
 

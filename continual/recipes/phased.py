@@ -66,4 +66,5 @@ RECIPE = Recipe(
         "matryoshka": Option("yes", "whether the enhancement has the Matryoshka loss", choices=("yes", "no")),
     },
     searches=True,
+    clustered=True,
 )

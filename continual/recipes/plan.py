@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from continual.build import kept
 from continual.config import Config
 from continual.errors import InputError, NotFoundError, NothingToDoError, did_you_mean
-from continual.eval.suites import suite_tasks
 from continual.merge.methods import find_method
 from continual.progress import SILENT, Progress
 from continual.recipes.recipe import START, Merge, Phase, Portion, Recipe, Stock, Value
@@ -72,8 +71,8 @@ class Layout:
         phases: In their order; the last makes the result.
         material: The rows.
         seed: Of draws and trainings.
-        joint_pairs: Pairs that one training on all rows trains.
-        clusters: As the recipe was given them.
+        joint_pairs: Pairs that one training on all rows trains, those held out included.
+        clusters: Domains by cluster, as far as they have rows.
     """
 
     recipe: Recipe
@@ -111,9 +110,9 @@ def lay_out(
         progress: Shows how far it is.
 
     Raises:
-        InputError: The recipe is one of `update` alone, or an option or setting is out of its range.
+        InputError: The recipe is one of `update` alone, or an option or setting is out of its range or decides nothing.
         NotFoundError: A domain is not known.
-        NothingToDoError: There are no rows.
+        NothingToDoError: There are no rows, or too few for a search.
     """
     if recipe.phases is None:
         raise InputError(
@@ -123,6 +122,7 @@ def lay_out(
         raise InputError(f"--seed takes an integer from 0 up, not {seed}.")
     given = recipe.resolve(options)
     config = config.change(recipe.settings).change(settings)
+    _check_settings(recipe, settings)
     batches = _batches(registry, domains)
     held = config.merge.search_rows if recipe.searches else 0
     material = read_material(registry, batches, held)
@@ -133,15 +133,19 @@ def lay_out(
     grouped = {name: [each for each in names if each in material.tables] for name, names in (clusters or {}).items()}
     grouped = {name: names for name, names in grouped.items() if names} or {name: [name] for name in material.tables}
     stock = Stock(material.rows, _kinds(registry), grouped, _dimensions(registry, config, progress))
-    phases = recipe.phases(stock, given)
+    asked = settings.get("train", {})
+    phases = [_told(phase, asked) for phase in recipe.phases(stock, given)]
     _check(phases)
+    windows = material.held[0] if material.held else []
+    if any(isinstance(phase, Merge) and phase.search for phase in phases):
+        _check_held(recipe, grouped, windows)
     return Layout(
         recipe=recipe,
         options=given,
         phases=_plan(registry, config, recipe, given, phases, material, batches, grouped, seed),
         material=material,
         seed=seed,
-        joint_pairs=sum(material.rows.values()) * config.train.epochs,
+        joint_pairs=(sum(material.rows.values()) + sum(window["rows"] for window in windows)) * config.train.epochs,
         clusters=grouped,
     )
 
@@ -159,7 +163,6 @@ def _plan(
 ) -> list[Planned]:
     versions = registry.versions()
     known = {version.recipe["key"]: version for version in versions if "key" in version.recipe}
-    keeps = {version.recipe["keeps"]: version for version in versions if version.recipe.get("keeps")}
     by_domain: dict[str, list[str]] = {}
     for batch in batches:
         by_domain.setdefault(batch.domain, []).append(batch.id)
@@ -181,8 +184,10 @@ def _plan(
             facts |= {"start": keys[phase.start], "train": _training(own)}
             rows = None
             if phase.keeps_rows:
-                kept_as = _digest([recipe.name, phase.name, dict(options), sorted(clusters), facts])
-                rows = _again(registry, keeps[kept_as], seed) if kept_as in keeps else None
+                kept_as = _digest([recipe.name, phase.name, dict(options), facts])
+                earlier = [each for each in reversed(versions) if each.recipe.get("keeps") == kept_as]
+                found = (_again(registry, each, material, clusters, seed) for each in earlier)
+                rows = next((each for each in found if each is not None), None)
             elif phase.same_rows is not None:
                 rows = planned[phase.same_rows].table, planned[phase.same_rows].windows
             table, windows = rows or material.take(phase.portions, seed)
@@ -203,23 +208,82 @@ def _plan(
     return list(planned.values())
 
 
-def _again(registry: Registry, version: Version, seed: int) -> tuple[pa.Table, list[dict[str, Any]]] | None:
-    """Return the rows that a version was trained on, or None where they are not what they were."""
+def _again(
+    registry: Registry, version: Version, material: Material, clusters: Mapping[str, Sequence[str]], seed: int
+) -> tuple[pa.Table, list[dict[str, Any]]] | None:
+    """Return the rows that a version was trained on, or None where they would not do any more.
+
+    They are not what they were, or the clusters share out its domains otherwise, or some of them are held out now.
+    """
     windows = version.recipe["new"]
-    batches = [batch for batch in registry.batches() if batch.id in version.batches]
-    material = read_material(registry, batches)
-    if any(material.rows.get(window["domain"], 0) < window["rows"] for window in windows):
+    before = {frozenset(names) for names in version.recipe.get("clusters", {}).values()}
+    old: frozenset[str] = frozenset().union(*before)
+    now = [old.intersection(names) for names in clusters.values()]
+    if set(now) != before or not all(now):
         return None
-    found = material.take([Portion(window["domain"], window["rows"]) for window in windows], seed)
+    held = {window["domain"]: window["start"] for window in (material.held[0] if material.held else [])}
+    if any(window["domain"] in held and window["stop"] >= held[window["domain"]] for window in windows):
+        return None
+    batches = [batch for batch in registry.batches() if batch.id in version.batches]
+    earlier = read_material(registry, batches)
+    if any(earlier.rows.get(window["domain"], 0) < window["rows"] for window in windows):
+        return None
+    found = earlier.take([Portion(window["domain"], window["rows"]) for window in windows], seed)
     return found if found[1] == windows else None
 
 
 def _usable(registry: Registry, version: Version | None) -> Version | None:
-    """Return a version if its model is there or can be built."""
+    """Return a version if its model is there or can be built from what is there."""
     if version is None or registry.path(version.path).is_dir():
         return version
-    adapter = version.adapter
-    return version if adapter is None or registry.path(adapter).is_dir() else None
+    if "members" in version.recipe:
+        needed = [version.parent, *version.recipe["members"]]
+    else:
+        needed = [version.parent]
+        if version.adapter is None or not registry.path(version.adapter).is_dir():
+            return None
+    there = all(name is not None and _usable(registry, registry.version(name)) for name in needed)
+    return version if there else None
+
+
+def _told(phase: Phase, asked: Mapping[str, Any]) -> Phase:
+    """Return a phase without the settings of its own that the call gives."""
+    if isinstance(phase, Merge):
+        return phase
+    return replace(phase, settings={name: value for name, value in phase.settings.items() if name not in asked})
+
+
+def _check_settings(recipe: Recipe, settings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse settings of the call that would decide nothing.
+
+    Raises:
+        InputError: There are some.
+    """
+    names = [f"{section}.{name}" for section, values in settings.items() for name in values]
+    searched = ("merge.search_rows", "merge.floor") if recipe.searches else ()
+    idle = [name for name in names if not name.startswith("train.") and name not in searched]
+    if idle:
+        takes = ", ".join(["those of [train]", *searched])
+        raise InputError(
+            f"{', '.join(idle)} would change nothing: of the settings {recipe.name} takes {takes}, and its own options "
+            "with -o; `continual train --list` shows them. For other settings of the scores, change continual.toml."
+        )
+
+
+def _check_held(recipe: Recipe, clusters: Mapping[str, Sequence[str]], held: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a search that a cluster would have no say in, before anything is trained.
+
+    Raises:
+        NothingToDoError: No domain of a cluster has two rows held out.
+    """
+    heard = {window["domain"] for window in held if window["rows"] > 1}
+    silent = [name for name, domains in clusters.items() if heard.isdisjoint(domains)]
+    if silent:
+        raise NothingToDoError(
+            f"{recipe.name} searches its coefficients on a tenth of each domain, and needs two such rows of each "
+            f"cluster; no domain of {', '.join(silent)} has twenty rows, or merge.search_rows is 1. Register more with "
+            "`continual ingest`, leave domains out with --domain, or join clusters with --clusters FILE."
+        )
 
 
 def _check(phases: Sequence[Phase]) -> None:
@@ -267,96 +331,3 @@ def _training(config: Config) -> dict[str, Any]:
 
 def _digest(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class PhaseCost:
-    """What a phase would cost.
-
-    Attributes:
-        name: Of the phase.
-        start: What it starts from, or measures from.
-        members: The phases that it merges; empty for a training.
-        rows: Rows by domain; empty for a merge.
-        epochs: Passes over them; 0 for a merge.
-        pairs: Rows times epochs.
-        made: Id of the version that is there already, so that it costs nothing; None: it must be made.
-    """
-
-    name: str
-    start: str
-    members: tuple[str, ...]
-    rows: dict[str, int]
-    epochs: int
-    pairs: int
-    made: str | None
-
-
-@dataclass(frozen=True)
-class RecipePlan:
-    """What a recipe would do, and its cost beside one training on all rows.
-
-    Attributes:
-        recipe: Its name.
-        phases: In their order.
-        pairs: Pairs of all phases.
-        new_pairs: Pairs of those that are not there yet.
-        new_tokens: Tokens of these, estimated.
-        new_seconds: Time of these, estimated from a few batches measured here.
-        joint_pairs: Pairs that one training on all rows trains.
-        tasks: Names of the tasks that the result would be scored on.
-    """
-
-    recipe: str
-    phases: list[PhaseCost]
-    pairs: int
-    new_pairs: int
-    new_tokens: int
-    new_seconds: float
-    joint_pairs: int
-    tasks: list[str]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        return asdict(self)
-
-
-def cost_of(registry: Registry, config: Config, layout: Layout, progress: Progress = SILENT) -> RecipePlan:
-    """Return what a recipe would cost. Changes nothing."""
-    from continual.train import estimate
-
-    phases = [_cost(each) for each in layout.phases]
-    new = sum(each.pairs for each in phases if each.made is None)
-    tokens, seconds = 0.0, 0.0
-    largest = max((each for each in layout.phases if each.table is not None), key=lambda each: each.pairs)
-    if new:
-        with kept(registry, ROOT, progress=progress) as (root,):
-            progress.start("measuring a few batches", None, "batches")
-            trust = config.trust_remote_code
-            found = estimate(root, largest.table, largest.config.train, trust_remote_code=trust)
-        progress.finish()
-        tokens, seconds = found.tokens * new / found.pairs, found.seconds * new / found.pairs
-    return RecipePlan(
-        recipe=layout.recipe.name,
-        phases=phases,
-        pairs=sum(each.pairs for each in phases),
-        new_pairs=new,
-        new_tokens=round(tokens),
-        new_seconds=seconds,
-        joint_pairs=layout.joint_pairs,
-        tasks=[task.name for task in suite_tasks(registry.tasks(), config, "step")],
-    )
-
-
-def _cost(planned: Planned) -> PhaseCost:
-    phase = planned.phase
-    merges = isinstance(phase, Merge)
-    return PhaseCost(
-        name=phase.name,
-        start=phase.base if isinstance(phase, Merge) else phase.start,
-        members=phase.members if isinstance(phase, Merge) else (),
-        rows=planned.rows,
-        epochs=0 if merges else planned.config.train.epochs,
-        pairs=planned.pairs,
-        made=None if planned.made is None else planned.made.id,
-    )

@@ -166,6 +166,7 @@ class Recipe:
         settings: Of the workspace, by section, which it sets when it trains.
         options: By name.
         searches: Whether rows are held out of its training for a search.
+        clustered: Whether it always goes by clusters of domains; else it may do so by its option `by`.
         step: Settings of `update`, by section, with which one step does what the recipe says. None: it has no steps.
     """
 
@@ -177,6 +178,7 @@ class Recipe:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: PLAIN)
     options: Mapping[str, Option] = field(default_factory=dict)
     searches: bool = False
+    clustered: bool = False
     step: Mapping[str, Mapping[str, Any]] | None = None
 
     def resolve(self, given: Mapping[str, str]) -> dict[str, Value]:
@@ -193,6 +195,10 @@ class Recipe:
             name: option.parse(f"{self.name}: {name}", given[name]) if name in given else option.default
             for name, option in self.options.items()
         }
+
+    def by_clusters(self, given: Mapping[str, str]) -> bool:
+        """Return whether it goes by clusters of domains with these options, which are as in `resolve`."""
+        return self.clustered or self.resolve(given).get("by") == "cluster"
 
 
 def part(rows: int, share: float) -> int:

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from continual.build import combine, join, materialise
+from continual import spec
+from continual.build import combine, join, materialise, prove
 from continual.coefficients import position
 from continual.config import Config
-from continual.errors import NothingToDoError
 from continual.eval.ood import flags_of
 from continual.eval.suites import suite_settings, suite_tasks
 from continual.progress import SILENT, Progress
@@ -129,11 +129,19 @@ def run_recipe(
 
 
 def sweep(registry: Registry, layout: Layout) -> None:
-    """Remove the checkpoints of trainings that the recipe does not go on with."""
-    wanted = {_run_dir(registry, each).name for each in layout.phases}
+    """Remove what killed trainings left: checkpoints that the recipe does not go on with, and what has no record."""
+    spec.sweep(registry)
+    wanted = {_run_dir(registry, each).name for each in layout.phases if each.made is None}
     for path in registry.path("runs").glob(f"{_RUN}*"):
         if path.name not in wanted:
             remove(path)
+    known = {version.id for version in registry.versions()} | {
+        run.id for run in registry.runs() if run.state == "running"
+    }
+    for folder in ("adapters", "versions"):
+        for path in registry.path(folder).glob("v*"):
+            if path.name not in known:
+                remove(path)
 
 
 def _ready(planned: Planned, made: dict[str, Version]) -> bool:
@@ -157,7 +165,7 @@ def _train(
         assert isinstance(planned.phase, Train)
         start = _version(registry, planned.phase.start, made)
         job = Job(
-            start=materialise(registry, start, progress),
+            start=_folder(registry, start, progress),
             table=planned.table,
             config=planned.config.train,
             seed=layout.seed,
@@ -209,8 +217,8 @@ def _merge(
     name = registry.next_version_id()
     members = [made[member] for member in phase.members]
     base = _version(registry, phase.base, made)
-    folders = [materialise(registry, member, progress) for member in members]
-    base_folder = materialise(registry, base, progress)
+    folders = [_folder(registry, member, progress) for member in members]
+    base_folder = _folder(registry, base, progress)
     recipe = _recipe(registry, layout, planned, name) | {
         "start": base.id,
         "merge": phase.method,
@@ -219,11 +227,7 @@ def _merge(
         "parameters": dict(phase.parameters),
     }
     if phase.search:
-        if layout.material.held is None:
-            raise NothingToDoError(
-                f"{layout.recipe.name} searches its coefficients on a tenth of each domain, and no domain here has ten "
-                "rows. Register more with `continual ingest`."
-            )
+        assert layout.material.held is not None, "a layout with a search has rows for it"
         windows, held = layout.material.held
         recipe |= {"held": windows} | position(held, planned.config, base_folder, folders, layout.seed, progress)
     snapshot = registry.path(f"versions/{name}")
@@ -291,6 +295,7 @@ def _recipe(registry: Registry, layout: Layout, planned: Planned, name: str) -> 
         "phase": planned.phase.name,
         "key": planned.key,
         "keeps": planned.keeps,
+        "clusters": layout.clusters if planned.keeps else {},
         "seed": layout.seed,
         "state": {},
         "parameters": {},
@@ -305,6 +310,13 @@ def _recipe(registry: Registry, layout: Layout, planned: Planned, name: str) -> 
 
 def _version(registry: Registry, phase: str, made: dict[str, Version]) -> Version:
     return registry.version(ROOT) if phase == START else made[phase]
+
+
+def _folder(registry: Registry, version: Version, progress: Progress) -> Path:
+    """Return the folder of a version, built again if it was dropped, with the weights that were recorded."""
+    folder = materialise(registry, version, progress)
+    prove(version, folder)
+    return folder
 
 
 def _run_dir(registry: Registry, planned: Planned) -> Path:

@@ -11,9 +11,11 @@ from continual.recipes.recipe import PLAIN, START, Option, Phase, Recipe, Stock,
 def phases(stock: Stock, options: Mapping[str, Any]) -> list[Phase]:
     """Return a training per domain or kind, each from the one before."""
     groups = stock.groups(options["by"])
-    starts = [START, *groups]
+    names = [f"learn-{name}" for name in groups]
+    starts = [START, *names[:-1]]
     return [
-        Train(name, start, stock.all(domains)) for start, (name, domains) in zip(starts, groups.items(), strict=False)
+        Train(name, start, stock.all(domains))
+        for name, start, domains in zip(names, starts, groups.values(), strict=True)
     ]
 
 

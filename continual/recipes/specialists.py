@@ -12,9 +12,15 @@ def phases(stock: Stock, options: Mapping[str, Any]) -> list[Phase]:
     """Return a training per group, all from the root base, and the merge."""
     groups = stock.groups(options["by"])
     sizes = tuple(float(sum(stock.rows[domain] for domain in domains)) for domains in groups.values())
+    specialists = [Train(f"learn-{name}", START, stock.all(domains)) for name, domains in groups.items()]
     return [
-        *(Train(name, START, stock.all(domains)) for name, domains in groups.items()),
-        Merge("merged", tuple(groups), options["method"], weights=sizes if options["weights"] == "size" else None),
+        *specialists,
+        Merge(
+            "merged",
+            tuple(each.name for each in specialists),
+            options["method"],
+            weights=sizes if options["weights"] == "size" else None,
+        ),
     ]
 
 

@@ -11,7 +11,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from continual.errors import InputError, ModelError, WorkspaceBusy
@@ -222,13 +222,17 @@ def guard(path: Path, *, alone: bool, seconds: float) -> Iterator[None]:
 def exclusive(path: Path, what: str) -> Iterator[None]:
     """Hold a lock file for a long job, so that two of a kind never run in one workspace.
 
+    Args:
+        path: The lock file; while it is held it says what for.
+        what: The command.
+
     The kernel frees it when the process ends, however it ends.
 
     Raises:
         WorkspaceBusy: Another process holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with path.open("a+") as file:
         for attempt in range(_ATTEMPTS):
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -236,10 +240,23 @@ def exclusive(path: Path, what: str) -> Iterator[None]:
             except BlockingIOError:
                 if attempt == _ATTEMPTS - 1:
                     raise WorkspaceBusy(
-                        f"Another `continual {what}` is running in this workspace. Wait for it to end, then try again."
+                        f"A `continual {holder(path) or what}` is running in this workspace. Wait for it to end, then "
+                        "try again."
                     ) from None
                 time.sleep(0.02)
+        file.truncate(0)
+        file.write(what)
+        file.flush()
         yield
+
+
+def holder(path: Path) -> str | None:
+    """Return the command that holds the lock file of a long job; "" where it does not say, None where none does."""
+    if not held(path):
+        return None
+    with suppress(OSError, UnicodeDecodeError):
+        return path.read_text(encoding="utf-8")
+    return ""
 
 
 def held(path: Path) -> bool:

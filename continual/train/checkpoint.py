@@ -82,7 +82,7 @@ def restore(
     if other := sorted(key for key in identity if known.get(key) != identity[key]):
         raise ConfigError(
             f"The checkpoint in {run_dir} belongs to another training: it differs in {', '.join(other)}. "
-            "Begin the update anew with `continual update --restart`."
+            f"Go on with it where it was begun; or remove {path}, and the same command begins this training anew."
         )
     done = Progressed(**json.loads(metadata["state"]))
     done.losses = tensors["losses"].tolist()

@@ -143,8 +143,8 @@ def train(
         "trust_remote_code": trust_remote_code,
     }
     team = find_team()
-    team.share(job)
-    return train_together(team, **job, progress=progress, log=log)
+    with team.training(job):
+        return train_together(team, **job, progress=progress, log=log)
 
 
 def train_together(

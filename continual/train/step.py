@@ -89,7 +89,7 @@ class Session:
         micros, counts = shared[self.team.rank], [sum(map(len, some)) for some in shared]
 
         kept: list[Tensor | None] = []
-        outputs, budget = [self._none()], config.micro_batch_tokens
+        outputs, budget = list[Tensor](), config.micro_batch_tokens
         for micro in micros:
             budget -= int(lengths[micro].max()) * len(micro)
             keep = budget >= 0 or not kept
@@ -98,7 +98,7 @@ class Session:
             kept.append(encoded if keep else None)
             outputs.append(encoded.detach())
         # [texts, dimensions], in the order of the processes' micro-batches
-        leaf = self.team.gather(torch.cat(outputs), counts).requires_grad_()
+        leaf = self.team.gather(self._joined(outputs), counts).requires_grad_()
         dealt = np.concatenate([micro for some in shared for micro in some])
         back = np.argsort(dealt)[places.reshape(-1)]
 
@@ -180,13 +180,13 @@ class Session:
         """
         chosen = np.arange(len(self.rows.tokens.lengths)) if texts is None else texts
         shared = self._micro_batches(chosen)
-        parts = [self._none()]
+        parts: list[Tensor] = []
         progress.start("embedding before training", sum(map(len, shared[self.team.rank])), "texts")
         for micro in shared[self.team.rank]:
             parts.append(self.encode(chosen[micro]))
             progress.advance(len(micro))
         progress.finish()
-        found = self.team.gather(torch.cat(parts), [sum(map(len, some)) for some in shared]).cpu()
+        found = self.team.gather(self._joined(parts), [sum(map(len, some)) for some in shared]).cpu()
         dealt = np.concatenate([micro for some in shared for micro in some])
         return found[torch.from_numpy(np.argsort(dealt))]
 
@@ -199,8 +199,10 @@ class Session:
             for share in self.team.shares(lengths)
         ]
 
-    def _none(self) -> Tensor:
-        """Return the embeddings of no text, [0, dimensions]."""
+    def _joined(self, parts: list[Tensor]) -> Tensor:
+        """Return embeddings of this process one below the other, [texts, dimensions]; of a team it may have none."""
+        if parts:
+            return torch.cat(parts)
         return torch.zeros(0, int(self.model.get_embedding_dimension()), device=self.device)
 
 

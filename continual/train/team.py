@@ -8,6 +8,7 @@ batch, whatever the device that encoded them (cross-device negatives), and the g
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from continual.train.batching import Indices
 
 _PATIENCE = timedelta(days=30)
 """How long the others wait for the first: it may evaluate for hours between two trainings."""
+
+_TORN = threading.Event()
+"""Set when the first process left a training that the others are still in: it can tell them nothing any more."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,22 @@ class Team:
         found: Mapping[str, Any] | None = box[0]
         return found
 
+    @contextmanager
+    def training(self, job: Mapping[str, Any]) -> Iterator[None]:
+        """Hand a training to the others, and do it meanwhile: all that is done together is done in the body.
+
+        An error of ours is one that every process meets. Any other, such as a full disk, is this one's alone: the
+        others wait for it in the middle of a step, and end when it does.
+        """
+        self.share(job)
+        try:
+            yield
+        except ContinualError:
+            raise
+        except BaseException:
+            _TORN.set()
+            raise
+
 
 def find_team() -> Team:
     """Return the team of this process, as the launcher's environment says."""
@@ -137,7 +157,8 @@ def leading() -> Iterator[bool]:
             try:
                 yield True
             finally:
-                team.share(None)
+                if not _TORN.is_set():
+                    team.share(None)
         else:
             _follow(team)
             yield False
