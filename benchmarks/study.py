@@ -1,13 +1,13 @@
 """The study that chooses the defaults: one stream under many rules, beside joint training and the published systems.
 
-    python benchmarks/study.py --data DIR --results FILE [--group NAME ... | --cell CELL ...] [--list] [--table]
+    python benchmarks/study.py --data DIR [--results FILE] [--group NAME ... | --cell CELL ...] [--list] [--table]
 
 DIR holds a folder per domain with `train.parquet` and `test/{corpus,queries,qrels}.parquet`. A cell is a stream of five
 domains learned one by one by `Workspace.update` with the cell's settings, or a recipe of `Workspace.train` on all of
 them. Its name says all that decides it, and runs it again: "hard from=current merge=0.6 replay=0.1 seed=0", or "hard
 recipe=joint". What is left out has the value of the regime (see REGIMES) or of BASE.
 
-Results are appended to FILE, a JSON object a line, and cells that it holds already are left out: an interrupted study
+Results are appended to FILE (study.jsonl beside this script), and cells that it holds are left out: an interrupted study
 goes on where it was. `--cell` runs cells whether or not FILE has them. `--table` prints FILE as Markdown.
 
 Regimes: *easy*, the standard stream with a gentle training (learning rate 2e-4, one epoch); *hard*, a German legal
@@ -280,7 +280,7 @@ def _signed(value: float | None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--results", type=Path, default=Path("study.jsonl"))
+    parser.add_argument("--results", type=Path, default=Path(__file__).with_name("study.jsonl"))
     parser.add_argument("--base", default="packaged")
     parser.add_argument("--group", nargs="+", choices=list(GROUPS), default=[])
     parser.add_argument("--cell", action="append", default=[])
