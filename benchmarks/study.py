@@ -7,8 +7,8 @@ domains learned one by one by `Workspace.update` with the cell's settings, or a 
 them. Its name says all that decides it, and runs it again: "hard from=current merge=0.6 replay=0.1 seed=0", or "hard
 recipe=joint". What is left out has the value of the regime (see REGIMES) or of BASE.
 
-Results are appended to FILE (study.jsonl beside this script), and cells that it holds are left out: an interrupted study
-goes on where it was. `--cell` runs cells whether or not FILE has them. `--table` prints FILE as Markdown.
+Results are appended to FILE (study.jsonl beside this script), and cells that it holds already are left out: an
+interrupted study goes on where it was. `--cell` runs cells whether or not FILE has them; `--table` prints FILE.
 
 Regimes: *easy*, the standard stream with a gentle training (learning rate 2e-4, one epoch); *hard*, a German legal
 domain in the middle and two narrow ones at the end, trained hard (1e-3, two epochs); *defaults*, the standard stream,
