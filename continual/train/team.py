@@ -163,8 +163,10 @@ def leading() -> Iterator[bool]:
             _follow(team)
             yield False
     finally:
-        # Its threads must have ended before the process does, or that ends in an abort now and then.
-        torch.distributed.destroy_process_group()
+        # Its threads must have ended before the process does, or that ends in an abort now and then. Not in the middle
+        # of a step that the others are in: ending them could wait for the others, which wait for this process.
+        if not _TORN.is_set():
+            torch.distributed.destroy_process_group()
 
 
 def _follow(team: Team) -> None:
