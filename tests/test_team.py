@@ -32,7 +32,8 @@ def launch(
         port = found.getsockname()[1]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
     command = [*launcher, "--master-addr", "127.0.0.1", "--master-port", str(port), *program, *map(str, words)]
-    return subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
+    # A hang must not take the whole run with it; a launch takes some ten seconds.
+    return subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False, timeout=300)
 
 
 @pytest.fixture
