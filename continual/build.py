@@ -87,21 +87,20 @@ def combine(
     from continual.merge.sources import Model
 
     method, models = find_method(recipe["merge"]), [Model(folder) for folder in members]
+    parameters, weights = recipe["parameters"], recipe["weights"]
     if method.rescaled:
-        merge_sequence(models, Model(base), method, out, parameters=recipe["parameters"], progress=progress)
-        _prompt(recipe, out)
-        return
-    weights = recipe["weights"]
-    merge_models(
-        models,
-        method,
-        out,
-        weights=[0.0, *weights] if method.base == "first" else weights,
-        base=None if method.base == "none" else Model(base),
-        parameters=recipe["parameters"],
-        seed=f"{recipe['seed']}/{recipe['version']}",
-        progress=progress,
-    )
+        merge_sequence(models, Model(base), method, out, parameters=parameters, progress=progress)
+    else:
+        merge_models(
+            models,
+            method,
+            out,
+            weights=[0.0, *weights] if method.base == "first" else weights,
+            base=None if method.base == "none" else Model(base),
+            parameters=parameters,
+            seed=f"{recipe['seed']}/{recipe['version']}",
+            progress=progress,
+        )
     _prompt(recipe, out)
 
 

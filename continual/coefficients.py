@@ -76,21 +76,12 @@ def position(
     Raises:
         NothingToDoError: No domain has two held-out rows.
     """
-    from continual.merge.positioning import Combination, gradient_search
     from continual.train.objective import Objective
 
     trust = config.trust_remote_code
     objective = Objective(base, held, config.train, seed=seed, trust_remote_code=trust, progress=progress)
-    origin = objective.parameters()
     models = [_parameters(folder, config) for folder in members]
-    mixture = Combination(origin, {name: [model[name] - origin[name] for model in models] for name in origin})
-    found = gradient_search(
-        mixture,
-        objective.minibatch,
-        lambda point: objective.evaluate(mixture.at(point)),
-        floor=config.merge.floor,
-        progress=progress,
-    )
+    found = _slerped(objective, objective.parameters(), models, None, config.merge.floor, progress)
     best = found.best.coefficients
     t = [best[f"t{place}"] for place in range(1, len(models))]
     return {"weights": _weights(t), "parameters": {"lambda": best["lambda"]}, "search": found.to_json()}
@@ -119,20 +110,32 @@ def _weigh(objective: Any, models: list[dict[str, Tensor]], floor: float, progre
 def _position(
     objective: Any, root: dict[str, Tensor], models: list[dict[str, Tensor]], floor: float, progress: Progress
 ) -> dict[str, Any]:
+    found = _slerped(objective, root, models, {"t1": 0.0, "lambda": 1.0}, floor, progress)
+    best = found.best.coefficients
+    return {"weight": best["t1"], "parameters": {"lambda": best["lambda"]}, "search": found.to_json()}
+
+
+def _slerped(
+    objective: Any,
+    origin: dict[str, Tensor],
+    models: list[dict[str, Tensor]],
+    in_service: Mapping[str, float] | None,
+    floor: float,
+    progress: Progress,
+) -> SearchResult:
+    """Search where models' task vectors, measured from an origin, are joined best by slerp, and how far they go."""
     from continual.merge.positioning import Combination, gradient_search
 
-    vectors = {name: [model[name] - root[name] for model in models] for name in root}
-    mixture = Combination(root, vectors)
-    found: SearchResult = gradient_search(
+    vectors = {name: [model[name] - origin[name] for model in models] for name in origin}
+    mixture = Combination(origin, vectors)
+    return gradient_search(
         mixture,
         objective.minibatch,
         lambda point: objective.evaluate(mixture.at(point)),
-        in_service={"t1": 0.0, "lambda": 1.0},
+        in_service=in_service,
         floor=floor,
         progress=progress,
     )
-    best = found.best.coefficients
-    return {"weight": best["t1"], "parameters": {"lambda": best["lambda"]}, "search": found.to_json()}
 
 
 def _parameters(folder: Path, config: Config) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -156,6 +156,10 @@ class TrainConfig(Section):
         if len(set(dimensions)) < len(dimensions):
             raise ValueError("each number of dimensions is given once")
         return dimensions
+
+    def deciding(self) -> dict[str, Any]:
+        """Return the settings that decide what a training comes to, as JSON has them."""
+        return self.model_dump(mode="json", exclude={"checkpoint_seconds"})
 
     @property
     def asks_old_index(self) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from continual.build import kept
 from continual.config import Config, TrainConfig
-from continual.errors import DataError, InputError, NotFoundError, NothingToDoError, did_you_mean
+from continual.errors import DataError, InputError, NothingToDoError, did_you_mean
 from continual.progress import SILENT, Progress
 from continual.registry import Registry, Version
 from continual.registry.registry import CURRENT, ROOT
@@ -163,7 +163,7 @@ def prepare(
         ]
         for name in chosen
     }
-    decided = {"start": version.sha256, "settings": _settings(plain), "seed": seed, **_machine(plain)}
+    decided = {"start": version.sha256, "settings": plain.deciding(), "seed": seed, **_machine(plain)}
     trainings = _trainings(told, decided)
     known = load_known(registry.root)
     return Inquiry(version, plain, seed, tables, spared, trainings, known, config.trust_remote_code)
@@ -188,11 +188,7 @@ def _trainings(told: Mapping[str, list[Any]], decided: Mapping[str, Any]) -> lis
 
 def _chosen(registry: Registry, domains: Sequence[str] | None) -> list[str]:
     """Return the domains to compare, in the order of the stream."""
-    known = [domain.name for domain in registry.domains()]
-    for name in domains or ():
-        if name not in known:
-            raise NotFoundError(f"There is no domain {name!r}.{did_you_mean(name, known)}")
-    chosen = [name for name in known if not domains or name in domains]
+    chosen = registry.domain_names(domains or None)
     if len(chosen) < 2:
         what = f"only {chosen[0]} is {'named' if domains else 'there'}" if chosen else "there is none"
         raise NothingToDoError(
@@ -213,10 +209,6 @@ def _check_rows(tables: Mapping[str, pa.Table | None], spared: Mapping[str, pa.T
             "The loss of a domain is measured on a tenth of its rows, two at least, and there are too few rows of "
             f"{names}. Leave these out: name the others with --domain."
         )
-
-
-def _settings(config: TrainConfig) -> dict[str, Any]:
-    return config.model_dump(mode="json", exclude={"checkpoint_seconds"})
 
 
 def _machine(config: TrainConfig) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 from continual.build import kept
 from continual.choice import cursors_of, draw, replayed, seconds_to_choose
 from continual.config import Config, validate
-from continual.errors import InputError, NotFoundError, NothingToDoError, did_you_mean
+from continual.errors import InputError, NothingToDoError
 from continual.eval.suites import Sample, sample_of, suite_tasks
 from continual.merge.rules import Rule, check_rule, find_rule
 from continual.progress import SILENT, Progress
@@ -324,19 +324,12 @@ def reopen(registry: Registry, run: Run) -> tuple[Spec, Draw]:
 
 
 def _new_batches(registry: Registry, learned: set[str], domains: Sequence[str] | None) -> list[Batch]:
-    known = [domain.name for domain in registry.domains()]
-    for name in domains or ():
-        if name not in known:
-            raise NotFoundError(f"There is no domain {name!r}.{did_you_mean(name, known)}")
-    new = [
-        batch
-        for batch in registry.batches()
-        if batch.id not in learned and batch.kept and (not domains or batch.domain in domains)
-    ]
+    names = registry.domain_names(domains or None)
+    new = [batch for batch in registry.batches() if batch.id not in learned and batch.kept and batch.domain in names]
     if not new:
-        what = f"{registry.version(CURRENT).id} has learned all of {', '.join(domains or known)}"
+        what = f"{registry.version(CURRENT).id} has learned all of {', '.join(names)}"
         raise NothingToDoError(
-            f"There is nothing new to learn: {what if known else 'no domain was ingested yet'}. Register new rows "
+            f"There is nothing new to learn: {what if names else 'no domain was ingested yet'}. Register new rows "
             "with `continual ingest FILE`."
         )
     return new

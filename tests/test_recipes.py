@@ -125,7 +125,7 @@ def test_the_phases_of_phased_training(workspace: Workspace, tmp_path: Path) -> 
 
 
 def test_a_warm_up_is_no_larger_than_the_smallest_cluster() -> None:
-    stock = Stock({"a": 100, "b": 30, "c": 6}, {}, {"x": ["a", "b"], "y": ["c"]}, 8)
+    stock = Stock({"a": 100, "b": 30, "c": 6}, {}, {"x": ["a", "b"], "y": ["c"]}, lambda: 8)
     phases = find_recipe("phased").phases
     assert phases is not None
     options = {"warm-up": 0.5, "base": "root", "matryoshka": "yes"}
@@ -153,7 +153,7 @@ def test_small_domains_are_repeated_up_to_the_floor(workspace: Workspace) -> Non
 def test_two_stages_are_retrieval_and_then_everything() -> None:
     recipe = find_recipe("two-stage")
     assert recipe.phases is not None
-    stock = Stock({"a": 3, "b": 4}, {"a": "classification", "b": "retrieval"}, {}, 8)
+    stock = Stock({"a": 3, "b": 4}, {"a": "classification", "b": "retrieval"}, {}, lambda: 8)
     first, second = recipe.phases(stock, {})
     assert isinstance(first, Train)
     assert isinstance(second, Train)
@@ -161,13 +161,13 @@ def test_two_stages_are_retrieval_and_then_everything() -> None:
     assert second.portions == (Portion("a"), Portion("b"))
     assert second.start == first.name
     with pytest.raises(InputError, match="all 2 are of kind retrieval"):
-        recipe.phases(Stock({"a": 3, "b": 4}, dict.fromkeys("ab", "retrieval"), {}, 8), {})
+        recipe.phases(Stock({"a": 3, "b": 4}, dict.fromkeys("ab", "retrieval"), {}, lambda: 8), {})
 
 
 def test_sequential_goes_by_domain_or_kind() -> None:
     recipe = find_recipe("sequential")
     assert recipe.phases is not None
-    stock = Stock({"a": 3, "b": 4, "c": 5}, {"a": "x", "b": "y", "c": "x"}, {}, 8)
+    stock = Stock({"a": 3, "b": 4, "c": 5}, {"a": "x", "b": "y", "c": "x"}, {}, lambda: 8)
     by_domain = recipe.phases(stock, {"by": "domain"})
     assert [(each.name, each.start) for each in by_domain if isinstance(each, Train)] == [
         ("learn-a", "root"),
@@ -185,7 +185,7 @@ def test_sequential_goes_by_domain_or_kind() -> None:
 def test_a_domain_may_be_called_as_a_phase_is(name: str) -> None:
     recipe = find_recipe(name)
     assert recipe.phases is not None
-    phases = recipe.phases(Stock({"root": 3, "merged": 4}, {}, {}, 8), recipe.resolve({}))
+    phases = recipe.phases(Stock({"root": 3, "merged": 4}, {}, {}, lambda: 8), recipe.resolve({}))
     assert len({"root", *(phase.name for phase in phases)}) == len(phases) + 1
 
 

@@ -68,6 +68,17 @@ def weights(folder: Path) -> bytes:
     return (folder / "adapter" / "adapter_model.safetensors").read_bytes()
 
 
+def moved_from(model: Path, folder: Path) -> Any:
+    """Return a model whose weights are those of another with noise, saved in a folder."""
+    moved = load_encoder(model, device="cpu")
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in moved[0].auto_model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    moved.save_pretrained(str(folder))
+    return moved
+
+
 def session(model: Path, config: TrainConfig = CONFIG, table: pa.Table | None = None) -> Session:
     """Open a session whose B factors are not zero, so that A has a gradient."""
     opened = open_session(model, table or make_table(), config, seed=0, team=SOLO)
@@ -232,12 +243,7 @@ def test_the_digest_of_rows_is_that_of_before_there_were_kinds(tiny_model: Path)
 
 
 def test_kl_holds_what_the_queries_of_replayed_rows_find(tiny_model: Path, tmp_path: Path) -> None:
-    moved = load_encoder(tiny_model, device="cpu")
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in moved[0].auto_model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    moved.save_pretrained(str(tmp_path / "moved"))
+    moved_from(tiny_model, tmp_path / "moved")
     table = labelled(make_table(7, 1), [False] * 3 + [True] * 4, [True] * 7)
     config = CONFIG.model_copy(update={"distillation": 10.0, "distillation_loss": "kl", "temperature": 0.01})
     losses, now = [], None
@@ -326,12 +332,7 @@ def test_the_guide_is_the_model_that_training_starts_from(tiny_model: Path) -> N
 
 
 def test_the_guide_compares_no_embeddings_of_two_models(tiny_model: Path, tmp_path: Path) -> None:
-    other = load_encoder(tiny_model, device="cpu")
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in other[0].auto_model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    other.save_pretrained(str(tmp_path / "moved"))
+    moved_from(tiny_model, tmp_path / "moved")
     replayed = np.array([False] * 5 + [True] * 3)
     table = make_table(8, 1).append_column("replayed", pa.array(replayed))
     config = CONFIG.model_copy(update={"guide_margin": 2.0, "max_negatives": 0})  # masks whatever it may compare
@@ -399,12 +400,7 @@ def test_new_rows_are_held_near_the_anchor_and_replayed_ones_near_the_start(tiny
 def test_queries_are_trained_against_the_documents_of_the_old_index_too(tiny_model: Path, tmp_path: Path) -> None:
     from continual.train.losses import info_nce
 
-    other = load_encoder(tiny_model, device="cpu")
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in other[0].auto_model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    other.save_pretrained(str(tmp_path / "moved"))
+    other = moved_from(tiny_model, tmp_path / "moved")
     table, batch = make_table(8, 1), np.arange(8)
     config = CONFIG.model_copy(update={"anchor": "current", "compatibility": 0.5, "max_negatives": 0})
     losses = {}

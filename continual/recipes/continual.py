@@ -1,4 +1,4 @@
-"""Ours, the default of `continual update`: what `continual.toml` says, whose defaults `benchmarks/study.py` chose."""
+"""Ours, the default of `continual update`: what `continual.toml` says."""
 
 from __future__ import annotations
 
@@ -9,6 +9,5 @@ RECIPE = Recipe(
     summary="A step from what is in service on the new rows and a little replay, as continual.toml says.",
     reference="",
     cost="the new rows and the replayed share of all others",
-    settings={},
     step={},
 )

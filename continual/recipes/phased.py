@@ -26,7 +26,8 @@ def phases(stock: Stock, options: Mapping[str, Any]) -> list[Phase]:
     base = START if options["base"] == "root" else WARM_UP
     enhance: dict[str, Any] = {}
     if options["matryoshka"] == "yes":
-        enhance = {"matryoshka": [stock.dimensions // 2, stock.dimensions // 4, stock.dimensions // 8]}
+        whole = stock.dimensions()
+        enhance = {"matryoshka": [whole // 2, whole // 4, whole // 8]}
     return [
         Train(WARM_UP, START, warm_up(stock, clusters, options["warm-up"]), keeps_rows=True),
         *specialists,

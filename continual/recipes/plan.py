@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from continual.build import kept
 from continual.config import Config
-from continual.errors import InputError, NotFoundError, NothingToDoError, did_you_mean
+from continual.errors import InputError, NothingToDoError
 from continual.merge.methods import find_method
 from continual.progress import SILENT, Progress
 from continual.recipes.recipe import START, Merge, Phase, Portion, Recipe, Stock, Value
@@ -132,7 +132,7 @@ def lay_out(
         )
     grouped = {name: [each for each in names if each in material.tables] for name, names in (clusters or {}).items()}
     grouped = {name: names for name, names in grouped.items() if names} or {name: [name] for name in material.tables}
-    stock = Stock(material.rows, _kinds(registry), grouped, _dimensions(registry, config, progress))
+    stock = Stock(material.rows, _kinds(registry), grouped, lambda: _dimensions(registry, config, progress))
     asked = settings.get("train", {})
     phases = [_told(phase, asked) for phase in recipe.phases(stock, given)]
     _check(phases)
@@ -177,11 +177,15 @@ def _plan(
                 "method": [phase.method, phase.weights, dict(phase.parameters)],
             }
             if phase.search:
-                facts["search"] = [material.held[0] if material.held else [], _training(config), config.merge.floor]
+                facts["search"] = [
+                    material.held[0] if material.held else [],
+                    config.train.deciding(),
+                    config.merge.floor,
+                ]
             learned = [batch for name in phase.members for batch in planned[name].batches]
         else:
             own = config.change({"train": phase.settings} if phase.settings else {})
-            facts |= {"start": keys[phase.start], "train": _training(own)}
+            facts |= {"start": keys[phase.start], "train": own.train.deciding()}
             rows = None
             if phase.keeps_rows:
                 kept_as = _digest([recipe.name, phase.name, dict(options), facts])
@@ -302,15 +306,11 @@ def _check(phases: Sequence[Phase]) -> None:
 
 
 def _batches(registry: Registry, domains: Sequence[str] | None) -> list[Batch]:
-    known = [domain.name for domain in registry.domains()]
-    for name in domains or ():
-        if name not in known:
-            raise NotFoundError(f"There is no domain {name!r}.{did_you_mean(name, known)}")
-    found = [batch for batch in registry.batches() if batch.kept and (not domains or batch.domain in domains)]
+    names = registry.domain_names(domains or None)
+    found = [batch for batch in registry.batches() if batch.kept and batch.domain in names]
     if not found:
         raise NothingToDoError("There is nothing to train on. Register rows with `continual ingest FILE`.")
-    order = {name: place for place, name in enumerate(known)}
-    return sorted(found, key=lambda batch: order[batch.domain])
+    return sorted(found, key=lambda batch: names.index(batch.domain))
 
 
 def _kinds(registry: Registry) -> dict[str, str]:
@@ -322,11 +322,6 @@ def _dimensions(registry: Registry, config: Config, progress: Progress) -> int:
 
     with kept(registry, ROOT, progress=progress) as (folder,):
         return int(load_encoder(folder, trust_remote_code=config.trust_remote_code).get_embedding_dimension())
-
-
-def _training(config: Config) -> dict[str, Any]:
-    """Return the settings of training that decide its result."""
-    return config.train.model_dump(mode="json", exclude={"checkpoint_seconds"})
 
 
 def _digest(facts: Any) -> str:

@@ -129,13 +129,13 @@ class Stock:
         rows: By domain, in the order of the stream: its trainable rows, those held out for a search left aside.
         kinds: By domain: the type of its task, such as "retrieval" or "classification".
         clusters: By name: domains. Each domain is in one.
-        dimensions: Of the embeddings.
+        dimensions: Returns those of the embeddings; it loads the model.
     """
 
     rows: Mapping[str, int]
     kinds: Mapping[str, str]
     clusters: Mapping[str, Sequence[str]]
-    dimensions: int
+    dimensions: Callable[[], int]
 
     def groups(self, by: str) -> dict[str, list[str]]:
         """Return domains by "domain", "kind" or "cluster", in the order of the stream."""

@@ -18,7 +18,7 @@ from continual.config import Config
 from continual.eval.ood import flags_of
 from continual.eval.suites import suite_settings, suite_tasks
 from continual.progress import SILENT, Progress
-from continual.recipes.jobs import Executor, Job, run_job
+from continual.recipes.jobs import Executor, run_job
 from continual.recipes.plan import Layout, Planned
 from continual.recipes.recipe import START, Merge, Train
 from continual.registry import Registry, Score, Version
@@ -27,6 +27,7 @@ from continual.registry.registry import CURRENT, ROOT
 from continual.registry.store import remove, weights_sha256
 from continual.scoring import score_missing
 from continual.spec import instructions_of, libraries
+from continual.train.job import Job
 
 if TYPE_CHECKING:
     from continual.train import TrainResult
@@ -160,17 +161,20 @@ def _train(
 ) -> None:
     """Train phases that are independent of each other, and record each as it comes."""
     number = int(registry.next_version_id()[1:])
-    jobs = []
+    jobs, folders = [], dict[str, Path]()
     for place, planned in enumerate(trainings):
         assert isinstance(planned.phase, Train)
         start = _version(registry, planned.phase.start, made)
+        if start.id not in folders:
+            folders[start.id] = _folder(registry, start, progress)
         job = Job(
-            start=_folder(registry, start, progress),
+            start=folders[start.id],
             table=planned.table,
             config=planned.config.train,
             seed=layout.seed,
             run_dir=_run_dir(registry, planned),
             adapter_dir=registry.path(f"adapters/v{number + place}"),
+            resume=True,
             trust_remote_code=planned.config.trust_remote_code,
         )
         jobs.append(job)

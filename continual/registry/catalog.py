@@ -7,6 +7,7 @@ lives for one transaction, milliseconds, and whoever finds the file taken tries 
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +37,7 @@ class Catalog:
         self.path = path
         self.busy_seconds = busy_seconds
         self._migrated = False
-        self._shared: duckdb.DuckDBPyConnection | None = None
+        self._shared = threading.local()  # a connection is of one thread
 
     def create(self) -> None:
         """Make the file and bring it to the newest schema."""
@@ -53,8 +54,9 @@ class Catalog:
             WorkspaceBusy: Another process had it open for `busy_seconds`.
             SchemaError: It was written by a newer `continual`.
         """
-        if self._shared is not None:
-            yield self._shared
+        shared = getattr(self._shared, "connection", None)
+        if shared is not None:
+            yield shared
             return
         with self._open() as connection:
             if not self._migrated:
@@ -75,11 +77,11 @@ class Catalog:
         It is for reads that follow each other at once; nobody else gets in meanwhile.
         """
         with self.transaction() as connection:
-            self._shared = connection
+            self._shared.connection = connection
             try:
                 yield
             finally:
-                self._shared = None
+                self._shared.connection = None
 
     @contextmanager
     def _open(self, create: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:

@@ -49,6 +49,18 @@ class Registry:
         """Return the domains in the order of the stream."""
         return self._select(Domain, "SELECT * FROM domains ORDER BY position")
 
+    def domain_names(self, wanted: Iterable[str] | None = None) -> list[str]:
+        """Return the names of all domains in the order of the stream, or of those that are wanted.
+
+        Raises:
+            NotFoundError: There is no domain of a wanted name; the message names the nearest.
+        """
+        known = [domain.name for domain in self.domains()]
+        chosen = set(known) if wanted is None else set(wanted)
+        for name in sorted(chosen.difference(known)):
+            raise NotFoundError(f"There is no domain {name!r}.{did_you_mean(name, known)}")
+        return [name for name in known if name in chosen]
+
     def instructions(self) -> dict[str, str]:
         """Return the instructions of the domains that have one, by domain."""
         return {domain.name: domain.instruction for domain in self.domains() if domain.instruction}

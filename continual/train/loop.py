@@ -23,6 +23,7 @@ from continual.progress import SILENT, Log, Progress, no_log
 from continual.registry.store import weights_sha256
 from continual.train import checkpoint
 from continual.train.batching import Indices, epoch_batches, length_bands
+from continual.train.job import Job
 from continual.train.lora import save_adapter
 from continual.train.rows import Rows, read_rows
 from continual.train.step import Session, open_session
@@ -131,61 +132,38 @@ def train(
         ConfigError: The checkpoint is of another training; or a setting does not go with the model or the rows.
         DivergedError: The loss is no longer a number.
     """
-    job = {
-        "start": start,
-        "table": table,
-        "config": config,
-        "seed": seed,
-        "run_dir": run_dir,
-        "adapter_dir": adapter_dir,
-        "anchor": anchor,
-        "resume": resume,
-        "trust_remote_code": trust_remote_code,
-    }
+    job = Job(start, table, config, seed, run_dir, adapter_dir, anchor, resume, trust_remote_code)
     team = find_team()
     with team.training(job):
-        return train_together(team, **job, progress=progress, log=log)
+        return train_together(team, job, progress, log)
 
 
-def train_together(
-    team: Team,
-    *,
-    start: Path,
-    table: pa.Table,
-    config: TrainConfig,
-    seed: int,
-    run_dir: Path,
-    adapter_dir: Path,
-    anchor: Path | None,
-    resume: bool,
-    trust_remote_code: bool,
-    progress: Progress = SILENT,
-    log: Log = no_log,
-) -> TrainResult:
-    """Train as one of a team: every process of it calls this with the same arguments. See `train`.
+def train_together(team: Team, job: Job, progress: Progress = SILENT, log: Log = no_log) -> TrainResult:
+    """Train as one of a team: every process of it calls this with the same job. See `train`.
 
     Folders are shared by all; only the first process writes to them.
     """
+    start, config, seed = job.start, job.config, job.seed
     clock = time.monotonic()
     session = open_session(
         start,
-        table,
+        job.table,
         config,
         seed=seed,
         team=team,
-        trust_remote_code=trust_remote_code,
-        anchor=anchor,
+        trust_remote_code=job.trust_remote_code,
+        anchor=job.anchor,
         progress=progress,
     )
     schedule = Schedule(session, seed)
     parameters = [parameter for _, parameter in session.parameters]
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-    identity = _identity(start, anchor, session, seed)
+    identity = _identity(start, job.anchor, session, seed)
     if team.first:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        checkpoint.clear(run_dir, keep_last=resume)
+        job.run_dir.mkdir(parents=True, exist_ok=True)
+        checkpoint.clear(job.run_dir, keep_last=job.resume)
     team.wait()
-    done = checkpoint.restore(run_dir, session.parameters, optimizer, identity)
+    done = checkpoint.restore(job.run_dir, session.parameters, optimizer, identity)
     session.refresh()
     clock -= done.seconds
 
@@ -215,12 +193,12 @@ def train_together(
         log({"train/loss": loss, "train/learning_rate": rate, "train/pairs_per_second": speed}, done.step)
         if team.first and (now - saved >= config.checkpoint_seconds or done.step == schedule.steps):
             done.seconds = now - clock
-            checkpoint.save(run_dir, done, session.parameters, optimizer, identity)
+            checkpoint.save(job.run_dir, done, session.parameters, optimizer, identity)
             saved = time.monotonic()
         progress.advance(len(batch))
     progress.finish()
     if team.first:
-        save_adapter(session.model, identity["start"], adapter_dir)
+        save_adapter(session.model, identity["start"], job.adapter_dir)
     return TrainResult(
         pairs=done.pairs,
         tokens=done.tokens,
@@ -346,7 +324,7 @@ def _bands(rows: Rows, config: TrainConfig) -> Indices | None:
 
 
 def _identity(start: Path, anchor: Path | None, session: Session, seed: int) -> dict[str, Any]:
-    settings = session.config.model_dump(mode="json", exclude={"checkpoint_seconds"})
+    settings = session.config.deciding()
     for name in LATER:
         if getattr(session.config, name) == TrainConfig.model_fields[name].default:
             del settings[name]

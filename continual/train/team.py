@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from continual.errors import ContinualError
 from continual.train.batching import Indices
+from continual.train.job import Job
 
 _PATIENCE = timedelta(days=30)
 """How long the others wait for the first: it may evaluate for hours between two trainings."""
@@ -100,7 +101,7 @@ class Team:
 
             distributed.barrier()
 
-    def share(self, job: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    def share(self, job: Job | None) -> Job | None:
         """Hand a training from the first process to the others, or None when there are no more; return it."""
         if self.size == 1:
             return job
@@ -108,11 +109,11 @@ class Team:
 
         box: list[Any] = [job]
         distributed.broadcast_object_list(box, src=0, device=self.device)
-        found: Mapping[str, Any] | None = box[0]
+        found: Job | None = box[0]
         return found
 
     @contextmanager
-    def training(self, job: Mapping[str, Any]) -> Iterator[None]:
+    def training(self, job: Job) -> Iterator[None]:
         """Hand a training to the others, and do it meanwhile: all that is done together is done in the body.
 
         An error of ours is one that every process meets. Any other, such as a full disk, is this one's alone: the
@@ -174,7 +175,7 @@ def _follow(team: Team) -> None:
 
     while (job := team.share(None)) is not None:
         try:
-            train_together(team, **job)
+            train_together(team, job)
         except ContinualError:
             continue  # the first process meets the same, and says it
 
