@@ -12,18 +12,21 @@ interrupted study goes on where it was. `--cell` runs cells whether or not FILE 
 
 Regimes: *easy*, the standard stream with a gentle training (learning rate 2e-4, one epoch); *hard*, a German legal
 domain in the middle and two narrow ones at the end, trained hard (1e-3, two epochs); *defaults*, the standard stream,
-and *defaults-hard*, the hard one, with what `continual.toml` says if nothing is set.
+and *defaults-hard*, the hard one, with what `continual.toml` says if nothing is set; *long*, the standard stream in
+twenty small batches, four of each domain, in an order drawn by the seed, with the same settings.
 
 Figures, in points of nDCG@10: `gain` of ACC over base at the end; `bwt`, and `forgetting`, the largest fall of a domain
 from its best score along the way (Chaudhry et al. take the mean), measured right after learning and at the end, or at
 every step with `--every-step`; `ood`, the mean change over the OOD tasks; `pairs` trained. Screening scores 200 queries
-of each task on a cut corpus; `--full` all.
+of each task on a cut corpus; `--full` all. A long stream has also `course`, the gain after each of its last eleven
+steps, and `kept`, by domain: the step of its last batch, its gain then and its gain at the end.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import shutil
 import sys
 import tempfile
@@ -31,6 +34,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pyarrow.parquet as pq
 
 from continual import Workspace
 from continual.config import Config, validate
@@ -46,11 +51,18 @@ REGIMES: dict[str, tuple[list[str], dict[str, Any]]] = {
     "hard": (HARD, {"learning_rate": 1e-3, "epochs": 2, **PLAIN}),
     "defaults": (STANDARD, {}),
     "defaults-hard": (HARD, {}),
+    "long": (STANDARD, {}),
 }
 """By name: the stream, and the settings of [train]."""
 
+AS_SET = {"defaults", "defaults-hard", "long"}
+"""Regimes in which what a cell's name leaves out is what `continual.toml` has."""
+
+VISITS = 4
+"""Batches that a long stream cuts each domain into."""
+
 BASE = {"from": "current", "merge": "1", "replay": "0.1", "policy": "uniform", "order": "forth", "seed": "0"}
-"""What a cell's name leaves out; of the two regimes of the defaults, what `continual.toml` has."""
+"""What a cell's name leaves out; in the regimes of `AS_SET`, what `continual.toml` has."""
 
 SETTINGS = {
     "distillation": "distillation",
@@ -67,6 +79,9 @@ SETTINGS = {
 }
 """Words of a cell's name that are settings of [train]."""
 
+OURS = "merge=0.8 epochs=1 lr=1e-3 replay=0.3"
+"""The defaults that came out, said in full."""
+
 GROUPS: dict[str, list[str]] = {
     "baselines": [
         f"{regime} {words}"
@@ -79,39 +94,29 @@ GROUPS: dict[str, list[str]] = {
             "recipe=phased",
         )
     ],
-    "grid": [
-        f"{regime} {words}"
-        for regime in ("hard", "easy")
-        for words in (
-            "replay=0.1",
-            "merge=0.6",
-            "merge=0.8",
-            "merge=search",
-            "from=base merge=running-mean",
-            "from=base merge=opcm",
-            "from=base merge=magmax",
-            "merge=0.6 replay=0",
-            "merge=0.6 replay=0.05",
-            "merge=0.6 replay=0.2",
-            "merge=0.6 replay=0.4",
-            "from=base merge=running-mean replay=0",
-            "from=base merge=running-mean replay=0.4",
-        )
+    "rules": [
+        f"hard {start} {words} epochs=1 replay=0.3"
+        for start, rules in {
+            "from=current": ("merge=1", "merge=0.6", "merge=0.8", "merge=search"),
+            "from=base": ("merge=equal", "merge=running-mean", "merge=opcm", "merge=magmax"),
+        }.items()
+        for words in rules
     ],
-    "distillation": [
-        f"hard {words}"
-        for words in (
-            "merge=0.8 distillation=3 guide=0",
-            "merge=1 distillation=3 guide=0",
-            "merge=0.8 guide=0",
-            "merge=0.8 distillation=1 guide=0",
-        )
+    "replay": [f"hard merge=0.8 epochs=1 replay={share}" for share in (0, 0.05, 0.1, 0.2, 0.4)],
+    "training": [
+        *(f"hard merge=0.8 {words} replay=0.3" for words in ("epochs=2", "epochs=1 lr=2e-3", "epochs=1 lr=5e-4")),
+        *(f"hard {OURS} {words}" for words in ("guide=0", "distillation=1", "rank=64 alpha=128", "policy=balanced")),
+        "hard merge=0.8 distillation=3 guide=0",
+        "hard merge=0.6",
     ],
+    "finalists": [f"{regime} {OURS} {words}" for regime in ("hard", "easy") for words in ("seed=1", "order=back")],
     "defaults": [
         "defaults",
         "defaults-hard",
         "easy recipe=joint lr=1e-3 epochs=2",
-        "easy replay=0 lr=1e-3 epochs=2",
+        "hard recipe=joint epochs=1",
+        "easy recipe=joint lr=1e-3",
+        "long seed=1",
     ],
 }
 """Cells by the question they answer."""
@@ -122,7 +127,7 @@ class Cell:
     """One run: a name, and what it means.
 
     Attributes:
-        name: As it was given.
+        name: The words that differ from what the regime has, in order: one name for one cell.
         regime: A key of `REGIMES`.
         recipe: The recipe that trains on all domains at once; None: they are learned one by one.
         words: The settings by word, `BASE` filled in.
@@ -143,14 +148,32 @@ class Cell:
                 f"{name!r} is no cell: it begins with one of {', '.join(REGIMES)}, then WORD=VALUE with a word of "
                 f"{', '.join(sorted(known))}."
             )
-        base = {"order": "forth", "seed": "0"} if regime.startswith("defaults") else BASE
-        return cls(" ".join(name.split()), regime, given.get("recipe"), base | given)
+        if regime == "long" and "recipe" in given:
+            sys.exit(
+                f"{name!r}: the steps of a long stream are what it is for; a recipe of all domains is run as `easy`."
+            )
+        base = {"order": "forth", "seed": "0"} if regime in AS_SET else BASE
+        train = {word: REGIMES[regime][1].get(setting) for word, setting in SETTINGS.items()}
+        said = {word: value for word, value in given.items() if not _same(value, (base | train).get(word))}
+        title = " ".join([regime, *(f"{word}={value}" for word, value in sorted(said.items()))])
+        return cls(title, regime, given.get("recipe"), base | said)
 
     @property
     def domains(self) -> list[str]:
         """The stream in the cell's order."""
         stream = REGIMES[self.regime][0]
         return stream if self.words["order"] == "forth" else stream[::-1]
+
+    @property
+    def steps(self) -> list[str]:
+        """The domain of each step."""
+        if self.recipe is not None:
+            return []
+        if self.regime != "long":
+            return self.domains
+        visits = self.domains * VISITS
+        random.Random(int(self.words["seed"])).shuffle(visits)
+        return visits
 
     def config(self, base: Config) -> Config:
         """Return a workspace's settings with the cell's."""
@@ -176,6 +199,10 @@ class Cell:
         return found
 
 
+def _same(value: str, other: Any) -> bool:
+    return float(value) == float(other) if _number(value) and _number(str(other)) else value == other
+
+
 def _number(text: str) -> bool:
     try:
         float(text)
@@ -184,17 +211,30 @@ def _number(text: str) -> bool:
     return True
 
 
-def template(folder: Path, args: argparse.Namespace, domains: list[str], base: Config) -> None:
-    """Make the workspace that every cell of a stream begins as: all rows and tasks known, the root base scored."""
+def template(folder: Path, args: argparse.Namespace, domains: list[str], base: Config, *, batches: bool) -> None:
+    """Make the workspace that every cell of a stream begins as: all tasks known, the root base scored.
+
+    Its rows are known too, unless they come in `batches`: of these only the first of each domain.
+    """
     Workspace.init(folder, base=args.base)
     workspace = Workspace(folder)
     for name in OOD:
         workspace.add_task(name, args.data / name / "test")
     for name in domains:
         source = args.data / name
-        workspace.ingest(source / "train.parquet", domain=name, task=source / "test")
+        rows = batch(args, name, 0, folder) if batches else source / "train.parquet"
+        workspace.ingest(rows, domain=name, task=source / "test")
     workspace.config = base
     workspace.evaluate("v0", suite="step")
+
+
+def batch(args: argparse.Namespace, domain: str, visit: int, folder: Path) -> Path:
+    """Write the rows of a domain that a long stream brings at a visit, counted from 0, and return the file."""
+    rows = pq.read_table(args.data / domain / "train.parquet")
+    size = -(-len(rows) // VISITS)
+    path = folder / f"{domain}-{visit}.parquet"
+    pq.write_table(rows.slice(visit * size, size), path)
+    return path
 
 
 def settings(args: argparse.Namespace) -> Config:
@@ -211,13 +251,20 @@ def run(cell: Cell, args: argparse.Namespace, folder: Path, began: Path) -> dict
     shutil.copytree(began, folder)
     workspace, shared = Workspace(folder), settings(args)
     config = cell.config(shared)
-    clock, every = time.perf_counter(), cell.domains
+    clock = time.perf_counter()
     if cell.recipe is not None:
         workspace.config = config
         workspace.train(cell.recipe, seed=int(cell.words["seed"]))
-    for place, domain in enumerate(every if cell.recipe is None else []):
-        last = place == len(every) - 1
-        scored = ["*"] if last else [domain, *(every[:place] if args.every_step else [])]
+    steps = cell.steps
+    for place, domain in enumerate(steps):
+        visit = steps[:place].count(domain)
+        if visit:
+            workspace.ingest(batch(args, domain, visit, folder), domain=domain)
+        scored = sorted({domain, *(steps[:place] if args.every_step else [])})
+        if cell.regime == "long" and place >= len(steps) - 11:
+            scored = cell.domains
+        if place == len(steps) - 1:
+            scored = ["*"]
         workspace.config = config.replace("suites", step=config.suites.step.model_dump() | {"tasks": scored})
         step = workspace.update(domains=[domain], **cell.update)
         print(f"  {cell.name}: {step.version.id} +{domain}, {time.perf_counter() - clock:.0f} s", file=sys.stderr)
@@ -231,13 +278,20 @@ def figures(cell: Cell, workspace: Workspace) -> dict[str, Any]:
     root, last = versions[0].id, versions[-1].id
     names = cell.domains
     changes = {name: points[last, name] - points[root, name] for name in [*names, *OOD]}
-    falls, back = [], []
-    if cell.recipe is None:
-        for place, name in enumerate(names[:-1], start=1):
-            seen = [points[v.id, name] for v in versions[place:-1] if (v.id, name) in points]
+    falls, back, kept = [], [], {}
+    for name in cell.steps and names:
+        first, latest = cell.steps.index(name) + 1, len(cell.steps) - cell.steps[::-1].index(name)
+        then = points[versions[latest].id, name]
+        kept[name] = {"step": latest, "then": round(then - points[root, name], 3), "now": round(changes[name], 3)}
+        if latest < len(cell.steps):
+            seen = [points[v.id, name] for v in versions[first:-1] if (v.id, name) in points]
             falls.append(max(seen) - points[last, name])
-            back.append(points[last, name] - points[versions[place].id, name])
-    return {
+            back.append(points[last, name] - then)
+    long = {}
+    if cell.regime == "long" and cell.steps:
+        course = [[points[v.id, name] - points[root, name] for name in names] for v in versions[-11:]]
+        long = {"course": [round(sum(row) / len(row), 3) for row in course], "kept": kept}
+    return long | {
         "cell": cell.name,
         "gain": sum(changes[name] for name in names) / len(names),
         "ood": sum(changes[name] for name in OOD) / len(OOD),
@@ -291,14 +345,16 @@ def main() -> None:
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
-    known = [json.loads(line) for line in args.results.read_text().splitlines()] if args.results.exists() else []
+    lines = args.results.read_text().splitlines() if args.results.exists() else []
+    known = [json.loads(line) for line in lines]
     if args.table:
         print(table(known))
         return
-    done = {(found["cell"], found["scored"]) for found in known}
+    done = {(Cell.parse(found["cell"]).name, found["scored"]) for found in known}
     scored = ("full" if args.full else f"cut {args.documents}") + (", every step" if args.every_step else "")
     wanted = [cell for group in args.group or ([] if args.cell else GROUPS) for cell in GROUPS[group]]
-    cells = [Cell.parse(name) for name in [*args.cell, *(name for name in wanted if (name, scored) not in done)]]
+    missing = [cell for cell in map(Cell.parse, dict.fromkeys(wanted)) if (cell.name, scored) not in done]
+    cells = [*map(Cell.parse, args.cell), *missing]
     if args.list:
         print("\n".join(cell.name for cell in cells))
         return
@@ -308,10 +364,12 @@ def main() -> None:
         kept = args.keep or Path(temporary)
         kept.mkdir(parents=True, exist_ok=True)
         for number, cell in enumerate(cells, start=1):
-            began = kept / "-".join([*sorted(cell.domains), "full" if args.full else str(args.documents)])
+            batches = cell.regime == "long"
+            known_as = [*sorted(cell.domains), *(["batches"] if batches else [])]
+            began = kept / "-".join([*known_as, "full" if args.full else str(args.documents)])
             if not began.exists():
                 partial = Path(temporary, "template")
-                template(partial, args, sorted(cell.domains), settings(args))
+                template(partial, args, sorted(cell.domains), settings(args), batches=batches)
                 shutil.move(partial, began)
             folder = Path(temporary, f"cell-{number}")
             found = run(cell, args, folder, began) | {"scored": scored}
