@@ -13,7 +13,7 @@ interrupted study goes on where it was. `--cell` runs cells whether or not FILE 
 Regimes: *easy*, the standard stream with a gentle training (learning rate 2e-4, one epoch); *hard*, a German legal
 domain in the middle and two narrow ones at the end, trained hard (1e-3, two epochs); *defaults*, the standard stream,
 and *defaults-hard*, the hard one, with what `continual.toml` says if nothing is set; *long*, the standard stream in
-twenty small batches, four of each domain, in an order drawn by the seed, with the same settings.
+twenty batches of 125 rows, four of each domain, in an order drawn by the seed, with the same settings.
 
 Figures, in points of nDCG@10: `gain` of ACC over base at the end; `bwt`, and `forgetting`, the largest fall of a domain
 from its best score along the way (Chaudhry et al. take the mean), measured right after learning and at the end, or at
@@ -58,8 +58,8 @@ REGIMES: dict[str, tuple[list[str], dict[str, Any]]] = {
 AS_SET = {"defaults", "defaults-hard", "long"}
 """Regimes in which what a cell's name leaves out is what `continual.toml` has."""
 
-VISITS = 4
-"""Batches that a long stream cuts each domain into."""
+VISITS, VISIT_ROWS = 4, 125
+"""Batches of each domain in a long stream, and the rows of one."""
 
 BASE = {"from": "current", "merge": "1", "replay": "0.1", "policy": "uniform", "order": "forth", "seed": "0"}
 """What a cell's name leaves out; in the regimes of `AS_SET`, what `continual.toml` has."""
@@ -231,9 +231,8 @@ def template(folder: Path, args: argparse.Namespace, domains: list[str], base: C
 def batch(args: argparse.Namespace, domain: str, visit: int, folder: Path) -> Path:
     """Write the rows of a domain that a long stream brings at a visit, counted from 0, and return the file."""
     rows = pq.read_table(args.data / domain / "train.parquet")
-    size = -(-len(rows) // VISITS)
     path = folder / f"{domain}-{visit}.parquet"
-    pq.write_table(rows.slice(visit * size, size), path)
+    pq.write_table(rows.slice(visit * VISIT_ROWS, VISIT_ROWS), path)
     return path
 
 

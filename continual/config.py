@@ -40,7 +40,7 @@ class IngestConfig(Section):
 class ReplayConfig(Section):
     """Which historical rows a step trains on again."""
 
-    share: Share = Field(0.1, description="Share of the training rows of every domain in the lineage, 0 to 1.")
+    share: Share = Field(0.3, description="Share of the training rows of every domain in the lineage, 0 to 1.")
     policy: str = Field("uniform", description="Name of a replay policy; see docs/replay.md.")
     temperature: float = Field(2.0, ge=1, description="Of the policy temperature: 1 is uniform, more is more equal.")
     candidates: Positive = Field(
@@ -58,7 +58,7 @@ class BatchBand(Section):
 class TrainConfig(Section):
     """The update model: LoRA on all linear layers, trained with InfoNCE."""
 
-    epochs: Positive = Field(2, description="Passes over the drawn rows.")
+    epochs: Positive = Field(1, description="Passes over the drawn rows.")
     batch_size: Annotated[int, Field(ge=2)] = Field(32, description="Pairs that share in-batch negatives.")
     batch_sizes: list[BatchBand] = Field(
         [],
@@ -88,14 +88,14 @@ class TrainConfig(Section):
     )
     max_negatives: Annotated[int, Field(ge=0)] = Field(1, description="Given negatives used per row, at most.")
     guide_margin: Annotated[float, Field(ge=-2, le=2)] | Literal["off"] = Field(
-        0.0,
+        "off",
         description=(
             "An in-batch negative is masked when its cosine to the query before training is above the positive's minus "
             "this margin; 'off': no guide."
         ),
     )
     distillation: float = Field(
-        3.0,
+        0.0,
         ge=0,
         description=(
             "Weight of keeping embeddings where they were: the loss gains this times the mean over texts of 1 - cosine "

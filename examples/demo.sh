@@ -34,13 +34,13 @@ run continual init
 run continual task add pandas data/pandas
 
 run continual ingest data/stdlib.parquet
-run continual update --replay 0.1
+run continual update
 
 run continual ingest data/torch.parquet
-run continual update --replay 0.1
+run continual update
 
 run continual ingest data/sklearn.parquet
-run continual update --replay 0.1
+run continual update
 
 run continual report --html report.html
 

@@ -186,7 +186,7 @@ def update(
         float | None,
         typer.Option(
             metavar="SHARE",
-            help="Share of every learned domain's rows to train on again, 0 to 1; by default replay.share, 0.1.",
+            help="Share of every learned domain's rows to train on again, 0 to 1; by default replay.share, 0.3.",
         ),
     ] = None,
     replay_rows: Annotated[
