@@ -79,7 +79,7 @@ SETTINGS = {
 }
 """Words of a cell's name that are settings of [train]."""
 
-OURS = "merge=0.8 epochs=1 lr=1e-3 replay=0.3"
+OURS = "merge=0.8 epochs=1 lr=1e-3 replay=0.3 distillation=2"
 """The defaults that came out, said in full."""
 
 GROUPS: dict[str, list[str]] = {
@@ -104,8 +104,14 @@ GROUPS: dict[str, list[str]] = {
     ],
     "replay": [f"hard merge=0.8 epochs=1 replay={share}" for share in (0, 0.05, 0.1, 0.2, 0.4)],
     "training": [
-        *(f"hard merge=0.8 {words} replay=0.3" for words in ("epochs=2", "epochs=1 lr=2e-3", "epochs=1 lr=5e-4")),
-        *(f"hard {OURS} {words}" for words in ("guide=0", "distillation=1", "rank=64 alpha=128", "policy=balanced")),
+        *(f"{regime} {OURS} {words}" for regime in ("hard", "easy") for words in ("", "distillation=1", "merge=1")),
+        *(f"{regime} {OURS} distillation=0" for regime in ("hard", "easy")),
+        *(
+            f"easy {OURS} distillation=0 {words}"
+            for words in ("merge=0.6", "guide=0", "temperature=0.1", "temperature=0.03", "bidirectional=true")
+        ),
+        *(f"hard {OURS} {words}" for words in ("rank=64 alpha=128", "policy=balanced")),
+        "hard merge=0.7 epochs=1 lr=2e-3 replay=0.3",
         "hard merge=0.8 distillation=3 guide=0",
         "hard merge=0.6",
     ],

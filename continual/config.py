@@ -95,7 +95,7 @@ class TrainConfig(Section):
         ),
     )
     distillation: float = Field(
-        0.0,
+        2.0,
         ge=0,
         description=(
             "Weight of keeping embeddings where they were: the loss gains this times the mean over texts of 1 - cosine "

@@ -19,7 +19,10 @@ REFERENCES = {"easy": "easy epochs=2 lr=1e-3 recipe=joint", "hard": "hard recipe
 """The joint training that a regime's region is measured by."""
 COLOURS = {"joint": "#b2182b", "published": "#762a83", "ours": "#1b7837", "other": "#2166ac"}
 TITLES = {"hard": "the hard stream", "easy": "the standard stream"}
-OURS = {"easy": "easy lr=1e-3 merge=0.8 replay=0.3", "hard": "hard epochs=1 merge=0.8 replay=0.3"}
+OURS = {
+    "easy": "easy distillation=2 lr=1e-3 merge=0.8 replay=0.3",
+    "hard": "hard distillation=2 epochs=1 merge=0.8 replay=0.3",
+}
 
 
 def kind(cell: str) -> str:
