@@ -6,12 +6,12 @@ DIR holds a folder per domain with `train.parquet` and `test/{corpus,queries,qre
 workspace of its own, driven by the commands that a person would type:
 
 - ours: per domain, `ingest` and `update` with the defaults;
-- sequential: fine-tuning, one domain after the other: the same LoRA without replay and merge;
-- joint: all domains ingested, then one `update --replay 0 --merge 1` of two epochs from the root base.
+- sequential: plain fine-tuning, one domain after the other: the same LoRA without replay, merge and distillation;
+- joint: all domains ingested, then one plain `update --replay 0 --merge 1` of two epochs from the root base.
 
 Prints a table per run. The last line is one JSON object: `ratio` (ours' gain of ACC over base, as a share of
-joint's), `ood_change` (ours' mean OOD against base, points),
-`worst_gain` (the smallest gain of a domain over base, points), and the figures of each run.
+joint's), `ood_change` (ours' mean OOD against base, points), `worst_gain` (the smallest gain of a domain over base,
+points), and the figures of each run.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from typing import Any
 
 DOMAINS = ["nl2bash", "medquad", "tatqa", "metatool", "banking77"]
 OOD = ["squad_en", "gsm8k", "scitldr"]
+PLAIN = ["--replay", "0", "--merge", "1", "--set", "train.distillation=0"]
 RUNS: dict[str, list[str]] = {
     "ours": [],
-    "sequential": ["--replay", "0", "--merge", "1"],
-    "joint": ["--replay", "0", "--merge", "1", "--set", "train.epochs=2"],
+    "sequential": PLAIN,
+    "joint": [*PLAIN, "--set", "train.epochs=2"],
 }
 OPEN_GATE = "[gate]\nmax_forgetting = 100\nmax_ood_loss = 100\nmin_gain = -100\n"
 

@@ -1,14 +1,11 @@
 """Write docs/merging.svg: how much of the updates' norm each merge keeps, against the angle between the updates.
 
-python docs/plot_merging.py            writes the picture
-python docs/plot_merging.py --check    ends with 1 if the picture differs
+python docs/plot_merging.py
 """
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,15 +81,5 @@ def draw() -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def main() -> int:
-    """Write the picture, or compare it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; end with 1 if it differs")
-    if parser.parse_args().check:
-        return int(PICTURE.read_text(encoding="utf-8") != draw())
-    PICTURE.write_text(draw(), encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    PICTURE.write_text(draw(), encoding="utf-8")

@@ -1,14 +1,11 @@
 """Write docs/study.svg: what each cell of the study gains, against what it loses out of domain.
 
-python docs/plot_study.py            writes the picture
-python docs/plot_study.py --check    ends with 1 if the picture differs
+python docs/plot_study.py
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,15 +100,5 @@ def draw() -> str:
     return "\n".join([*head, *body, "</svg>"]) + "\n"
 
 
-def main() -> int:
-    """Write the picture, or compare it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; end with 1 if it differs")
-    if parser.parse_args().check:
-        return int(PICTURE.read_text(encoding="utf-8") != draw())
-    PICTURE.write_text(draw(), encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    PICTURE.write_text(draw(), encoding="utf-8")

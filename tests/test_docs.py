@@ -32,6 +32,12 @@ def shown(text: str) -> list[str]:
     return [shlex.join(shlex.split(line, comments=True)) for line in re.findall(r"^\$ (continual .*)$", text, re.M)]
 
 
+@pytest.mark.parametrize("script", sorted((ROOT / "docs").glob("plot_*.py")), ids=lambda path: path.stem)
+def test_pictures_are_what_their_scripts_draw(script: Path):
+    plot = load(script)
+    assert plot.PICTURE.read_text(encoding="utf-8") == plot.draw(), f"run `python docs/{script.name}`"
+
+
 def test_every_command_of_the_product_is_there():
     names = ["init", "ingest", "task add", "update", "report", "status", "versions list", "versions show", "promote"]
     assert {f"continual {name}" for name in [*names, "rollback", "export"]} <= set(COMMANDS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import runpy
 from pathlib import Path
 
 import numpy as np
@@ -100,11 +99,6 @@ def test_contract_is_on_the_page(name) -> None:
         f"`{key}` ({str(known.default).lower().removesuffix('.0')})" in row for key, known in method.settable.items()
     )
     assert method.reference in page
-
-
-def test_picture_is_what_its_script_draws() -> None:
-    drawn = runpy.run_path(str(DOCS / "plot_merging.py"))["draw"]()
-    assert (DOCS / "merging.svg").read_text(encoding="utf-8") == drawn, "run `python docs/plot_merging.py`"
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
