@@ -27,7 +27,7 @@ from continual.stream.leaks import count_leaks, find_leaks, shingle_files, write
 from continual.stream.near import SHINGLES
 from continual.stream.ordered import write_rows
 from continual.stream.readers import open_source
-from continual.stream.schema import Columns, resolve
+from continual.stream.schema import Columns, Mapping, resolve
 from continual.stream.stage import Staged, stage
 from continual.stream.sweep import staging
 from continual.stream.task_files import KEYS, TaskTables, read_task, write_task
@@ -37,6 +37,9 @@ MAX_INSTRUCTION = 500
 """Characters of a domain's instruction."""
 MAX_LICENSE = 200
 """Characters of a licence's name."""
+
+KEPT, REJECTS, TASK = "kept.parquet", "rejects.jsonl", "task"
+"""Names in the staging folder: the rows to store, the bad ones, the domain's task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +182,7 @@ def ingest(
         first = all(batch.domain != domain for batch in batches)
         share = _share(tasks, config, domain, first, holdout, task)
         with staging(registry) as folder, _finishing(progress):
-            rows, rejects, kept = folder / "rows.parquet", folder / "rejects.jsonl", folder / "kept.parquet"
+            rows, rejects, kept = folder / "rows.parquet", folder / REJECTS, folder / KEPT
             staged = stage(opened, mapping, config, rows, rejects, progress)
             if staged.rejected > config.max_reject_share * staged.rows_in:
                 listed = registry.path(_keep_loose(registry, rejects, domain, content))
@@ -189,8 +192,8 @@ def ingest(
             keys = [registry.task_folder(known) / KEYS for known in tasks]
             shingles = shingle_files(registry, tasks)
             if tables is not None:
-                write_task(tables, folder / "task")
-                keys.append(folder / "task" / KEYS)
+                write_task(tables, folder / TASK)
+                keys.append(folder / TASK / KEYS)
             with database(folder / "spill") as connection:
                 split.load(connection, rows, history, _files(registry, batches, domain))
                 split.drop_duplicates(connection)
@@ -199,10 +202,10 @@ def ingest(
                 split.keep_rest(connection)
                 if documents:
                     tables = held_out_task(connection, rows)
-                    write_task(tables, folder / "task")
-                    write_held(connection, folder / "task" / HELD)
+                    write_task(tables, folder / TASK)
+                    write_held(connection, folder / TASK / HELD)
                 if tables is not None:
-                    shingles.append(folder / "task" / SHINGLES)
+                    shingles.append(folder / TASK / SHINGLES)
                 counts = split.fates(connection, split.drop_near(connection, rows, staged.good, shingles))
                 if share and clean:
                     _check_hold_out(source, share, documents, counts)
@@ -237,48 +240,71 @@ def ingest(
                     raise _task_without_rows(report, task, where)
                 return dataclasses.replace(report, rejects_path=where)
 
-            # Nothing counts before the transaction at the end; what is published until then is swept if it fails.
-            identity = f"b{1 + max((batch.position for batch in batches), default=0)}"
-            path, rejects_path = f"data/{domain}/{identity}.parquet", None
-            _move(kept, registry.path(path))
-            if staged.rejected:
-                rejects_path = f"data/{domain}/{identity}.rejects.jsonl"
-                _move(rejects, registry.path(rejects_path))
-            record, leaks = None, []
-            if tables is not None:
-                found = find_leaks(registry, {domain: folder / "task"})[domain]
-                write_leaks(folder / "task", found)
-                leaks = count_leaks(domain, found)
-                _move(folder / "task", registry.path(task_path(domain)))
-                record = task_record(domain, domain, tables, "holdout" if task is None else str(task))
-            batch = registry.add_batch(
-                Batch(
-                    id=identity,
-                    position=0,
-                    domain=domain,
-                    source=source,
-                    source_sha256=content,
-                    path=path,
-                    rows_in=report.rows_in,
-                    kept=report.kept,
-                    duplicates=report.duplicates,
-                    leaked=report.leaked,
-                    rejected=report.rejected,
-                    held_out=report.held_out,
-                    rejects_path=rejects_path,
-                    columns=mapping.record(),
-                    created_at=now(),
-                    license=license,
-                ),
-                record,
-                leaks,
-                kind=kind,
-                instruction=instruction,
-            )
-            assert batch.id == identity, "only an ingest adds batches, and it holds the lock"
-            return dataclasses.replace(
-                report, batch=identity, rejects_path=rejects_path, task=domain if record is not None else None
-            )
+            origin = "holdout" if task is None else str(task)
+            return _record(registry, folder, report, content, mapping, tables, origin)
+
+
+def _record(
+    registry: Registry,
+    folder: Path,
+    report: IngestReport,
+    content: str,
+    mapping: Mapping,
+    tables: TaskTables | None,
+    origin: str,
+) -> IngestReport:
+    """Publish what is staged in a folder as a batch, and the domain's task if there is one.
+
+    Nothing counts before the transaction at the end; what is published until then is swept if it fails.
+
+    Args:
+        registry: The workspace's registry; the caller holds its lock.
+        folder: Where the kept rows, the rejects and the task lie.
+        report: What became of the rows.
+        content: SHA-256 of the source.
+        mapping: Which column was read as what.
+        tables: The task that this ingest makes.
+        origin: Where the task is from.
+
+    Returns:
+        The report with the batch, the file of rejects and the task.
+    """
+    domain = report.domain
+    identity = f"b{1 + max((batch.position for batch in registry.batches()), default=0)}"
+    path, rejects_path = f"data/{domain}/{identity}.parquet", None
+    _move(folder / KEPT, registry.path(path))
+    if report.rejected:
+        rejects_path = f"data/{domain}/{identity}.rejects.jsonl"
+        _move(folder / REJECTS, registry.path(rejects_path))
+    record, leaks = None, []
+    if tables is not None:
+        found = find_leaks(registry, {domain: folder / TASK})[domain]
+        write_leaks(folder / TASK, found)
+        leaks = count_leaks(domain, found)
+        _move(folder / TASK, registry.path(task_path(domain)))
+        record = task_record(domain, domain, tables, origin)
+    batch = Batch(
+        id=identity,
+        position=0,
+        domain=domain,
+        source=report.source,
+        source_sha256=content,
+        path=path,
+        rows_in=report.rows_in,
+        kept=report.kept,
+        duplicates=report.duplicates,
+        leaked=report.leaked,
+        rejected=report.rejected,
+        held_out=report.held_out,
+        rejects_path=rejects_path,
+        columns=mapping.record(),
+        created_at=now(),
+        license=report.license,
+    )
+    added = registry.add_batch(batch, record, leaks, kind=report.kind, instruction=report.instruction)
+    assert added.id == identity, "only an ingest adds batches, and it holds the lock"
+    made = None if record is None else domain
+    return dataclasses.replace(report, batch=identity, rejects_path=rejects_path, task=made)
 
 
 def _files(registry: Registry, batches: Sequence[Batch], domain: str) -> list[Path]:
