@@ -44,7 +44,6 @@ def draw(
     new: Sequence[Batch],
     history: Sequence[Batch],
     *,
-    replay_rows: int | None,
     held: int,
     seed: int,
     look: bool,
@@ -58,7 +57,6 @@ def draw(
         parent: What is in service.
         new: Batches to learn.
         history: Batches that were learned.
-        replay_rows: Historical rows to replay in all; None means the configured share.
         held: Rows of each domain to hold out of training.
         seed: Of the step.
         look: Let a policy that chooses do so. If not, the first of its candidates are drawn, as many.
@@ -74,7 +72,7 @@ def draw(
             policy.name,
             available,
             config.replay.share,
-            replay_rows,
+            config.replay.rows,
             falls=falls(registry, parent) if policy.scored else None,
             temperature=config.replay.temperature,
         )

@@ -325,7 +325,7 @@ def _rows(
     if not rows or not batches:
         return [], [], []
     with Rows(registry) as source:
-        table = source.draw([], batches, allot("balanced", source.count(batches), 0.0, rows), {}).table
+        table = source.draw([], batches, allot("balanced", source.count(batches), 1.0, rows), {}).table
     texts = [table[name].to_pylist() for name in ("domain", "query", "positive")]
     taken = _tested(registry, tasks, {text for column in texts[1:] for text in column})
     domains: dict[str, list[tuple[str, str]]] = {}

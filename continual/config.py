@@ -41,6 +41,9 @@ class ReplayConfig(Section):
     """Which historical rows a step trains on again."""
 
     share: Share = Field(0.3, description="Share of the training rows of every domain in the lineage, 0 to 1.")
+    rows: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Rows of the lineage in all, at most, so that a step's cost stops growing; unset: no limit."
+    )
     policy: str = Field("uniform", description="Name of a replay policy; see docs/replay.md.")
     temperature: float = Field(2.0, ge=1, description="Of the policy temperature: 1 is uniform, more is more equal.")
     candidates: Positive = Field(

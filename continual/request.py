@@ -14,7 +14,7 @@ from continual.progress import SILENT, Progress, Recorder
 from continual.recipes import find_recipe
 from continual.registry import Registry
 from continual.registry.store import UPDATE_LOCK, exclusive
-from continual.replay.policies import check_share
+from continual.replay.policies import check_rows, check_share
 from continual.spec import Plan, discard, interrupted, make_plan, prepare, reopen, sweep
 from continual.tracking import tracked
 from continual.update import StepResult, update
@@ -50,8 +50,7 @@ class Request:
     @property
     def choice(self) -> dict[str, Any]:
         """What `prepare` takes besides the settings."""
-        names = {"domains": self.domains, "replay_rows": self.replay_rows}
-        return names | {"seed": self.seed or 0, "recipe": self.recipe or DEFAULT}
+        return {"domains": self.domains, "seed": self.seed or 0, "recipe": self.recipe or DEFAULT}
 
     def resolve(self, config: Config) -> Config:
         """Return the settings with what the recipe and then the call change.
@@ -67,11 +66,12 @@ class Request:
                 f"The recipe {self.recipe} has no steps: `continual train --recipe {self.recipe}` runs it."
             )
         config = config.change(step).change(self.settings or {})
-        if self.replay is not None and self.replay_rows is not None:
-            raise InputError("--replay is a share and --replay-rows a number of the same rows. Give one of them.")
         if self.replay is not None:
             check_share(self.replay)
-        config = self._merged(config).replace("replay", share=self.replay, policy=self.replay_policy)
+        if self.replay_rows is not None:
+            check_rows(self.replay_rows)
+        changes = {"share": self.replay, "rows": self.replay_rows, "policy": self.replay_policy}
+        config = self._merged(config).replace("replay", **changes)
         config = config.replace("train", anchor="current" if self.compatible else None)
         return config.replace("track", trackers=None if self.track is None else list(self.track))
 

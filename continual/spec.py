@@ -83,7 +83,6 @@ def prepare(
     config: Config,
     *,
     domains: Sequence[str] | None,
-    replay_rows: int | None,
     seed: int,
     recipe: str = "continual",
     look: bool = True,
@@ -95,7 +94,6 @@ def prepare(
         registry: The workspace's registry.
         config: The resolved settings.
         domains: Domains to learn; None means all that have batches which current has not learned.
-        replay_rows: Historical rows to replay in all; None means the configured share.
         seed: Any integer from 0 up.
         recipe: Name of the recipe whose settings these are.
         look: Let a policy that chooses by the model in service do so. If not, as many rows are drawn, the first of the
@@ -135,7 +133,6 @@ def prepare(
         parent,
         new,
         history,
-        replay_rows=replay_rows,
         held=held,
         seed=seed,
         look=look,

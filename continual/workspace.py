@@ -253,7 +253,7 @@ class Workspace:
 
         Args:
             replay: Share of the training rows of every domain learned so far to train on again, 0 to 1.
-            replay_rows: A fixed number of them in all, instead of a share.
+            replay_rows: How many of them in all, at most; by default `replay.rows`, no limit unless set.
             replay_policy: How they are chosen: uniform, balanced, temperature, reservoir, forgetting, hardest or
                 diverse.
             domains: Domains to learn; by default all that have new rows.

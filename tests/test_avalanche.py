@@ -139,11 +139,11 @@ def test_the_buffer_holds_what_our_own_step_replays(workspace: Workspace) -> Non
             assert len(buffer.buffer) == 31
             drawn.setdefault(policy, []).append([window.to_json() for window in buffer.windows])
     workspace.update(domains=["first"])
-    second = workspace.update(domains=["second"], replay_rows=31).version
+    second = workspace.update(domains=["second"], replay=1, replay_rows=31).version
     assert all(second.recipe["replay"] == draws[0] for draws in drawn.values())
     for policy, draws in drawn.items():
-        config = workspace.config.replace("replay", policy=policy)
-        spec, _ = prepare(workspace.registry, config, domains=["third"], replay_rows=31, seed=0)
+        config = workspace.config.replace("replay", policy=policy, share=1, rows=31)
+        spec, _ = prepare(workspace.registry, config, domains=["third"], seed=0)
         assert spec.replay == draws[1]
         assert {window["domain"] for window in spec.replay} == {"first", "second"}
 

@@ -194,7 +194,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
         pq.write_table(pa.Table.from_pylist(make_pairs(120, seed=seed)), folder / f"{name}.parquet")
         workspace.ingest(folder / f"{name}.parquet")
         if name != "third":
-            workspace.update(replay_rows=10)
+            workspace.update(replay=1, replay_rows=10)
     return folder / "w"
 
 
@@ -204,8 +204,8 @@ def workspace(learned: Path, tmp_path: Path) -> Workspace:
 
 
 def prepared(workspace: Workspace, policy: str, rows: int = 20, seed: int = 0) -> Any:
-    config = workspace.config.replace("replay", policy=policy)
-    return prepare(workspace.registry, config, domains=None, replay_rows=rows, seed=seed)
+    config = workspace.config.replace("replay", policy=policy, share=1, rows=rows)
+    return prepare(workspace.registry, config, domains=None, seed=seed)
 
 
 def replay_of(drawn: Any) -> list[dict[str, Any]]:
@@ -228,8 +228,8 @@ def test_the_same_step_draws_the_same_rows_and_a_resumed_one_too(workspace: Work
 
 def test_hardest_looks_at_more_rows_and_keeps_those_with_the_highest_loss(workspace: Workspace) -> None:
     spec, drawn = prepared(workspace, "hardest")
-    config = workspace.config.replace("replay", policy="uniform")
-    _, wide = prepare(workspace.registry, config, domains=None, replay_rows=80, seed=0)
+    config = workspace.config.replace("replay", policy="uniform", share=1, rows=80)
+    _, wide = prepare(workspace.registry, config, domains=None, seed=0)
     model = workspace.load()
     model.max_seq_length = 32
     for window in spec.replay:
@@ -254,7 +254,7 @@ def test_a_reservoir_keeps_its_rows_and_leaves_the_windows_where_they_are(worksp
     assert {row["query"] for row in replay_of(prepared(workspace, "reservoir", 20)[1])} < kept
     uniform, _ = prepared(workspace, "uniform", 40)
     assert uniform.cursors != before
-    made = workspace.update(replay_policy="reservoir", replay_rows=40).version
+    made = workspace.update(replay=1, replay_policy="reservoir", replay_rows=40).version
     assert made.recipe["cursors"] == before
     assert made.recipe["replay"] == spec.replay
     # One domain more: the two share fewer rows, all of which were there before.

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from continual.errors import DataError, InputError, NotFoundError
 from continual.registry import Batch, Registry, Task
 from continual.registry.catalog import now
-from continual.replay import Rows, allot
+from continual.replay import Rows, allot, get_policy
 from continual.replay.policies import policies
 
 AVAILABLE = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(0, 500), max_size=6)
@@ -30,13 +30,24 @@ def test_quotas_sum_to_the_share_and_never_exceed_a_domain(
     available: dict[str, int], share: float, policy: str
 ) -> None:
     quotas = allot(policy, available, share)
-    assert sum(quotas.values()) == round(share * sum(available.values()))
+    if get_policy(policy).fixed:
+        assert quotas == {domain: int(share * rows + 0.5) for domain, rows in available.items()}
+    else:
+        assert sum(quotas.values()) == round(share * sum(available.values()))
     assert all(0 <= quotas[domain] <= rows for domain, rows in available.items())
 
 
 @given(AVAILABLE, st.integers(0, 3000), st.sampled_from(policies()))
-def test_fixed_rows_are_a_cap(available: dict[str, int], rows: int, policy: str) -> None:
-    assert sum(allot(policy, available, 0.5, rows).values()) == min(rows, sum(available.values()))
+def test_a_number_of_rows_limits_the_share(available: dict[str, int], rows: int, policy: str) -> None:
+    free = allot(policy, available, 0.5)
+    quotas = allot(policy, available, 0.5, rows)
+    assert quotas == free if rows >= sum(free.values()) else sum(quotas.values()) == rows
+
+
+def test_a_core_of_a_domain_does_not_depend_on_the_others() -> None:
+    alone = allot("reservoir", {"a": 61}, 0.4)
+    assert alone == {"a": 24}
+    assert allot("reservoir", {"a": 61, "b": 61, "c": 61}, 0.4) == {"a": 24, "b": 24, "c": 24}
 
 
 def test_uniform_follows_sizes_and_balanced_does_not() -> None:

@@ -483,8 +483,6 @@ def test_lost_files_are_named_before_anything_is_trained(
 def test_calls_that_contradict_themselves_are_refused(learned: Workspace) -> None:
     with pytest.raises(InputError, match="Choose one"):
         learned.update(resume=True, restart=True)
-    with pytest.raises(InputError, match="Give one of them"):
-        learned.plan(replay=0.1, replay_rows=5)
     with pytest.raises(InputError, match=r"--merge 0\.3"):
         learned.plan(merge="interpolate", parameters={"weight": 0.3})
 

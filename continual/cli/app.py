@@ -190,7 +190,10 @@ def update(
         ),
     ] = None,
     replay_rows: Annotated[
-        int | None, typer.Option(metavar="N", help="Learned rows to train on again, in all, instead of a share.")
+        int | None,
+        typer.Option(
+            metavar="N", help="Learned rows to train on again, in all, at most; by default replay.rows, no limit."
+        ),
     ] = None,
     replay_policy: Annotated[
         str | None,

@@ -211,7 +211,7 @@ class WorkspaceBenchmark(CLScenario):  # type: ignore[misc]
 
 
 class ReplayBuffer(ExemplarsBuffer):  # type: ignore[misc]
-    """The replay draw of `continual update --replay-rows N`, as a buffer for Avalanche's `ReplayPlugin`.
+    """The replay draw of `continual update --replay 1 --replay-rows N`, as a buffer for Avalanche's `ReplayPlugin`.
 
     After an experience it holds what the next step would replay: the policy's quota of every domain seen so far, each
     a window of hash space that goes on where the last one stopped. So it is drawn anew from all rows seen, not
@@ -278,7 +278,7 @@ class ReplayBuffer(ExemplarsBuffer):  # type: ignore[misc]
         history = [batch for batch in registry.batches() if batch.id in self._seen]
         with Rows(registry) as rows:
             available = rows.count(history)
-            quotas = allot(self._policy.name, available, 0.0, self.max_size, temperature=self._temperature)
+            quotas = allot(self._policy.name, available, 1.0, self.max_size, temperature=self._temperature)
             if not sum(quotas.values()):
                 self.windows, self.buffer = [], AvalancheDataset([])
                 return

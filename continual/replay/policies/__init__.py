@@ -129,8 +129,9 @@ def allot(
     Args:
         name: Name of a policy.
         available: Training rows of each domain in the lineage.
-        share: Share of them to replay, 0 to 1; used when `rows` is None.
-        rows: A fixed number in all; more than there are means all of them.
+        share: Share of them to replay, 0 to 1. A `fixed` policy takes it of each domain, halves rounded up, so that
+            what is drawn of one does not depend on the others.
+        rows: How many in all, at most; None: no limit.
         falls: Points by which the tasks of a domain lie below their best; None: nothing is known.
         temperature: The setting `replay.temperature`.
 
@@ -138,11 +139,15 @@ def allot(
         InputError: `share` is outside [0, 1], or `rows` is negative.
     """
     check_share(share)
-    if rows is not None and rows < 0:
-        raise InputError(f"--replay-rows takes a number from 0 up, not {rows}.")
-    total = sum(available.values())
-    wanted = min(total, round(share * total) if rows is None else rows)
-    quotas = get_policy(name).quota(History(available, falls or {}, temperature), wanted)
+    if rows is not None:
+        check_rows(rows)
+    found, total = get_policy(name), sum(available.values())
+    if found.fixed:
+        quotas = {domain: int(share * number + 0.5) for domain, number in available.items()}
+        if rows is None or sum(quotas.values()) <= rows:
+            return quotas
+    wanted = round(share * total) if rows is None else min(rows, round(share * total))
+    quotas = found.quota(History(available, falls or {}, temperature), wanted)
     assert all(0 <= quotas[domain] <= available[domain] for domain in quotas), f"policy {name} broke its contract"
     return quotas
 
@@ -155,6 +160,16 @@ def check_share(share: float) -> None:
     """
     if not 0.0 <= share <= 1.0:
         raise InputError(f"--replay takes a share from 0 to 1, and {share:g} is outside it. Try --replay 0.1.")
+
+
+def check_rows(rows: int) -> None:
+    """Refuse a negative number of rows.
+
+    Raises:
+        InputError: It is negative.
+    """
+    if rows < 0:
+        raise InputError(f"--replay-rows takes a number from 0 up, not {rows}.")
 
 
 for _name in ("uniform", "balanced", "temperature", "reservoir", "forgetting", "hardest", "diverse"):
