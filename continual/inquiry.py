@@ -144,6 +144,8 @@ def prepare(
     batches = [batch for batch in registry.batches() if batch.domain in chosen]
     with Rows(registry) as source:
         counts = source.count(batches)
+        if not any(counts.values()):
+            raise _too_few(dict.fromkeys(chosen, 0))
         quotas = {domain: min(count, rows) if rows else count for domain, count in counts.items()}
         drawn = source.draw([], batches, quotas, {}, HELD)
     parts = []
@@ -202,13 +204,17 @@ def _check_rows(tables: Mapping[str, pa.Table | None], spared: Mapping[str, pa.T
     """Refuse domains that cannot be trained on, or not be measured."""
     parts = (tables, spared)
     counts = {domain: [len(part[domain] or ()) for part in parts] for domain in tables}
-    few = [domain for domain, found in counts.items() if min(found) < 2]
+    few = {domain: sum(found) for domain, found in counts.items() if min(found) < 2}
     if few:
-        names = ", ".join(f"{domain} ({sum(counts[domain])})" for domain in few)
-        raise InputError(
-            "The loss of a domain is measured on a tenth of its rows, two at least, and there are too few rows of "
-            f"{names}. Leave these out: name the others with --domain."
-        )
+        raise _too_few(few)
+
+
+def _too_few(counts: Mapping[str, int]) -> InputError:
+    names = ", ".join(f"{domain} ({count})" for domain, count in counts.items())
+    return InputError(
+        "The loss of a domain is measured on a tenth of its rows, two at least, and there are too few rows of "
+        f"{names}. Leave these out: name the others with --domain."
+    )
 
 
 def _machine(config: TrainConfig) -> dict[str, Any]:

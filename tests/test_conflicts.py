@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scipy.cluster.hierarchy import dendrogram, fcluster, linkage
 from scipy.spatial.distance import squareform
@@ -31,7 +32,7 @@ from continual.eval.html import render_html
 from continual.eval.report import build_report
 from continual.eval.sections import sections
 from continual.inquiry import TRAININGS, prepare
-from continual.registry import Registry
+from continual.registry import Batch, Registry
 from continual.registry.store import UPDATE_LOCK, exclusive
 from tests import test_cli
 from tests.conftest import SCHEMA, WORDS, make_pairs, sentence
@@ -433,6 +434,25 @@ def test_domains_with_too_few_rows_are_named(three: Workspace, write_pairs: Writ
     with pytest.raises(InputError, match=r"too few rows of tiny \(8\)"):
         three.plan_conflicts()
     assert three.plan_conflicts(rows=4).rows["tiny"] == 4
+
+
+def test_domains_of_which_every_row_is_in_a_task_are_named(three: Workspace, tmp_path: Path) -> None:
+    folder = tmp_path / "late"
+    folder.mkdir()
+    texts = sorted({query for batch in three.registry.batches() for query in queries_of(three, batch)})
+    ids = [f"q{number}" for number in range(len(texts))]
+    pq.write_table(pa.table({"doc_id": ["d"], "text": ["a document"]}), folder / "corpus.parquet")
+    pq.write_table(pa.table({"query_id": ids, "text": texts}), folder / "queries.parquet")
+    judged = {"query_id": ids, "doc_id": ["d"] * len(ids), "score": [1] * len(ids)}
+    pq.write_table(pa.table(judged), folder / "qrels.parquet")
+    three.add_task("late", folder)
+    with pytest.raises(InputError, match=r"too few rows of first \(0\), second \(0\)\."):
+        three.plan_conflicts(domains=["first", "second"])
+
+
+def queries_of(workspace: Workspace, batch: Batch) -> list[str]:
+    found: list[str] = pq.read_table(workspace.registry.rows_file(batch))["query"].to_pylist()
+    return found
 
 
 def test_damaged_and_unwritable_files_are_named(three: Workspace, tmp_path: Path) -> None:

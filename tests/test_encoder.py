@@ -135,3 +135,11 @@ def test_bf16_is_used_where_the_hardware_computes_in_it(tmp_path: Path) -> None:
 
 def test_the_packaged_base_has_its_modules() -> None:
     assert json.loads((resolve_base(PACKAGED) / "modules.json").read_text())[0]["type"].endswith("Transformer")
+
+
+def test_two_domains_may_give_one_id_to_different_documents(tiny_model: Path) -> None:
+    model = load_encoder(tiny_model, device="cpu")
+    rows = {name: 2 * values for name, values in ROWS.items()} | {"domain": ["a"] * 3 + ["b"] * 3}
+    found = read_rows(pa.table(rows, schema=table().schema), model, 48, 0).document.tolist()
+    assert [found[place] == found[other] for place, other in ((0, 2), (3, 5), (0, 3))] == [True, True, False]
+    assert found[1] == found[4] == -1

@@ -447,6 +447,14 @@ def test_what_a_recipe_cannot_be_told_is_refused(workspace: Workspace) -> None:
     assert len(workspace.versions()) == 1
 
 
+def test_joint_keeps_its_batches_apart_where_a_workspace_mixes_them(workspace: Workspace) -> None:
+    (workspace.directory / "continual.toml").write_text(SETTINGS.replace("[train]\n", "[train]\nmix_domains = true\n"))
+    mixing = Workspace(workspace.directory)
+    assert mixing.config.train.mix_domains
+    assert not mixing.train("joint").version.recipe["config"]["train"]["mix_domains"]
+    assert mixing.train("naive").version.recipe["config"]["train"]["mix_domains"]
+
+
 def test_clusters_that_are_out_of_date_hinder_only_what_goes_by_them(workspace: Workspace) -> None:
     (workspace.directory / "conflicts.toml").write_text('[clusters]\none = ["big"]\n')
     assert workspace.plan_training("joint").pairs == 80

@@ -11,8 +11,10 @@ from continual.errors import InputError, did_you_mean
 START = "root"
 """What a phase calls the root base."""
 
-PLAIN: Mapping[str, Any] = {"train": {"distillation": 0.0, "guide_margin": "off", "anchor": "base"}}
-"""Settings of the published systems: the contrastive loss, and nothing of ours that holds it back."""
+PLAIN: Mapping[str, Any] = {
+    "train": {"distillation": 0.0, "guide_margin": "off", "anchor": "base", "mix_domains": False}
+}
+"""Settings of the published systems: the contrastive loss, a domain a batch, and nothing of ours that holds it back."""
 
 Value = int | float | str | tuple[float, ...]
 

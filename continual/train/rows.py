@@ -221,7 +221,10 @@ def read_rows(
 
     rows = len(table)
     names, domains = np.unique(np.asarray(table["domain"].to_pylist(), dtype=object), return_inverse=True)
-    identifiers = table["doc_id"].combine_chunks().dictionary_encode().indices
+    owned = pc.binary_join_element_wise(
+        *(_strings(table[name]) for name in ("domain", "doc_id")), pa.scalar("\0", pa.large_string())
+    )
+    identifiers = owned.dictionary_encode().indices  # two domains may give one id to different documents
     arrays = {
         "domains": domains.astype(np.int64),
         "query": codes[:rows],
