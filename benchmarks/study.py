@@ -7,8 +7,9 @@ domains learned one by one by `Workspace.update` with the cell's settings, or a 
 them. Its name says all that decides it, and runs it again: "hard from=current merge=0.6 replay=0.1 seed=0", or "hard
 recipe=joint". What is left out has the value of the regime (see REGIMES) or of BASE.
 
-Results are appended to FILE (study.jsonl beside this script), and cells that it holds already are left out: an
-interrupted study goes on where it was. `--cell` runs cells whether or not FILE has them; `--table` prints FILE.
+Results are appended to FILE (study.jsonl beside this script). Cells that it has, with the settings that they would have
+now, are left out: an interrupted study goes on where it was. `--cell` runs cells whether or not FILE has them, and says
+of one that it has how far the figures lie apart; `--table` prints FILE.
 
 Regimes: *easy*, the standard stream with a gentle training (learning rate 2e-4, one epoch); *hard*, a German legal
 domain in the middle and two narrow ones at the end, trained hard (1e-3, two epochs); *defaults*, the standard stream,
@@ -16,15 +17,17 @@ and *defaults-hard*, the hard one, with what `continual.toml` says if nothing is
 twenty batches of 125 rows, four of each domain, in an order drawn by the seed, with the same settings.
 
 Figures, in points of nDCG@10: `gain` of ACC over base at the end; `bwt`, and `forgetting`, the largest fall of a domain
-from its best score along the way (Chaudhry et al. take the mean), measured right after learning and at the end, or at
-every step with `--every-step`; `ood`, the mean change over the OOD tasks; `pairs` trained. Screening scores 200 queries
-of each task on a cut corpus; `--full` all. A long stream has also `course`, the gain after each of its last eleven
-steps, and `kept`, by domain: the step of its last batch, its gain then and its gain at the end.
+from its best score along the way (Chaudhry et al. take the mean): that best is of every step with `--every-step`, and
+without it the score right after the domain was learned, so that the fall may have been larger; `ood`, the mean change
+over the OOD tasks; `pairs` trained. Screening scores 200 queries of each task on a cut corpus; `--full` all. A long
+stream has also `course`, the gain after each of its last eleven steps, and `kept`, by domain: the step of its last
+batch, its gain then and its gain at the end.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import random
 import shutil
@@ -78,6 +81,9 @@ SETTINGS = {
     "bidirectional": "bidirectional",
 }
 """Words of a cell's name that are settings of [train]."""
+
+UNUSED = {"from", "merge", "replay", "policy", "order", "distillation", "distillation_loss", "guide", "anchor"}
+"""Words that mean nothing to a recipe of all domains: it has no steps, and sets the rest itself."""
 
 OURS = "merge=0.8 epochs=1 lr=1e-3 replay=0.3 distillation=2"
 """The defaults that came out, said in full."""
@@ -158,6 +164,8 @@ class Cell:
             sys.exit(
                 f"{name!r}: the steps of a long stream are what it is for; a recipe of all domains is run as `easy`."
             )
+        if "recipe" in given and UNUSED & given.keys():
+            sys.exit(f"{name!r}: a recipe of all domains has no {', '.join(sorted(UNUSED & given.keys()))}.")
         base = {"order": "forth", "seed": "0"} if regime in AS_SET else BASE
         train = {word: REGIMES[regime][1].get(setting) for word, setting in SETTINGS.items()}
         said = {word: value for word, value in given.items() if not _same(value, (base | train).get(word))}
@@ -190,8 +198,17 @@ class Cell:
         data = base.model_dump(mode="json")
         data["train"] |= train
         if "replay" in self.words:
-            data["replay"] |= {"share": float(self.words["replay"]), "policy": self.words.get("policy", "uniform")}
+            data["replay"]["share"] = float(self.words["replay"])
+        if "policy" in self.words:
+            data["replay"]["policy"] = self.words["policy"]
         return validate(data, self.name)
+
+    def settings(self, base: Config) -> str:
+        """Return a digest of what decides the figures and is not in the name: the settings that it leaves out."""
+        config = self.config(base)
+        sections = {name: getattr(config, name).model_dump(exclude_none=True) for name in ("replay", "merge")}
+        decided = json.dumps([config.train.deciding(), sections], sort_keys=True)
+        return hashlib.sha256(decided.encode()).hexdigest()[:12]
 
     @property
     def update(self) -> dict[str, Any]:
@@ -273,7 +290,11 @@ def run(cell: Cell, args: argparse.Namespace, folder: Path, began: Path) -> dict
         workspace.config = config.replace("suites", step=config.suites.step.model_dump() | {"tasks": scored})
         step = workspace.update(domains=[domain], **cell.update)
         print(f"  {cell.name}: {step.version.id} +{domain}, {time.perf_counter() - clock:.0f} s", file=sys.stderr)
-    return figures(cell, workspace) | {"wall": round(time.perf_counter() - clock)}
+    return figures(cell, workspace) | {
+        "settings": cell.settings(shared),
+        "precision": next(v.recipe["training"]["precision"] for v in workspace.versions() if "training" in v.recipe),
+        "wall": round(time.perf_counter() - clock),
+    }
 
 
 def figures(cell: Cell, workspace: Workspace) -> dict[str, Any]:
@@ -310,16 +331,23 @@ def figures(cell: Cell, workspace: Workspace) -> dict[str, Any]:
     }
 
 
+def apart(found: dict[str, Any], before: dict[str, Any]) -> str:
+    """Return how a cell that was run again differs from what is known of it."""
+    differences = [f"{name} {found[name] - before[name]:+.2f}" for name in ("gain", "ood")]
+    same = "the same" if found["sha256"] == before["sha256"] else "another"
+    return f"{', '.join(differences)} beside what was known, {same} model"
+
+
 def table(results: list[dict[str, Any]]) -> str:
-    """Return results as a Markdown table, the best gain of each regime first."""
+    """Return results as Markdown tables, one of each regime and way of scoring, the best gain first."""
     lines = []
-    for regime, (_, _) in REGIMES.items():
-        rows = [found for found in results if found["cell"].split()[0] == regime]
-        if not rows:
-            continue
+    ways = dict.fromkeys((found["cell"].split()[0], found["scored"]) for found in results)
+    for regime, scored in sorted(ways, key=lambda way: (list(REGIMES).index(way[0]), way[1])):
+        rows = [found for found in results if (found["cell"].split()[0], found["scored"]) == (regime, scored)]
         names = list(rows[0]["changes"])
+        fall = "worst fall" if "every step" in scored else "worst fall since learned"
         lines += [
-            f"| {regime} | gain | OOD | BWT | worst fall | pairs | " + " | ".join(names) + " |",
+            f"| {regime}, {scored} | gain | OOD | BWT | {fall} | pairs | " + " | ".join(names) + " |",
             "|" + "---|" * (6 + len(names)),
         ]
         for found in sorted(rows, key=lambda row: -row["gain"]):
@@ -346,7 +374,9 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="Score all queries on the whole corpora.")
     parser.add_argument("--documents", type=int, default=300, help="Documents beside the relevant ones, in screening.")
     parser.add_argument("--every-step", action="store_true", help="Score every domain learned so far at every step.")
-    parser.add_argument("--keep", type=Path, help="Folder to keep the workspaces in that the cells begin with.")
+    parser.add_argument(
+        "--keep", type=Path, help="Folder to keep the workspaces in that the cells of one DIR begin with."
+    )
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
@@ -355,10 +385,11 @@ def main() -> None:
     if args.table:
         print(table(known))
         return
-    done = {(Cell.parse(found["cell"]).name, found["scored"]) for found in known}
+    done = {(Cell.parse(found["cell"]).name, found["scored"], found["settings"]): found for found in known}
     scored = ("full" if args.full else f"cut {args.documents}") + (", every step" if args.every_step else "")
     wanted = [cell for group in args.group or ([] if args.cell else GROUPS) for cell in GROUPS[group]]
-    missing = [cell for cell in map(Cell.parse, dict.fromkeys(wanted)) if (cell.name, scored) not in done]
+    named = map(Cell.parse, dict.fromkeys(wanted))
+    missing = [cell for cell in named if (cell.name, scored, cell.settings(settings(args))) not in done]
     cells = [*map(Cell.parse, args.cell), *missing]
     if args.list:
         print("\n".join(cell.name for cell in cells))
@@ -370,7 +401,7 @@ def main() -> None:
         kept.mkdir(parents=True, exist_ok=True)
         for number, cell in enumerate(cells, start=1):
             batches = cell.regime == "long"
-            known_as = [*sorted(cell.domains), *(["batches"] if batches else [])]
+            known_as = [Path(args.base).name, *sorted(cell.domains), *(["batches"] if batches else [])]
             began = kept / "-".join([*known_as, "full" if args.full else str(args.documents)])
             if not began.exists():
                 partial = Path(temporary, "template")
@@ -380,6 +411,10 @@ def main() -> None:
             found = run(cell, args, folder, began) | {"scored": scored}
             shutil.rmtree(folder)
             print(json.dumps(found), flush=True)
+            before = done.get((cell.name, scored, found["settings"]))
+            if before is not None:
+                print(f"  {cell.name}: {apart(found, before)}", file=sys.stderr)
+                continue
             with args.results.open("a") as file:
                 file.write(json.dumps(found) + "\n")
 
