@@ -209,7 +209,10 @@ def test_every_recipe_trains_versions_that_are_built_again_bit_for_bit(workspace
     planned = workspace.plan_training(name)
     assert [(each.name, each.version) for each in done.phases] == [(each.name, each.made) for each in planned.phases]
     assert planned.new_pairs == 0
-    assert planned.pairs == done.pairs == done.version.recipe["cost"]["pairs"]
+    searched = sum(each.pairs for each in done.phases if not each.rows)
+    assert (searched > 0) == recipes()[name].searches
+    assert planned.pairs + searched == done.pairs == done.version.recipe["cost"]["pairs"]
+    assert (done.joint.version == done.version.id) == (name == "joint")
     assert done.version.status == "trained"
     assert workspace.version().id == "v0"  # nothing is put into service
     assert set(done.version.batches) == {"b1", "b2"}
@@ -274,6 +277,34 @@ def test_a_merge_is_that_of_its_phases_by_the_method_that_was_asked_for(workspac
     for key, tensor in merged.items():
         if tensor.is_floating_point():
             torch.testing.assert_close(tensor, 0.75 * one[key] + 0.25 * two[key], rtol=0, atol=1e-6)
+
+
+def test_the_search_of_a_merge_is_part_of_its_cost(workspace: Workspace) -> None:
+    # 6 and 2 rows are held out, a batch of each domain, and the domains take turns. Each of the 100 steps encodes its
+    # batch with a gradient, and once more under what is in service; that, and each of five candidates, is evaluated on
+    # all 8 rows.
+    done = workspace.train("phased", options={"matryoshka": "no"})
+    merged = next(each for each in done.phases if each.name == "merged")
+    version = workspace.version(merged.version)
+    cost = version.recipe["search_cost"]
+    assert (cost["pairs"], cost["forward_pairs"]) == (50 * 6 + 50 * 2, 50 * 6 + 50 * 2 + 6 * 8)
+    assert min(cost["tokens"], cost["forward_tokens"], cost["seconds"]) > 0
+    assert (version.pairs_trained, version.tokens_trained) == (0, 0)  # it trained nothing
+    assert (merged.pairs, merged.tokens, merged.seconds) == (cost["pairs"], cost["tokens"], cost["seconds"])
+    for name in ("pairs", "tokens", "seconds"):
+        total = sum(getattr(each, name) for each in done.phases)
+        assert done.version.recipe["cost"][name] == getattr(done.cost, name) == pytest.approx(total)
+    assert done.cost.forward_pairs == cost["forward_pairs"]
+    # No joint training was measured here: its tokens are those of its 80 pairs at what the trainings took for theirs.
+    trained = [each for each in done.phases if each.rows]
+    pairs, tokens = sum(each.pairs for each in trained), sum(each.tokens for each in trained)
+    assert (done.joint.pairs, done.joint.version) == (80, None)
+    assert done.joint.tokens == round(80 * tokens / pairs)
+    joint = workspace.train("joint")
+    again = workspace.train("phased", options={"matryoshka": "no"}).joint
+    assert (again.version, again.tokens, again.seconds) == (joint.version.id, joint.cost.tokens, joint.cost.seconds)
+    other = workspace.train("sequential", settings={"train": {"max_length": 16}}).joint
+    assert other.version is None  # of other settings, that one is no measure
 
 
 def test_phased_training_again_after_a_cluster_changed_trains_that_cluster_alone(

@@ -60,9 +60,18 @@ def print_version(version: Version, lineage: list[Version]) -> None:
             f"trained {version.pairs_trained:,} pairs, {version.tokens_trained:,} tokens in "
             f"{duration(version.seconds)}, seed {recipe['seed']}"
         )
+        if "search_cost" in recipe:
+            search = recipe["search_cost"]
+            say(
+                f"searched its coefficients with {search['pairs']:,} pairs, {search['tokens']:,} tokens, and "
+                f"{search['forward_pairs']:,} pairs forward alone, in {duration(search['seconds'])}"
+            )
         if "cost" in recipe and recipe["cost"]["pairs"] > version.pairs_trained:
             cost = recipe["cost"]
-            say(f"with the phases behind it: {cost['pairs']:,} pairs in {duration(cost['seconds'])}")
+            say(
+                f"with the phases behind it: {cost['pairs']:,} pairs, {cost['tokens']:,} tokens in "
+                f"{duration(cost['seconds'])}"
+            )
     for reason in (version.verdict or {}).get("reasons", []):
         say(f"gate: {reason}")
     _print_lineage(lineage)

@@ -13,7 +13,7 @@ from continual.config import Config
 from continual.errors import InputError, NothingToDoError
 from continual.merge.methods import find_method
 from continual.progress import SILENT, Progress
-from continual.recipes.recipe import START, Merge, Phase, Portion, Recipe, Stock, Value
+from continual.recipes.recipe import PLAIN, START, Merge, Phase, Portion, Recipe, Stock, Value
 from continual.recipes.rows import Material, read_material
 from continual.registry import Batch, Registry, Version
 from continual.registry.registry import ROOT
@@ -73,6 +73,7 @@ class Layout:
         seed: Of draws and trainings.
         joint_pairs: Pairs that one training on all rows trains, those held out included.
         clusters: Domains by cluster, as far as they have rows.
+        plain: The deciding settings with which the recipe joint would train on the same rows.
     """
 
     recipe: Recipe
@@ -82,6 +83,7 @@ class Layout:
     seed: int
     joint_pairs: int
     clusters: dict[str, list[str]]
+    plain: dict[str, Any]
 
 
 def lay_out(
@@ -121,6 +123,7 @@ def lay_out(
     if seed < 0:
         raise InputError(f"--seed takes an integer from 0 up, not {seed}.")
     given = recipe.resolve(options)
+    plain = config.change(PLAIN).change(settings)
     config = config.change(recipe.settings).change(settings)
     _check_settings(recipe, settings)
     batches = _batches(registry, domains)
@@ -147,6 +150,7 @@ def lay_out(
         seed=seed,
         joint_pairs=(sum(material.rows.values()) + sum(window["rows"] for window in windows)) * config.train.epochs,
         clusters=grouped,
+        plain=plain.train.deciding(),
     )
 
 
