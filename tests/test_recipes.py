@@ -271,6 +271,36 @@ def test_boom_takes_the_step_that_was_published(workspace: Workspace, tmp_path: 
     assert config["guide_margin"] == "off"
 
 
+def test_subsets_of_all_rows_are_models_of_several_seeds(workspace: Workspace) -> None:
+    from continual.recipes.plan import lay_out
+
+    def layout(ratios: str, seed: int = 0):
+        known = {"options": {"ratios": ratios}, "domains": None, "clusters": None, "settings": {}, "seed": seed}
+        return lay_out(workspace.registry, workspace.config, find_recipe("boom"), **known).phases
+
+    three = layout("1,1,1")
+    assert len({each.key for each in three}) == 4  # three trainings and their merge
+    assert len({each.seed for each in three[:3]}) == 3
+    assert three[0].seed == 0
+    (one,) = (each.key for each in layout("0.5,1")[1:2])
+    assert three[0].key == one  # what needs no other seed has none, so that it is not made again
+    assert {each.seed for each in layout("0.5,0.5")} == {0}
+    assert {each.seed for each in three[1:3]}.isdisjoint(each.seed for each in layout("1,1,1", seed=1))
+
+    folders = []
+
+    def executor(train, jobs):
+        folders.extend(job.run_dir for job in jobs)
+        return map(train, jobs)
+
+    done = workspace.train("boom", options={"ratios": "1,1"}, executor=executor)
+    assert len(set(folders)) == 2  # each has its own checkpoint
+    first, second = (workspace.version(each.version) for each in done.phases[:2])
+    assert first.recipe["new"] == second.recipe["new"]
+    assert first.sha256 != second.sha256
+    assert [each.again for each in workspace.train("boom", options={"ratios": "1,1"}).phases] == [True] * 3
+
+
 def test_a_merge_is_that_of_its_phases_by_the_method_that_was_asked_for(workspace: Workspace) -> None:
     done = workspace.train("specialists", options={"method": "linear", "weights": "size"})
     one, two, merged = (weights(workspace.registry.path(f"versions/{each.version}")) for each in done.phases)

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from continual.build import kept
 from continual.config import Config
 from continual.errors import InputError, NothingToDoError
@@ -35,6 +37,7 @@ class Planned:
         table: The rows of a training, as training reads them; None of a merge.
         windows: What they are.
         batches: Ids of the batches that it, or what it is made of, learns.
+        seed: Of the training: the layout's, or one that follows from it where an earlier phase is the same but for it.
         made: The version that has its key already.
     """
 
@@ -45,6 +48,7 @@ class Planned:
     table: pa.Table | None
     windows: list[dict[str, Any]]
     batches: list[str]
+    seed: int
     made: Version | None
 
     @property
@@ -70,7 +74,7 @@ class Layout:
         options: Its options.
         phases: In their order; the last makes the result.
         material: The rows.
-        seed: Of draws and trainings.
+        seed: Of draws and, with few exceptions (see `Planned`), of trainings.
         joint_pairs: Pairs that one training on all rows trains, those held out included.
         clusters: Domains by cluster, as far as they have rows.
         plain: The deciding settings with which the recipe joint would train on the same rows.
@@ -173,6 +177,7 @@ def _plan(
     keys, planned = {START: registry.version(ROOT).sha256}, dict[str, Planned]()
     for phase in phases:
         facts: dict[str, Any] = {"seed": seed, "libraries": libraries()}
+        alike = 0
         own, table, windows, kept_as = config, None, list[dict[str, Any]](), None
         if isinstance(phase, Merge):
             facts |= {
@@ -202,7 +207,11 @@ def _plan(
             facts["rows"] = windows
             learned = [batch for window in windows for batch in by_domain[window["domain"]]]
             learned += planned[phase.start].batches if phase.start in planned else []
-        key = keys[phase.name] = _digest(facts)
+        # Two subsets of all rows are one training; they are to be two models, or a merge would join one with itself.
+        while (key := _digest(facts)) in keys.values():
+            alike += 1
+            facts["seed"] = _another_seed(seed, alike)
+        keys[phase.name] = key
         planned[phase.name] = Planned(
             phase=phase,
             key=key,
@@ -211,9 +220,20 @@ def _plan(
             table=table,
             windows=windows,
             batches=[batch.id for batch in batches if batch.id in learned],
+            seed=facts["seed"],
             made=_usable(registry, known.get(key)),
         )
     return list(planned.values())
+
+
+def _another_seed(seed: int, number: int) -> int:
+    """Return a seed that follows from another, and that nobody gives by hand: that of seed 0 is not seed 1.
+
+    Args:
+        seed: 0 or more.
+        number: Which one, from 1 up.
+    """
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
 def _again(
