@@ -489,6 +489,12 @@ def test_what_a_recipe_cannot_be_told_is_refused(workspace: Workspace) -> None:
         ({"recipe": "boom", "options": {"ratios": "0.5,x"}}, InputError, "numbers with commas"),
         ({"recipe": "boom", "options": {"ratios": "1.5"}}, InputError, "from 0.01 to 1"),
         ({"recipe": "boom", "options": {"method": "slurp"}}, NotFoundError, "no merge method 'slurp'"),
+        ({"recipe": "boom", "options": {"method": "sce", "weights": "size"}}, InputError, "sce takes no weights"),
+        (
+            {"recipe": "specialists", "options": {"method": "model_stock", "weights": "size"}},
+            InputError,
+            "model_stock takes no weights: the models decide. Leave -o weights=size out.",
+        ),
         ({"recipe": "sequential", "options": {"by": "cluster"}}, InputError, "domain or kind"),
         ({"recipe": "joint", "settings": {"trian": {}}}, ConfigError, "Did you mean 'train'"),
         ({"recipe": "joint", "settings": {"train": {"epoch": 1}}}, ConfigError, "train.epoch: unknown setting"),

@@ -325,6 +325,8 @@ def _check(phases: Sequence[Phase]) -> None:
         if isinstance(phase, Merge):
             method = find_method(phase.method)
             method.check(len(phase.members), method.base != "none")
+            if phase.weights is not None and not method.weighted:
+                raise InputError(f"{method.name} takes no weights: the models decide. Leave -o weights=size out.")
             weights = list(phase.weights or [1.0] * len(phase.members))
             method.rehearse([0.0, *weights] if method.base == "first" else weights, method.resolve(phase.parameters))
 
