@@ -65,6 +65,8 @@ def test_a_plan_and_its_training(stocked: Path, run: Run) -> None:  # noqa: F811
         (("--recipe", "phase"), "Did you mean 'phased'"),
         (("--recipe", "boom", "-o", "ratios"), "-o takes NAME=VALUE"),
         (("--recipe", "boom", "-o", "ratios=1", "-o", "ratios=1"), "-o sets ratios twice"),
+        (("--recipe", "boom", "-p", "density=0.5"), "multislerp takes"),
+        (("--recipe", "joint", "-p", "density=0.5"), "joint has no merge"),
         (("--recipe", "boom", "--set", "epochs=1"), "--set takes SECTION.KEY=VALUE"),
         (("--recipe", "boom", "--set", "train.epochs=0"), "train.epochs"),
         (("--recipe", "boom", "--set", "train.epochs=1", "--set", "train.epochs=2"), "--set sets train.epochs twice"),

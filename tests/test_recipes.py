@@ -337,6 +337,21 @@ def test_the_search_of_a_merge_is_part_of_its_cost(workspace: Workspace) -> None
     assert other.version is None  # of other settings, that one is no measure
 
 
+def test_parameters_reach_the_merge_and_are_part_of_its_key(workspace: Workspace) -> None:
+    options = {"ratios": "0.5,1", "method": "ties"}
+    sparse = workspace.train("boom", options=options, parameters={"density": 0.2})
+    assert sparse.version.recipe["parameters"] == {"density": 0.2}
+    dense = workspace.train("boom", options=options, parameters={"density": 0.9})
+    assert [each.again for each in dense.phases] == [True, True, False]
+    assert dense.version.sha256 != sparse.version.sha256
+    plan = workspace.plan_training("boom", options=options, parameters={"density": 0.2})
+    assert plan.phases[-1].made == sparse.version.id
+    plain = workspace.plan_training("boom", options=options)
+    assert [phase.made for phase in plain.phases] == [*(each.version for each in dense.phases[:2]), None]
+    workspace.gc()
+    workspace.rebuild(sparse.version.id)
+
+
 def test_phased_training_again_after_a_cluster_changed_trains_that_cluster_alone(
     workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -496,6 +511,14 @@ def test_what_a_recipe_cannot_be_told_is_refused(workspace: Workspace) -> None:
             "model_stock takes no weights: the models decide. Leave -o weights=size out.",
         ),
         ({"recipe": "sequential", "options": {"by": "cluster"}}, InputError, "domain or kind"),
+        ({"recipe": "joint", "parameters": {"density": 0.5}}, InputError, "joint has no merge, so that -p would do"),
+        ({"recipe": "phased", "parameters": {"lambda": 0.5}}, InputError, "of its merge by a search, so that -p"),
+        ({"recipe": "boom", "parameters": {"density": 0.5}}, InputError, "multislerp takes"),
+        (
+            {"recipe": "boom", "options": {"method": "ties"}, "parameters": {"density": 2}},
+            InputError,
+            "ties: density = 2 is outside",
+        ),
         ({"recipe": "joint", "settings": {"trian": {}}}, ConfigError, "Did you mean 'train'"),
         ({"recipe": "joint", "settings": {"train": {"epoch": 1}}}, ConfigError, "train.epoch: unknown setting"),
         ({"recipe": "joint", "domains": ["bog"]}, NotFoundError, "no domain 'bog'"),

@@ -96,6 +96,7 @@ def lay_out(
     recipe: Recipe,
     *,
     options: Mapping[str, str],
+    parameters: Mapping[str, float] | None = None,
     domains: Sequence[str] | None,
     clusters: Mapping[str, Sequence[str]] | None,
     settings: Mapping[str, Mapping[str, Any]],
@@ -109,6 +110,7 @@ def lay_out(
         config: Its settings.
         recipe: What to run.
         options: Of the recipe, as text by name.
+        parameters: Of the method of its merges.
         domains: Those to train on; None: all.
         clusters: Domains by cluster; None: each domain is one.
         settings: By section, over those of the recipe.
@@ -116,7 +118,8 @@ def lay_out(
         progress: Shows how far it is.
 
     Raises:
-        InputError: The recipe is one of `update` alone, or an option or setting is out of its range or decides nothing.
+        InputError: The recipe is one of `update` alone, or an option, parameter or setting is out of its range or
+            decides nothing.
         NotFoundError: A domain is not known.
         NothingToDoError: There are no rows, or too few for a search.
     """
@@ -141,8 +144,10 @@ def lay_out(
     grouped = {name: names for name, names in grouped.items() if names} or {name: [name] for name in material.tables}
     stock = Stock(material.rows, _kinds(registry), grouped, lambda: _dimensions(registry, config, progress))
     asked = settings.get("train", {})
-    phases = [_told(phase, asked) for phase in recipe.phases(stock, given)]
+    phases = [_told(phase, asked, parameters or {}) for phase in recipe.phases(stock, given)]
     _check(phases)
+    if parameters:
+        _check_parameters(recipe, phases)
     windows = material.held[0] if material.held else []
     if any(isinstance(phase, Merge) and phase.search for phase in phases):
         _check_held(recipe, grouped, windows)
@@ -274,10 +279,10 @@ def _usable(registry: Registry, version: Version | None) -> Version | None:
     return version if there else None
 
 
-def _told(phase: Phase, asked: Mapping[str, Any]) -> Phase:
-    """Return a phase without the settings of its own that the call gives."""
+def _told(phase: Phase, asked: Mapping[str, Any], parameters: Mapping[str, float]) -> Phase:
+    """Return a training without the settings of its own that the call gives, or a merge with the call's parameters."""
     if isinstance(phase, Merge):
-        return phase
+        return phase if phase.search else replace(phase, parameters={**phase.parameters, **parameters})
     return replace(phase, settings={name: value for name, value in phase.settings.items() if name not in asked})
 
 
@@ -296,6 +301,18 @@ def _check_settings(recipe: Recipe, settings: Mapping[str, Mapping[str, Any]]) -
             f"{', '.join(idle)} would change nothing: of the settings {recipe.name} takes {takes}, and its own options "
             "with -o; `continual train --list` shows them. For other settings of the scores, change continual.toml."
         )
+
+
+def _check_parameters(recipe: Recipe, phases: Sequence[Phase]) -> None:
+    """Refuse parameters that no merge takes.
+
+    Raises:
+        InputError: The recipe has no merge, or all of its merges find their own.
+    """
+    merges = [phase for phase in phases if isinstance(phase, Merge)]
+    if all(phase.search for phase in merges):
+        why = "finds the parameters of its merge by a search" if merges else "has no merge"
+        raise InputError(f"{recipe.name} {why}, so that -p would do nothing. Leave it out.")
 
 
 def _check_held(recipe: Recipe, clusters: Mapping[str, Sequence[str]], held: Sequence[Mapping[str, Any]]) -> None:
