@@ -574,7 +574,7 @@ class Workspace:
         return version
 
     def gc(self, *, keep_every: int | None = None, dry_run: bool = False, progress: Progress = SILENT) -> Collected:
-        """Drop the snapshots that can be built again, each proved before.
+        """Drop the snapshots that can be built again, each proved before, and checkpoints of recipes that did not end.
 
         Args:
             keep_every: Every n-th version keeps its snapshot; by default `store.keep_every`.

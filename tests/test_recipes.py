@@ -449,6 +449,51 @@ def test_a_killed_recipe_goes_on_with_the_phase_that_it_was_in(workspace: Worksp
         assert not workspace.registry.path(f"{folder}/v9").exists()
 
 
+class Interrupted:
+    """A progress bar that is interrupted in its third batch, or else remembers where trainings went on."""
+
+    def __init__(self, *, after: int | None = 3) -> None:
+        self.left, self.label, self.began = after, "", list[int]()
+
+    def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
+        self.label = label
+        if label == "training":
+            self.began.append(done)
+
+    def advance(self, count: int) -> None:
+        if self.left is not None and self.label == "training":
+            self.left -= 1
+            if not self.left:
+                raise KeyboardInterrupt
+
+    def finish(self) -> None:
+        pass
+
+
+def test_a_recipe_goes_on_though_another_ran_in_between(workspace: Workspace) -> None:
+    def begun() -> list[str]:
+        return sorted(path.name for path in workspace.registry.path("runs").glob("train-*"))
+
+    with pytest.raises(KeyboardInterrupt):
+        workspace.train("joint", progress=Interrupted())
+    (checkpoint,) = begun()
+    workspace.train("boom", options={"ratios": "0.5"})
+    workspace.update(domains=["big"])
+    assert workspace.gc(dry_run=True).checkpoints == 1
+    assert begun() == [checkpoint]
+    seen = Interrupted(after=None)
+    workspace.train("joint", progress=seen)
+    assert len(seen.began) == 1
+    assert seen.began[0] >= 2 * 16  # two batches were done
+    assert begun() == []
+    workspace.registry.path(f"runs/{checkpoint}").mkdir()  # of one that was killed after it was recorded
+    workspace.train("boom", options={"ratios": "0.5"})
+    assert begun() == []
+    with pytest.raises(KeyboardInterrupt):
+        workspace.train("naive", progress=Interrupted())
+    assert workspace.gc().checkpoints == len(begun()) + 1 == 1
+
+
 def test_trainings_can_be_given_to_any_executor(workspace: Workspace, stocked: Path, tmp_path: Path) -> None:
     options = {"ratios": "0.5,1"}
     shutil.copytree(stocked, tmp_path / "other")

@@ -160,13 +160,15 @@ def print_diff(found: Diff) -> None:
 
 
 def print_collected(found: Collected, dry_run: bool) -> None:
-    """Print which snapshots were dropped, and why the others stay."""
+    """Print which snapshots and checkpoints were dropped, and why the other snapshots stay."""
     verb = "would be dropped" if dry_run else "dropped"
     if found.dropped:
-        say(
-            f"{verb}: {', '.join(found.dropped)} ({found.bytes / 1e6:,.0f} MB); each is built again when a command "
-            "needs it."
-        )
+        say(f"{verb}: {', '.join(found.dropped)}; each is built again when a command needs it.")
+    if found.checkpoints:
+        count = "1 checkpoint" if found.checkpoints == 1 else f"{found.checkpoints} checkpoints"
+        say(f"{verb}: {count} of trainings that a recipe began and did not end.")
+    if found.dropped or found.checkpoints:
+        say(f"{found.bytes / 1e6:,.0f} MB {'would be' if dry_run else 'are'} free.")
     else:
         say(f"Nothing {'to drop' if dry_run else 'was dropped'}.")
     for version, reason in found.kept.items():

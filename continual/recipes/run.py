@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from continual import spec
-from continual.build import combine, join, materialise, prove
+from continual.build import BEGUN, combine, join, materialise, prove
 from continual.coefficients import position
 from continual.config import Config
 from continual.eval.ood import flags_of
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 
 PROOF_TEXTS = 16
 """Texts on which a fold is proved."""
-
-_RUN = "train-"
-"""Beginning of the name of a phase's folder below runs/, before its key."""
 
 
 @dataclass(frozen=True)
@@ -139,15 +136,17 @@ def run_recipe(
 
 
 def sweep(registry: Registry, layout: Layout) -> None:
-    """Remove what killed trainings left: checkpoints that the recipe does not go on with, and what has no record."""
+    """Remove what killed trainings left: checkpoints of phases that are made by now, and what has no record.
+
+    Checkpoints that other recipes began stay: these go on when they are asked for again. `continual gc` removes them.
+    """
     spec.sweep(registry)
-    wanted = {_run_dir(registry, each).name for each in layout.phases if each.made is None}
-    for path in registry.path("runs").glob(f"{_RUN}*"):
-        if path.name not in wanted:
-            remove(path)
-    known = {version.id for version in registry.versions()} | {
-        run.id for run in registry.runs() if run.state == "running"
-    }
+    versions = registry.versions()
+    wanted = {_run_dir(registry, each.key) for each in layout.phases if each.made is None}
+    ended = {_run_dir(registry, version.recipe["key"]) for version in versions if "key" in version.recipe}
+    for path in ended - wanted:
+        remove(path)
+    known = {version.id for version in versions} | {run.id for run in registry.runs() if run.state == "running"}
     for folder in ("adapters", "versions"):
         for path in registry.path(folder).glob("v*"):
             if path.name not in known:
@@ -181,7 +180,7 @@ def _train(
             table=planned.table,
             config=planned.config.train,
             seed=planned.seed,
-            run_dir=_run_dir(registry, planned),
+            run_dir=_run_dir(registry, planned.key),
             adapter_dir=registry.path(f"adapters/v{number + place}"),
             resume=True,
             trust_remote_code=planned.config.trust_remote_code,
@@ -328,8 +327,8 @@ def _folder(registry: Registry, version: Version, progress: Progress) -> Path:
     return folder
 
 
-def _run_dir(registry: Registry, planned: Planned) -> Path:
-    return registry.path(f"runs/{_RUN}{planned.key[:16]}")
+def _run_dir(registry: Registry, key: str) -> Path:
+    return registry.path(f"runs/{BEGUN}{key[:16]}")
 
 
 def _account(planned: Planned, version: Version, again: bool) -> Made:
