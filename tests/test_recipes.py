@@ -26,7 +26,14 @@ from tests.conftest import make_pairs
 from tests.test_workspace import SETTINGS
 
 ROWS = {"big": 60, "small": 20}
-TRAINED = [name for name, recipe in recipes().items() if recipe.phases is not None and name != "two-stage"]
+MIXED = {
+    "two-stage": [{"big": 60, "small": 20}, {"big": 60, "small": 20, "labels": 24}],
+    "specialists by=kind": [{"big": 60, "small": 20}, {"labels": 24}, {}],
+    "specialists by=cluster": [{"big": 60, "labels": 24}, {"small": 20}, {}],
+}
+"""What goes by kinds or clusters, with the rows of its phases where there is a third domain, of classification."""
+
+TRAINED = [name for name, recipe in recipes().items() if recipe.phases is not None and name not in MIXED] + [*MIXED]
 
 
 def ingest(workspace: Workspace, folder: Path, name: str, rows: int, seed: int, **options: object) -> None:
@@ -203,10 +210,18 @@ def test_a_setting_of_the_call_goes_before_that_of_a_phase(workspace: Workspace)
 # Running them.
 
 
-@pytest.mark.parametrize("name", TRAINED)
-def test_every_recipe_trains_versions_that_are_built_again_bit_for_bit(workspace: Workspace, name: str) -> None:
-    done = workspace.train(name)
-    planned = workspace.plan_training(name)
+@pytest.mark.parametrize("call", TRAINED)
+def test_every_recipe_trains_versions_that_are_built_again_bit_for_bit(
+    workspace: Workspace, tmp_path: Path, call: str
+) -> None:
+    name, *words = call.split()
+    options = dict(word.split("=") for word in words)
+    if call in MIXED:
+        ingest(workspace, tmp_path, "labels", 24, 7, holdout=0.0, kind="classification")
+        (workspace.directory / "conflicts.toml").write_text('[clusters]\none = ["big", "labels"]\ntwo = ["small"]\n')
+    done = workspace.train(name, options=options)
+    assert call not in MIXED or [each.rows for each in done.phases] == MIXED[call]
+    planned = workspace.plan_training(name, options=options)
     assert [(each.name, each.version) for each in done.phases] == [(each.name, each.made) for each in planned.phases]
     assert planned.new_pairs == 0
     searched = sum(each.pairs for each in done.phases if not each.rows)
@@ -215,7 +230,7 @@ def test_every_recipe_trains_versions_that_are_built_again_bit_for_bit(workspace
     assert (done.joint.version == done.version.id) == (name == "joint")
     assert done.version.status == "trained"
     assert workspace.version().id == "v0"  # nothing is put into service
-    assert set(done.version.batches) == {"b1", "b2"}
+    assert set(done.version.batches) == {batch.id for batch in workspace.registry.batches()}
     assert set(done.scores) == {"v0", done.version.id}
     assert done.kinds == {"other": "OOD"}
     made = {each.id: each for each in workspace.versions()}
@@ -228,7 +243,7 @@ def test_every_recipe_trains_versions_that_are_built_again_bit_for_bit(workspace
             workspace.rebuild(version.id)
             assert weights_sha256(workspace.registry.path(version.path)) == version.sha256
             shutil.rmtree(workspace.registry.path(version.path))
-    again = workspace.train(name)
+    again = workspace.train(name, options=options)
     assert again.version.id == done.version.id
     assert all(each.again for each in again.phases)
 
