@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 LOCK = "versions.lock"
 """Held by those who read snapshots together, and by who builds or drops them alone."""
 
+BEGUN = "train-"
+"""Beginning of the name of the folder below runs/ with the checkpoint of a recipe's training, before its key."""
+
 
 def join(
     recipe: Mapping[str, Any],
@@ -208,17 +211,20 @@ class Collected:
         dropped: Ids of the versions whose snapshots were dropped.
         kept: Why each other snapshot stays, by id: "root", "current", "pinned", "every 10th", "no adapter" ...
         bytes: Bytes freed.
+        checkpoints: Checkpoints removed, of trainings that a recipe began and did not end.
     """
 
     dropped: list[str]
     kept: dict[str, str]
     bytes: int
+    checkpoints: int
 
 
 def collect(registry: Registry, keep_every: int, *, dry_run: bool = False, progress: Progress = SILENT) -> Collected:
     """Drop the snapshots that can be built again; each one is built once more, and compared, before any is dropped.
 
-    What is in service, the root base, pinned versions and every `keep_every`-th stay.
+    What is in service, the root base, pinned versions and every `keep_every`-th stay. Checkpoints of trainings that a
+    recipe began and did not end go too: nobody knows whether it will be asked for again.
 
     Args:
         registry: The workspace's registry; the caller holds the update lock.
@@ -248,7 +254,7 @@ def collect(registry: Registry, keep_every: int, *, dry_run: bool = False, progr
                 stays[version.id] = reason
                 continue
             folder = registry.path(version.path)
-            freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            freed += _size(folder)
             dropped.append(version.id)
             if not dry_run:
                 # Renamed first: a killed removal leaves nothing that looks like a version.
@@ -256,7 +262,16 @@ def collect(registry: Registry, keep_every: int, *, dry_run: bool = False, progr
                 remove(gone)
                 folder.rename(gone)
                 remove(gone)
-    return Collected(dropped, stays, freed)
+    begun = sorted(registry.path("runs").glob(f"{BEGUN}*"))
+    for folder in begun:
+        freed += _size(folder)
+        if not dry_run:
+            remove(folder)
+    return Collected(dropped, stays, freed, len(begun))
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _unbuildable(registry: Registry, version: Version, progress: Progress) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,20 +73,26 @@ def position(
         progress: Shows how far it is.
 
     Returns:
-        Of the recipe of a `pairwise_slerp`: `weights`, `parameters` and `search`.
+        Of the recipe of a `pairwise_slerp`: `weights`, `parameters`, `search`, and as `search_cost` what was encoded
+        (see `continual.train.objective.Effort`) and the `seconds` of all of it, the loading of the models too.
 
     Raises:
         NothingToDoError: No domain has two held-out rows.
     """
     from continual.train.objective import Objective
 
-    trust = config.trust_remote_code
+    clock, trust = time.monotonic(), config.trust_remote_code
     objective = Objective(base, held, config.train, seed=seed, trust_remote_code=trust, progress=progress)
     models = [_parameters(folder, config) for folder in members]
     found = _slerped(objective, objective.parameters(), models, None, config.merge.floor, progress)
     best = found.best.coefficients
     t = [best[f"t{place}"] for place in range(1, len(models))]
-    return {"weights": _weights(t), "parameters": {"lambda": best["lambda"]}, "search": found.to_json()}
+    return {
+        "weights": _weights(t),
+        "parameters": {"lambda": best["lambda"]},
+        "search": found.to_json(),
+        "search_cost": asdict(objective.effort) | {"seconds": time.monotonic() - clock},
+    }
 
 
 def _weights(t: Sequence[float]) -> list[float]:

@@ -302,6 +302,7 @@ class Workspace:
         recipe: str,
         *,
         options: Mapping[str, str] | None = None,
+        parameters: Mapping[str, float] | None = None,
         domains: Sequence[str] | None = None,
         clusters: str | Path | None = None,
         settings: Mapping[str, Mapping[str, Any]] | None = None,
@@ -314,7 +315,7 @@ class Workspace:
         """
         from continual.recipes.cost import cost_of
 
-        layout = self._lay_out(recipe, options, domains, clusters, settings, seed, progress)
+        layout = self._lay_out(recipe, options, parameters, domains, clusters, settings, seed, progress)
         return cost_of(self.registry, self.config, layout, progress)
 
     def train(
@@ -322,6 +323,7 @@ class Workspace:
         recipe: str,
         *,
         options: Mapping[str, str] | None = None,
+        parameters: Mapping[str, float] | None = None,
         domains: Sequence[str] | None = None,
         clusters: str | Path | None = None,
         settings: Mapping[str, Mapping[str, Any]] | None = None,
@@ -337,6 +339,7 @@ class Workspace:
         Args:
             recipe: Its name, such as "joint" or "phased".
             options: Of the recipe, as text by name, such as `{"ratios": "0.5,1"}`.
+            parameters: Of the method of its merges, such as `{"density": 0.5}`.
             domains: Those to train on; by default all.
             clusters: A file of clusters of domains; by default what `analyze conflicts` wrote, and without that each
                 domain is a cluster.
@@ -348,19 +351,20 @@ class Workspace:
 
         Raises:
             NotFoundError: There is no such recipe or domain.
-            InputError: An option or setting is wrong, or the recipe is one of `update` alone.
+            InputError: An option, parameter or setting is wrong, or the recipe is one of `update` alone.
             NothingToDoError: There are no rows.
         """
         from continual.recipes.run import run_recipe
 
         with exclusive(self.registry.root / UPDATE_LOCK, "train"):
-            layout = self._lay_out(recipe, options, domains, clusters, settings, seed, progress)
+            layout = self._lay_out(recipe, options, parameters, domains, clusters, settings, seed, progress)
             return run_recipe(self.registry, self.config, layout, executor=executor, progress=progress)
 
     def _lay_out(
         self,
         recipe: str,
         options: Mapping[str, str] | None,
+        parameters: Mapping[str, float] | None,
         domains: Sequence[str] | None,
         clusters: str | Path | None,
         settings: Mapping[str, Mapping[str, Any]] | None,
@@ -385,6 +389,7 @@ class Workspace:
             self.config,
             found,
             options=options or {},
+            parameters=parameters,
             domains=domains,
             clusters=None if file is None else read_clusters(file, names),
             settings=settings or {},
@@ -569,7 +574,7 @@ class Workspace:
         return version
 
     def gc(self, *, keep_every: int | None = None, dry_run: bool = False, progress: Progress = SILENT) -> Collected:
-        """Drop the snapshots that can be built again, each proved before.
+        """Drop the snapshots that can be built again, each proved before, and checkpoints of recipes that did not end.
 
         Args:
             keep_every: Every n-th version keeps its snapshot; by default `store.keep_every`.

@@ -30,20 +30,26 @@ def test_recipes_are_listed_with_what_they_cost(folder: Path, run: Run) -> None:
 
 
 def test_a_plan_and_its_training(stocked: Path, run: Run) -> None:  # noqa: F811
-    plan = run("train", "--recipe", "boom", "-o", "ratios=0.5,1", "--plan")
+    plan = run("train", "--recipe", "boom", "-o", "ratios=0.5,0.9", "--plan")
     assert plan.code == 0
     assert "subset-1" in plan.out
     assert "Nothing was changed" in plan.out
-    planned = json.loads(run("train", "--recipe", "boom", "-o", "ratios=0.5,1", "--plan", "--json").out)
+    planned = json.loads(run("train", "--recipe", "boom", "-o", "ratios=0.5,0.9", "--plan", "--json").out)
     assert [phase["made"] for phase in planned["phases"]] == [None] * 3
-    done = run("train", "--recipe", "boom", "-o", "ratios=0.5,1", "--set", "train.lora_rank=2")
+    done = run("train", "--recipe", "boom", "-o", "ratios=0.5,0.9", "--set", "train.lora_rank=2")
     assert done.code == 0
     assert "v3 is the result of boom; v0 stays in service." in done.out
     assert "pairs/s" in done.err
+    words = [line.split() for line in done.out.splitlines()]
+    assert ["pairs", "90", "64", "141%"] in words  # of 40 and 24 rows the half, and nine tenths
+    tokens, time = (next(line for line in words if line[:1] == [name]) for name in ("tokens", "time"))
+    assert tokens[2] == "about"
+    assert tokens[-2:] == time[-2:] == ["about", "141%"]
+    assert "`continual train --recipe joint` measures them" in done.out
     shown = run("versions", "show", "v3").out
     assert "multislerp of v1 x 1, v2 x 1" in shown
     again = json.loads(
-        run("train", "--recipe", "boom", "-o", "ratios=0.5,1", "--set", "train.lora_rank=2", "--json").out
+        run("train", "--recipe", "boom", "-o", "ratios=0.5,0.9", "--set", "train.lora_rank=2", "--json").out
     )
     assert again["version"] == "v3"
     assert again["pairs"] == planned["pairs"]
@@ -59,6 +65,8 @@ def test_a_plan_and_its_training(stocked: Path, run: Run) -> None:  # noqa: F811
         (("--recipe", "phase"), "Did you mean 'phased'"),
         (("--recipe", "boom", "-o", "ratios"), "-o takes NAME=VALUE"),
         (("--recipe", "boom", "-o", "ratios=1", "-o", "ratios=1"), "-o sets ratios twice"),
+        (("--recipe", "boom", "-p", "density=0.5"), "multislerp takes"),
+        (("--recipe", "joint", "-p", "density=0.5"), "joint has no merge"),
         (("--recipe", "boom", "--set", "epochs=1"), "--set takes SECTION.KEY=VALUE"),
         (("--recipe", "boom", "--set", "train.epochs=0"), "train.epochs"),
         (("--recipe", "boom", "--set", "train.epochs=1", "--set", "train.epochs=2"), "--set sets train.epochs twice"),

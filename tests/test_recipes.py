@@ -26,7 +26,14 @@ from tests.conftest import make_pairs
 from tests.test_workspace import SETTINGS
 
 ROWS = {"big": 60, "small": 20}
-TRAINED = [name for name, recipe in recipes().items() if recipe.phases is not None and name != "two-stage"]
+MIXED = {
+    "two-stage": [{"big": 60, "small": 20}, {"big": 60, "small": 20, "labels": 24}],
+    "specialists by=kind": [{"big": 60, "small": 20}, {"labels": 24}, {}],
+    "specialists by=cluster": [{"big": 60, "labels": 24}, {"small": 20}, {}],
+}
+"""What goes by kinds or clusters, with the rows of its phases where there is a third domain, of classification."""
+
+TRAINED = [name for name, recipe in recipes().items() if recipe.phases is not None and name not in MIXED] + [*MIXED]
 
 
 def ingest(workspace: Workspace, folder: Path, name: str, rows: int, seed: int, **options: object) -> None:
@@ -203,16 +210,27 @@ def test_a_setting_of_the_call_goes_before_that_of_a_phase(workspace: Workspace)
 # Running them.
 
 
-@pytest.mark.parametrize("name", TRAINED)
-def test_every_recipe_trains_versions_that_are_built_again_bit_for_bit(workspace: Workspace, name: str) -> None:
-    done = workspace.train(name)
-    planned = workspace.plan_training(name)
+@pytest.mark.parametrize("call", TRAINED)
+def test_every_recipe_trains_versions_that_are_built_again_bit_for_bit(
+    workspace: Workspace, tmp_path: Path, call: str
+) -> None:
+    name, *words = call.split()
+    options = dict(word.split("=") for word in words)
+    if call in MIXED:
+        ingest(workspace, tmp_path, "labels", 24, 7, holdout=0.0, kind="classification")
+        (workspace.directory / "conflicts.toml").write_text('[clusters]\none = ["big", "labels"]\ntwo = ["small"]\n')
+    done = workspace.train(name, options=options)
+    assert call not in MIXED or [each.rows for each in done.phases] == MIXED[call]
+    planned = workspace.plan_training(name, options=options)
     assert [(each.name, each.version) for each in done.phases] == [(each.name, each.made) for each in planned.phases]
     assert planned.new_pairs == 0
-    assert planned.pairs == done.pairs == done.version.recipe["cost"]["pairs"]
+    searched = sum(each.pairs for each in done.phases if not each.rows)
+    assert (searched > 0) == recipes()[name].searches
+    assert planned.pairs + searched == done.pairs == done.version.recipe["cost"]["pairs"]
+    assert (done.joint.version == done.version.id) == (name == "joint")
     assert done.version.status == "trained"
     assert workspace.version().id == "v0"  # nothing is put into service
-    assert set(done.version.batches) == {"b1", "b2"}
+    assert set(done.version.batches) == {batch.id for batch in workspace.registry.batches()}
     assert set(done.scores) == {"v0", done.version.id}
     assert done.kinds == {"other": "OOD"}
     made = {each.id: each for each in workspace.versions()}
@@ -225,7 +243,7 @@ def test_every_recipe_trains_versions_that_are_built_again_bit_for_bit(workspace
             workspace.rebuild(version.id)
             assert weights_sha256(workspace.registry.path(version.path)) == version.sha256
             shutil.rmtree(workspace.registry.path(version.path))
-    again = workspace.train(name)
+    again = workspace.train(name, options=options)
     assert again.version.id == done.version.id
     assert all(each.again for each in again.phases)
 
@@ -268,12 +286,85 @@ def test_boom_takes_the_step_that_was_published(workspace: Workspace, tmp_path: 
     assert config["guide_margin"] == "off"
 
 
+def test_subsets_of_all_rows_are_models_of_several_seeds(workspace: Workspace) -> None:
+    from continual.recipes.plan import lay_out
+
+    def layout(ratios: str, seed: int = 0):
+        known = {"options": {"ratios": ratios}, "domains": None, "clusters": None, "settings": {}, "seed": seed}
+        return lay_out(workspace.registry, workspace.config, find_recipe("boom"), **known).phases
+
+    three = layout("1,1,1")
+    assert len({each.key for each in three}) == 4  # three trainings and their merge
+    assert len({each.seed for each in three[:3]}) == 3
+    assert three[0].seed == 0
+    (one,) = (each.key for each in layout("0.5,1")[1:2])
+    assert three[0].key == one  # what needs no other seed has none, so that it is not made again
+    assert {each.seed for each in layout("0.5,0.5")} == {0}
+    assert {each.seed for each in three[1:3]}.isdisjoint(each.seed for each in layout("1,1,1", seed=1))
+
+    folders = []
+
+    def executor(train, jobs):
+        folders.extend(job.run_dir for job in jobs)
+        return map(train, jobs)
+
+    done = workspace.train("boom", options={"ratios": "1,1"}, executor=executor)
+    assert len(set(folders)) == 2  # each has its own checkpoint
+    first, second = (workspace.version(each.version) for each in done.phases[:2])
+    assert first.recipe["new"] == second.recipe["new"]
+    assert first.sha256 != second.sha256
+    assert [each.again for each in workspace.train("boom", options={"ratios": "1,1"}).phases] == [True] * 3
+
+
 def test_a_merge_is_that_of_its_phases_by_the_method_that_was_asked_for(workspace: Workspace) -> None:
     done = workspace.train("specialists", options={"method": "linear", "weights": "size"})
     one, two, merged = (weights(workspace.registry.path(f"versions/{each.version}")) for each in done.phases)
     for key, tensor in merged.items():
         if tensor.is_floating_point():
             torch.testing.assert_close(tensor, 0.75 * one[key] + 0.25 * two[key], rtol=0, atol=1e-6)
+
+
+def test_the_search_of_a_merge_is_part_of_its_cost(workspace: Workspace) -> None:
+    # 6 and 2 rows are held out, a batch of each domain, and the domains take turns. Each of the 100 steps encodes its
+    # batch with a gradient, and once more under what is in service; that, and each of five candidates, is evaluated on
+    # all 8 rows.
+    done = workspace.train("phased", options={"matryoshka": "no"})
+    merged = next(each for each in done.phases if each.name == "merged")
+    version = workspace.version(merged.version)
+    cost = version.recipe["search_cost"]
+    assert (cost["pairs"], cost["forward_pairs"]) == (50 * 6 + 50 * 2, 50 * 6 + 50 * 2 + 6 * 8)
+    assert min(cost["tokens"], cost["forward_tokens"], cost["seconds"]) > 0
+    assert (version.pairs_trained, version.tokens_trained) == (0, 0)  # it trained nothing
+    assert (merged.pairs, merged.tokens, merged.seconds) == (cost["pairs"], cost["tokens"], cost["seconds"])
+    for name in ("pairs", "tokens", "seconds"):
+        total = sum(getattr(each, name) for each in done.phases)
+        assert done.version.recipe["cost"][name] == getattr(done.cost, name) == pytest.approx(total)
+    assert done.cost.forward_pairs == cost["forward_pairs"]
+    # No joint training was measured here: its tokens are those of its 80 pairs at what the trainings took for theirs.
+    trained = [each for each in done.phases if each.rows]
+    pairs, tokens = sum(each.pairs for each in trained), sum(each.tokens for each in trained)
+    assert (done.joint.pairs, done.joint.version) == (80, None)
+    assert done.joint.tokens == round(80 * tokens / pairs)
+    joint = workspace.train("joint")
+    again = workspace.train("phased", options={"matryoshka": "no"}).joint
+    assert (again.version, again.tokens, again.seconds) == (joint.version.id, joint.cost.tokens, joint.cost.seconds)
+    other = workspace.train("sequential", settings={"train": {"max_length": 16}}).joint
+    assert other.version is None  # of other settings, that one is no measure
+
+
+def test_parameters_reach_the_merge_and_are_part_of_its_key(workspace: Workspace) -> None:
+    options = {"ratios": "0.5,1", "method": "ties"}
+    sparse = workspace.train("boom", options=options, parameters={"density": 0.2})
+    assert sparse.version.recipe["parameters"] == {"density": 0.2}
+    dense = workspace.train("boom", options=options, parameters={"density": 0.9})
+    assert [each.again for each in dense.phases] == [True, True, False]
+    assert dense.version.sha256 != sparse.version.sha256
+    plan = workspace.plan_training("boom", options=options, parameters={"density": 0.2})
+    assert plan.phases[-1].made == sparse.version.id
+    plain = workspace.plan_training("boom", options=options)
+    assert [phase.made for phase in plain.phases] == [*(each.version for each in dense.phases[:2]), None]
+    workspace.gc()
+    workspace.rebuild(sparse.version.id)
 
 
 def test_phased_training_again_after_a_cluster_changed_trains_that_cluster_alone(
@@ -373,6 +464,51 @@ def test_a_killed_recipe_goes_on_with_the_phase_that_it_was_in(workspace: Worksp
         assert not workspace.registry.path(f"{folder}/v9").exists()
 
 
+class Interrupted:
+    """A progress bar that is interrupted in its third batch, or else remembers where trainings went on."""
+
+    def __init__(self, *, after: int | None = 3) -> None:
+        self.left, self.label, self.began = after, "", list[int]()
+
+    def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
+        self.label = label
+        if label == "training":
+            self.began.append(done)
+
+    def advance(self, count: int) -> None:
+        if self.left is not None and self.label == "training":
+            self.left -= 1
+            if not self.left:
+                raise KeyboardInterrupt
+
+    def finish(self) -> None:
+        pass
+
+
+def test_a_recipe_goes_on_though_another_ran_in_between(workspace: Workspace) -> None:
+    def begun() -> list[str]:
+        return sorted(path.name for path in workspace.registry.path("runs").glob("train-*"))
+
+    with pytest.raises(KeyboardInterrupt):
+        workspace.train("joint", progress=Interrupted())
+    (checkpoint,) = begun()
+    workspace.train("boom", options={"ratios": "0.5"})
+    workspace.update(domains=["big"])
+    assert workspace.gc(dry_run=True).checkpoints == 1
+    assert begun() == [checkpoint]
+    seen = Interrupted(after=None)
+    workspace.train("joint", progress=seen)
+    assert len(seen.began) == 1
+    assert seen.began[0] >= 2 * 16  # two batches were done
+    assert begun() == []
+    workspace.registry.path(f"runs/{checkpoint}").mkdir()  # of one that was killed after it was recorded
+    workspace.train("boom", options={"ratios": "0.5"})
+    assert begun() == []
+    with pytest.raises(KeyboardInterrupt):
+        workspace.train("naive", progress=Interrupted())
+    assert workspace.gc().checkpoints == len(begun()) + 1 == 1
+
+
 def test_trainings_can_be_given_to_any_executor(workspace: Workspace, stocked: Path, tmp_path: Path) -> None:
     options = {"ratios": "0.5,1"}
     shutil.copytree(stocked, tmp_path / "other")
@@ -428,7 +564,21 @@ def test_what_a_recipe_cannot_be_told_is_refused(workspace: Workspace) -> None:
         ({"recipe": "boom", "options": {"ratios": "0.5,x"}}, InputError, "numbers with commas"),
         ({"recipe": "boom", "options": {"ratios": "1.5"}}, InputError, "from 0.01 to 1"),
         ({"recipe": "boom", "options": {"method": "slurp"}}, NotFoundError, "no merge method 'slurp'"),
+        ({"recipe": "boom", "options": {"method": "sce", "weights": "size"}}, InputError, "sce takes no weights"),
+        (
+            {"recipe": "specialists", "options": {"method": "model_stock", "weights": "size"}},
+            InputError,
+            "model_stock takes no weights: the models decide. Leave -o weights=size out.",
+        ),
         ({"recipe": "sequential", "options": {"by": "cluster"}}, InputError, "domain or kind"),
+        ({"recipe": "joint", "parameters": {"density": 0.5}}, InputError, "joint has no merge, so that -p would do"),
+        ({"recipe": "phased", "parameters": {"lambda": 0.5}}, InputError, "of its merge by a search, so that -p"),
+        ({"recipe": "boom", "parameters": {"density": 0.5}}, InputError, "multislerp takes"),
+        (
+            {"recipe": "boom", "options": {"method": "ties"}, "parameters": {"density": 2}},
+            InputError,
+            "ties: density = 2 is outside",
+        ),
         ({"recipe": "joint", "settings": {"trian": {}}}, ConfigError, "Did you mean 'train'"),
         ({"recipe": "joint", "settings": {"train": {"epoch": 1}}}, ConfigError, "train.epoch: unknown setting"),
         ({"recipe": "joint", "domains": ["bog"]}, NotFoundError, "no domain 'bog'"),

@@ -18,7 +18,7 @@ from continual.merge.methods.pairwise_slerp import coefficients as pairwise_sler
 from continual.merge.positioning import Combination, gradient_search
 from continual.merge.search import SearchResult, line_search
 from continual.train.encoder import load_encoder
-from continual.train.objective import Objective
+from continual.train.objective import Effort, Objective
 from continual.train.team import Team
 from tests.conftest import SCHEMA, make_pairs
 
@@ -408,6 +408,30 @@ def test_minibatches_take_turns_and_have_the_gradient_of_finite_differences(
         slope = (at(scale + 0.01) - at(scale - 0.01)) / 0.02
     assert float(gradient) == pytest.approx(float(slope), rel=0.02, abs=1e-3)
     assert all(tensor.grad is None for tensor in objective.parameters().values())
+
+
+def test_what_is_encoded_is_counted_with_and_without_a_gradient(tiny_model: Path, moved_model: Path) -> None:
+    objective = Objective(tiny_model, table(), CONFIG, device=CPU)
+    combination = Combination(*lines(objective, moved_model))
+    model, rows = load_encoder(tiny_model, device="cpu"), table().to_pylist()
+
+    def tokens(batch: np.ndarray) -> int:
+        some = [rows[place] for place in batch]
+        texts = {text for row in some for text in (row["positive"], *row["negatives"])}
+        texts |= {model.prompts.get("query", "") + row["query"] for row in some}
+        return sum(len(model.tokenizer(text, truncation=True, max_length=48).input_ids) for text in texts)
+
+    assert objective.effort == Effort()
+    scale = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
+    objective.minibatch(combination.parameters(torch.zeros(0), scale), 0)
+    first = objective.batches["d0"][0]
+    assert (objective.effort.pairs, objective.effort.tokens) == (len(first), tokens(first))
+    assert objective.effort.forward_pairs == 0
+    objective.evaluate(objective.parameters())
+    everything = [batch for batches in objective.batches.values() for batch in batches]
+    assert objective.effort.forward_pairs == sum(map(len, everything))
+    assert objective.effort.forward_tokens == sum(map(tokens, everything))
+    assert objective.effort.pairs == len(first)
 
 
 def test_micro_batches_change_nothing(tiny_model: Path) -> None:

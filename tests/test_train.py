@@ -559,6 +559,21 @@ def test_no_dropout_is_active(tiny_model: Path) -> None:
     assert inner_transformer(opened.model).config.hidden_dropout_prob > 0
 
 
+def test_an_estimate_counts_a_document_that_rows_share_once_a_batch(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("continual.train.loop._WARM_UP_SECONDS", 0.05)
+    table = make_table(40, 1)
+    rows = [row | {"positive": table["positive"][0].as_py(), "doc_id": "d"} for row in table.to_pylist()]
+    shared = pa.Table.from_pylist(rows, table.schema)
+    cost = estimate(tiny_model, shared, CONFIG, count=shared)
+    assert cost.tokens == run(tiny_model, tmp_path, table=shared).tokens
+    assert cost.tokens < 0.8 * estimate(tiny_model, table, CONFIG).tokens
+    assert cost.row_tokens == {"d0": cost.tokens / cost.pairs}
+    monkeypatch.setattr("continual.train.loop._SAMPLE", 20)
+    assert estimate(tiny_model, shared, CONFIG).tokens == pytest.approx(cost.tokens, rel=0.1)
+
+
 def test_an_estimate_knows_the_tokens(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("continual.train.loop._WARM_UP_SECONDS", 0.05)
     table = make_table(40, 1)

@@ -63,6 +63,7 @@ def print_plan(plan: RecipePlan) -> None:
         note = (
             f"there already ({phase.made})" if phase.made else f"merges {len(phase.members)}" if phase.members else ""
         )
+        note += ", searched" if phase.searches else ""
         table.add_row(escape(phase.name), escape(_from(phase)), *rows, *counts, note)
     console.print(table)
     share = plan.pairs / plan.joint_pairs if plan.joint_pairs else 0.0
@@ -72,6 +73,8 @@ def print_plan(plan: RecipePlan) -> None:
         say(f"About {plan.new_tokens:,} tokens and {duration(plan.new_seconds)} of training{also} (estimate).")
     else:
         say("Every phase is there already.")
+    if any(phase.searches and phase.made is None for phase in plan.phases):
+        say("The search of the merge's coefficients comes on top: it is measured when it runs, and not estimated.")
     say(f"The result would be scored on {len(plan.tasks)} tasks: {', '.join(plan.tasks) or 'none'}.")
     say("Nothing was changed. Run it without --plan.")
 
@@ -79,17 +82,15 @@ def print_plan(plan: RecipePlan) -> None:
 def print_trained(trained: Trained) -> None:
     """Print what a recipe made, what it cost, and its scores beside the root base's and those in service."""
     version = trained.version
-    table = Table("phase", "version", "pairs", "time", "", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in table.columns[2:4]:
+    table = Table("phase", "version", "pairs", "tokens", "time", "", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in table.columns[2:5]:
         column.justify = "right"
     for phase in trained.phases:
-        counts = [f"{phase.pairs:,}", duration(phase.seconds)] if phase.pairs else ["", ""]
-        table.add_row(escape(phase.name), phase.version, *counts, "made before" if phase.again else "")
+        counts = [f"{phase.pairs:,}", f"{phase.tokens:,}", duration(phase.seconds)] if phase.pairs else [""] * 3
+        notes = ["search"] * bool(phase.pairs and not phase.rows) + ["made before"] * phase.again
+        table.add_row(escape(phase.name), phase.version, *counts, ", ".join(notes))
     console.print(table)
-    share = trained.pairs / trained.joint_pairs if trained.joint_pairs else 0.0
-    seconds = sum(phase.seconds for phase in trained.phases)
-    joint = f"{share:.0%} of the {trained.joint_pairs:,} of a joint training"
-    say(f"{trained.pairs:,} pairs in {duration(seconds)}, {joint}.")
+    _print_cost(trained)
     names = list(dict.fromkeys([ROOT, trained.current, version.id]))
     if trained.kinds:
         say(f"{measured(trained.metrics)}, points")
@@ -105,6 +106,35 @@ def print_trained(trained: Trained) -> None:
         f"`continual compare {trained.current} {version.id}` shows the difference with intervals, and "
         f"`continual promote {version.id}` puts it into service."
     )
+
+
+def _print_cost(trained: Trained) -> None:
+    """Print pairs, tokens and time beside those of a joint training: measured where there was one, else estimated."""
+    cost, joint = trained.cost, trained.joint
+    about = "" if joint.version else "about "
+    table = Table("", trained.recipe, "joint", "ratio", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.add_row("pairs", f"{cost.pairs:,}", f"{joint.pairs:,}", f"{cost.pairs / joint.pairs:.0%}")
+    if joint.tokens and joint.seconds:
+        ratio = f"{about}{cost.tokens / joint.tokens:.0%}"
+        table.add_row("tokens", f"{cost.tokens:,}", f"{about}{joint.tokens:,}", ratio)
+        ratio = f"{about}{cost.seconds / joint.seconds:.0%}"
+        table.add_row("time", duration(cost.seconds), f"{about}{duration(joint.seconds)}", ratio)
+    else:
+        table.add_row("tokens", f"{cost.tokens:,}", "", "")
+        table.add_row("time", duration(cost.seconds), "", "")
+    console.print(table)
+    if cost.forward_pairs:
+        say(
+            f"The search encoded {cost.forward_pairs:,} pairs ({cost.forward_tokens:,} tokens) without a gradient; "
+            "their time is counted, and they are not."
+        )
+    if joint.version is None and joint.tokens:
+        say(
+            "Tokens and time of joint are estimated from these trainings; `continual train --recipe joint` measures "
+            "them."
+        )
 
 
 def _from(phase: PhaseCost) -> str:

@@ -60,9 +60,18 @@ def print_version(version: Version, lineage: list[Version]) -> None:
             f"trained {version.pairs_trained:,} pairs, {version.tokens_trained:,} tokens in "
             f"{duration(version.seconds)}, seed {recipe['seed']}"
         )
+        if "search_cost" in recipe:
+            search = recipe["search_cost"]
+            say(
+                f"searched its coefficients with {search['pairs']:,} pairs, {search['tokens']:,} tokens, and "
+                f"{search['forward_pairs']:,} pairs forward alone, in {duration(search['seconds'])}"
+            )
         if "cost" in recipe and recipe["cost"]["pairs"] > version.pairs_trained:
             cost = recipe["cost"]
-            say(f"with the phases behind it: {cost['pairs']:,} pairs in {duration(cost['seconds'])}")
+            say(
+                f"with the phases behind it: {cost['pairs']:,} pairs, {cost['tokens']:,} tokens in "
+                f"{duration(cost['seconds'])}"
+            )
     for reason in (version.verdict or {}).get("reasons", []):
         say(f"gate: {reason}")
     _print_lineage(lineage)
@@ -151,13 +160,15 @@ def print_diff(found: Diff) -> None:
 
 
 def print_collected(found: Collected, dry_run: bool) -> None:
-    """Print which snapshots were dropped, and why the others stay."""
+    """Print which snapshots and checkpoints were dropped, and why the other snapshots stay."""
     verb = "would be dropped" if dry_run else "dropped"
     if found.dropped:
-        say(
-            f"{verb}: {', '.join(found.dropped)} ({found.bytes / 1e6:,.0f} MB); each is built again when a command "
-            "needs it."
-        )
+        say(f"{verb}: {', '.join(found.dropped)}; each is built again when a command needs it.")
+    if found.checkpoints:
+        count = "1 checkpoint" if found.checkpoints == 1 else f"{found.checkpoints} checkpoints"
+        say(f"{verb}: {count} of trainings that a recipe began and did not end.")
+    if found.dropped or found.checkpoints:
+        say(f"{found.bytes / 1e6:,.0f} MB {'would be' if dry_run else 'are'} free.")
     else:
         say(f"Nothing {'to drop' if dry_run else 'was dropped'}.")
     for version, reason in found.kept.items():

@@ -9,7 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from continual.cli.app import app
-from continual.cli.options import JsonOption, SettingOption, WorkspaceOption, open_workspace, parse_settings, print_json
+from continual.cli.options import (
+    JsonOption,
+    ParameterOption,
+    SettingOption,
+    WorkspaceOption,
+    open_workspace,
+    parse_parameters,
+    parse_settings,
+    print_json,
+)
 
 
 @app.command()
@@ -19,6 +28,7 @@ def train(
         list[str] | None,
         typer.Option("--option", "-o", metavar="NAME=VALUE", help="Option of the recipe; once for each."),
     ] = None,
+    parameter: ParameterOption = None,
     domain: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Domain to train on, once per domain; by default all."),
@@ -57,6 +67,7 @@ def train(
     opened = open_workspace(workspace)
     call: dict[str, Any] = {
         "options": _options(option),
+        "parameters": parse_parameters(parameter),
         "domains": domain or None,
         "clusters": clusters,
         "settings": parse_settings(setting),

@@ -126,6 +126,7 @@ def gc(
     """Drop the snapshots that can be built again.
 
     Each is built again and compared before it is dropped. The root base, what is in service and pinned versions stay.
+    Checkpoints of trainings that `train` began and did not end are removed too.
     """
     from continual.cli import render_versions as render
     from continual.cli.bars import Bars

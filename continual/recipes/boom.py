@@ -1,8 +1,9 @@
 """BOOM: models of random subsets of everything, merged; and its incremental step. https://arxiv.org/abs/2602.05787
 
 Static: of each domain, k_m rows without replacement for each subset m; M trainings from the root base, independent of
-each other; one merge. Incremental, as published: an update is trained from the root base on the new rows and a core of
-40 % of the old ones, drawn once and the same ever after, and merged at equal weight with what is in service.
+each other; one merge. Subsets that come to the same rows, being all of them, are trained from seeds of their own.
+Incremental, as published: an update is trained from the root base on the new rows and a core of 40 % of the old ones,
+drawn once and the same ever after, and merged at equal weight with what is in service.
 """
 
 from __future__ import annotations

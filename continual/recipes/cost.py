@@ -1,7 +1,8 @@
-"""What a recipe would cost, phase by phase, beside one training on all rows."""
+"""What a recipe would cost, phase by phase, and what it did cost, beside one training on all rows."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from continual.eval.suites import suite_tasks
 from continual.progress import SILENT, Progress
 from continual.recipes.plan import Layout, Planned
 from continual.recipes.recipe import Merge
-from continual.registry import Registry
+from continual.registry import Registry, Version
 from continual.registry.registry import ROOT
 
 
@@ -27,6 +28,7 @@ class PhaseCost:
         epochs: Passes over them; 0 for a merge.
         pairs: Rows times epochs.
         made: Id of the version that is there already, so that it costs nothing; None: it must be made.
+        searches: Whether it is a merge whose coefficients are searched.
     """
 
     name: str
@@ -36,6 +38,7 @@ class PhaseCost:
     epochs: int
     pairs: int
     made: str | None
+    searches: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class RecipePlan:
     Attributes:
         recipe: Its name.
         phases: In their order.
-        pairs: Pairs of all phases.
+        pairs: Pairs that all phases train; what a search of coefficients encodes is not among them.
         new_pairs: Pairs of those that are not there yet.
         new_tokens: Tokens of these, estimated.
         new_seconds: Time of these, estimated from a few batches measured here.
@@ -105,4 +108,98 @@ def _cost(planned: Planned) -> PhaseCost:
         epochs=0 if merges else planned.config.train.epochs,
         pairs=planned.pairs,
         made=None if planned.made is None else planned.made.id,
+        searches=isinstance(phase, Merge) and phase.search,
     )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What phases cost, trainings and searches of coefficients together.
+
+    Attributes:
+        pairs: Pairs that were encoded with a gradient, each as often as it was.
+        tokens: Tokens of these, each distinct text of a batch once, padding not counted.
+        seconds: Of trainings and searches; merges, folds and scores are not counted.
+        forward_pairs: Pairs that searches encoded without a gradient besides; their time is in `seconds`.
+        forward_tokens: Tokens of these.
+    """
+
+    pairs: int
+    tokens: int
+    seconds: float
+    forward_pairs: int = 0
+    forward_tokens: int = 0
+
+
+def spent(versions: Sequence[Version]) -> Cost:
+    """Return what the phases that made some versions cost."""
+    searches = [version.recipe.get("search_cost", {}) for version in versions]
+
+    def summed(name: str) -> int:
+        return sum(each.get(name, 0) for each in searches)
+
+    return Cost(
+        pairs=sum(each.pairs_trained for each in versions) + summed("pairs"),
+        tokens=sum(each.tokens_trained for each in versions) + summed("tokens"),
+        seconds=sum(each.seconds for each in versions) + summed("seconds"),
+        forward_pairs=summed("forward_pairs"),
+        forward_tokens=summed("forward_tokens"),
+    )
+
+
+@dataclass(frozen=True)
+class JointCost:
+    """What one training on all rows costs.
+
+    Attributes:
+        pairs: Rows times epochs, those held out for a search included.
+        tokens: Tokens of these; None where nothing tells.
+        seconds: Of the training; None where nothing tells.
+        version: The training on all rows in which tokens and seconds were measured. None: they are estimated, at the
+            tokens of a pair and the seconds of a token of the recipe's own trainings.
+    """
+
+    pairs: int
+    tokens: int | None
+    seconds: float | None
+    version: str | None
+
+
+def joint_cost(layout: Layout, versions: Sequence[Version], known: Sequence[Version]) -> JointCost:
+    """Return what one training on a recipe's rows costs, as measured in this workspace if there was one.
+
+    Args:
+        layout: The recipe.
+        versions: Of its phases.
+        known: All of the workspace.
+    """
+    trained = [each for each in versions if each.pairs_trained]
+    batches = {name for each in layout.phases for name in each.batches}
+    devices = {_device(each.recipe) for each in trained}
+    for version in reversed(known):
+        recipe = version.recipe
+        if (
+            "training" in recipe
+            and "phase" in recipe
+            and recipe["start"] == ROOT  # of any recipe: the last subset of boom is one
+            and version.pairs_trained == layout.joint_pairs
+            and set(version.batches) == batches
+            and _deciding(recipe["config"]["train"]) == layout.plain
+            and {_device(recipe)} == devices  # seconds of another machine are no measure of these
+        ):
+            return JointCost(layout.joint_pairs, version.tokens_trained, version.seconds, version.id)
+    pairs, tokens = (sum(getattr(each, name) for each in trained) for name in ("pairs_trained", "tokens_trained"))
+    if not (pairs and tokens):
+        return JointCost(layout.joint_pairs, None, None, None)
+    expected = tokens / pairs * layout.joint_pairs
+    seconds = sum(each.seconds for each in trained) / tokens * expected
+    return JointCost(layout.joint_pairs, round(expected), seconds, None)
+
+
+def _device(recipe: Mapping[str, Any]) -> tuple[str, str]:
+    training = recipe["training"]
+    return training["device"], training["precision"]
+
+
+def _deciding(train: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in train.items() if name != "checkpoint_seconds"}

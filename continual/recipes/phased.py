@@ -59,7 +59,7 @@ RECIPE = Recipe(
     name="phased",
     summary="Warm-up, a specialist per cluster, their merge with searched coefficients, enhancement.",
     reference="COLM 2025; https://arxiv.org/abs/2410.15035",
-    cost="all rows and two warm-ups; a changed cluster costs its rows and a warm-up",
+    cost="all rows, two warm-ups and a search on held-out rows; a changed cluster: its rows, a warm-up and a search",
     phases=phases,
     options={
         "warm-up": Option(0.1, "rows of the warm-up, as a share of all; as many of each cluster", low=0.001, high=1.0),

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from continual.build import kept
 from continual.config import Config
 from continual.errors import InputError, NothingToDoError
 from continual.merge.methods import find_method
 from continual.progress import SILENT, Progress
-from continual.recipes.recipe import START, Merge, Phase, Portion, Recipe, Stock, Value
+from continual.recipes.recipe import PLAIN, START, Merge, Phase, Portion, Recipe, Stock, Value
 from continual.recipes.rows import Material, read_material
 from continual.registry import Batch, Registry, Version
 from continual.registry.registry import ROOT
@@ -35,6 +37,7 @@ class Planned:
         table: The rows of a training, as training reads them; None of a merge.
         windows: What they are.
         batches: Ids of the batches that it, or what it is made of, learns.
+        seed: Of the training: the layout's, or one that follows from it where an earlier phase is the same but for it.
         made: The version that has its key already.
     """
 
@@ -45,6 +48,7 @@ class Planned:
     table: pa.Table | None
     windows: list[dict[str, Any]]
     batches: list[str]
+    seed: int
     made: Version | None
 
     @property
@@ -70,9 +74,10 @@ class Layout:
         options: Its options.
         phases: In their order; the last makes the result.
         material: The rows.
-        seed: Of draws and trainings.
+        seed: Of draws and, with few exceptions (see `Planned`), of trainings.
         joint_pairs: Pairs that one training on all rows trains, those held out included.
         clusters: Domains by cluster, as far as they have rows.
+        plain: The deciding settings with which the recipe joint would train on the same rows.
     """
 
     recipe: Recipe
@@ -82,6 +87,7 @@ class Layout:
     seed: int
     joint_pairs: int
     clusters: dict[str, list[str]]
+    plain: dict[str, Any]
 
 
 def lay_out(
@@ -90,6 +96,7 @@ def lay_out(
     recipe: Recipe,
     *,
     options: Mapping[str, str],
+    parameters: Mapping[str, float] | None = None,
     domains: Sequence[str] | None,
     clusters: Mapping[str, Sequence[str]] | None,
     settings: Mapping[str, Mapping[str, Any]],
@@ -103,6 +110,7 @@ def lay_out(
         config: Its settings.
         recipe: What to run.
         options: Of the recipe, as text by name.
+        parameters: Of the method of its merges.
         domains: Those to train on; None: all.
         clusters: Domains by cluster; None: each domain is one.
         settings: By section, over those of the recipe.
@@ -110,7 +118,8 @@ def lay_out(
         progress: Shows how far it is.
 
     Raises:
-        InputError: The recipe is one of `update` alone, or an option or setting is out of its range or decides nothing.
+        InputError: The recipe is one of `update` alone, or an option, parameter or setting is out of its range or
+            decides nothing.
         NotFoundError: A domain is not known.
         NothingToDoError: There are no rows, or too few for a search.
     """
@@ -121,6 +130,7 @@ def lay_out(
     if seed < 0:
         raise InputError(f"--seed takes an integer from 0 up, not {seed}.")
     given = recipe.resolve(options)
+    plain = config.change(PLAIN).change(settings)
     config = config.change(recipe.settings).change(settings)
     _check_settings(recipe, settings)
     batches = _batches(registry, domains)
@@ -134,8 +144,10 @@ def lay_out(
     grouped = {name: names for name, names in grouped.items() if names} or {name: [name] for name in material.tables}
     stock = Stock(material.rows, _kinds(registry), grouped, lambda: _dimensions(registry, config, progress))
     asked = settings.get("train", {})
-    phases = [_told(phase, asked) for phase in recipe.phases(stock, given)]
+    phases = [_told(phase, asked, parameters or {}) for phase in recipe.phases(stock, given)]
     _check(phases)
+    if parameters:
+        _check_parameters(recipe, phases)
     windows = material.held[0] if material.held else []
     if any(isinstance(phase, Merge) and phase.search for phase in phases):
         _check_held(recipe, grouped, windows)
@@ -147,6 +159,7 @@ def lay_out(
         seed=seed,
         joint_pairs=(sum(material.rows.values()) + sum(window["rows"] for window in windows)) * config.train.epochs,
         clusters=grouped,
+        plain=plain.train.deciding(),
     )
 
 
@@ -169,6 +182,7 @@ def _plan(
     keys, planned = {START: registry.version(ROOT).sha256}, dict[str, Planned]()
     for phase in phases:
         facts: dict[str, Any] = {"seed": seed, "libraries": libraries()}
+        alike = 0
         own, table, windows, kept_as = config, None, list[dict[str, Any]](), None
         if isinstance(phase, Merge):
             facts |= {
@@ -198,7 +212,11 @@ def _plan(
             facts["rows"] = windows
             learned = [batch for window in windows for batch in by_domain[window["domain"]]]
             learned += planned[phase.start].batches if phase.start in planned else []
-        key = keys[phase.name] = _digest(facts)
+        # Two subsets of all rows are one training; they are to be two models, or a merge would join one with itself.
+        while (key := _digest(facts)) in keys.values():
+            alike += 1
+            facts["seed"] = _another_seed(seed, alike)
+        keys[phase.name] = key
         planned[phase.name] = Planned(
             phase=phase,
             key=key,
@@ -207,9 +225,20 @@ def _plan(
             table=table,
             windows=windows,
             batches=[batch.id for batch in batches if batch.id in learned],
+            seed=facts["seed"],
             made=_usable(registry, known.get(key)),
         )
     return list(planned.values())
+
+
+def _another_seed(seed: int, number: int) -> int:
+    """Return a seed that follows from another, and that nobody gives by hand: that of seed 0 is not seed 1.
+
+    Args:
+        seed: 0 or more.
+        number: Which one, from 1 up.
+    """
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
 def _again(
@@ -250,10 +279,10 @@ def _usable(registry: Registry, version: Version | None) -> Version | None:
     return version if there else None
 
 
-def _told(phase: Phase, asked: Mapping[str, Any]) -> Phase:
-    """Return a phase without the settings of its own that the call gives."""
+def _told(phase: Phase, asked: Mapping[str, Any], parameters: Mapping[str, float]) -> Phase:
+    """Return a training without the settings of its own that the call gives, or a merge with the call's parameters."""
     if isinstance(phase, Merge):
-        return phase
+        return phase if phase.search else replace(phase, parameters={**phase.parameters, **parameters})
     return replace(phase, settings={name: value for name, value in phase.settings.items() if name not in asked})
 
 
@@ -272,6 +301,18 @@ def _check_settings(recipe: Recipe, settings: Mapping[str, Mapping[str, Any]]) -
             f"{', '.join(idle)} would change nothing: of the settings {recipe.name} takes {takes}, and its own options "
             "with -o; `continual train --list` shows them. For other settings of the scores, change continual.toml."
         )
+
+
+def _check_parameters(recipe: Recipe, phases: Sequence[Phase]) -> None:
+    """Refuse parameters that no merge takes.
+
+    Raises:
+        InputError: The recipe has no merge, or all of its merges find their own.
+    """
+    merges = [phase for phase in phases if isinstance(phase, Merge)]
+    if all(phase.search for phase in merges):
+        why = "finds the parameters of its merge by a search" if merges else "has no merge"
+        raise InputError(f"{recipe.name} {why}, so that -p would do nothing. Leave it out.")
 
 
 def _check_held(recipe: Recipe, clusters: Mapping[str, Sequence[str]], held: Sequence[Mapping[str, Any]]) -> None:
@@ -301,6 +342,8 @@ def _check(phases: Sequence[Phase]) -> None:
         if isinstance(phase, Merge):
             method = find_method(phase.method)
             method.check(len(phase.members), method.base != "none")
+            if phase.weights is not None and not method.weighted:
+                raise InputError(f"{method.name} takes no weights: the models decide. Leave -o weights=size out.")
             weights = list(phase.weights or [1.0] * len(phase.members))
             method.rehearse([0.0, *weights] if method.base == "first" else weights, method.resolve(phase.parameters))
 

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from continual import spec
-from continual.build import combine, join, materialise, prove
+from continual.build import BEGUN, combine, join, materialise, prove
 from continual.coefficients import position
 from continual.config import Config
 from continual.eval.ood import flags_of
 from continual.eval.suites import suite_settings, suite_tasks
 from continual.progress import SILENT, Progress
+from continual.recipes.cost import Cost, JointCost, joint_cost, spent
 from continual.recipes.jobs import Executor, run_job
 from continual.recipes.plan import Layout, Planned
 from continual.recipes.recipe import START, Merge, Train
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
 PROOF_TEXTS = 16
 """Texts on which a fold is proved."""
 
-_RUN = "train-"
-"""Beginning of the name of a phase's folder below runs/, before its key."""
-
 
 @dataclass(frozen=True)
 class Made:
@@ -47,9 +45,9 @@ class Made:
         name: Of the phase.
         version: What it made.
         rows: Rows by domain that it trained on; empty for a merge.
-        pairs: Pairs that it trained.
+        pairs: Pairs that it trained, or that the search of a merge's coefficients encoded with a gradient.
         tokens: Tokens of these.
-        seconds: Of the training.
+        seconds: Of the training or the search.
         again: Whether it had been made before, and cost nothing now.
     """
 
@@ -70,7 +68,8 @@ class Trained:
         recipe: Its name.
         version: The result; it is not in service.
         phases: In their order.
-        joint_pairs: Pairs that one training on all rows trains.
+        cost: Of all phases, those made before too.
+        joint: What one training on all rows costs.
         scores: By version (the root base, what is in service, the result) and task, in points.
         kinds: By task: "trained" where the result learned its domain, else "OOD", or "leaked" where it trained on
             texts of it nevertheless.
@@ -81,7 +80,8 @@ class Trained:
     recipe: str
     version: Version
     phases: list[Made]
-    joint_pairs: int
+    cost: Cost
+    joint: JointCost
     scores: dict[str, dict[str, float]]
     kinds: dict[str, str]
     current: str
@@ -89,12 +89,18 @@ class Trained:
 
     @property
     def pairs(self) -> int:
-        """Pairs that all phases trained, those made before too."""
-        return sum(each.pairs for each in self.phases)
+        """Pairs that all phases trained and searched with, those made before too."""
+        return self.cost.pairs
+
+    @property
+    def joint_pairs(self) -> int:
+        """Pairs that one training on all rows trains."""
+        return self.joint.pairs
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return asdict(self) | {"version": self.version.id, "sha256": self.version.sha256, "pairs": self.pairs}
+        more = {"sha256": self.version.sha256, "pairs": self.pairs, "joint_pairs": self.joint_pairs}
+        return asdict(self) | {"version": self.version.id} | more
 
 
 def run_recipe(
@@ -130,15 +136,17 @@ def run_recipe(
 
 
 def sweep(registry: Registry, layout: Layout) -> None:
-    """Remove what killed trainings left: checkpoints that the recipe does not go on with, and what has no record."""
+    """Remove what killed trainings left: checkpoints of phases that are made by now, and what has no record.
+
+    Checkpoints that other recipes began stay: these go on when they are asked for again. `continual gc` removes them.
+    """
     spec.sweep(registry)
-    wanted = {_run_dir(registry, each).name for each in layout.phases if each.made is None}
-    for path in registry.path("runs").glob(f"{_RUN}*"):
-        if path.name not in wanted:
-            remove(path)
-    known = {version.id for version in registry.versions()} | {
-        run.id for run in registry.runs() if run.state == "running"
-    }
+    versions = registry.versions()
+    wanted = {_run_dir(registry, each.key) for each in layout.phases if each.made is None}
+    ended = {_run_dir(registry, version.recipe["key"]) for version in versions if "key" in version.recipe}
+    for path in ended - wanted:
+        remove(path)
+    known = {version.id for version in versions} | {run.id for run in registry.runs() if run.state == "running"}
     for folder in ("adapters", "versions"):
         for path in registry.path(folder).glob("v*"):
             if path.name not in known:
@@ -171,8 +179,8 @@ def _train(
             start=folders[start.id],
             table=planned.table,
             config=planned.config.train,
-            seed=layout.seed,
-            run_dir=_run_dir(registry, planned),
+            seed=planned.seed,
+            run_dir=_run_dir(registry, planned.key),
             adapter_dir=registry.path(f"adapters/v{number + place}"),
             resume=True,
             trust_remote_code=planned.config.trust_remote_code,
@@ -269,11 +277,7 @@ def _add(
         created_at=now(),
     )
     behind = [version, *(made[name] for name in _behind(layout, planned.phase.name))]
-    version.recipe["cost"] = {
-        "pairs": sum(each.pairs_trained for each in behind),
-        "tokens": sum(each.tokens_trained for each in behind),
-        "seconds": sum(each.seconds for each in behind),
-    }
+    version.recipe["cost"] = asdict(spent(behind))
     return registry.add_version(version)
 
 
@@ -300,7 +304,7 @@ def _recipe(registry: Registry, layout: Layout, planned: Planned, name: str) -> 
         "key": planned.key,
         "keeps": planned.keeps,
         "clusters": layout.clusters if planned.keeps else {},
-        "seed": layout.seed,
+        "seed": planned.seed,
         "state": {},
         "parameters": {},
         "new": planned.windows,
@@ -323,20 +327,13 @@ def _folder(registry: Registry, version: Version, progress: Progress) -> Path:
     return folder
 
 
-def _run_dir(registry: Registry, planned: Planned) -> Path:
-    return registry.path(f"runs/{_RUN}{planned.key[:16]}")
+def _run_dir(registry: Registry, key: str) -> Path:
+    return registry.path(f"runs/{BEGUN}{key[:16]}")
 
 
 def _account(planned: Planned, version: Version, again: bool) -> Made:
-    return Made(
-        planned.phase.name,
-        version.id,
-        planned.rows,
-        version.pairs_trained,
-        version.tokens_trained,
-        version.seconds,
-        again,
-    )
+    cost = spent([version])
+    return Made(planned.phase.name, version.id, planned.rows, cost.pairs, cost.tokens, cost.seconds, again)
 
 
 def _scored(
@@ -355,11 +352,13 @@ def _scored(
         task.name: "trained" if task.domain in learned else "leaked" if task.name in flagged else "OOD"
         for task in tasks
     }
+    versions = [registry.version(each.version) for each in phases]
     return Trained(
         recipe=layout.recipe.name,
         version=result,
         phases=phases,
-        joint_pairs=layout.joint_pairs,
+        cost=spent(versions),
+        joint=joint_cost(layout, versions, registry.versions()),
         scores={
             name: {task.name: known[name, task.name].score for task in tasks if (name, task.name) in known}
             for name in shown

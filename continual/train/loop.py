@@ -78,9 +78,10 @@ class Estimate:
 
     Attributes:
         pairs: Rows times epochs.
-        tokens: Tokens to encode, padding not counted; extrapolated from a sample of the rows.
+        tokens: Tokens to encode, each distinct text of a batch once, padding not counted; extrapolated from a sample of
+            the rows.
         seconds: At the speed of a few real batches, measured here.
-        row_tokens: Mean tokens of a row, by domain, of the table that was given to count.
+        row_tokens: Mean tokens to encode for a row, by domain, of the table that was given to count.
     """
 
     pairs: int
@@ -244,8 +245,8 @@ def estimate(
     per_token = (time.perf_counter() - began) / tokens
     sampled = session.rows
     lengths = sampled.tokens.lengths
-    used = sum(int(lengths[texts].sum()) for texts in (sampled.query, sampled.positive, sampled.negatives))
-    total = round(used * rows / len(sampled)) * config.epochs
+    used = sum(_tokens(sampled, schedule.batch(step)) for step in range(schedule.steps))
+    total = round(used * rows / len(sampled))
     seconds = total * per_token
     if session.remembers:
         some = np.arange(min(len(lengths), _FEW))
@@ -259,11 +260,21 @@ def estimate(
 def _tokens_per_row(model: SentenceTransformer, table: pa.Table, config: TrainConfig) -> dict[str, float]:
     """Return the mean number of tokens that training encodes for a row, by domain, padding not counted."""
     rows = read_rows(table, model, config.max_length, config.max_negatives)
-    lengths = rows.tokens.lengths
-    totals = lengths[rows.query] + lengths[rows.positive]
-    np.add.at(totals, np.repeat(np.arange(len(rows)), np.diff(rows.offsets)), lengths[rows.negatives])
-    names = sorted(set(table["domain"].to_pylist()))  # in the order of the codes
-    return {name: float(totals[rows.domains == code].mean()) for code, name in enumerate(names)}
+    bands, sizes = _bands(rows, config), [band.pairs for band in config.batch_sizes]
+    found = {}
+    for code, name in enumerate(sorted(set(table["domain"].to_pylist()))):  # in the order of the codes
+        own = np.flatnonzero(rows.domains == code)
+        some = None if bands is None else bands[own]
+        batches = epoch_batches(np.zeros_like(own), config.batch_size, seed=0, epoch=0, bands=some, sizes=sizes)
+        tokens = sum(_tokens(rows, own[batch]) for batch in batches) if batches else _tokens(rows, own)
+        found[name] = tokens / len(own)
+    return found
+
+
+def _tokens(rows: Rows, batch: Indices) -> int:
+    """Return the tokens that a batch encodes: a text that several of its rows share is encoded once."""
+    texts = np.unique(np.concatenate([rows.query[batch], rows.positive[batch], rows.given(batch)]))
+    return int(rows.tokens.lengths[texts].sum())
 
 
 class Schedule:
