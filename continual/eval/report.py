@@ -58,9 +58,10 @@ class Row:
         parent: What was in service when it was made; None for the root base.
         domains: Domains learned in this step, in the order of the stream.
         batches: Ids of the batches learned in this step.
-        pairs_trained: Rows times epochs, replay included.
+        pairs_trained: Rows times epochs, replay included; of what a recipe made, of all its phases, and with those
+            that a search of coefficients encoded with a gradient.
         tokens_trained: Tokens of those texts.
-        seconds: Of training.
+        seconds: Of training, and of such a search.
         joint_pairs: Pairs that retraining on the whole lineage would have trained.
         verdict: "root", "accepted" or "refused"; "trained" of what a recipe made beside the stream.
         reasons: The gate's sentences.
