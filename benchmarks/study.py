@@ -95,9 +95,9 @@ GROUPS: dict[str, list[str]] = {
         for words in (
             "recipe=joint",
             "replay=0",
-            "from=base merge=equal replay=0.4 policy=reservoir",
-            "recipe=boom",
-            "recipe=phased",
+            "from=base merge=equal replay=0.4 policy=reservoir epochs=1",
+            "recipe=boom epochs=1",
+            "recipe=phased epochs=1",
         )
     ],
     "rules": [
@@ -117,6 +117,8 @@ GROUPS: dict[str, list[str]] = {
             for words in ("merge=0.6", "guide=0", "temperature=0.1", "temperature=0.03", "bidirectional=true")
         ),
         *(f"hard {OURS} {words}" for words in ("rank=64 alpha=128", "policy=balanced")),
+        *(f"{regime} replay=0.4" for regime in ("defaults-hard", "defaults")),
+        *(f"defaults-hard batch={pairs}" for pairs in (16, 64)),
         "hard merge=0.7 epochs=1 lr=2e-3 replay=0.3",
         "hard merge=0.8 distillation=3 guide=0",
         "hard merge=0.6",
