@@ -85,6 +85,9 @@ SETTINGS = {
 UNUSED = {"from", "merge", "replay", "policy", "order", "distillation", "distillation_loss", "guide", "anchor"}
 """Words that mean nothing to a recipe of all domains: it has no steps, and sets the rest itself."""
 
+EVERY_STEP = ", every step"
+"""Ending of what a result says of its scores, if every domain learned was scored at every step."""
+
 OURS = "merge=0.8 epochs=1 lr=1e-3 replay=0.3 distillation=2"
 """The defaults that came out, said in full."""
 
@@ -347,7 +350,7 @@ def table(results: list[dict[str, Any]]) -> str:
     for regime, scored in sorted(ways, key=lambda way: (list(REGIMES).index(way[0]), way[1])):
         rows = [found for found in results if (found["cell"].split()[0], found["scored"]) == (regime, scored)]
         names = list(rows[0]["changes"])
-        fall = "worst fall" if "every step" in scored else "worst fall since learned"
+        fall = "worst fall" if scored.endswith(EVERY_STEP) else "worst fall since learned"
         lines += [
             f"| {regime}, {scored} | gain | OOD | BWT | {fall} | pairs | " + " | ".join(names) + " |",
             "|" + "---|" * (6 + len(names)),
@@ -387,8 +390,11 @@ def main() -> None:
     if args.table:
         print(table(known))
         return
-    done = {(Cell.parse(found["cell"]).name, found["scored"], found["settings"]): found for found in known}
-    scored = ("full" if args.full else f"cut {args.documents}") + (", every step" if args.every_step else "")
+    done = {}
+    for found in known:  # what was scored at every step was scored at the end too
+        for way in {found["scored"].removesuffix(EVERY_STEP), found["scored"]}:
+            done[Cell.parse(found["cell"]).name, way, found["settings"]] = found
+    scored = ("full" if args.full else f"cut {args.documents}") + (EVERY_STEP if args.every_step else "")
     wanted = [cell for group in args.group or ([] if args.cell else GROUPS) for cell in GROUPS[group]]
     named = map(Cell.parse, dict.fromkeys(wanted))
     missing = [cell for cell in named if (cell.name, scored, cell.settings(settings(args))) not in done]
