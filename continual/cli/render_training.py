@@ -128,7 +128,7 @@ def _print_cost(trained: Trained) -> None:
     if cost.forward_pairs:
         say(
             f"The search encoded {cost.forward_pairs:,} pairs ({cost.forward_tokens:,} tokens) without a gradient; "
-            "their time is counted, and they are not."
+            "their time is counted above, their pairs are not."
         )
     if joint.version is None and joint.tokens:
         say(
