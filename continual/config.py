@@ -58,6 +58,10 @@ class BatchBand(Section):
     pairs: Annotated[int, Field(ge=2)] = Field(description="Pairs in a batch of such rows.")
 
 
+IDLE = frozenset({"checkpoint_seconds"})
+"""Settings of [train] that do not decide what a training comes to."""
+
+
 class TrainConfig(Section):
     """The update model: LoRA on all linear layers, trained with InfoNCE."""
 
@@ -162,7 +166,7 @@ class TrainConfig(Section):
 
     def deciding(self) -> dict[str, Any]:
         """Return the settings that decide what a training comes to, as JSON has them."""
-        return self.model_dump(mode="json", exclude={"checkpoint_seconds"})
+        return self.model_dump(mode="json", exclude=set(IDLE))
 
     @property
     def asks_old_index(self) -> bool:

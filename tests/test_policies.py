@@ -208,6 +208,15 @@ def prepared(workspace: Workspace, policy: str, rows: int = 20, seed: int = 0) -
     return prepare(workspace.registry, config, domains=None, seed=seed)
 
 
+def test_a_number_of_rows_limits_the_share_and_is_recorded(workspace: Workspace) -> None:
+    rows = sum(batch.kept for batch in workspace.registry.batches() if batch.domain != "third")
+    for limit, drawn in ((500, round(0.1 * rows)), (5, 5)):
+        config = workspace.config.replace("replay", share=0.1, rows=limit)
+        spec, _ = prepare(workspace.registry, config, domains=None, seed=0)
+        assert sum(window["rows"] for window in spec.replay) == drawn
+        assert spec.config["replay"]["rows"] == limit
+
+
 def replay_of(drawn: Any) -> list[dict[str, Any]]:
     return drawn.table.filter(drawn.table["replayed"]).to_pylist()
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from continual.build import kept
-from continual.config import Config
+from continual.config import IDLE, Config
 from continual.eval.suites import suite_tasks
 from continual.progress import SILENT, Progress
 from continual.recipes.plan import Layout, Planned
@@ -202,4 +202,4 @@ def _device(recipe: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _deciding(train: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in train.items() if name != "checkpoint_seconds"}
+    return {name: value for name, value in train.items() if name not in IDLE}
