@@ -43,20 +43,22 @@ def search(
         progress: Shows how far it is.
 
     Returns:
-        The recipe's `weight`, `parameters` and `search`, the last with the curve that the report draws.
+        The recipe's `weight`, `parameters` and `search`, the last with the curve that the report draws; and
+        `search_cost`, as `position` has it.
 
     Raises:
         NothingToDoError: No domain has two held-out rows.
     """
     from continual.train.objective import Objective
 
-    objective = Objective(
-        current, held, config.train, seed=seed, trust_remote_code=config.trust_remote_code, progress=progress
-    )
+    clock, trust = time.monotonic(), config.trust_remote_code
+    objective = Objective(current, held, config.train, seed=seed, trust_remote_code=trust, progress=progress)
     models = [objective.parameters(), _parameters(update, config)]
     if rule == POSITION:
-        return _position(objective, _parameters(root, config), models, config.merge.floor, progress)
-    return _weigh(objective, models, config.merge.floor, progress)
+        found = _position(objective, _parameters(root, config), models, config.merge.floor, progress)
+    else:
+        found = _weigh(objective, models, config.merge.floor, progress)
+    return found | _cost(objective, clock)
 
 
 def position(
@@ -91,8 +93,11 @@ def position(
         "weights": _weights(t),
         "parameters": {"lambda": best["lambda"]},
         "search": found.to_json(),
-        "search_cost": asdict(objective.effort) | {"seconds": time.monotonic() - clock},
-    }
+    } | _cost(objective, clock)
+
+
+def _cost(objective: Any, began: float) -> dict[str, Any]:
+    return {"search_cost": asdict(objective.effort) | {"seconds": time.monotonic() - began}}
 
 
 def _weights(t: Sequence[float]) -> list[float]:

@@ -429,6 +429,9 @@ def test_coefficients_are_searched_on_rows_that_were_not_trained(
         best["loss"] <= min(point["loss"] for point in recipe["search"]["candidates"])
         or not recipe["search"]["floor_kept"]
     )
+    cost, rows = recipe["search_cost"], sum(held.values())
+    weighed = cost["forward_pairs"] / (len(recipe["search"]["candidates"]) + 1)  # each, and what is in service
+    assert 0 < weighed <= rows if rule == "search" else cost["pairs"] > 0 < cost["forward_pairs"]
     workspace.rebuild(step.version.id)
     assert f"Search for {workspace.version().id}" in render_html(workspace.report()).html
 

@@ -62,9 +62,10 @@ def print_version(version: Version, lineage: list[Version]) -> None:
         )
         if "search_cost" in recipe:
             search = recipe["search_cost"]
+            trained = f"{search['pairs']:,} pairs, {search['tokens']:,} tokens, and " if search["pairs"] else ""
             say(
-                f"searched its coefficients with {search['pairs']:,} pairs, {search['tokens']:,} tokens, and "
-                f"{search['forward_pairs']:,} pairs forward alone, in {duration(search['seconds'])}"
+                f"searched how it is merged with {trained}{search['forward_pairs']:,} pairs forward alone, in "
+                f"{duration(search['seconds'])}"
             )
         if "cost" in recipe and recipe["cost"]["pairs"] > version.pairs_trained:
             cost = recipe["cost"]
