@@ -13,6 +13,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from continual.errors import InputError
 from continual.eval.figures import (
@@ -32,6 +34,7 @@ from continual.eval.figures import (
 from continual.eval.figures.data import plain
 from continual.eval.figures.lines import spread
 from continual.eval.figures.numbers import label, shown, ticks
+from continual.eval.figures.svg import text_width
 from continual.eval.figures.tree import place_in_lanes
 from continual.eval.files import write_figures
 from continual.eval.html import palette
@@ -189,6 +192,43 @@ def test_lines_of_descent_that_overlap_have_lanes_of_their_own() -> None:
     assert [lanes[place] for place in (0, 1, 3, 4)] == [0, 0, 0, 0]
     assert lanes[5] == lanes[7] != 0
     assert lanes[6] not in (0, lanes[5])
+
+
+@given(st.lists(st.integers(0, 10**6), max_size=14), st.integers(0, 10**6))
+def test_no_edge_runs_through_another_version_or_along_another_edge(choices: list[int], served: int) -> None:
+    parents = [None, *(choice % place for place, choice in enumerate(choices, 1))]
+    service = served % len(parents)
+    nodes = [
+        Node(f"v{place}", None if parent is None else f"v{parent}", "current" if place == service else "accepted", "")
+        for place, parent in enumerate(parents)
+    ]
+    lanes = place_in_lanes(nodes)
+    taken: set[tuple[int, int]] = set()
+    for place, parent in enumerate(parents):
+        if parent is not None:
+            assert lanes[place] not in lanes[parent + 1 : place]
+            pieces = {(lanes[place], step) for step in range(parent, place)}
+            assert not pieces & taken
+            taken |= pieces
+
+
+def test_what_recipes_trained_has_its_name_and_an_edge_of_its_own() -> None:
+    trained = ((3, "joint"), (5, "boom"), (7, "phased"))
+    nodes = [
+        Node("v0", None, "current", ""),
+        *(Node(f"v{n}", "v0", "trained", "med, bash", name) for n, name in trained),
+    ]
+    assert place_in_lanes(nodes) == [0, 1, 2, 3]
+    drawing = draw(Tree("tree", "Tree", "Descent.", nodes), 560)
+    texts = ["".join(each.itertext()) for each in parse(drawing).iter(f"{SVG}text")]
+    assert {"joint", "boom", "phased"} <= set(texts)
+    assert "v5: trained by the recipe boom, learned med, bash, from v0" in drawing
+
+
+def test_the_room_for_a_text_is_enough_for_its_broad_letters() -> None:
+    # Its advances in DejaVu Sans, per 2048: m 1995, e 1260, d 1300, q 1300, u 1298, a 1255.
+    assert text_width("medquad", 1) >= (1995 + 1260 + 3 * 1300 + 1298 + 1255) / 2048
+    assert text_width("ill", 1) < text_width("med", 1) < text_width("法学部", 1) + 1
 
 
 def test_ticks_are_round_and_within() -> None:

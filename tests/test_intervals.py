@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from continual.errors import InputError, NotFoundError
 from continual.eval import significance
 from continual.eval.query_scores import CACHE, QueryScores, aligned
 from continual.eval.report import build_report
+from continual.eval.sections import sections
 from continual.registry import Registry, Score
 from tests.test_report import add_domain, add_version, make_registry, make_task, shown
 
@@ -45,8 +47,14 @@ def stream(tmp_path: Path) -> Registry:
     return make_stream(tmp_path)
 
 
-def make_stream(folder: Path, base: str = "0" * 64) -> Registry:
-    """med in v1, bash in v2, nothing new in v3; wiki belongs to no domain, and sts has no score per query."""
+def make_stream(folder: Path, base: str = "0" * 64, share: float = 1.0) -> Registry:
+    """med in v1, bash in v2, nothing new in v3; wiki belongs to no domain, and sts has no score per query.
+
+    Args:
+        folder: Of the workspace.
+        base: sha256 of the root base.
+        share: Of the gains that the steps are made to have.
+    """
     registry = make_registry(folder)
     batches = [add_domain(registry, name) for name in ("med", "bash")]
     for name in ("wiki", "sts"):
@@ -55,6 +63,7 @@ def make_stream(folder: Path, base: str = "0" * 64) -> Registry:
     for number, gain in enumerate(gains):
         learned = (batches[number - 1],) if number in (1, 2) else ()
         add_version(registry, f"v{number}", f"v{number - 1}" if number else None, {}, batches=learned)
+        gain = {task: share * value for task, value in gain.items()}
         registry.add_scores(score_queries(registry, f"v{number}", number, gain))
     with registry.catalog.transaction() as connection:
         connection.execute("UPDATE versions SET sha256 = ? WHERE id = 'v0'", [base])
@@ -124,6 +133,28 @@ def test_the_interval_of_the_retained_share_is_about_its_bootstrap(stream: Regis
     assert bounds is not None
     assert report.metrics["retained"][3] == pytest.approx(np.median(shares), abs=5)
     assert bounds == pytest.approx(np.quantile(shares, [0.025, 0.975]), abs=0.25 * (bounds[1] - bounds[0]))
+
+
+def test_a_share_of_what_may_be_no_gain_is_not_shown(stream: Registry, tmp_path: Path) -> None:
+    report = build_report(stream)
+    med, bash = values(stream, "med"), values(stream, "bash")
+    assert report.intervals.gained[3] == pytest.approx(ends([med[1] - med[0], bash[2] - bash[0]]))
+    assert report.intervals.gained[1] is None  # nothing was learned before
+    assert f"{report.metrics['retained'][3]:.0f} %" in shown(report)
+
+    faint = build_report(make_stream(tmp_path / "faint", share=0.1))
+    low, high = faint.intervals.gained[3] or (1, 1)
+    assert low <= 0 < high
+    assert faint.metrics["retained"][3] is not None  # the JSON form keeps what the formula says
+    assert faint.intervals.metrics["retained"][3] is None
+    assert "%" not in shown(faint).replace("95 % intervals", "").split("Cost")[0].replace("in %", "")
+    (metrics,) = (table for section in sections(faint) for table in section.tables if table.name == "metrics")
+    assert [row[-2] for row in metrics.rows] == [None] * 4
+    # Without scores per query nothing is known of the gain, and the share is shown as it is.
+    shutil.rmtree(stream.root / "scores")
+    unknown = build_report(stream)
+    assert unknown.intervals.gained[3] is None
+    assert f"{unknown.metrics['retained'][3]:.0f} %" in shown(unknown)
 
 
 def test_every_form_shows_them(stream: Registry) -> None:

@@ -19,9 +19,10 @@ import pytest
 from rich.console import Console
 
 from continual.config import CompatConfig
-from continual.errors import InputError, NothingToDoError
+from continual.errors import InputError, NotFoundError, NothingToDoError
 from continual.eval.compat import MapUsed, TaskCompatibility, judge
-from continual.eval.figures import Bars, Chart, Lines
+from continual.eval.figures import Bars, Chart, Heat, Lines
+from continual.eval.files import markdown
 from continual.eval.html import render_html, write_html
 from continual.eval.report import Report, build_report
 from continual.eval.sections import sections
@@ -64,6 +65,7 @@ def add_version(
     joint: int = 0,
     reasons: tuple[str, ...] = (),
     changes: dict[str, Any] | None = None,
+    recipe: str = "",
 ) -> None:
     number = int(name[1:])
     version = Version(
@@ -79,7 +81,10 @@ def add_version(
         tokens_trained=pairs * 60,
         seconds=pairs / 25,
         joint_pairs=joint,
-        recipe={"base": "packaged"} if parent is None else {"merge": "interpolate", "weight": 0.6, "seed": 0},
+        recipe={"base": "packaged"}
+        if parent is None
+        else {"merge": "interpolate", "weight": 0.6, "seed": 0}
+        | ({"recipe": recipe, "phase": "merged"} if recipe else {}),
         verdict=None
         if parent is None
         else {
@@ -295,6 +300,67 @@ def test_the_terminal_shows_what_matters(stream: Registry) -> None:
     assert "70%" in text
     for word in ("ACC", "BWT", "FWT", "forgetting", "OOD mean"):
         assert f"{word}: " in text
+
+
+@pytest.fixture
+def trial(stream: Registry) -> Registry:
+    """The stream, then a refused update, and all its domains at once by `continual train`."""
+    batches = tuple(batch.id for batch in stream.batches())
+    scores = {"med": 70.0, "bash": 60.0, "table": 50.0, "wiki": 79.0}
+    add_version(
+        stream, "v4", "v3", scores, batches=batches[:1], status="refused", reasons=("table fell by 5.0 points",)
+    )
+    add_version(stream, "v10", "v0", scores | {"med": 73.0}, batches=batches, status="trained", recipe="joint")
+    return stream
+
+
+def test_the_head_is_about_the_last_update_whatever_was_trained_since(trial: Registry) -> None:
+    report = build_report(trial)
+    head = render_html(report).html.split('id="overview"')[1].split("</section>")[0]
+    assert '<span class="chip refused">✗ refused</span> <span>The last update, v4, which' in head
+    assert "<li>table fell by 5.0 points</li>" in head
+    lines = markdown(report, sections(report)).splitlines()
+    assert lines[2].startswith("The last update, v4")
+    assert lines[4] == "- table fell by 5.0 points"
+
+
+def test_what_a_recipe_made_has_its_name(trial: Registry) -> None:
+    report = build_report(trial)
+    text = shown(report)
+    assert "v10 (joint)" in text
+    assert "'continual report --joint v10' takes it for" in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 80
+    tables = {table.name: table for section in sections(report) for table in section.tables}
+    assert [row[0] for row in tables["metrics"].rows] == ["v0", "v1", "v2", "v3", "v4", "v10 (joint)"]
+    (matrix,) = (figure.chart for section in sections(report) for figure in section.figures if section.name == "matrix")
+    assert isinstance(matrix, Heat)
+    assert matrix.rows[-1] == ("v10 (joint)", "med, bash, table", "trained")
+    (steps,) = (
+        figure.behind for section in sections(report) for figure in section.figures if section.name == "lineage"
+    )
+    assert steps.rows[-1][:3] == ["v10", "v0", "joint: med, bash, table"]
+    ceiling = build_report(trial, "v10")
+    assert "ceiling of intransigence, is v10 (joint)." in shown(ceiling)
+    assert "ceiling of intransigence, is v10 (joint)." in Page(render_html(ceiling).html).text
+
+
+def test_an_unknown_joint_version_is_answered_with_those_there_are(trial: Registry) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        build_report(trial, "nothing")
+    text = str(caught.value)
+    assert "Known: current, v0, v1, v2, v3, v4, v10." in text
+    assert text.endswith("`continual train --recipe joint` makes one; already made: v10.")
+    with pytest.raises(NotFoundError, match="Did you mean 'current'"):
+        build_report(trial, "curent")
+
+
+def test_acc_has_the_number_of_its_domains_beside_it(stream: Registry) -> None:
+    report = build_report(stream)
+    assert "72.0 (1)" in shown(report)
+    assert "63.3 (3)" in shown(report)
+    (metrics,) = (table for section in sections(report) for table in section.tables if table.name == "metrics")
+    assert [column.title for column in metrics.columns[:3]] == ["version", "domains", "ACC"]
+    assert [row[1] for row in metrics.rows] == [None, 1, 2, 3]
 
 
 def test_the_terminal_cuts_many_tasks_into_several_tables(tmp_path: Path) -> None:

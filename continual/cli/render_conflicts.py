@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 MANY = 6
 """Domains up to which the columns of the matrix have names; beyond, they have the numbers of the rows."""
 
+PAIRS = 6
+"""Pairs of domains up to which each is named with its conflict."""
+
 
 def parse_rows(text: str) -> int:
     """Return `--rows` as a number; 0 for all.
@@ -73,6 +76,9 @@ def print_conflicts(found: Conflicts) -> None:
         table.add_row(number + escape(name), *losses, *("" if each is None else f"{each:+.3f}" for each in entries))
     console.print(table)
     say("columns: loss trained together minus alone, on rows that no training saw; + is worse together")
+    ranked = found.ranked
+    means = "; ".join(f"{first} and {second} {conflict:+.3f}" for conflict, first, second in ranked)
+    say(f"the conflict of a pair is the mean of its two entries{f': {means}' if len(ranked) <= PAIRS else ''}")
     for name, members in found.clusters.items():
         say(f"{name}: {', '.join(members)}")
     say(found.verdict)

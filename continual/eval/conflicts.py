@@ -1,4 +1,4 @@
-"""Which domains hurt each other: the matrix of conflicts, its hierarchical clustering, and the sentence about it.
+"""Which domains hurt each other: the matrix of conflicts, its hierarchical clustering, and the verdict on it.
 
 Conflict of two datasets = loss of joint training - loss of individual training, and a hierarchical clustering of the
 matrix, after BOOM (https://arxiv.org/abs/2602.05787). Here are the numbers; `continual.conflicts` trains for them.
@@ -7,6 +7,7 @@ matrix, after BOOM (https://arxiv.org/abs/2602.05787). Here are the numbers; `co
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from continual.errors import InputError
 
 LAST = "conflicts/last.json"
 """The last analysis, below `.continual`."""
+
+FEW = 3
+"""Domains up to which chance, a root mean square over them, is a rough figure."""
 
 Merge = tuple[int, int, float]
 """Two groups, and the mean conflict between them: a number below n is a domain, and n + k the k-th merge, from 0."""
@@ -89,20 +93,53 @@ class Conflicts:
 
     @property
     def verdict(self) -> str:
-        """What came out, in one sentence."""
+        """What came out, in a few sentences."""
+        return " ".join(filter(None, (self._pairs(), self._one_way(), self._rough())))
+
+    def _pairs(self) -> str:
+        """Say which pairs hurt or help each other: by the mean of both directions."""
         ranked = self.ranked
         hurting = sum(conflict > self.chance for conflict, _, _ in ranked)
         helping = sum(conflict < -self.chance for conflict, _, _ in ranked)
-        by_chance = f"chance alone moves a conflict by about {self.chance:.3f}"
+        by_chance = f"chance alone moves such a mean by about {self.chance:.3f}"
         if not hurting and not helping:
-            return f"No two domains hurt or help each other more than chance does: {by_chance}."
+            return (
+                "On average of both directions, no two domains hurt or help each other more than chance does: "
+                f"{by_chance}."
+            )
         of = f" of {len(ranked)} pairs"
-        hurt = (
-            f"{hurting}{of} hurt each other, most {_pair(ranked[0])}" if hurting else "No two domains hurt each other"
+        found = (
+            f"{hurting}{of} hurt each other, most {_pair(ranked[0])}" if hurting else "no two domains hurt each other"
         )
-        if not helping:
-            return f"{hurt}; {by_chance}."
-        return f"{hurt}; {helping}{'' if hurting else of} help each other, most {_pair(ranked[-1])}; {by_chance}."
+        if helping:
+            found += f"; {helping}{'' if hurting else of} help each other, most {_pair(ranked[-1])}"
+        return f"On average of both directions, {found}; {by_chance}."
+
+    def _one_way(self) -> str:
+        """Say what is beyond chance in one direction alone: of a pair whose mean is not."""
+        limit = math.sqrt(2) * self.chance  # of one difference rather than the mean of two
+        count = range(len(self.domains))
+        found = [
+            (entry, self.domains[i], self.domains[j])
+            for i in count
+            for j in count
+            if (entry := self.matrix[i][j]) is not None
+            and abs(entry) > limit
+            and abs(self.conflict(i, j)) <= self.chance
+        ]
+        if not found:
+            return ""
+        entry, one, other = max(found, key=lambda each: (each[0] > 0, abs(each[0])))
+        more = f", one of {len(found)} such entries" if len(found) > 1 else ""
+        return (
+            f"In one direction alone, {other} {'hurts' if entry > 0 else 'helps'} {one} ({entry:+.3f}{more}), where "
+            f"chance is about {limit:.3f}."
+        )
+
+    def _rough(self) -> str:
+        """Say so where chance was measured on too few domains."""
+        count = len(self.domains)
+        return f"Measured on {count} domains, chance is a rough figure itself." if count <= FEW else ""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data: the attributes, `conflicts` (a, b, conflict, the largest first), and `verdict`."""

@@ -60,7 +60,7 @@ def write_figures(report: Report, folder: Path) -> list[Path]:
 def markdown(report: Report, found: list[Section]) -> str:
     """Return the report as Markdown that shows the charts beside it; whatever is in a name is text there."""
     lines = [f"# {plain(summary.in_service(report))}", "", plain(summary.last_update(report)), ""]
-    lines += [f"- {plain(reason)}" for reason in report.versions[-1].reasons]
+    lines += [f"- {plain(reason)}" for reason in summary.latest(report).reasons]
     for section in found:
         lines += ["", f"## {plain(section.title)}", ""]
         lines += [plain(section.about), ""] if section.about else []

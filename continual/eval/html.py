@@ -72,7 +72,7 @@ def render_html(report: Report, *, live: bool = False, revision: str = "") -> Pa
         live: Whether it is served and asks how far the running update is.
         revision: Of what is shown, for the live page.
     """
-    last = report.versions[-1]
+    last = summary.latest(report)
     parts = sections(report)
     figures = [each.chart for section in parts for each in section.figures if not isinstance(each.chart, Heat)]
     wide = {each.chart.name for section in parts for each in section.figures if each.wide}

@@ -31,7 +31,9 @@ class Intervals:
         score: Of each score.
         over_base: Of each score minus the root base's.
         since_learned: Of each score minus the one right after its domain was learned, from the step after that on.
-        metrics: Of each metric, by its name; that of `forgetting` takes the best version for known.
+        gained: Of the gain right after learning that `retained` is a share of, the mean over its tasks.
+        metrics: Of each metric, by its name; that of `forgetting` takes the best version for known, and `retained`
+            has one only where `gained` is above zero.
         ood_change: Of the OOD mean minus the root base's.
     """
 
@@ -39,6 +41,7 @@ class Intervals:
     score: list[list[Ends]]
     over_base: list[list[Ends]]
     since_learned: list[list[Ends]]
+    gained: list[Ends]
     metrics: dict[str, list[Ends]]
     ood_change: list[Ends]
 
@@ -96,13 +99,14 @@ def report_intervals(
     named = {"bwt": "since", "fwt": "before", "forgetting": "best", "intransigence": "joint"}
     for metric, name in named.items():
         metrics[metric] = _mean_ends(parts[name], contrasts[name].first != NONE, confidence)
-    metrics["retained"] = _retained(contrasts["since"], matrix, values, confidence)
+    metrics["retained"], gained = _retained(contrasts["since"], matrix, values, confidence)
     metrics["ood_mean"] = _mean_ends(parts["score"], outside, confidence)
     return Intervals(
         confidence=confidence,
         score=_table(parts["score"], confidence),
         over_base=_table(parts["base"], confidence),
         since_learned=_table(parts["since"], confidence),
+        gained=gained,
         metrics=metrics,
         ood_change=_mean_ends(parts["base"], outside, confidence),
     )
@@ -152,11 +156,13 @@ def _scores(values: Sequence[Matrix], shape: tuple[int, ...]) -> Moments:
     return Moments(*found)
 
 
-def _retained(since: Contrast, matrix: Matrix, values: Sequence[Matrix], confidence: float) -> list[Ends]:
-    """Return the intervals of the retained shares, percent, by the delta method.
+def _retained(
+    since: Contrast, matrix: Matrix, values: Sequence[Matrix], confidence: float
+) -> tuple[list[Ends], list[Ends]]:
+    """Return the intervals of the retained shares, percent, by the delta method; and those of the mean gains, points.
 
     The share is r = sum of what is left / sum of what was gained; its error is that of (left - r gained), query by
-    query, over the sum of what was gained.
+    query, over the sum of what was gained. Where that sum may be zero, the share may be anything: it has no interval.
     """
     places = np.where(since.first != NONE, since.second, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -165,15 +171,20 @@ def _retained(since: Contrast, matrix: Matrix, values: Sequence[Matrix], confide
         total = np.where(used, gained, 0.0).sum(1)
         share = np.where(used, matrix - matrix[0], 0.0).sum(1) / total
         weights = np.where(used, 100.0 / total[:, None], 0.0)
-    parts = np.full((3, *matrix.shape), np.nan)
+    parts, gains_of = np.full((2, 3, *matrix.shape), np.nan)
     for task, points in enumerate(values):
         rows = np.flatnonzero(used[:, task])
         if rows.size and points.shape[1]:
             gains = points[places[rows, task]] - points[0]
             part = moments(points[rows] - points[0] - share[rows, None] * gains)
             parts[:, rows, task] = part.mean, part.variance, part.freedom
+            part = moments(gains)
+            gains_of[:, rows, task] = part.mean, part.variance, part.freedom
+    gained_ends = _mean_ends(Moments(*gains_of), used, confidence)
     low, high = combine(Moments(*parts), weights).ends(confidence)
-    return [_ends(*ends) for ends in zip(100.0 * share + low, 100.0 * share + high, strict=True)]
+    ends = [_ends(*each) for each in zip(100.0 * share + low, 100.0 * share + high, strict=True)]
+    sure = [each is not None and each[0] > 0 for each in gained_ends]
+    return [each if known else None for each, known in zip(ends, sure, strict=True)], gained_ends
 
 
 def _mean_ends(parts: Moments, chosen: NDArray[np.bool_], confidence: float) -> list[Ends]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from continual.errors import InputError, NotFoundError, did_you_mean
+from continual.errors import InputError, NotFoundError
 from continual.registry import Registry, Version
 from continual.registry.records import Score
 from continual.registry.registry import CURRENT, ROOT
@@ -43,16 +44,20 @@ def find_joint(registry: Registry, name: str, scores: Mapping[tuple[str, str], S
         NotFoundError: There is no such version and no such workspace.
         InputError: The workspace has another root base, so that there is nothing to compare.
     """
-    known = {version.id for version in registry.versions()} | {event.alias for event in registry.alias_events()}
+    versions = registry.versions()
+    known = [*sorted({event.alias for event in registry.alias_events()}), *(version.id for version in versions)]
     settings = {score.task: score.settings for score in scores.values()}
     if name in known:
         return _joint(registry, registry.version(name), settings, "")
     folder = Path(name).expanduser()
     if not (folder / STORE).is_dir():
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
+        made = [each.id for each in versions if "phase" in each.recipe and each.recipe["recipe"] == "joint"]
+        there = f"; already made: {', '.join(made)}" if made else ""
         raise NotFoundError(
             f"The joint version is named {name!r}, and there is neither such a version nor a workspace in a folder of "
-            f"that name.{did_you_mean(name, known)} Make one from the same root base: `continual init DIR`, ingest all "
-            "domains with the same tasks, then `continual update --replay 0 --merge 1`."
+            f"that name. {hint} `continual train --recipe joint` makes one{there}."
         )
     other = Registry(folder / STORE, registry.catalog.busy_seconds)
     bases = [each.version(ROOT).sha256 for each in (registry, other)]

@@ -32,14 +32,18 @@ SCHEMA = 1
 METRIC_NAMES = (*METRICS, "ood_mean", "intransigence")
 
 DEFINITIONS = {
-    "acc": ("ACC", "mean score on the domains learned so far"),
+    "acc": ("ACC", "mean score on the domains learned so far, whose number is beside it"),
     "bwt": (
         "BWT",
         "score now minus score right after learning, mean over domains learned before; below 0 is forgetting",
     ),
     "fwt": ("FWT", "score just before learning minus the root base's, mean over domains from the second step on"),
     "forgetting": ("forgetting", "best score of any earlier version minus score now, mean over domains learned before"),
-    "retained": ("retained", "share left of the gain right after learning, in %, over domains learned before"),
+    "retained": (
+        "retained",
+        "share left of the gain right after learning, in %, over domains learned before; none where the interval of "
+        "that gain includes zero",
+    ),
     "ood_mean": ("OOD mean", "mean score on the tasks that belong to no domain and that no version trained on"),
     "intransigence": (
         "intransigence",
@@ -87,6 +91,11 @@ class Row:
     scores: dict[str, float]
     changes: dict[str, dict[str, Any]]
     confidence: float
+
+    @property
+    def trained(self) -> str:
+        """Name of the recipe that `continual train` made it by; "" of the root base and of an update."""
+        return str(self.recipe["recipe"]) if "phase" in self.recipe else ""
 
 
 @dataclass(frozen=True)
@@ -168,7 +177,8 @@ class Report:
         Keys: schema, current, versions (id, parent, domains, pairs_trained, tokens_trained, seconds, joint_pairs,
         verdict), tasks (name, domain or null), matrix (a row per version, a column per task, points or null), metrics
         (acc, bwt, fwt, forgetting, retained, ood_mean, intransigence: one number or null per version), intervals
-        (confidence; score, over_base, since_learned: as matrix, [low, high] or null; metrics, ood_change: as metrics),
+        (confidence; score, over_base, since_learned: as matrix, [low, high] or null; gained, ood_change: one a
+        version; metrics: as metrics),
         joint (name of the joint version or null), ood_set (the tasks behind ood_mean), flags (version, task, rows,
         near, learned_by, domains, why: scores on texts that were trained on), compatibility (per version, what it does
         to its parent's index, or null) and conflicts (the last analysis of domains, or null).

@@ -67,14 +67,45 @@ def in_service(report: Report) -> str:
     return f"{row.id}{' (the root base)' if row.parent is None else ''} is in service since {utc(report.since)}."
 
 
+def latest(report: Report) -> Row:
+    """Return the last update, refused ones included; the root base where none was made.
+
+    What `continual train` made is no update: no gate judged it.
+    """
+    return next(row for row in reversed(report.versions) if row.verdict != "trained")
+
+
 def last_update(report: Report) -> str:
     """Return how the last update ended."""
-    last = next(row for row in reversed(report.versions) if row.verdict != "trained")
+    last = latest(report)
     if last.parent is None:
         return "No update was made yet."
     ending = "passed the gate" if last.verdict == "accepted" else "was refused"
     learned = f", which learned {names(last.domains)}," if last.domains else ""
     return f"The last update, {last.id}{learned} {ending}."
+
+
+def titled(row: Row) -> str:
+    """Return the id of a version, with the recipe's name where `continual train` made it: "v3 (joint)"."""
+    return f"{row.id} ({row.trained})" if row.trained else row.id
+
+
+def what(row: Row) -> str:
+    """Return what a version learned, after the name of the recipe that trained it: "joint: med, bash"."""
+    learned = ", ".join(row.domains)
+    return f"{row.trained}: {learned}" if row.trained else learned
+
+
+def ceiling(report: Report) -> str:
+    """Return which version intransigence compares with, or which one it could; "" where there is none."""
+    if report.joint is not None:
+        known = {row.id: titled(row) for row in report.versions}
+        return f"The joint version, the ceiling of intransigence, is {known.get(report.joint, report.joint)}."
+    found = [row for row in report.versions if row.trained == "joint" and row.scores]
+    if not found:
+        return ""
+    last = found[-1].id
+    return f"{last} was trained on its domains together: 'continual report --joint {last}' takes it for a ceiling."
 
 
 def names(items: list[str]) -> str:
@@ -124,6 +155,19 @@ def ood_change(report: Report) -> float | None:
     """Return the OOD mean of the version in service minus the root base's, points."""
     values = report.metrics["ood_mean"]
     return _minus(values[report.path[-1]], values[0])
+
+
+def counted(report: Report, place: int) -> int:
+    """Return the number of domains whose scores a version's ACC is the mean of."""
+    learned = {task for step in report.lineages[place] for task in report.learned[step]}
+    scores = report.versions[place].scores
+    return len({task.domain for task in report.tasks if task.name in learned and task.name in scores})
+
+
+def retained(report: Report, place: int) -> float | None:
+    """Return the retained share of gain, percent; None also where that gain may be the luck of the queries."""
+    gained = report.intervals.gained[place]
+    return None if gained is not None and gained[0] <= 0 else report.metrics["retained"][place]
 
 
 def extremes(report: Report, task: str) -> tuple[float | None, float | None]:

@@ -9,7 +9,19 @@ from rich.text import Text
 from continual.eval.figures.numbers import duration
 from continual.eval.intervals import Ends
 from continual.eval.report import DEFINITIONS, METRIC_NAMES, Column, Report
-from continual.eval.summary import bills, extremes, groups, headline, over_base, since_learned
+from continual.eval.summary import (
+    bills,
+    ceiling,
+    counted,
+    extremes,
+    groups,
+    headline,
+    over_base,
+    retained,
+    since_learned,
+    titled,
+    what,
+)
 
 MARKS = {"learned": "●", "best": "▲", "worst": "▼", "service": "▸", "refused": "✗", "flagged": "!"}
 ASCII = {"learned": "*", "best": "^", "worst": "v", "service": ">", "refused": "x", "flagged": "!"}
@@ -32,7 +44,7 @@ def print_report(report: Report, console: Console | None = None) -> None:
     marks = ASCII if console.options.ascii_only else MARKS
     console.print(Text(headline(report)))
     for title, tasks in groups(report):
-        for number, part in enumerate(_parts(tasks, console.width)):
+        for number, part in enumerate(_parts(tasks, _lead(report), console.width)):
             console.print()
             console.print(
                 Text(f"{title}, {report.measure} in points" + (", continued" if number else ""), style="bold")
@@ -49,8 +61,8 @@ def print_report(report: Report, console: Console | None = None) -> None:
     console.print(_metrics(report, marks))
     for name in _shown(report):
         console.print(Text(f"{DEFINITIONS[name][0]}: {DEFINITIONS[name][1]}", style="dim"))
-    if report.joint is not None:
-        console.print(Text(f"The joint version is {report.joint}.", style="dim"))
+    if ceiling(report):
+        console.print(Text(ceiling(report), style="dim"))
     bounded = [rows for rows in (_metric_intervals(report), _task_intervals(report)) if rows.row_count]
     if bounded:
         level = f"{100 * report.intervals.confidence:g} % intervals over the queries"
@@ -71,15 +83,20 @@ def print_report(report: Report, console: Console | None = None) -> None:
         console.print(_cost(report, marks))
 
 
-def _parts(tasks: list[Column], width: int) -> list[list[Column]]:
-    """Cut tasks into runs whose columns fit beside the version's."""
+def _lead(report: Report) -> int:
+    """Return the characters of the column of versions with the names of their recipes."""
+    return max(LEAD, *(Text(titled(row)).cell_len + 4 for row in report.versions))
+
+
+def _parts(tasks: list[Column], lead: int, width: int) -> list[list[Column]]:
+    """Cut tasks into runs whose columns fit beside the versions'."""
     parts: list[list[Column]] = [[]]
-    used = LEAD
+    used = lead
     for task in tasks:
         need = _width(task) + 2
         if parts[-1] and used + need > width:
             parts.append([])
-            used = LEAD
+            used = lead
         parts[-1].append(task)
         used += need
     return parts
@@ -116,15 +133,16 @@ def _matrix(report: Report, tasks: list[Column], marks: dict[str, str]) -> Table
             if (row.id, task.name) in report.flags:
                 tail = tail.replace(" ", "", 1) + marks["flagged"]
             cells.append(Text(f"{score:.1f}{tail}", style=style))
-        table.add_row(_name(report, place, marks), *cells)
+        table.add_row(_name(report, place, marks, recipe=True), *cells)
     return table
 
 
-def _name(report: Report, place: int, marks: dict[str, str]) -> Text:
+def _name(report: Report, place: int, marks: dict[str, str], *, recipe: bool = False) -> Text:
     row = report.versions[place]
     current = row.id == report.current
     mark = marks["service"] if current else marks["refused"] if row.verdict == "refused" else " "
-    return Text(f"{mark} {row.id}", style="bold" if current else "dim" if row.verdict == "refused" else "")
+    name = titled(row) if recipe else row.id
+    return Text(f"{mark} {name}", style="bold" if current else "dim" if row.verdict == "refused" else "")
 
 
 def _legend(report: Report, marks: dict[str, str]) -> str:
@@ -150,8 +168,11 @@ def _metrics(report: Report, marks: dict[str, str]) -> Table:
     for name in _shown(report):
         table.add_column(DEFINITIONS[name][0], justify="right")
     for place in range(len(report.versions)):
-        shown = [_value(name, report.metrics[name][place]) for name in _shown(report)]
-        table.add_row(_name(report, place, marks), *shown)
+        shown = {name: _value(name, report.metrics[name][place]) for name in _shown(report)}
+        if counted(report, place):
+            shown["acc"] += f" ({counted(report, place)})"
+        shown["retained"] = _value("retained", retained(report, place))
+        table.add_row(_name(report, place, marks), *shown.values())
     return table
 
 
@@ -233,7 +254,7 @@ def _cost(report: Report, marks: dict[str, str]) -> Table:
         row = next((row for row in report.versions if row.id == bill.version), None)
         lead = _name(report, report.position(bill.version), marks) if row else Text("  total", style="bold")
         ratio = "-" if bill.ratio is None else f"{bill.ratio:.0%}"
-        learned = Text(", ".join(row.domains) if row else "")
+        learned = Text(what(row) if row else "")
         cells = (f"{bill.pairs:,}", duration(bill.seconds), f"{bill.joint_pairs:,} pairs", ratio)
         table.add_row(lead, learned, *cells, style="" if row else "bold")
     return table

@@ -199,12 +199,21 @@ class Forest:
 
 @dataclass(frozen=True)
 class Node:
-    """A version in the tree of descent; state is "root", "accepted", "refused", "trained" or "current"."""
+    """A version in the tree of descent.
+
+    Attributes:
+        name: Its id.
+        parent: The version it was made from; None for the root base.
+        state: "root", "accepted", "refused", "trained" or "current".
+        note: What it learned.
+        recipe: Name of the recipe that trained it beside the stream; "" of all others.
+    """
 
     name: str
     parent: str | None
     state: str
     note: str
+    recipe: str = ""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ def conflicts(report: Report) -> Section | None:
         return None
     about = (
         f"{found.verdict} Above zero, the loss on held-out rows is higher when both are trained together than when "
-        f"each is alone. Measured from {found.start} on {_rows(found)} rows of each domain, {found.made[:10]}."
+        f"each is alone; the conflict of a pair is the mean of its two entries. Measured from {found.start} on "
+        f"{_rows(found)} rows of each domain, {found.made[:10]}."
     )
     later = [task.domain for task in report.tasks if task.domain is not None and task.domain not in found.domains]
     notes = []
@@ -106,7 +107,6 @@ def _domains(found: Conflicts) -> Table:
         ]
         for name in (found.domains[place] for place in found.order)
     ]  # fmt: skip
-    caption = (
-        f"Every domain alone: {found.epochs} epochs, seed {found.seed}. The loss is that of training: contrastive."
-    )
+    epochs = f"{found.epochs} epoch{'s' * (found.epochs != 1)}"
+    caption = f"Every domain alone: {epochs}, seed {found.seed}. The loss is that of training: contrastive."
     return Table("conflict-domains", caption, columns, rows)

@@ -11,7 +11,17 @@ from continual.eval.figures.numbers import Kind
 from continual.eval.intervals import Ends
 from continual.eval.report import DEFINITIONS, METRIC_NAMES, Report
 from continual.eval.sections.base import SERIES, Figure, Section, colour, number
-from continual.eval.summary import groups, names, over_base, since_learned
+from continual.eval.summary import (
+    ceiling,
+    counted,
+    groups,
+    latest,
+    names,
+    over_base,
+    retained,
+    since_learned,
+    titled,
+)
 
 LOUD = 5
 """Lines that keep their colour where there are more than colours: those that fell most, and the best one."""
@@ -79,8 +89,8 @@ def ood(report: Report) -> Section | None:
 
 
 def last_update(report: Report) -> Section | None:
-    """How the last version differs from its parent, task by task."""
-    last = report.versions[-1]
+    """How the last update differs from its parent, task by task."""
+    last = latest(report)
     known = [task for task in report.tasks if task.name in last.changes]
     if not known:
         return None
@@ -125,7 +135,7 @@ def matrix(report: Report) -> Section | None:
     rows, learned, flagged = [], set(), set()
     for place, row in enumerate(report.versions):
         state = "current" if row.id == report.current else row.verdict
-        rows.append((row.id, ", ".join(row.domains) or ("root base" if row.parent is None else ""), state))
+        rows.append((titled(row), ", ".join(row.domains) or ("root base" if row.parent is None else ""), state))
         learned |= {(place, column) for column, task in enumerate(order) if task in report.learned[place]}
         flagged |= {(place, column) for column, task in enumerate(order) if (row.id, task) in report.flags}
     chart = Heat(
@@ -155,12 +165,14 @@ def _metrics(report: Report) -> Table:
     """Return the metrics of every version; without a joint version there is no intransigence to show."""
     names = [name for name in METRIC_NAMES if name != "intransigence" or report.joint is not None]
     kinds: dict[str, Kind] = {"bwt": "change", "fwt": "change", "retained": "percent"}
-    columns = [Column("version"), *(Column(DEFINITIONS[name][0], kinds.get(name, "points")) for name in names)]
-    rows: list[list[Any]] = [
-        [row.id, *(report.metrics[name][place] for name in names)] for place, row in enumerate(report.versions)
-    ]
-    caption = "Metrics along each version's own lineage, in points; defined at the end."
-    return Table("metrics", caption, columns, rows)
+    columns = [Column("version"), Column("domains", "count")]
+    columns += [Column(DEFINITIONS[name][0], kinds.get(name, "points")) for name in names]
+    rows: list[list[Any]] = []
+    for place, row in enumerate(report.versions):
+        values = {name: report.metrics[name][place] for name in names} | {"retained": retained(report, place)}
+        rows.append([titled(row), counted(report, place) or None, *values.values()])
+    caption = f"Metrics along each version's own lineage, in points; defined at the end. {ceiling(report)}"
+    return Table("metrics", caption.rstrip(), columns, rows)
 
 
 def _lines(

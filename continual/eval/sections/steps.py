@@ -9,7 +9,7 @@ from continual.eval.figures import Bars, Column, Lines, Node, Series, Table, Tre
 from continual.eval.report import Report, Row
 from continual.eval.sections.base import SERIES, Figure, Section, colour, number
 from continual.eval.sections.scores import hush
-from continual.eval.summary import bills
+from continual.eval.summary import bills, what
 from continual.registry.registry import utc
 
 
@@ -18,18 +18,26 @@ def lineage(report: Report) -> Section | None:
     if len(report.versions) < 2:
         return None
     nodes = [
-        Node(row.id, row.parent, "current" if row.id == report.current else row.verdict, ", ".join(row.domains))
+        Node(
+            row.id,
+            row.parent,
+            "current" if row.id == report.current else row.verdict,
+            ", ".join(row.domains),
+            row.trained,
+        )
         for row in report.versions
     ]
     tree = Tree("lineage", "Lineage", "Which version was made from which, from left to right in time.", nodes)
     columns = [Column("version"), Column("from"), Column("learned"), Column("made"), Column("verdict"), Column("why")]
     rows: list[list[Any]] = [
-        [row.id, row.parent, ", ".join(row.domains), utc(row.made), row.verdict, "\n".join(row.reasons)]
+        [row.id, row.parent, what(row), utc(row.made), row.verdict, "\n".join(row.reasons)]
         for row in report.versions
         if row.parent is not None
     ]
-    table = Table("steps", "Every update in the order they were made, with the gate's reasons.", columns, rows)
+    table = Table("steps", "Every version in the order they were made, with the gate's reasons.", columns, rows)
     about = "The upper line leads to what is in service; what was refused, or gone back from, branches off."
+    if any(row.trained for row in report.versions):
+        about += " What 'continual train' made has the name of its recipe; no gate judged it."
     return Section("lineage", "Lineage and verdicts", "Lineage and verdicts", about, [Figure(tree, table, wide=True)])
 
 
