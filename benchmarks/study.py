@@ -46,7 +46,7 @@ from continual.config import Config, validate
 OOD = ["squad_en", "gsm8k", "scitldr"]
 STANDARD = ["nl2bash", "medquad", "tatqa", "metatool", "banking77"]
 HARD = ["nl2bash", "tatqa", "legal_de", "metatool", "banking77"]
-PLAIN = {"distillation": 0.0, "guide_margin": "off"}
+PLAIN = {"distillation": 0.0, "distillation_scale": "off", "guide_margin": "off"}
 """What the rules are compared with: InfoNCE and nothing that holds it back."""
 
 REGIMES: dict[str, tuple[list[str], dict[str, Any]]] = {
@@ -70,6 +70,7 @@ BASE = {"from": "current", "merge": "1", "replay": "0.1", "policy": "uniform", "
 SETTINGS = {
     "distillation": "distillation",
     "distillation_loss": "distillation_loss",
+    "scale": "distillation_scale",
     "anchor": "anchor",
     "guide": "guide_margin",
     "lr": "learning_rate",
@@ -84,13 +85,13 @@ SETTINGS = {
 }
 """Words of a cell's name that are settings of [train]."""
 
-UNUSED = {"from", "merge", "replay", "policy", "order", "distillation", "distillation_loss", "guide", "anchor"}
+UNUSED = {"from", "merge", "replay", "policy", "order", "distillation", "distillation_loss", "scale", "guide", "anchor"}
 """Words that mean nothing to a recipe of all domains: it has no steps, and sets the rest itself."""
 
 EVERY_STEP = ", every step"
 """Ending of what a result says of its scores, if every domain learned was scored at every step."""
 
-OURS = "merge=0.8 epochs=1 lr=1e-3 replay=0.3 distillation=2"
+OURS = "merge=0.8 epochs=1 lr=1e-3 replay=0.3 distillation=8 scale=0.01"
 """The defaults that came out, said in full."""
 
 GROUPS: dict[str, list[str]] = {

@@ -102,20 +102,26 @@ class TrainConfig(Section):
         ),
     )
     distillation: float = Field(
-        2.0,
+        8.0,
         ge=0,
         description=(
-            "Weight of keeping embeddings where they were: the loss gains this times the mean over texts of 1 - cosine "
-            "to the embedding before training (of new rows under the anchor, of replayed ones under the model that "
-            "training starts from); 0: none."
+            "Weight of keeping embeddings where they were: the loss gains this times the mean over texts of how far "
+            "each is from its embedding before training (of new rows under the anchor, of replayed ones under the "
+            "model that training starts from), as distillation_scale measures it; 0: none."
+        ),
+    )
+    distillation_scale: Annotated[float, Field(gt=0)] | Literal["off"] = Field(
+        0.01,
+        description=(
+            "Distance, as 1 - cosine, beyond which moving on costs a text ever less: of a distance x it is charged "
+            "scale * log(1 + x / scale), so that what need not move stays, and what must may; 'off': x itself."
         ),
     )
     distillation_loss: Literal["cosine", "kl"] = Field(
         "cosine",
         description=(
             "What distillation compares on replayed rows: cosine, their embeddings; kl, how each query shares its "
-            "probability among the replayed documents of its batch. New rows are held near the anchor by cosine with "
-            "either."
+            "probability among the replayed documents of its batch. New rows are held near the anchor with either."
         ),
     )
     anchor: Literal["base", "current"] = Field(

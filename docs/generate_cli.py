@@ -42,6 +42,7 @@ EXIT_CODES = """\
 | 2 | The input or the call is wrong; nothing was changed. |
 | 3 | The gate refused the update; the version stays as a candidate. |
 | 4 | Another process uses the workspace. |
+| 130 | Interrupted; what was finished is kept, and the command goes on where it was when it is given again. |
 """
 
 

@@ -208,6 +208,24 @@ def prepared(workspace: Workspace, policy: str, rows: int = 20, seed: int = 0) -
     return prepare(workspace.registry, config, domains=None, seed=seed)
 
 
+def test_what_limits_replay_is_said_before_and_after(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    from continual.cli.render import print_plan, print_step
+    from continual.cli.render_versions import print_version
+
+    print_plan(workspace.plan(replay=0.2, replay_rows=7))
+    print_plan(workspace.plan(replay=0.2))
+    step = workspace.update(replay=0.2, replay_rows=7)
+    print_step(step)
+    print_version(step.version, [])
+    unlimited, limited = "uniform, 0.2 of every learned domain", ", 7 rows in all at most"
+    assert [limited in line for line in capsys.readouterr().out.splitlines() if unlimited in line] == [
+        True,
+        False,
+        True,
+        True,
+    ]
+
+
 def test_a_number_of_rows_limits_the_share_and_is_recorded(workspace: Workspace) -> None:
     rows = sum(batch.kept for batch in workspace.registry.batches() if batch.domain != "third")
     for limit, drawn in ((500, round(0.1 * rows)), (5, 5)):

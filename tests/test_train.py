@@ -245,7 +245,8 @@ def test_the_digest_of_rows_is_that_of_before_there_were_kinds(tiny_model: Path)
 def test_kl_holds_what_the_queries_of_replayed_rows_find(tiny_model: Path, tmp_path: Path) -> None:
     moved_from(tiny_model, tmp_path / "moved")
     table = labelled(make_table(7, 1), [False] * 3 + [True] * 4, [True] * 7)
-    config = CONFIG.model_copy(update={"distillation": 10.0, "distillation_loss": "kl", "temperature": 0.01})
+    settings = {"distillation": 10.0, "distillation_loss": "kl", "distillation_scale": "off", "temperature": 0.01}
+    config = CONFIG.model_copy(update=settings)
     losses, now = [], None
     for settings in (config, config.model_copy(update={"distillation": 0.0})):
         opened = open_session(tmp_path / "moved", table, settings, seed=0, team=SOLO, anchor=tiny_model)
@@ -346,9 +347,10 @@ def test_the_guide_compares_no_embeddings_of_two_models(tiny_model: Path, tmp_pa
     assert loss == pytest.approx(np.mean(np.log(np.exp(scores).sum(1)) - np.diag(scores)), abs=1e-4)
 
 
-def test_distillation_is_the_mean_drift_of_the_batch_s_texts(tiny_model: Path) -> None:
+@pytest.mark.parametrize("scale", ["off", 0.01])
+def test_distillation_is_the_mean_drift_of_the_batch_s_texts(tiny_model: Path, scale: float | str) -> None:
     table, batch = make_table(6, 1), np.arange(6)
-    config = CONFIG.model_copy(update={"max_negatives": 0})
+    config = CONFIG.model_copy(update={"max_negatives": 0, "distillation_scale": scale})
     plain, _ = session(tiny_model, config, table).backward(batch)
     distilled = session(tiny_model, config.model_copy(update={"distillation": 100.0}), table)
     loss, _ = distilled.backward(batch)
@@ -362,7 +364,8 @@ def test_distillation_is_the_mean_drift_of_the_batch_s_texts(tiny_model: Path) -
     now, before = encode(distilled.model), encode(load_encoder(tiny_model, device="cpu"))
     cosines = (now * before).sum(1) / np.linalg.norm(now, axis=1) / np.linalg.norm(before, axis=1)
     assert cosines.mean() < 0.999
-    assert loss - plain == pytest.approx(100 * np.mean(1 - cosines), abs=1e-4)
+    charged = 1 - cosines if isinstance(scale, str) else scale * np.log(1 + (1 - cosines) / scale)
+    assert loss - plain == pytest.approx(100 * charged.mean(), abs=1e-4)
 
 
 def test_new_rows_are_held_near_the_anchor_and_replayed_ones_near_the_start(tiny_model: Path, tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -101,6 +102,7 @@ def print_plan(plan: Plan) -> None:
         for window in windows:
             rows.add_row(f"{window['rows']:,}", escape(window["domain"]), kind)
     console.print(rows)
+    say(f"replay: {describe_replay(spec.config['replay'])}")
     if spec.skipped:
         say(_skipped(spec.skipped, "would be"))
     cost = Table("", "this update", "full retraining", "ratio", box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -152,6 +154,9 @@ def print_step(step: StepResult) -> None:
         f"({per_second(speed)} pairs/s, loading included); a full retraining would have trained "
         f"{version.joint_pairs:,} pairs."
     )
+    if step.spec.replay:
+        replayed = ", ".join(f"{window['domain']} {window['rows']:,}" for window in step.spec.replay)
+        say(f"Replayed {replayed} rows: {describe_replay(step.spec.config['replay'])}.")
     if step.spec.skipped:
         say(_skipped(step.spec.skipped, "were"))
     if step.in_service == version.id:
@@ -231,6 +236,12 @@ def print_status(status: Status) -> None:
 def describe_merge(rule: str, weight: float) -> str:
     """Return how an update joins what is in service."""
     return f"{rule}, weight {weight:.3g}"
+
+
+def describe_replay(replay: Mapping[str, Any]) -> str:
+    """Return which learned rows an update trains on again, from the section [replay] of its settings."""
+    limit = "" if replay.get("rows") is None else f", {replay['rows']:,} rows in all at most"
+    return f"{replay['policy']}, {replay['share']:.3g} of every learned domain{limit}"
 
 
 def say(text: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from continual.cli.render import console, say
+from continual.cli.render import console, describe_replay, say
 from continual.eval.figures.numbers import duration, probability
 from continual.eval.report import measured
 from continual.merge.methods import find_method
@@ -51,11 +51,14 @@ def print_version(version: Version, lineage: list[Version]) -> None:
     say(f"weights sha256: {version.sha256}")
     recipe = version.recipe
     if "base" not in recipe:
+        if "phase" not in recipe and recipe.get("recipe", "continual") != "continual":
+            say(f"a step of the recipe {recipe['recipe']}")
         if "phase" in recipe:
             say(f"phase {recipe['phase']} of the recipe {recipe['recipe']}")
         for kind in ("new", "replay"):
             rows = ", ".join(f"{window['domain']} {window['rows']:,}" for window in recipe[kind]) or "none"
-            say(f"{kind} rows: {rows}")
+            chosen = f" ({describe_replay(recipe['config']['replay'])})" if kind == "replay" and recipe[kind] else ""
+            say(f"{kind} rows: {rows}{chosen}")
         say(
             f"trained {version.pairs_trained:,} pairs, {version.tokens_trained:,} tokens in "
             f"{duration(version.seconds)}, seed {recipe['seed']}"

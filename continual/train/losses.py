@@ -85,8 +85,12 @@ def contrastive(
     return torch.stack(losses).mean() if config.matryoshka else losses[0]
 
 
-def drift(embeddings: Tensor, before: Tensor) -> Tensor:
-    """Return the mean of 1 - cosine between texts' embeddings and those they had before: 0 where nothing moved.
+def drift(embeddings: Tensor, before: Tensor, scale: float | None) -> Tensor:
+    """Return the mean over texts of how far their embeddings are from those they had before: 0 where nothing moved.
+
+    With x = 1 - cosine and a scale s, it is of s log(1 + x / s): Cauchy's robust loss
+    (https://arxiv.org/abs/1701.03077, alpha = 0). It is x where x is well below s, and hardly grows beyond: most texts
+    have no reason to move and are held, while the few that have far to go are let.
 
     Distillation from the model before, as learning without forgetting has it (https://arxiv.org/abs/1606.09282), but
     of embeddings instead of classes.
@@ -94,8 +98,10 @@ def drift(embeddings: Tensor, before: Tensor) -> Tensor:
     Args:
         embeddings: Of shape [texts, d]; any norm.
         before: Of shape [texts, d].
+        scale: As a cosine distance, above 0; None: it is of x itself.
     """
-    return (1 - cosine_similarity(embeddings.float(), before.float(), dim=-1)).mean()
+    distance = 1 - cosine_similarity(embeddings.float(), before.float(), dim=-1)
+    return (distance if scale is None else scale * torch.log1p(distance / scale)).mean()
 
 
 def divergence(

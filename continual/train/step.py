@@ -151,13 +151,14 @@ class Session:
             back: Places among these of the batch's queries, positives and negatives.
             mask: Which documents are no negatives, [b, b + m].
         """
+        scale = None if self.config.distillation_scale == "off" else self.config.distillation_scale
         if self.config.distillation_loss == "cosine":
-            return drift(leaf, before)
+            return drift(leaf, before, scale)
         again = torch.from_numpy(self.rows.replayed[texts]).to(self.device)
         loss = leaf.new_zeros(())
         new = (~again).nonzero()[:, 0]
         if len(new):
-            loss = drift(leaf.index_select(0, new), before.index_select(0, new)) * (len(new) / len(again))
+            loss = drift(leaf.index_select(0, new), before.index_select(0, new), scale) * (len(new) / len(again))
         # Texts of new rows were embedded by another model, the anchor: their cosines cannot be compared with these.
         queries, positives, negatives = (each[:, 0] for each in _split(again[:, None], back, len(mask)))
         rows, left_out = queries & positives, mask | ~torch.cat([positives, negatives])
