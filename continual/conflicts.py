@@ -15,7 +15,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from continual.clusters import is_edited, render_clusters
 from continual.config import TrainConfig
 from continual.errors import DivergedError, InputError, WorkspaceBusy
 from continual.eval.conflicts import LAST, Conflicts, chance, check_count, cluster, conflict_matrix, name_clusters
-from continual.inquiry import SCHEMA, TRAININGS, Inquiry, joined, load_known
+from continual.inquiry import SCHEMA, TRAININGS, Inquiry, chosen_domains, joined, load_known
 from continual.progress import SILENT, Progress
 from continual.registry import Registry
 from continual.registry.catalog import now
@@ -77,6 +77,24 @@ def run(
             raise InputError(f"The clusters cannot be written to {out}: {error.strerror or error}.") from None
         _write(registry.path(LAST), found.to_json())
     return found
+
+
+def check_call(registry: Registry, domains: Sequence[str] | None, count: int | None, out: Path) -> None:
+    """Refuse what an analysis could not end with, before its cost is measured or anything is trained.
+
+    Args:
+        registry: The workspace's registry.
+        domains: Domains to compare; None: all.
+        count: Clusters to cut into; None: any number.
+        out: File to write the clusters to.
+
+    Raises:
+        NotFoundError: A domain is not known.
+        NothingToDoError: There are no two domains.
+        InputError: `count` is out of its range, or the file was edited by hand or is a folder.
+    """
+    check_count(count, len(chosen_domains(registry, domains)))
+    _check_out(out)
 
 
 def _check_out(out: Path) -> None:

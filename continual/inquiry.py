@@ -140,7 +140,7 @@ def prepare(
         raise InputError(f"--seed takes an integer from 0 up, not {seed}.")
     plain = config.replace("train", epochs=epochs, distillation=0.0, guide_margin="off", anchor="base").train
     version = registry.version(ROOT if start == "base" else CURRENT)
-    chosen = _chosen(registry, domains)
+    chosen = chosen_domains(registry, domains)
     batches = [batch for batch in registry.batches() if batch.domain in chosen]
     with Rows(registry) as source:
         counts = source.count(batches)
@@ -188,8 +188,13 @@ def _trainings(told: Mapping[str, list[Any]], decided: Mapping[str, Any]) -> lis
     return found
 
 
-def _chosen(registry: Registry, domains: Sequence[str] | None) -> list[str]:
-    """Return the domains to compare, in the order of the stream."""
+def chosen_domains(registry: Registry, domains: Sequence[str] | None) -> list[str]:
+    """Return the domains to compare, in the order of the stream.
+
+    Raises:
+        NotFoundError: One is not known.
+        NothingToDoError: There are no two.
+    """
     chosen = registry.domain_names(domains or None)
     if len(chosen) < 2:
         what = f"only {chosen[0]} is {'named' if domains else 'there'}" if chosen else "there is none"

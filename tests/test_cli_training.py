@@ -58,6 +58,45 @@ def test_a_plan_and_its_training(stocked: Path, run: Run) -> None:  # noqa: F811
     assert "v3" in run("report").out
 
 
+def test_the_plan_of_a_run_that_is_partly_done(stocked: Path, run: Run) -> None:  # noqa: F811
+    assert "To train: 64 pairs, about" in run("train", "--recipe", "sequential", "--plan").out
+    assert run("train", "--recipe", "sequential").code == 0
+    plan = run("train", "--recipe", "specialists", "--plan")
+    assert "64 pairs in all, 100% of a joint training's 64." in plan.out
+    assert "Still to train: 24 pairs, about" in plan.out
+    done = run("train", "--recipe", "specialists")
+    assert "Time is that of trainings and searches, with the loading of the model for each." in done.out
+    assert "Every phase is there already." in run("train", "--recipe", "specialists", "--plan").out
+    left = run("train", "--recipe", "specialists", "-o", "method=linear", "--plan").out
+    assert "Every training is there already." in left
+
+
+def test_a_plan_says_what_its_clusters_and_its_search_are(stocked: Path, run: Run) -> None:  # noqa: F811
+    alone = run("train", "--recipe", "phased", "--plan").out
+    assert "Clusters: each domain is one; `continual analyze conflicts` finds" in alone
+    # 4 and 2 rows are held out, and take turns for a hundred steps; six times all of them are evaluated.
+    assert "at most 300 pairs of held-out rows with a gradient and 336 without, about" in alone
+    file = stocked / "conflicts.toml"
+    file.write_text('[clusters]\nall = ["big", "small"]\n')
+    one = run("train", "--recipe", "phased", "--plan").out
+    assert f"Clusters of {file}: all (big, small). It is one cluster" in one
+    assert "trains on the same rows at once, which costs less." in one
+    named = stocked / "mine.toml"
+    named.write_text('[clusters]\na = ["big"]\nb = ["small"]\n')
+    call = ("train", "--recipe", "specialists", "-o", "by=cluster", "--clusters", str(named), "--plan")
+    assert f"Clusters of {named}: a (big); b (small)." in run(*call).out
+    assert "Clusters" not in run("train", "--recipe", "joint", "--plan").out
+
+
+def test_rows_that_are_left_out_are_named(stocked: Path, run: Run, write_pairs: Write) -> None:  # noqa: F811
+    pairs = [pair | {"negatives": []} if place < 3 else pair for place, pair in enumerate(make_pairs(24, seed=8))]
+    file = str(write_pairs("labels.parquet", pairs))
+    assert run("ingest", file, "--kind", "classification", "--holdout", "0").code == 0
+    said = "Left out, because they have no negatives in a domain where only given ones are: 3 of labels."
+    assert said in run("train", "--recipe", "joint", "--plan").out
+    assert said in run("train", "--recipe", "joint").out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -70,6 +109,7 @@ def test_a_plan_and_its_training(stocked: Path, run: Run) -> None:  # noqa: F811
         (("--recipe", "boom", "--set", "epochs=1"), "--set takes SECTION.KEY=VALUE"),
         (("--recipe", "boom", "--set", "train.epochs=0"), "train.epochs"),
         (("--recipe", "boom", "--set", "train.epochs=1", "--set", "train.epochs=2"), "--set sets train.epochs twice"),
+        (("--recipe", "boom", "-o", "method=slerp"), "with -o method=... or -o ratios=..."),
         (("--recipe", "two-stage"), "continual ingest --kind"),
     ],
 )

@@ -203,16 +203,28 @@ def test_the_verdict_says_what_came_out() -> None:
     found = made()
     assert found.ranked[0] == (pytest.approx(0.30), "table", "law")
     assert found.verdict == (
-        "4 of 6 pairs hurt each other, most table and law (+0.300); 1 help each other, most med and table (-0.100); "
-        "chance alone moves a conflict by about 0.030."
+        "On average of both directions, 4 of 6 pairs hurt each other, most table and law (+0.300); 1 help each other, "
+        "most med and table (-0.100); chance alone moves such a mean by about 0.030."
     )
     moved = [[None if each is None else each + by for each in row] for by in (0.2, -0.5) for row in MATRIX]
-    assert made(matrix=moved[:4]).verdict.startswith("6 of 6 pairs hurt each other, most table and law (+0.500); cha")
-    better = made(matrix=moved[4:]).verdict
-    assert better.startswith(
-        "No two domains hurt each other; 6 of 6 pairs help each other, most med and table (-0.600)"
+    worse, better = made(matrix=moved[:4]).verdict, made(matrix=moved[4:]).verdict
+    assert ", 6 of 6 pairs hurt each other, most table and law (+0.500); chance" in worse
+    assert ", no two domains hurt each other; 6 of 6 pairs help each other, most med and table (-0.600)" in better
+    assert ", no two domains hurt or help each other more than chance does: chance" in made(chance=0.31).verdict
+
+
+def test_the_verdict_names_what_the_mean_of_two_directions_hides() -> None:
+    matrix = [[None, 0.05, 0.0], [-0.06, None, 0.03], [0.0, 0.0, None]]
+    # Chance is sqrt(2) times as far for one entry as for the mean of two: 0.0283.
+    assert made(domains=NAMES[:3], matrix=matrix, chance=0.02).verdict == (
+        "On average of both directions, no two domains hurt or help each other more than chance does: chance alone "
+        "moves such a mean by about 0.020. In one direction alone, bash hurts med (+0.050, one of 3 such entries), "
+        "where chance is about 0.028. Measured on 3 domains, chance is a rough figure itself."
     )
-    assert made(chance=0.31).verdict.startswith("No two domains hurt or help each other more than chance does: chance")
+    one = made(matrix=[[None, -0.06], [0.03, None]], domains=NAMES[:2], chance=0.03).verdict
+    assert "In one direction alone, bash helps med (-0.060), where chance is about 0.042. Measured on 2 domains" in one
+    assert "rough" not in made().verdict
+    assert "one direction" not in made().verdict
 
 
 def test_the_json_form_is_the_documented_one() -> None:
@@ -482,7 +494,16 @@ def test_on_the_command_line(three: Workspace, run: test_cli.Run, capsys: pytest
     found = last_conflicts(three.registry.root)
     assert found is not None
     assert found.verdict in lines
+    (means,) = (line for line in lines if line.startswith("the conflict of a pair is the mean of its two entries: "))
+    assert all(f"{one} and {other} {conflict:+.3f}" in means for conflict, one, other in found.ranked)
     assert shown["matrix"] == found.matrix
+    # Before the cost, which takes a while, and in a plan too.
+    mine = three.directory / "mine.toml"
+    mine.write_text("[clusters]\n")
+    for words, message in ((["--clusters", "9"], "from 1 to 3"), (["--out", str(mine)], "was edited by hand")):
+        for more in ([], ["--plan"]):
+            wrong = run("analyze", "conflicts", "--rows", "8", *words, *more, "-w", folder)
+            assert (wrong.code, message in wrong.err, "measuring" in wrong.err) == (2, True, False)
     wrong = run("analyze", "conflicts", "--rows", "many", "-w", folder)
     assert (wrong.code, "--rows takes a number, or all" in wrong.err) == (2, True)
 

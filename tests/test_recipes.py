@@ -131,6 +131,35 @@ def test_the_phases_of_phased_training(workspace: Workspace, tmp_path: Path) -> 
     assert merged.phases[0].rows == {"big": 27, "small": 9}  # 36 of one cluster, three quarters of them big's
 
 
+def test_tokens_are_those_of_the_rows_of_each_phase(workspace: Workspace, tmp_path: Path) -> None:
+    # A domain of few long rows: neither the tokens of a pair of the largest phase, nor those of all, are its own.
+    long = [pair | {"positive": f"{pair['positive']} " * 3} for pair in make_pairs(24, seed=5)]
+    pq.write_table(pa.Table.from_pylist(long), tmp_path / "long.parquet")
+    workspace.ingest(tmp_path / "long.parquet", domain="long", holdout=0.0)
+    epochs = {"train": {"epochs": 2}}
+    plan = workspace.plan_training("sequential", settings=epochs)
+    assert plan.new_pairs == 2 * (60 + 20 + 24)
+    done = workspace.train("sequential", settings=epochs)
+    counts = {each.name: each.tokens / each.pairs for each in done.phases}
+    assert counts["learn-long"] > 1.4 * counts["learn-big"]
+    assert plan.new_tokens == done.cost.tokens
+    assert workspace.plan_training("joint", settings=epochs).new_tokens == plan.new_tokens
+    partly = workspace.plan_training("specialists", settings=epochs)  # its first phase is that of `sequential`
+    assert [each.made for each in partly.phases] == ["v1", None, None, None]
+    assert (partly.new_pairs, partly.new_tokens) == (2 * 44, sum(each.tokens for each in done.phases[1:]))
+    assert partly.new_seconds > 0
+    # No two rows share a text, so that it does not matter which rows share a batch.
+    assert workspace.plan_training("naive", settings=epochs).new_tokens == plan.new_tokens
+
+
+def test_a_text_that_rows_of_a_batch_share_is_one(workspace: Workspace, tmp_path: Path) -> None:
+    shared = [pair | {"positive": "bal bel bil bol bul " * 3} for pair in make_pairs(32, seed=6)]
+    pq.write_table(pa.Table.from_pylist(shared), tmp_path / "shared.parquet")
+    workspace.ingest(tmp_path / "shared.parquet", domain="shared", holdout=0.0)
+    plan = workspace.plan_training("specialists", domains=["shared", "small"])
+    assert plan.new_tokens == workspace.train("specialists", domains=["shared", "small"]).cost.tokens
+
+
 def test_a_warm_up_is_no_larger_than_the_smallest_cluster() -> None:
     stock = Stock({"a": 100, "b": 30, "c": 6}, {}, {"x": ["a", "b"], "y": ["c"]}, lambda: 8)
     phases = find_recipe("phased").phases
@@ -328,11 +357,15 @@ def test_the_search_of_a_merge_is_part_of_its_cost(workspace: Workspace) -> None
     # 6 and 2 rows are held out, a batch of each domain, and the domains take turns. Each of the 100 steps encodes its
     # batch with a gradient, and once more under what is in service; that, and each of five candidates, is evaluated on
     # all 8 rows.
+    plan = workspace.plan_training("phased", options={"matryoshka": "no"})
     done = workspace.train("phased", options={"matryoshka": "no"})
     merged = next(each for each in done.phases if each.name == "merged")
     version = workspace.version(merged.version)
     cost = version.recipe["search_cost"]
     assert (cost["pairs"], cost["forward_pairs"]) == (50 * 6 + 50 * 2, 50 * 6 + 50 * 2 + 6 * 8)
+    assert (plan.search_pairs, plan.search_forward_pairs) == (cost["pairs"], cost["forward_pairs"])
+    assert plan.search_seconds > 0
+    assert plan.clusters == {"big": ["big"], "small": ["small"]}
     assert min(cost["tokens"], cost["forward_tokens"], cost["seconds"]) > 0
     assert (version.pairs_trained, version.tokens_trained) == (0, 0)  # it trained nothing
     assert (merged.pairs, merged.tokens, merged.seconds) == (cost["pairs"], cost["tokens"], cost["seconds"])
@@ -497,9 +530,10 @@ def test_a_recipe_goes_on_though_another_ran_in_between(workspace: Workspace) ->
     assert workspace.gc(dry_run=True).checkpoints == 1
     assert begun() == [checkpoint]
     seen = Interrupted(after=None)
-    workspace.train("joint", progress=seen)
+    done = workspace.train("joint", progress=seen)
     assert len(seen.began) == 1
-    assert seen.began[0] >= 2 * 16  # two batches were done
+    assert seen.began[0] >= 2 * 16  # two batches were done at least
+    assert [each.resumed for each in done.phases] == [3]
     assert begun() == []
     workspace.registry.path(f"runs/{checkpoint}").mkdir()  # of one that was killed after it was recorded
     workspace.train("boom", options={"ratios": "0.5"})
@@ -553,6 +587,16 @@ def test_a_joint_version_is_the_report_s_ceiling(workspace: Workspace, tmp_path:
     assert report.versions[-1].verdict != "trained"
 
 
+def test_rows_that_no_phase_trains_on_are_counted(workspace: Workspace, tmp_path: Path) -> None:
+    pairs = [pair | {"negatives": []} if place < 5 else pair for place, pair in enumerate(make_pairs(24, seed=8))]
+    pq.write_table(pa.Table.from_pylist(pairs), tmp_path / "labels.parquet")
+    workspace.ingest(tmp_path / "labels.parquet", domain="labels", kind="classification", holdout=0.0)
+    plan = workspace.plan_training("joint")
+    assert (plan.pairs, plan.skipped) == (60 + 20 + 19, {"labels": 5})
+    assert workspace.train("joint").skipped == {"labels": 5}
+    assert workspace.plan_training("joint", domains=["small"]).skipped == {}
+
+
 # Refusals.
 
 
@@ -570,6 +614,19 @@ def test_what_a_recipe_cannot_be_told_is_refused(workspace: Workspace) -> None:
             InputError,
             "model_stock takes no weights: the models decide. Leave -o weights=size out.",
         ),
+        (
+            {"recipe": "boom", "options": {"method": "slerp", "ratios": "0.5,1"}},
+            InputError,
+            "slerp merges 2 models, and the base is the first of them: boom has 2 more (subset-1, subset-2). Give "
+            "another method or another number of models with -o method=... or -o ratios=...",
+        ),
+        (
+            {"recipe": "specialists", "options": {"method": "model_stock"}, "domains": ["big"]},
+            InputError,
+            "model_stock merges 2 or more models: specialists has 1 (learn-big). Give another method or another number "
+            "of models with -o method=... or -o by=...",
+        ),
+        ({"recipe": "joint", "settings": {"eval": {"batch_size": 8}}}, InputError, "scored is set in continual.toml"),
         ({"recipe": "sequential", "options": {"by": "cluster"}}, InputError, "domain or kind"),
         ({"recipe": "joint", "parameters": {"density": 0.5}}, InputError, "joint has no merge, so that -p would do"),
         ({"recipe": "phased", "parameters": {"lambda": 0.5}}, InputError, "of its merge by a search, so that -p"),
@@ -586,7 +643,7 @@ def test_what_a_recipe_cannot_be_told_is_refused(workspace: Workspace) -> None:
         ({"recipe": "phased", "clusters": "none.toml"}, NotFoundError, "no file none.toml"),
         ({"recipe": "joint", "clusters": "none.toml"}, InputError, "joint does not go by clusters"),
         ({"recipe": "specialists", "clusters": "none.toml"}, InputError, "only with -o by=cluster"),
-        ({"recipe": "joint", "settings": {"merge": {"floor": 1}}}, InputError, "merge.floor would change nothing"),
+        ({"recipe": "joint", "settings": {"merge": {"floor": 1}}}, InputError, "joint takes those of [train]."),
         ({"recipe": "phased", "settings": {"merge": {"search_rows": 1}}}, NothingToDoError, "no domain of big, small"),
     ):
         with pytest.raises(error, match=None) as raised:

@@ -53,6 +53,8 @@ def conflicts(
     """
     from continual.cli import render_conflicts as render
     from continual.cli.bars import Bars
+    from continual.clusters import FILE
+    from continual.conflicts import check_call
 
     opened = open_workspace(workspace)
     options: dict[str, Any] = {
@@ -62,6 +64,8 @@ def conflicts(
         "start": start,
         "seed": seed,
     }
+    # Before the cost, which takes a while to measure.
+    check_call(opened.registry, domain, clusters, out.expanduser() if out else opened.directory / FILE)
     with Bars() as bars:
         planned = opened.plan_conflicts(**options, progress=bars)
     if plan:

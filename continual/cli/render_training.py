@@ -16,6 +16,8 @@ from continual.recipes.recipe import START
 from continual.registry.registry import ROOT
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from continual.recipes import Recipe
     from continual.recipes.cost import PhaseCost, RecipePlan
     from continual.recipes.run import Trained
@@ -50,8 +52,13 @@ def print_recipes(recipes: Mapping[str, Recipe]) -> None:
             say(f"  {recipe.reference}")
 
 
-def print_plan(plan: RecipePlan) -> None:
-    """Print the phases that a recipe would run, and what they cost."""
+def print_plan(plan: RecipePlan, clusters: Path | None = None) -> None:
+    """Print the phases that a recipe would run, and what they cost.
+
+    Args:
+        plan: The plan.
+        clusters: The file that its clusters are of, if it goes by them; None: each domain is one.
+    """
     domains = list(dict.fromkeys(domain for phase in plan.phases for domain in phase.rows))
     table = Table("phase", "from", *map(escape, domains), "epochs", "pairs", "", box=None, pad_edge=False,
                   padding=(0, 2, 0, 0), header_style="bold")  # fmt: skip
@@ -66,15 +73,24 @@ def print_plan(plan: RecipePlan) -> None:
         note += ", searched" if phase.searches else ""
         table.add_row(escape(phase.name), escape(_from(phase)), *rows, *counts, note)
     console.print(table)
+    if plan.clusters:
+        say(_clusters(plan, clusters))
+    if plan.skipped:
+        say(_skipped(plan.skipped))
     share = plan.pairs / plan.joint_pairs if plan.joint_pairs else 0.0
     say(f"{plan.pairs:,} pairs in all, {share:.0%} of a joint training's {plan.joint_pairs:,}.")
     if plan.new_pairs:
-        also = "" if plan.new_pairs == plan.pairs else f", {plan.new_pairs:,} of them still to train"
-        say(f"About {plan.new_tokens:,} tokens and {duration(plan.new_seconds)} of training{also} (estimate).")
+        left = "To train" if plan.new_pairs == plan.pairs else "Still to train"
+        tokens = f"about {plan.new_tokens:,} tokens and {duration(plan.new_seconds)} (estimate)"
+        say(f"{left}: {plan.new_pairs:,} pairs, {tokens}.")
     else:
-        say("Every phase is there already.")
-    if any(phase.searches and phase.made is None for phase in plan.phases):
-        say("The search of the merge's coefficients comes on top: it is measured when it runs, and not estimated.")
+        say(f"Every {'training' if any(phase.made is None for phase in plan.phases) else 'phase'} is there already.")
+    if plan.search_pairs:
+        say(
+            f"The search of the merge's coefficients comes on top: at most {plan.search_pairs:,} pairs of held-out "
+            f"rows with a gradient and {plan.search_forward_pairs:,} without, about {duration(plan.search_seconds)} "
+            "(a rough estimate)."
+        )
     say(f"The result would be scored on {len(plan.tasks)} tasks: {', '.join(plan.tasks) or 'none'}.")
     say("Nothing was changed. Run it without --plan.")
 
@@ -88,8 +104,11 @@ def print_trained(trained: Trained) -> None:
     for phase in trained.phases:
         counts = [f"{phase.pairs:,}", f"{phase.tokens:,}", duration(phase.seconds)] if phase.pairs else [""] * 3
         notes = ["search"] * bool(phase.pairs and not phase.rows) + ["made before"] * phase.again
+        notes += [f"went on from step {phase.resumed:,}"] * bool(phase.resumed)
         table.add_row(escape(phase.name), phase.version, *counts, ", ".join(notes))
     console.print(table)
+    if trained.skipped:
+        say(_skipped(trained.skipped))
     _print_cost(trained)
     names = list(dict.fromkeys([ROOT, trained.current, version.id]))
     if trained.kinds:
@@ -125,6 +144,7 @@ def _print_cost(trained: Trained) -> None:
         table.add_row("tokens", f"{cost.tokens:,}", "", "")
         table.add_row("time", duration(cost.seconds), "", "")
     console.print(table)
+    say("Time is that of trainings and searches, with the loading of the model for each.")
     if cost.forward_pairs:
         say(
             f"The search encoded {cost.forward_pairs:,} pairs ({cost.forward_tokens:,} tokens) without a gradient; "
@@ -135,6 +155,27 @@ def _print_cost(trained: Trained) -> None:
             "Tokens and time of joint are estimated from these trainings; `continual train --recipe joint` measures "
             "them."
         )
+
+
+def _clusters(plan: RecipePlan, file: Path | None) -> str:
+    """Return what the clusters are, where they come from, and that a single one leaves nothing to merge."""
+    if file is None:
+        said = "Clusters: each domain is one; `continual analyze conflicts` finds which go together."
+    else:
+        listed = "; ".join(f"{name} ({', '.join(domains)})" for name, domains in plan.clusters.items())
+        said = f"Clusters of {file}: {listed}."
+    if len(plan.clusters) == 1:
+        less = ", which costs less" if any(phase.searches for phase in plan.phases) else ""
+        said += (
+            " It is one cluster, so there is one specialist and little to merge: `continual train --recipe joint` "
+            f"trains on the same rows at once{less}."
+        )
+    return said
+
+
+def _skipped(rows: Mapping[str, int]) -> str:
+    listed = ", ".join(f"{count:,} of {domain}" for domain, count in rows.items())
+    return f"Left out, because they have no negatives in a domain where only given ones are: {listed}."
 
 
 def _from(phase: PhaseCost) -> str:

@@ -55,6 +55,7 @@ def train(
     """
     from continual.cli import render_training as render
     from continual.cli.bars import Bars
+    from continual.clusters import FILE
     from continual.errors import InputError
 
     if list_recipes:
@@ -83,7 +84,8 @@ def train(
         print("continual: interrupted. The same command goes on with the phase that it was in.", file=sys.stderr)
         raise typer.Exit(130) from None
     if plan:
-        print_json(planned.to_json()) if json else render.print_plan(planned)
+        file = clusters.expanduser() if clusters else opened.directory / FILE
+        print_json(planned.to_json()) if json else render.print_plan(planned, file if file.is_file() else None)
     else:
         print_json(trained.to_json()) if json else render.print_trained(trained)
 

@@ -20,6 +20,12 @@ from continual.progress import SILENT, Progress
 
 Combine = Callable[[Tensor, Tensor], Tensor]
 
+STEPS = 100
+"""Of a search; the paper's are about as many."""
+
+LOWEST = 3
+"""Steps of a search that are evaluated in full, besides its start and its end."""
+
 
 class Combination:
     """theta(t, lambda) = base + lambda V(t), where V combines task vectors tensor by tensor.
@@ -81,13 +87,13 @@ def gradient_search(
     evaluate: Callable[[Mapping[str, float]], Losses],
     *,
     in_service: Mapping[str, float] | None = None,
-    steps: int = 100,
+    steps: int = STEPS,
     learning_rate: float = 0.05,
     start: float = 1.0,
     mu: float = 0.01,
     hinge: float = 30.0,
     floor: float = 0.02,
-    lowest: int = 3,
+    lowest: int = LOWEST,
     progress: Progress = SILENT,
 ) -> SearchResult:
     """Search t and lambda by Adam: Self Positioning, as phased training uses it.
@@ -103,7 +109,7 @@ def gradient_search(
             minibatch; a minibatch need not hold every domain.
         evaluate: Maps coefficients to the loss per domain on all held-out rows.
         in_service: Coefficients of what is in service; None: the base, lambda = 0.
-        steps: Adam steps, at least 1; the paper's are about 100.
+        steps: Adam steps, at least 1.
         learning_rate: At the first step, of lambda and of the logits of t.
         start: lambda at the start, 0 or more; t starts at 0.5.
         mu: Price of lambda, in loss; the papers do not state theirs.

@@ -15,7 +15,7 @@ from continual.recipes.recipe import Recipe
 
 __all__ = ["Recipe", "find_recipe", "recipes"]
 
-_PARTS = {"recipe", "rows", "run", "plan", "cost", "jobs"}
+_PARTS = {"recipe", "rows", "run", "plan", "cost", "forecast", "jobs"}
 """Modules that run recipes; the others are recipes."""
 
 

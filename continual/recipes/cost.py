@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from continual.build import kept
 from continual.config import IDLE, Config
 from continual.eval.suites import suite_tasks
 from continual.progress import SILENT, Progress
+from continual.recipes.forecast import Forecast, forecast
 from continual.recipes.plan import Layout, Planned
 from continual.recipes.recipe import Merge
 from continual.registry import Registry, Version
@@ -50,10 +51,15 @@ class RecipePlan:
         phases: In their order.
         pairs: Pairs that all phases train; what a search of coefficients encodes is not among them.
         new_pairs: Pairs of those that are not there yet.
-        new_tokens: Tokens of these, estimated.
+        new_tokens: Tokens of these, estimated from samples of their rows.
         new_seconds: Time of these, estimated from a few batches measured here.
         joint_pairs: Pairs that one training on all rows trains.
         tasks: Names of the tasks that the result would be scored on.
+        search_pairs: Pairs that a search that is still to be made would encode with a gradient, at most; 0 without one.
+        search_forward_pairs: Pairs that it would encode without one, at most.
+        search_seconds: Time of the search, a rough estimate.
+        clusters: Domains by cluster, where the recipe goes by them; else empty.
+        skipped: Rows that no phase trains on, by domain: of kind classification or clustering, and without negatives.
     """
 
     recipe: str
@@ -64,6 +70,11 @@ class RecipePlan:
     new_seconds: float
     joint_pairs: int
     tasks: list[str]
+    search_pairs: int = 0
+    search_forward_pairs: int = 0
+    search_seconds: float = 0.0
+    clusters: dict[str, list[str]] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -72,28 +83,27 @@ class RecipePlan:
 
 def cost_of(registry: Registry, config: Config, layout: Layout, progress: Progress = SILENT) -> RecipePlan:
     """Return what a recipe would cost. Changes nothing."""
-    from continual.train import estimate
-
     phases = [_cost(each) for each in layout.phases]
-    new = sum(each.pairs for each in phases if each.made is None)
-    tokens, seconds = 0.0, 0.0
-    largest = max((each for each in layout.phases if each.table is not None), key=lambda each: each.pairs)
-    if new:
+    ahead = Forecast()
+    if any(each.made is None and (each.pairs or each.searches) for each in phases):
         with kept(registry, ROOT, progress=progress) as (root,):
             progress.start("measuring a few batches", None, "batches")
-            trust = config.trust_remote_code
-            found = estimate(root, largest.table, largest.config.train, trust_remote_code=trust)
+            ahead = forecast(root, layout, trust_remote_code=config.trust_remote_code)
         progress.finish()
-        tokens, seconds = found.tokens * new / found.pairs, found.seconds * new / found.pairs
     return RecipePlan(
         recipe=layout.recipe.name,
         phases=phases,
         pairs=sum(each.pairs for each in phases),
-        new_pairs=new,
-        new_tokens=round(tokens),
-        new_seconds=seconds,
+        new_pairs=sum(each.pairs for each in phases if each.made is None),
+        new_tokens=ahead.tokens,
+        new_seconds=ahead.seconds,
         joint_pairs=layout.joint_pairs,
         tasks=[task.name for task in suite_tasks(registry.tasks(), config, "step")],
+        search_pairs=ahead.search_pairs,
+        search_forward_pairs=ahead.search_forward_pairs,
+        search_seconds=ahead.search_seconds,
+        clusters=layout.clusters if layout.clustered else {},
+        skipped=layout.material.skipped,
     )
 
 
@@ -119,7 +129,7 @@ class Cost:
     Attributes:
         pairs: Pairs that were encoded with a gradient, each as often as it was.
         tokens: Tokens of these, each distinct text of a batch once, padding not counted.
-        seconds: Of trainings and searches; merges, folds and scores are not counted.
+        seconds: Of trainings and searches, with the loading of their models; merges, folds and scores are not counted.
         forward_pairs: Pairs that searches encoded without a gradient besides; their time is in `seconds`.
         forward_tokens: Tokens of these.
     """

@@ -17,8 +17,14 @@ Executor = Callable[[Callable[[Job], "TrainResult"], Iterable[Job]], Iterable["T
 what comes back can be pickled. All jobs of one call are independent of each other; folders are shared."""
 
 
+def load_libraries() -> None:
+    """Load what loads models, before a clock runs: it takes many seconds, once a process, and trains nothing."""
+    import sentence_transformers  # noqa: F401 - and peft with it
+
+
 def run_job(job: Job, progress: Progress = SILENT) -> TrainResult:
     """Train a job's adapter and publish it; see `continual.train.train`."""
     from continual.train import train
 
+    load_libraries()
     return train(**{field.name: getattr(job, field.name) for field in fields(job)}, progress=progress)

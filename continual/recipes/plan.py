@@ -89,6 +89,11 @@ class Layout:
     clusters: dict[str, list[str]]
     plain: dict[str, Any]
 
+    @property
+    def clustered(self) -> bool:
+        """Whether its phases go by clusters of domains."""
+        return self.recipe.clustered or self.options.get("by") == "cluster"
+
 
 def lay_out(
     registry: Registry,
@@ -145,7 +150,7 @@ def lay_out(
     stock = Stock(material.rows, _kinds(registry), grouped, lambda: _dimensions(registry, config, progress))
     asked = settings.get("train", {})
     phases = [_told(phase, asked, parameters or {}) for phase in recipe.phases(stock, given)]
-    _check(phases)
+    _check(recipe, phases)
     if parameters:
         _check_parameters(recipe, phases)
     windows = material.held[0] if material.held else []
@@ -297,9 +302,11 @@ def _check_settings(recipe: Recipe, settings: Mapping[str, Mapping[str, Any]]) -
     idle = [name for name in names if not name.startswith("train.") and name not in searched]
     if idle:
         takes = ", ".join(["those of [train]", *searched])
+        own = ", and its own options with -o; `continual train --list` shows them" if recipe.options else ""
+        scores = any(name.startswith(("eval.", "suites.")) for name in idle)
+        toml = " How a result is scored is set in continual.toml." if scores else ""
         raise InputError(
-            f"{', '.join(idle)} would change nothing: of the settings {recipe.name} takes {takes}, and its own options "
-            "with -o; `continual train --list` shows them. For other settings of the scores, change continual.toml."
+            f"{', '.join(idle)} would change nothing: of the settings {recipe.name} takes {takes}{own}.{toml}"
         )
 
 
@@ -331,7 +338,7 @@ def _check_held(recipe: Recipe, clusters: Mapping[str, Sequence[str]], held: Seq
         )
 
 
-def _check(phases: Sequence[Phase]) -> None:
+def _check(recipe: Recipe, phases: Sequence[Phase]) -> None:
     """Check what a recipe returned, and refuse a merge that its method would refuse after the trainings."""
     known = {START}
     for phase in phases:
@@ -341,11 +348,25 @@ def _check(phases: Sequence[Phase]) -> None:
         known.add(phase.name)
         if isinstance(phase, Merge):
             method = find_method(phase.method)
-            method.check(len(phase.members), method.base != "none")
+            if not method.fits(len(phase.members), method.base != "none"):
+                raise _unfit(recipe, phase)
             if phase.weights is not None and not method.weighted:
                 raise InputError(f"{method.name} takes no weights: the models decide. Leave -o weights=size out.")
             weights = list(phase.weights or [1.0] * len(phase.members))
             method.rehearse([0.0, *weights] if method.base == "first" else weights, method.resolve(phase.parameters))
+
+
+def _unfit(recipe: Recipe, phase: Merge) -> InputError:
+    """Return that a method does not merge as many models as a recipe has, and by what that can be changed."""
+    method, count = find_method(phase.method), len(phase.members)
+    first = method.base == "first"
+    options = ["method", *(name for name in recipe.options if name not in ("method", "weights"))]
+    return InputError(
+        f"{method.name} merges {method.wanted} models{', and the base is the first of them' if first else ''}: "
+        f"{recipe.name} has {count}{' more' if first else ''} ({', '.join(phase.members)}). Give another method or "
+        f"another number of models with {' or '.join(f'-o {name}=...' for name in options)}; `continual merge --list` "
+        "and `continual train --list` show what there is."
+    )
 
 
 def _batches(registry: Registry, domains: Sequence[str] | None) -> list[Batch]:

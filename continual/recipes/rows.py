@@ -27,12 +27,14 @@ class Material:
         held: Windows of the rows that are held out, and the rows as training reads them; None where none are.
         guarded: Names of the tasks whose rows are left out.
         domains: The workspace's domains by name.
+        skipped: Rows left out because they have no negatives in a domain where only given ones are, by domain.
     """
 
     tables: Mapping[str, pa.Table]
     held: tuple[list[dict[str, Any]], pa.Table] | None
     guarded: list[str]
     domains: Mapping[str, Domain]
+    skipped: dict[str, int]
 
     @property
     def rows(self) -> dict[str, int]:
@@ -68,7 +70,7 @@ def read_material(registry: Registry, batches: Sequence[Batch], held: int = 0) -
     import pyarrow as pa
 
     with Rows(registry) as rows:
-        found, guarded, domains = rows.read(batches), rows.guarded, rows.domains
+        found, guarded, domains, skipped = rows.read(batches), rows.guarded, rows.domains, rows.skipped(batches)
     tables, windows, spared = {}, [], []
     for domain, table in found.items():
         kept = table.num_rows - min(held, table.num_rows // 10)
@@ -78,7 +80,7 @@ def read_material(registry: Registry, batches: Sequence[Batch], held: int = 0) -
             tail = table.slice(kept)
             windows.append(describe(domain, tail).to_json())
             spared.append(labelled(tail, domains[domain], replayed=False))
-    return Material(tables, (windows, pa.concat_tables(spared)) if spared else None, guarded, domains)
+    return Material(tables, (windows, pa.concat_tables(spared)) if spared else None, guarded, domains, skipped)
 
 
 def _indices(portion: Portion, available: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:

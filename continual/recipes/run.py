@@ -6,7 +6,7 @@ recipe that is run again after one domain has new rows trains what depends on th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from continual.eval.ood import flags_of
 from continual.eval.suites import suite_settings, suite_tasks
 from continual.progress import SILENT, Progress
 from continual.recipes.cost import Cost, JointCost, joint_cost, spent
-from continual.recipes.jobs import Executor, run_job
+from continual.recipes.jobs import Executor, load_libraries, run_job
 from continual.recipes.plan import Layout, Planned
 from continual.recipes.recipe import START, Merge, Train
 from continual.registry import Registry, Score, Version
@@ -47,8 +47,9 @@ class Made:
         rows: Rows by domain that it trained on; empty for a merge.
         pairs: Pairs that it trained, or that the search of a merge's coefficients encoded with a gradient.
         tokens: Tokens of these.
-        seconds: Of the training or the search.
+        seconds: Of the training or the search, over all resumptions, with the loading of the models.
         again: Whether it had been made before, and cost nothing now.
+        resumed: Optimizer steps that a run before had done, from whose checkpoint this one went on; 0: none.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Made:
     tokens: int
     seconds: float
     again: bool
+    resumed: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Trained:
             texts of it nevertheless.
         current: What is in service.
         metrics: Names of the tasks' main scores.
+        skipped: Rows that no phase trained on, by domain: of kind classification or clustering, and without negatives.
     """
 
     recipe: str
@@ -86,6 +89,7 @@ class Trained:
     kinds: dict[str, str]
     current: str
     metrics: list[str]
+    skipped: dict[str, int]
 
     @property
     def pairs(self) -> int:
@@ -122,16 +126,17 @@ def run_recipe(
     """
     sweep(registry, layout)
     made: dict[str, Version] = {each.phase.name: each.made for each in layout.phases if each.made is not None}
-    before = set(made)
+    before, resumed = set(made), dict[str, int]()
     while len(made) < len(layout.phases):
         ready = [each for each in layout.phases if each.phase.name not in made and _ready(each, made)]
         trainings = [each for each in ready if isinstance(each.phase, Train)]
+        resumed |= _resumed(registry, trainings)
         _train(registry, layout, trainings, made, executor, progress)
         for each in ready:
             if isinstance(each.phase, Merge):
                 made[each.phase.name] = _merge(registry, layout, each, each.phase, made, progress)
     result = made[layout.phases[-1].phase.name]
-    phases = [_account(each, made[each.phase.name], each.phase.name in before) for each in layout.phases]
+    phases = [_account(each, made[each.phase.name], each.phase.name in before, resumed) for each in layout.phases]
     return _scored(registry, config, layout, result, phases, progress)
 
 
@@ -157,6 +162,13 @@ def _ready(planned: Planned, made: dict[str, Version]) -> bool:
     phase = planned.phase
     asked = {*phase.members, phase.base} if isinstance(phase, Merge) else {phase.start}
     return asked <= made.keys() | {START}
+
+
+def _resumed(registry: Registry, trainings: Sequence[Planned]) -> dict[str, int]:
+    """Return by phase the optimizer steps that killed trainings had done, and their checkpoints hold."""
+    from continual.train.checkpoint import steps_done
+
+    return {each.phase.name: steps_done(_run_dir(registry, each.key)) for each in trainings}
 
 
 def _train(
@@ -240,6 +252,7 @@ def _merge(
     }
     if phase.search:
         assert layout.material.held is not None, "a layout with a search has rows for it"
+        load_libraries()
         windows, held = layout.material.held
         recipe |= {"held": windows} | position(held, planned.config, base_folder, folders, layout.seed, progress)
     snapshot = registry.path(f"versions/{name}")
@@ -331,9 +344,10 @@ def _run_dir(registry: Registry, key: str) -> Path:
     return registry.path(f"runs/{BEGUN}{key[:16]}")
 
 
-def _account(planned: Planned, version: Version, again: bool) -> Made:
-    cost = spent([version])
-    return Made(planned.phase.name, version.id, planned.rows, cost.pairs, cost.tokens, cost.seconds, again)
+def _account(planned: Planned, version: Version, again: bool, resumed: Mapping[str, int]) -> Made:
+    cost, name = spent([version]), planned.phase.name
+    counts = (cost.pairs, cost.tokens, cost.seconds)
+    return Made(name, version.id, planned.rows, *counts, again, resumed.get(name, 0))
 
 
 def _scored(
@@ -366,4 +380,5 @@ def _scored(
         kinds=kinds,
         current=current.id,
         metrics=[task.metric for task in tasks],
+        skipped=layout.material.skipped,
     )

@@ -117,15 +117,30 @@ class Method:
             raise InputError(f"{self.name} merges what models learned since a base. Name the base with --base.")
         if self.base == "none" and has_base:
             raise InputError(f"{self.name} uses no base. Leave --base out, or give it as one of the models.")
-        first = self.base == "first" and has_base
-        if models + first < self.least or (self.most is not None and models + first > self.most):
-            wanted = f"{self.least}" if self.most == self.least else f"{self.least} to {self.most or 'any number'}"
-            if first:
+        if not self.fits(models, has_base):
+            if self.base == "first" and has_base:
                 raise InputError(
-                    f"{self.name} merges {wanted} models, and --base is the first of them: {models} more were given. "
-                    "Leave --base out, or leave out what is too much."
+                    f"{self.name} merges {self.wanted} models, and --base is the first of them: {models} more were "
+                    "given. Leave --base out, or leave out what is too much."
                 )
-            raise InputError(f"{self.name} merges {wanted} models, and {models} were given.")
+            raise InputError(f"{self.name} merges {self.wanted} models, and {models} were given.")
+
+    def fits(self, models: int, has_base: bool) -> bool:
+        """Return whether the method merges so many models.
+
+        Args:
+            models: How many, the base not counted.
+            has_base: Whether there is a base.
+        """
+        count = models + (self.base == "first" and has_base)
+        return self.least <= count and (self.most is None or count <= self.most)
+
+    @property
+    def wanted(self) -> str:
+        """Return how many models it merges, as a message says it."""
+        if self.most is None:
+            return f"{self.least} or more"
+        return f"{self.least}" if self.most == self.least else f"{self.least} to {self.most}"
 
     def rehearse(self, weights: Sequence[float], settings: Mapping[str, float]) -> None:
         """Merge nothing but zeros: weights that the method refuses are refused before a model is read.
