@@ -91,8 +91,8 @@ UNUSED = {"from", "merge", "replay", "policy", "order", "distillation", "distill
 EVERY_STEP = ", every step"
 """Ending of what a result says of its scores, if every domain learned was scored at every step."""
 
-OURS = "merge=0.8 epochs=1 lr=1e-3 replay=0.3 distillation=8 scale=0.01"
-"""The defaults that came out, said in full."""
+STEP = "merge=0.8 epochs=1 lr=1e-3 replay=0.3"
+"""A step as the defaults have it, but for what holds it back."""
 
 GROUPS: dict[str, list[str]] = {
     "baselines": [
@@ -115,21 +115,29 @@ GROUPS: dict[str, list[str]] = {
         for words in rules
     ],
     "replay": [f"hard merge=0.8 epochs=1 replay={share}" for share in (0, 0.05, 0.1, 0.2, 0.4)],
-    "training": [
-        *(f"{regime} {OURS} {words}" for regime in ("hard", "easy") for words in ("", "distillation=1", "merge=1")),
-        *(f"{regime} {OURS} distillation=0" for regime in ("hard", "easy")),
+    "holding": [
+        *(f"{regime} {STEP} {hold}" for regime in ("hard", "easy") for hold in ("", "distillation=1")),
+        *(f"{regime} {STEP} distillation=2 merge=1" for regime in ("hard", "easy")),
         *(
-            f"easy {OURS} distillation=0 {words}"
+            f"{regime} {hold}"
+            for regime in ("defaults-hard", "defaults")
+            for hold in ("distillation=2 scale=off", "distillation=4 scale=0.02", "distillation=16 scale=0.005")
+        ),
+    ],
+    "training": [
+        *(
+            f"easy {STEP} {words}"
             for words in ("merge=0.6", "guide=0", "temperature=0.1", "temperature=0.03", "bidirectional=true")
         ),
-        *(f"hard {OURS} {words}" for words in ("rank=64 alpha=128", "policy=balanced")),
+        *(f"defaults-hard {words}" for words in ("rank=64 alpha=128", "policy=balanced", "batch=16", "batch=64")),
         *(f"{regime} replay=0.4" for regime in ("defaults-hard", "defaults")),
-        *(f"defaults-hard batch={pairs}" for pairs in (16, 64)),
         "hard merge=0.7 epochs=1 lr=2e-3 replay=0.3",
         "hard merge=0.8 distillation=3 guide=0",
         "hard merge=0.6",
     ],
-    "finalists": [f"{regime} {OURS} {words}" for regime in ("hard", "easy") for words in ("seed=1", "order=back")],
+    "finalists": [
+        f"{regime} {words}" for regime in ("defaults-hard", "defaults") for words in ("seed=1", "order=back")
+    ],
     "defaults": [
         "defaults",
         "defaults-hard",
