@@ -80,8 +80,6 @@ SETTINGS = {
     "temperature": "temperature",
     "batch": "batch_size",
     "bidirectional": "bidirectional",
-    "mix": "mix_domains",
-    "negatives": "max_negatives",
 }
 """Words of a cell's name that are settings of [train]."""
 

@@ -430,8 +430,10 @@ def test_coefficients_are_searched_on_rows_that_were_not_trained(
         or not recipe["search"]["floor_kept"]
     )
     cost, rows = recipe["search_cost"], sum(held.values())
-    weighed = cost["forward_pairs"] / (len(recipe["search"]["candidates"]) + 1)  # each, and what is in service
-    assert 0 < weighed <= rows if rule == "search" else cost["pairs"] > 0 < cost["forward_pairs"]
+    if rule == "search":  # forward alone: all held-out rows for each candidate, what is in service among them
+        assert (cost["pairs"], cost["forward_pairs"]) == (0, rows * len(recipe["search"]["candidates"]))
+    else:
+        assert cost["pairs"] > 0
     workspace.rebuild(step.version.id)
     assert f"Search for {workspace.version().id}" in render_html(workspace.report()).html
 

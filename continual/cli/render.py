@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,8 +155,8 @@ def print_step(step: StepResult) -> None:
         f"{version.joint_pairs:,} pairs."
     )
     if step.spec.replay:
-        replayed = ", ".join(f"{window['domain']} {window['rows']:,}" for window in step.spec.replay)
-        say(f"Replayed {replayed} rows: {describe_replay(step.spec.config['replay'])}.")
+        replayed, chosen = describe_rows(step.spec.replay), describe_replay(step.spec.config["replay"])
+        say(f"Replayed {replayed} rows: {chosen}.")
     if step.spec.skipped:
         say(_skipped(step.spec.skipped, "were"))
     if step.in_service == version.id:
@@ -236,6 +236,11 @@ def print_status(status: Status) -> None:
 def describe_merge(rule: str, weight: float) -> str:
     """Return how an update joins what is in service."""
     return f"{rule}, weight {weight:.3g}"
+
+
+def describe_rows(windows: Iterable[Mapping[str, Any]]) -> str:
+    """Return the domains of some windows with their numbers of rows."""
+    return ", ".join(f"{window['domain']} {window['rows']:,}" for window in windows)
 
 
 def describe_replay(replay: Mapping[str, Any]) -> str:

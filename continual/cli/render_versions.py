@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from continual.cli.render import console, describe_replay, say
+from continual.cli.render import console, describe_replay, describe_rows, say
 from continual.eval.figures.numbers import duration, probability
 from continual.eval.report import measured
 from continual.merge.methods import find_method
@@ -56,7 +56,7 @@ def print_version(version: Version, lineage: list[Version]) -> None:
         if "phase" in recipe:
             say(f"phase {recipe['phase']} of the recipe {recipe['recipe']}")
         for kind in ("new", "replay"):
-            rows = ", ".join(f"{window['domain']} {window['rows']:,}" for window in recipe[kind]) or "none"
+            rows = describe_rows(recipe[kind]) or "none"
             chosen = f" ({describe_replay(recipe['config']['replay'])})" if kind == "replay" and recipe[kind] else ""
             say(f"{kind} rows: {rows}{chosen}")
         say(
