@@ -6,11 +6,8 @@ import json
 import random
 import tempfile
 import unicodedata
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -29,19 +26,15 @@ from tests.conftest import make_pairs
 CONFIG = IngestConfig()
 
 
-@contextmanager
-def new_registry(folder: Path) -> Iterator[Registry]:
-    """Make a registry, and keep DuckDB open on its catalog: to start it for every transaction is most of the time."""
+def new_registry(folder: Path) -> Registry:
     registry = Registry(folder / ".continual", busy_seconds=0.0)
     registry.catalog.create()
-    with duckdb.connect(str(registry.catalog.path)):
-        yield registry
+    return registry
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with new_registry(tmp_path) as registry:
-        yield registry
+def registry(tmp_path: Path) -> Registry:
+    return new_registry(tmp_path)
 
 
 def write_rows(path: Path, rows: list[dict[str, object]], **options: object) -> str:
@@ -142,7 +135,8 @@ def test_what_holds_for_any_rows(rows: list[dict], later: list[dict], rng: rando
     shuffled = rng.sample(rows, len(rows))
     outcomes = []
     for ordered in (rows, shuffled):
-        with tempfile.TemporaryDirectory() as folder, new_registry(Path(folder)) as registry:
+        with tempfile.TemporaryDirectory() as folder:
+            registry = new_registry(Path(folder))
             config = IngestConfig(batch_rows=rng.randint(1, 20))
             source = write_rows(Path(folder) / "x.jsonl", ordered)
             try:
@@ -658,10 +652,10 @@ def test_memory_is_bounded_by_small_pieces(registry: Registry, tmp_path: Path, m
     ):
         monkeypatch.setattr("continual.stream.ordered.RANGE_BYTES", range_bytes)
         source = write_rows(tmp_path / f"{number}.parquet", rows, row_group_size=size)
-        with new_registry(tmp_path / str(number)) as other:
-            ingest(other, IngestConfig(batch_rows=batch_rows), source, domain="a")
-            metadata = pq.ParquetFile(other.path("data/a/b1.parquet")).metadata
-            outcomes.append((stored(other, "b1"), other.tasks()[0].sha256))
+        other = new_registry(tmp_path / str(number))
+        ingest(other, IngestConfig(batch_rows=batch_rows), source, domain="a")
+        metadata = pq.ParquetFile(other.path("data/a/b1.parquet")).metadata
+        outcomes.append((stored(other, "b1"), other.tasks()[0].sha256))
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         assert sizes == [64] * 7 + [2] if range_bytes > 5_000 else max(sizes) < 20  # bounded in bytes, too
     hashes = [row["row_hash"] for row in outcomes[0][0]]

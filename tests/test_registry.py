@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
 import pytest
 
 from continual.errors import InvalidNameError, ModelError, NotFoundError, SchemaError, WorkspaceBusy
-from continual.registry import Batch, Registry, Run, Score, Task, Version, store
+from continual.registry import Batch, Registry, Run, Score, Task, Version, attach, catalog, store
+from continual.registry.attach import attached
 from continual.registry.catalog import now
 from continual.registry.migrations import MIGRATIONS
 from continual.registry.names import check_name
@@ -114,13 +117,12 @@ def test_reads_together_open_the_catalog_once_and_see_one_state(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = []
-    connect = duckdb.connect
-    monkeypatch.setattr(duckdb, "connect", lambda *a, **more: opened.append(a) or connect(*a, **more))
+    monkeypatch.setattr(catalog, "attached", lambda *given: opened.append(given) or attached(*given))
     with registry.catalog.together():
         first = registry.versions(), registry.scores(), registry.tasks()
     assert len(opened) == 1
     assert (registry.versions(), registry.scores(), registry.tasks()) == first
-    assert len(opened) > 2, "afterwards each has a connection of its own again"
+    assert len(opened) > 2, "afterwards each opens it again"
     with pytest.raises(RuntimeError, match="no"), registry.catalog.together():
         raise RuntimeError("no")
     assert registry.versions() == first[0]
@@ -143,6 +145,48 @@ def test_a_catalog_in_use_is_busy_and_then_free(registry: Registry) -> None:
         registry.domains()
     holder.communicate("\n")
     assert registry.domains() == []
+
+
+def test_between_transactions_the_file_is_free_for_others(registry: Registry) -> None:
+    registry.add_batch(batch("a"))
+    path, query = str(registry.catalog.path), "SELECT name FROM domains"
+    code = f"import duckdb; print(duckdb.connect({path!r}).execute({query!r}).fetchall())"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[('a',)]\n"
+    assert not registry.catalog.path.with_suffix(".duckdb.wal").exists()
+
+
+def test_a_connection_of_this_process_to_the_file_is_waited_for(registry: Registry) -> None:
+    with duckdb.connect(str(registry.catalog.path)), pytest.raises(WorkspaceBusy, match="a connection of this one"):
+        registry.domains()
+    assert registry.domains() == []
+
+
+def test_threads_share_the_file_and_each_has_its_own_transaction(registry: Registry) -> None:
+    with registry.catalog.transaction() as connection:
+        connection.execute("INSERT INTO domains (name, position, created_at) VALUES ('a', 1, now())")
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(registry.domains).result() == [], "what is not committed is not seen"
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: Registry(registry.root).domain_names(), range(64)))
+    assert found == [["a"]] * 64
+
+
+def test_a_forked_process_opens_the_catalog_anew(registry: Registry) -> None:
+    registry.add_batch(batch("a"))
+    inherited = attach._engine
+    child = os.fork()
+    if not child:
+        os._exit(0 if registry.domain_names() == ["a"] and attach._engine is not inherited else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    registry.add_batch(batch("b"))
+    assert registry.domain_names() == ["a", "b"]
+
+
+def test_an_engine_that_failed_for_good_is_replaced(registry: Registry) -> None:
+    with attached(registry.catalog.path) as connection:
+        connection.close()  # as unusable as one whose disk is full
+    registry.add_batch(batch("a"))
+    assert registry.domain_names() == ["a"]
 
 
 def test_a_catalog_of_a_newer_schema_is_refused_untouched(registry: Registry) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -51,11 +49,10 @@ def make_task(folder: Path, corpus=CORPUS, queries=QUERIES, qrels=QRELS) -> Path
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
+def registry(tmp_path: Path) -> Registry:
     registry = Registry(tmp_path / ".continual", busy_seconds=0.0)
     registry.catalog.create()
-    with duckdb.connect(str(registry.catalog.path)):  # to start DuckDB for every transaction is most of the time
-        yield registry
+    return registry
 
 
 @pytest.fixture

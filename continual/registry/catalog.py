@@ -1,7 +1,7 @@
 """The catalog file: short DuckDB transactions, with a wait for other processes and numbered migrations.
 
-DuckDB lets one process open a file for writing, and then nobody else even for reading. So a connection
-lives for one transaction, milliseconds, and whoever finds the file taken tries again for a while.
+DuckDB lets one process open a file for writing, and then nobody else even for reading. So the file is attached
+for one transaction, milliseconds, and whoever finds it taken tries again for a while.
 """
 
 from __future__ import annotations
@@ -10,19 +10,20 @@ import random
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from continual.errors import NotFoundError, SchemaError, WorkspaceBusy
+from continual.registry.attach import attached
 from continual.registry.migrations import MIGRATIONS
 
 if TYPE_CHECKING:
     import duckdb
 
-BLOCK = "16384"
-"""Bytes of a block of a new file. With DuckDB's default, 256 KiB, sixty versions take fifteen times more."""
+_TAKEN = ("could not set lock", "unique file handle")
+"""What DuckDB says if another process has the file, or another DuckDB of this one."""
 
 
 class Catalog:
@@ -94,24 +95,23 @@ class Catalog:
             )
         deadline = time.monotonic() + self.busy_seconds
         pause = 0.01
-        while True:
-            try:
-                connection = duckdb.connect(str(self.path), config={"default_block_size": BLOCK} if create else {})
-                break
-            except duckdb.IOException as error:
-                if "could not set lock" not in str(error).lower():
-                    raise SchemaError(f"{self.path} cannot be opened as a catalog: {error}") from None
-                if time.monotonic() > deadline:
-                    raise WorkspaceBusy(
-                        f"{self.path} is in use by another process (waited {self.busy_seconds:g} s). "
-                        "Try again when it has ended, or raise catalog.busy_seconds in continual.toml."
-                    ) from None
-                time.sleep(pause * (0.5 + random.random()))
-                pause = min(2 * pause, 0.5)
-        try:
+        with ExitStack() as stack:
+            while True:
+                try:
+                    connection = stack.enter_context(attached(self.path, create))
+                    break
+                except duckdb.Error as error:
+                    if not any(sign in str(error).lower() for sign in _TAKEN):
+                        raise SchemaError(f"{self.path} cannot be opened as a catalog: {error}") from None
+                    if time.monotonic() > deadline:
+                        raise WorkspaceBusy(
+                            f"{self.path} is in use by another process, or by a connection of this one to DuckDB "
+                            f"(waited {self.busy_seconds:g} s). Try again when it has ended, or raise "
+                            "catalog.busy_seconds in continual.toml."
+                        ) from None
+                    time.sleep(pause * (0.5 + random.random()))
+                    pause = min(2 * pause, 0.5)
             yield connection
-        finally:
-            connection.close()
 
 
 def _migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
