@@ -8,6 +8,8 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 # Further arguments for pip, such as `PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"`.
 PIP_FLAGS ?=
+# What is imported is compiled once and kept: without that, every process compiles torch and the like anew, for 20 s.
+export PYTHONDONTWRITEBYTECODE :=
 BIN := .venv/bin
 INSTALLED := .venv/installed
 AVALANCHE := .venv-avalanche
@@ -32,7 +34,7 @@ demo: install ## Three weeks of updates on real text, with a report
 	@PATH="$(CURDIR)/$(BIN):$$PATH" BEGAN=$(BEGAN) bash examples/demo.sh demo
 
 test: install ## Run the tests, and refuse less than 85 % branch coverage
-	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term-missing:skip-covered
 
 # torchvision, which Avalanche imports, does not fit a CPU build of torch and would break transformers beside it.
 $(AVALANCHE)/installed: pyproject.toml constraints.txt constraints-avalanche.txt

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import mteb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
@@ -37,23 +40,30 @@ It knows nothing of what came later.
 """
 
 
-@pytest.fixture
-def learned(tiny_model: Path, tmp_path: Path, write_pairs: Write) -> Workspace:
-    """A workspace on a base with a card, which has learned two domains with odd names."""
-    import shutil
-
-    shutil.copytree(tiny_model, tmp_path / "base")
-    (tmp_path / "base" / "README.md").write_text(BASE_CARD)
-    Workspace.init(tmp_path / "w", str(tmp_path / "base"))
-    (tmp_path / "w" / "continual.toml").write_text(SETTINGS)
-    workspace = Workspace(tmp_path / "w")
+@pytest.fixture(scope="module")
+def two_steps(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a base that has a card, and a workspace on it, which has learned two domains with odd names."""
+    folder = tmp_path_factory.mktemp("stream")
+    shutil.copytree(tiny_model, folder / "base")
+    (folder / "base" / "README.md").write_text(BASE_CARD)
+    Workspace.init(folder / "w", str(folder / "base"))
+    (folder / "w" / "continual.toml").write_text(SETTINGS)
+    workspace = Workspace(folder / "w")
     for number, (name, license) in enumerate((("<script>alert(1)<|script>", "Apache-2.0"), ("pi`pe", None))):
-        workspace.ingest(write_pairs(f"{number}.parquet", make_pairs(80, seed=number)), domain=name, license=license)
+        source = folder / f"{number}.parquet"
+        pq.write_table(pa.Table.from_pylist(make_pairs(80, seed=number)), source)
+        workspace.ingest(source, domain=name, license=license)
         assert workspace.update(replay=0.5).passed
-    return workspace
+    return folder
 
 
-def test_the_card_replaces_the_bases(learned: Workspace, tmp_path: Path) -> None:
+@pytest.fixture
+def learned(two_steps: Path, tmp_path: Path) -> Workspace:
+    """A copy of that workspace."""
+    return Workspace(shutil.copytree(two_steps / "w", tmp_path / "w"))
+
+
+def test_the_card_replaces_the_bases(learned: Workspace, two_steps: Path, tmp_path: Path) -> None:
     out = learned.export("v2", tmp_path / "out")
     text = (out / "README.md").read_text()
     card = ModelCard(text)
@@ -64,6 +74,7 @@ def test_the_card_replaces_the_bases(learned: Workspace, tmp_path: Path) -> None
     assert card.data.base_model is None  # a folder of this machine is no id of the Hub
     assert "the local model `base`" in text
     assert str(tmp_path) not in text
+    assert str(two_steps) not in text
     for version in learned.lineage("v2"):
         assert version.sha256[:12] in text
     assert "| v2 | v1 | `pi'pe` | v1 | interpolate, weight 0.8 |" in text

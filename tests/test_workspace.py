@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from continual import Workspace
@@ -50,13 +52,24 @@ def workspace(tiny_model: Path, tmp_path: Path) -> Workspace:
     return Workspace(tmp_path / "w")
 
 
-@pytest.fixture
-def learned(workspace: Workspace, write_pairs: Write) -> Workspace:
+@pytest.fixture(scope="module")
+def two_steps(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace that has learned two domains, in two steps."""
+    folder = tmp_path_factory.mktemp("stream")
+    Workspace.init(folder / "w", str(tiny_model))
+    (folder / "w" / "continual.toml").write_text(SETTINGS)
+    made = Workspace(folder / "w")
     for number, name in enumerate(("first", "second")):
-        workspace.ingest(write_pairs(f"{name}.parquet", make_pairs(80, seed=number)))
-        assert workspace.update(replay=0.5).passed
-    return workspace
+        pq.write_table(pa.Table.from_pylist(make_pairs(80, seed=number)), folder / f"{name}.parquet")
+        made.ingest(folder / f"{name}.parquet")
+        assert made.update(replay=0.5).passed
+    return folder / "w"
+
+
+@pytest.fixture
+def learned(two_steps: Path, tmp_path: Path) -> Workspace:
+    """A copy of that workspace."""
+    return Workspace(shutil.copytree(two_steps, tmp_path / "w"))
 
 
 def test_two_steps_from_an_empty_folder(learned: Workspace) -> None:
@@ -135,7 +148,7 @@ def test_a_plan_counts_and_changes_nothing(learned: Workspace, write_pairs: Writ
     assert learned.update(replay_rows=10).version.pairs_trained == plan.pairs
 
 
-def test_nothing_new_is_said_plainly(workspace: Workspace, learned: Workspace) -> None:
+def test_nothing_new_is_said_plainly(learned: Workspace) -> None:
     with pytest.raises(NothingToDoError, match="nothing new to learn"):
         learned.update()
     with pytest.raises(NotFoundError, match="Did you mean 'first'"):
