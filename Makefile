@@ -8,7 +8,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 # Further arguments for pip, such as `PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"`.
 PIP_FLAGS ?=
-# What is imported is compiled once and kept: without that, every process compiles torch and the like anew, for 20 s.
+# Where this is set, every process compiles torch and the like anew, for 20 s: install leaves that to the first import.
 export PYTHONDONTWRITEBYTECODE :=
 BIN := .venv/bin
 INSTALLED := .venv/installed

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
-import os
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import duckdb
@@ -171,22 +171,67 @@ def test_threads_share_the_file_and_each_has_its_own_transaction(registry: Regis
     assert found == [["a"]] * 64
 
 
-def test_a_forked_process_opens_the_catalog_anew(registry: Registry) -> None:
-    registry.add_batch(batch("a"))
-    inherited = attach._engine
-    child = os.fork()
-    if not child:
-        os._exit(0 if registry.domain_names() == ["a"] and attach._engine is not inherited else 1)
-    assert os.waitpid(child, 0)[1] == 0
-    registry.add_batch(batch("b"))
-    assert registry.domain_names() == ["a", "b"]
+FORK = """
+import os, sys
+from pathlib import Path
+from continual.registry import Registry
+registry = Registry(Path(sys.argv[1]))
+registry.domains()
+child = os.fork()
+if not child:
+    sys.exit(0 if registry.domain_names() == ["a"] else 1)
+print(os.waitpid(child, 0)[1], registry.domain_names())
+"""
 
 
-def test_an_engine_that_failed_for_good_is_replaced(registry: Registry) -> None:
-    with attached(registry.catalog.path) as connection:
-        connection.close()  # as unusable as one whose disk is full
+def test_a_forked_process_opens_the_catalog_anew_and_ends_well(registry: Registry) -> None:
     registry.add_batch(batch("a"))
+    command = [sys.executable, "-c", FORK, str(registry.root)]
+    assert subprocess.check_output(command, text=True, timeout=60) == "0 ['a']\n"
+
+
+def is_free(path: Path) -> bool:
+    """Whether another process can open a catalog."""
+    code = f"import duckdb; duckdb.connect({str(path)!r})"
+    return subprocess.run([sys.executable, "-c", code], stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("beside_another", [False, True])
+def test_a_transaction_that_was_aborted_leaves_the_file_free(
+    registry: Registry, tmp_path: Path, beside_another: bool
+) -> None:
+    path = registry.catalog.path
+    with attached(tmp_path / "other.duckdb") if beside_another else nullcontext():
+        # The exception is kept, and with it the frames that it came through.
+        with pytest.raises(duckdb.Error) as failed, attached(path) as connection:
+            connection.execute("BEGIN")
+            connection.execute("INSERT INTO migrations VALUES (1, now())")
+        assert is_free(path)
+        assert registry.domains() == []
+    assert "Constraint" in str(failed.value)
+
+
+class Broken:
+    """A DuckDB that detaches nothing."""
+
+    def __init__(self, home: duckdb.DuckDBPyConnection) -> None:
+        self.cursor, self.close, self._home = home.cursor, home.close, home
+
+    def execute(self, query: str) -> None:
+        if query.startswith("DETACH"):
+            raise duckdb.IOException("no space left")
+        self._home.execute(query)
+
+
+def test_an_engine_that_detaches_nothing_is_replaced(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = attach.Engine()
+    monkeypatch.setattr(attach, "_engine", engine)
+    engine._home = Broken(attach._start())
+    registry.add_batch(batch("a"))
+    assert engine._home is None
+    assert is_free(registry.catalog.path)
     assert registry.domain_names() == ["a"]
+    assert engine._home is not None
 
 
 def test_a_catalog_of_a_newer_schema_is_refused_untouched(registry: Registry) -> None:

@@ -13,12 +13,12 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import duckdb
 
-BLOCK = 16384
+BLOCK = "16384"
 """Bytes of a block of a new file. With DuckDB's default, 256 KiB, sixty versions take fifteen times more."""
 
 
@@ -38,69 +38,82 @@ class Engine:
         self._names = 0
 
     @contextlib.contextmanager
-    def attached(self, path: Path, create: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+    def attached(self, path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         """Attach a file, and give a connection of which it is the default database.
 
+        What the body has begun and not committed is rolled back. The body must not fork.
+
         Args:
-            path: The file.
-            create: It may be missing, and is made.
+            path: The file; it is made if it is missing.
 
         Raises:
             duckdb.Error: It cannot be attached; another process may have it.
         """
         path = path.resolve()
-        connection = self._attach(path, create)
+        with self._lock:
+            connection = self._attach(path)
         try:
             yield connection
         finally:
-            self._release(path, connection)
+            with self._lock:
+                self._release(path, connection)
 
-    def _attach(self, path: Path, create: bool) -> duckdb.DuckDBPyConnection:
-        import duckdb
-
-        with self._lock:
-            if self._home is None:
-                self._home = duckdb.connect(config={"threads": 1})
-            known = self._files.get(path)
-            if known is None:
-                self._names += 1
-                known = _Attached(f"catalog{self._names}")
-                quoted = str(path).replace("'", "''")
-                options = f" (BLOCK_SIZE {BLOCK})" if create else ""
-                self._home.execute(f"ATTACH '{quoted}' AS {known.name}{options}")
-                self._files[path] = known
-            connection = self._home.cursor()
+    def _attach(self, path: Path) -> duckdb.DuckDBPyConnection:
+        if self._home is None:
+            self._home = _start()
+        known = self._files.get(path)
+        if known is None:
+            self._names += 1
+            known = _Attached(f"catalog{self._names}")
+            quoted = str(path).replace("'", "''")
+            self._home.execute(f"ATTACH '{quoted}' AS {known.name}")
+            self._files[path] = known
+        connection = self._home.cursor()
+        known.users += 1
+        try:
             connection.execute(f"USE {known.name}")
-            known.users += 1
-            return connection
+        except BaseException:
+            self._release(path, connection)
+            raise
+        return connection
 
     def _release(self, path: Path, connection: duckdb.DuckDBPyConnection) -> None:
         import duckdb
 
-        with self._lock:
-            known = self._files[path]
-            known.users -= 1
-            try:
-                connection.execute("USE memory")
-                connection.close()
-                if not known.users:
-                    del self._files[path]
-                    assert self._home is not None
-                    self._home.execute(f"DETACH {known.name}")
-            except duckdb.Error:
-                # It has failed for good, as with a full disk: what was committed is in the file or its log.
-                if not any(each.users for each in self._files.values()):
-                    self._files.clear()
-                    self._home = None
+        assert self._home is not None
+        known = self._files[path]
+        known.users -= 1
+        try:
+            connection.close()
+            if not known.users:
+                self._home.execute(f"DETACH {known.name}")
+                del self._files[path]
+        except duckdb.Error:
+            # What was committed is in the file or its log. While others use the engine, the file stays attached, and
+            # its next use tries again.
+            if not any(each.users for each in self._files.values()):
+                self._home.close()
+                self._home = None
+                self._files.clear()
+
+
+def _start() -> duckdb.DuckDBPyConnection:
+    import duckdb
+
+    settings: dict[str, Any] = {"threads": 1, "default_block_size": BLOCK, "temp_directory": ""}
+    try:
+        return duckdb.connect(config=settings | {"async_threads": 0})
+    except duckdb.InvalidInputException:  # before DuckDB 2 there are none
+        return duckdb.connect(config=settings)
 
 
 _engine = Engine()
 _inherited: list[Engine] = []
 
 
-def attached(path: Path, create: bool = False) -> contextlib.AbstractContextManager[duckdb.DuckDBPyConnection]:
+def attached(path: Path) -> contextlib.AbstractContextManager[duckdb.DuckDBPyConnection]:
     """Attach a file to the engine of this process; see `Engine.attached`."""
-    return _engine.attached(path, create)
+    return _engine.attached(path)
 
 
 def _renew() -> None:

@@ -98,10 +98,12 @@ class Catalog:
         with ExitStack() as stack:
             while True:
                 try:
-                    connection = stack.enter_context(attached(self.path, create))
+                    connection = stack.enter_context(attached(self.path))
                     break
                 except duckdb.Error as error:
                     if not any(sign in str(error).lower() for sign in _TAKEN):
+                        if not isinstance(error, duckdb.IOException):
+                            raise
                         raise SchemaError(f"{self.path} cannot be opened as a catalog: {error}") from None
                     if time.monotonic() > deadline:
                         raise WorkspaceBusy(
