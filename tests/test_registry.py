@@ -211,27 +211,37 @@ def test_a_transaction_that_was_aborted_leaves_the_file_free(
     assert "Constraint" in str(failed.value)
 
 
-class Broken:
-    """A DuckDB that detaches nothing."""
+class Failing:
+    """A DuckDB that fails to detach a file, once."""
 
     def __init__(self, home: duckdb.DuckDBPyConnection) -> None:
-        self.cursor, self.close, self._home = home.cursor, home.close, home
+        self.cursor, self.close, self._home, self._failed = home.cursor, home.close, home, False
 
     def execute(self, query: str) -> None:
-        if query.startswith("DETACH"):
+        if query.startswith("DETACH") and not self._failed:
+            self._failed = True
             raise duckdb.IOException("no space left")
         self._home.execute(query)
 
 
-def test_an_engine_that_detaches_nothing_is_replaced(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = attach.Engine()
+def test_what_failed_to_be_detached_is_free_at_last(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, other = attach.Engine(), tmp_path / "other.duckdb"
     monkeypatch.setattr(attach, "_engine", engine)
-    engine._home = Broken(attach._start())
+    engine._home = Failing(attach._start())
     registry.add_batch(batch("a"))
-    assert engine._home is None
+    assert engine._home is None, "nobody else used it: it is given up"
     assert is_free(registry.catalog.path)
-    assert registry.domain_names() == ["a"]
-    assert engine._home is not None
+
+    engine._home = kept = Failing(attach._start())
+    with attached(other):
+        registry.add_batch(batch("b"))
+        assert not is_free(registry.catalog.path)
+    assert engine._home is kept
+    assert is_free(registry.catalog.path)
+    assert is_free(other)
+    assert registry.domain_names() == ["a", "b"]
 
 
 def test_a_catalog_of_a_newer_schema_is_refused_untouched(registry: Registry) -> None:

@@ -81,16 +81,15 @@ class Engine:
         import duckdb
 
         assert self._home is not None
-        known = self._files[path]
-        known.users -= 1
+        self._files[path].users -= 1
         try:
             connection.close()
-            if not known.users:
-                self._home.execute(f"DETACH {known.name}")
-                del self._files[path]
+            for unused in [each for each, known in self._files.items() if not known.users]:
+                self._home.execute(f"DETACH {self._files[unused].name}")
+                del self._files[unused]
         except duckdb.Error:
             # What was committed is in the file or its log. While others use the engine, the file stays attached, and
-            # its next use tries again.
+            # the next of them to end tries again.
             if not any(each.users for each in self._files.values()):
                 self._home.close()
                 self._home = None
