@@ -19,9 +19,9 @@ twenty batches of 125 rows, four of each domain, in an order drawn by the seed, 
 Figures, in points of nDCG@10: `gain` of ACC over base at the end; `bwt`, and `forgetting`, the largest fall of a domain
 from its best score along the way (Chaudhry et al. take the mean): that best is of every step with `--every-step`, and
 without it the score right after the domain was learned, so that the fall may have been larger; `ood`, the mean change
-over the OOD tasks; `pairs` trained. Screening scores 200 queries of each task on a cut corpus; `--full` all. A long
-stream has also `course`, the gain after each of its last eleven steps, and `kept`, by domain: the step of its last
-batch, its gain then and its gain at the end.
+over the OOD tasks; `pairs` trained, in a search too. Screening scores 200 queries of each task on a cut corpus;
+`--full` all. A long stream has also `course`, the gain after each of its last eleven steps, and `kept`, by domain: the
+step of its last batch, its gain then and its gain at the end.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ import pyarrow.parquet as pq
 
 from continual import Workspace
 from continual.config import Config, validate
+from continual.recipes.cost import spent
 
 OOD = ["squad_en", "gsm8k", "scitldr"]
 STANDARD = ["nl2bash", "medquad", "tatqa", "metatool", "banking77"]
@@ -323,9 +324,9 @@ def figures(cell: Cell, workspace: Workspace) -> dict[str, Any]:
         first, latest = cell.steps.index(name) + 1, len(cell.steps) - cell.steps[::-1].index(name)
         then = points[versions[latest].id, name]
         kept[name] = {"step": latest, "then": round(then - points[root, name], 3), "now": round(changes[name], 3)}
-        if latest < len(cell.steps):
-            seen = [points[v.id, name] for v in versions[first:-1] if (v.id, name) in points]
+        if seen := [points[v.id, name] for v in versions[first:-1] if (v.id, name) in points]:
             falls.append(max(seen) - points[last, name])
+        if latest < len(cell.steps):
             back.append(points[last, name] - then)
     long = {}
     if cell.regime == "long" and cell.steps:
@@ -337,7 +338,7 @@ def figures(cell: Cell, workspace: Workspace) -> dict[str, Any]:
         "ood": sum(changes[name] for name in OOD) / len(OOD),
         "bwt": sum(back) / len(back) if back else None,
         "forgetting": max(falls) if falls else None,
-        "pairs": sum(version.pairs_trained for version in versions),
+        "pairs": spent(versions).pairs,
         "seconds": round(sum(version.seconds for version in versions)),
         "changes": {name: round(change, 3) for name, change in changes.items()},
         "weights": [version.recipe.get("weight") for version in versions[1:]],

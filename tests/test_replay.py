@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from continual.errors import DataError, InputError, NotFoundError
@@ -38,6 +38,7 @@ def test_quotas_sum_to_the_share_and_never_exceed_a_domain(
 
 
 @given(AVAILABLE, st.integers(0, 3000), st.sampled_from(policies()))
+@example({"a": 1, "b": 1, "c": 1, "d": 1}, 3, "reservoir")  # halves rounded up: four rows, where half of all are two
 def test_a_number_of_rows_limits_the_share(available: dict[str, int], rows: int, policy: str) -> None:
     free = allot(policy, available, 0.5)
     quotas = allot(policy, available, 0.5, rows)

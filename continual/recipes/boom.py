@@ -1,9 +1,10 @@
 """BOOM: models of random subsets of everything, merged; and its incremental step. https://arxiv.org/abs/2602.05787
 
-Static: of each domain, k_m rows without replacement for each subset m; M trainings from the root base, independent of
-each other; one merge. Subsets that come to the same rows, being all of them, are trained from seeds of their own.
-Incremental, as published: an update is trained from the root base on the new rows and a core of 40 % of the old ones,
-drawn once and the same ever after, and merged at equal weight with what is in service.
+Static: of each domain, k_m rows without replacement, one at least, for each subset m; M trainings from the root base,
+independent of each other; one merge. Subsets that come to the same rows, being all of them, are trained from seeds of
+their own. Incremental, as published: an update is trained from the root base on the new rows and a core of 40 % of the
+old ones, drawn once and the same ever after, and merged at equal weight with what is in service. (Of a domain that gets
+more rows the core is the 40 % with the lowest hashes of all of them, among which are nearly all of before.)
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def phases(stock: Stock, options: Mapping[str, Any]) -> list[Phase]:
         Train(
             f"subset-{number}",
             START,
-            tuple(Portion(domain, part(rows, ratio), draw=number) for domain, rows in stock.rows.items()),
+            tuple(Portion(domain, max(1, part(rows, ratio)), draw=number) for domain, rows in stock.rows.items()),
         )
         for number, ratio in enumerate(ratios, start=1)
     ]
@@ -45,7 +46,7 @@ RECIPE = Recipe(
     # The policy reservoir replays the rows of the lowest hashes: a random core, the same at every step.
     step={
         **PLAIN,
-        "replay": {"share": CORE, "policy": "reservoir"},
+        "replay": {"share": CORE, "policy": "reservoir", "rows": None},
         "merge": {"start": "base", "method": "equal", "parameters": {}},
     },
 )

@@ -141,12 +141,13 @@ def allot(
     check_share(share)
     if rows is not None:
         check_rows(rows)
-    found, total = get_policy(name), sum(available.values())
+    found, wanted = get_policy(name), round(share * sum(available.values()))
     if found.fixed:
         quotas = {domain: int(share * number + 0.5) for domain, number in available.items()}
-        if rows is None or sum(quotas.values()) <= rows:
+        wanted = sum(quotas.values())
+        if rows is None or wanted <= rows:
             return quotas
-    wanted = round(share * total) if rows is None else min(rows, round(share * total))
+    wanted = wanted if rows is None else min(rows, wanted)
     quotas = found.quota(History(available, falls or {}, temperature), wanted)
     assert all(0 <= quotas[domain] <= available[domain] for domain in quotas), f"policy {name} broke its contract"
     return quotas

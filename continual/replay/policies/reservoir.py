@@ -11,7 +11,8 @@ def reservoir(history: History, wanted: int) -> dict[str, int]:
     """Split `wanted` in proportion to the sizes; the rows are those with the lowest hashes of each domain.
 
     The hash is the random number that reservoir sampling draws for a row: every row of history has the same
-    chance. With a share, each domain keeps that share of itself for good; where the number of rows is limited,
-    what is in stays in until it must make room.
+    chance. With a share, each domain keeps that share of itself, the same rows until it gets more of them: then
+    new rows come in by their hashes, and may push a few old ones out. Where the number of rows is limited, what is in
+    makes room for other domains too.
     """
     return uniform(history, wanted)
