@@ -19,7 +19,7 @@ import torch
 from continual import Workspace
 from continual.errors import ConfigError, InputError, ModelError, NotFoundError, NothingToDoError, WorkspaceBusy
 from continual.merge.sources import Adapted, Model
-from continual.recipes import find_recipe, recipes
+from continual.recipes import boom, find_recipe, recipes
 from continual.recipes.recipe import Merge, Portion, Stock, Train
 from continual.registry.store import UPDATE_LOCK, exclusive, weights_sha256
 from tests.conftest import make_pairs
@@ -108,6 +108,13 @@ def test_subsets_are_drawn_without_replacement_and_each_anew(workspace: Workspac
         draws.append(set(drawn))
     assert 5 <= len(draws[0] & draws[1]) <= 25  # 15 are expected of two independent halves
     assert set(material.take([Portion("big", 30, draw=1)], seed=1)[0]["query"].to_pylist()) != draws[0]
+
+
+def test_a_subset_holds_a_row_of_each_domain_it_learns() -> None:
+    stock = Stock({"big": 60, "small": 20}, {}, {}, lambda: 0)
+    first, second, _ = boom.phases(stock, {"ratios": (0.01, 0.5), "weights": "equal", "method": "mean"})
+    assert [portion.rows for portion in first.portions] == [1, 1]
+    assert [portion.rows for portion in second.portions] == [30, 10]
 
 
 def test_the_phases_of_phased_training(workspace: Workspace, tmp_path: Path) -> None:

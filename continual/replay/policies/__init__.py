@@ -147,7 +147,8 @@ def allot(
         wanted = sum(quotas.values())
         if rows is None or wanted <= rows:
             return quotas
-    wanted = wanted if rows is None else min(rows, wanted)
+    if rows is not None:
+        wanted = min(rows, wanted)
     quotas = found.quota(History(available, falls or {}, temperature), wanted)
     assert all(0 <= quotas[domain] <= available[domain] for domain in quotas), f"policy {name} broke its contract"
     return quotas
