@@ -46,7 +46,7 @@ $(AVALANCHE)/installed: pyproject.toml constraints.txt constraints-avalanche.txt
 	@touch $@
 
 test-avalanche: $(AVALANCHE)/installed ## Test the Avalanche bridge, in an environment of its own
-	$(AVALANCHE)/bin/python -m pytest tests/test_avalanche.py
+	$(AVALANCHE)/bin/python -m pytest tests/stream/test_avalanche.py
 
 lint: install ## Check style, types, and that the command page is up to date
 	$(BIN)/ruff check .

@@ -33,8 +33,14 @@ from scipy.special import ndtr, stdtrit
 
 from continual import Workspace
 from continual.config import GateConfig
-from continual.eval.gate import weigh
-from continual.eval.significance import holm, mean_interval, moments, paired, paired_interval
+from continual.eval.significance import (
+    holm,
+    mean_interval,
+    moments,
+    paired,
+    paired_interval,
+)
+from continual.step.gate import weigh
 
 Values = NDArray[np.float64]
 Ends = tuple[Values, Values]

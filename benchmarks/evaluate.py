@@ -39,8 +39,8 @@ from continual.config import EvalConfig
 from continual.eval.encoder import OnceEncoder
 from continual.eval.run import evaluate, own_randomness, quiet
 from continual.eval.tasks import load_task
+from continual.models.base import resolve_base
 from continual.registry import Score, Task
-from continual.registry.base import resolve_base
 from continual.registry.catalog import now
 
 TASKS = ["nl2bash", "medquad", "tatqa", "metatool", "banking77", "squad_en", "gsm8k", "scitldr"]

@@ -31,10 +31,16 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from continual.config import CompatConfig, Config
-from continual.eval.compat import MapUsed, TaskCompatibility, judge
 from continual.eval.query_scores import CACHE
 from continual.eval.suites import SCORES
-from continual.registry import Batch, Registry, Score, Task, Version
+from continual.index.result import MapUsed, TaskCompatibility, judge
+from continual.registry import (
+    Batch,
+    Registry,
+    Score,
+    Task,
+    Version,
+)
 
 START = datetime(2024, 1, 1, 9, tzinfo=UTC)
 OUTSIDE = 6
@@ -218,8 +224,8 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=30)
     parser.add_argument("--keep", type=Path, help="new folder to keep the workspace and what was written in")
     args = parser.parse_args()
-    from continual.eval.html import render_html
-    from continual.eval.report import build_report
+    from continual.report.html import render_html
+    from continual.report.report import build_report
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.keep or Path(scratch)

@@ -30,11 +30,11 @@ import pyarrow.parquet as pq
 import torch
 
 from continual.config import TrainConfig
-from continual.registry.base import resolve_base
-from continual.train import load_encoder, train
+from continual.models.base import resolve_base
+from continual.models.encoder import load_encoder, prompts
 from continual.train import step as our_step
-from continual.train.encoder import prompts
 from continual.train.hardware import resolve_precision
+from continual.train.loop import train
 from continual.train.lora import attach
 from continual.train.team import Team
 

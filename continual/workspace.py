@@ -7,38 +7,49 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from continual import config as settings
-from continual.build import kept
 from continual.config import Config
 from continual.errors import InputError
-from continual.founding import SETTINGS, STORE, find, found
+from continual.models.base import PACKAGED
 from continual.progress import SILENT, Progress
-from continual.registry import Alias, Registry, Task, Version
-from continual.registry.base import PACKAGED
+from continual.registry import (
+    Alias,
+    Registry,
+    Task,
+    Version,
+)
 from continual.registry.names import check_name
 from continual.registry.registry import CURRENT, ROOT
-from continual.registry.store import UPDATE_LOCK, empty_folder, exclusive
-from continual.status import Status, read_status
+from continual.report.status import Status, read_status
+from continual.storage.files import empty_folder
+from continual.storage.locks import UPDATE_LOCK, exclusive
+from continual.versions.build import kept
+from continual.versions.create import (
+    SETTINGS,
+    STORE,
+    find,
+    found,
+)
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from continual.build import Collected
-    from continual.compat import FittedFolder
-    from continual.diff import Diff
+    from continual.conflicts.analysis import Conflicts
+    from continual.conflicts.plan import ConflictPlan
     from continual.eval.compare import Comparison
-    from continual.eval.compat import Compatibility
-    from continual.eval.conflicts import Conflicts
     from continual.eval.regressions import Regressions
-    from continual.eval.report import Report
-    from continual.inquiry import ConflictPlan
+    from continual.index.check import FittedFolder
+    from continual.index.result import Compatibility
     from continual.recipes.cost import RecipePlan
     from continual.recipes.jobs import Executor
     from continual.recipes.plan import Layout
     from continual.recipes.run import Trained
-    from continual.scoring import Evaluation
-    from continual.spec import Plan
+    from continual.report.report import Report
+    from continual.step.spec import Plan
+    from continual.step.update import StepResult
     from continual.stream import Columns, IngestReport, TaskReport
-    from continual.update import StepResult
+    from continual.versions.build import Collected
+    from continual.versions.diff import Diff
+    from continual.versions.scores import Evaluation
 
 
 class Workspace:
@@ -169,7 +180,7 @@ class Workspace:
             NotFoundError: mteb has no such task, benchmark or subset.
             DataError: The data cannot be had; the message says what to do, and nothing was registered.
         """
-        from continual.mteb_import import register
+        from continual.eval.mteb_register import register
 
         options: dict[str, Any] = {"name": name, "domain": domain, "subsets": subsets, "skip_missing": skip_missing}
         return register(self.registry, source, **options, progress=progress)
@@ -199,7 +210,7 @@ class Workspace:
             NothingToDoError: There is no task.
             WorkspaceBusy: A score is missing, and an update is running.
         """
-        from continual.scoring import evaluate_version
+        from continual.versions.scores import evaluate_version
 
         return evaluate_version(self.registry, self.config, name, suite, tasks, progress)
 
@@ -223,7 +234,7 @@ class Workspace:
 
         Arguments are those of `update`.
         """
-        from continual.request import Request, plan_update
+        from continual.step.request import Request, plan_update
 
         asked = Request(
             replay, replay_rows, replay_policy, domains, start, merge, parameters, seed, compatible, recipe, settings
@@ -279,7 +290,7 @@ class Workspace:
             NothingToDoError: Nothing is new, or nothing was interrupted.
             InputError: A step was interrupted, and neither `resume` nor `restart` is given.
         """
-        from continual.request import Request, run_update
+        from continual.step.request import Request, run_update
 
         asked = Request(
             replay,
@@ -371,7 +382,7 @@ class Workspace:
         seed: int | None,
         progress: Progress,
     ) -> Layout:
-        from continual.clusters import FILE, read_clusters
+        from continual.conflicts.clusters import FILE, read_clusters
         from continual.recipes import find_recipe
         from continual.recipes.plan import lay_out
 
@@ -409,7 +420,7 @@ class Workspace:
             NothingToDoError: No version was made yet.
             NotFoundError: There is no such joint version.
         """
-        from continual.eval.report import build_report
+        from continual.report.report import build_report
 
         return build_report(self.registry, self._joint(joint), self.config.eval.confidence)
 
@@ -426,7 +437,7 @@ class Workspace:
         Raises:
             InputError: It cannot be written.
         """
-        from continual.eval.files import write_figures
+        from continual.report.files import write_figures
 
         return write_figures(report or self.report(), Path(directory).expanduser().resolve())
 
@@ -441,8 +452,8 @@ class Workspace:
         Raises:
             InputError: The port is taken.
         """
-        from continual.dashboard.app import PORT, serve
-        from continual.dashboard.board import Board
+        from continual.report.board import Board
+        from continual.report.dashboard import PORT, serve
 
         board = Board(self.registry.root, joint=self._joint(None), confidence=self.config.eval.confidence)
         serve(board, PORT if port is None else port, open_browser=open_browser, say=say)
@@ -474,7 +485,7 @@ class Workspace:
             name: An id such as "v3", or an alias such as "current".
             progress: Shows how far it is.
         """
-        from continual.train import load_encoder
+        from continual.models.encoder import load_encoder
 
         with kept(self.registry, name, progress=progress) as (folder,):
             return load_encoder(folder, trust_remote_code=self.config.trust_remote_code)
@@ -520,7 +531,7 @@ class Workspace:
         Raises:
             InputError: The folder holds something.
         """
-        from continual.export import export
+        from continual.export.export import export
 
         target, version = empty_folder(directory), self.registry.version(name)
         try:
@@ -539,7 +550,7 @@ class Workspace:
         Raises:
             InputError: It cannot be written.
         """
-        from continual.eval.mteb_results import write_results
+        from continual.export.mteb_results import write_results
 
         target = Path(directory).expanduser().resolve()
         try:
@@ -566,7 +577,7 @@ class Workspace:
             InputError: It is the root base.
             WorkspaceBusy: An update is running.
         """
-        from continual.build import rebuild
+        from continual.versions.build import rebuild
 
         version = self.registry.version(name)
         with exclusive(self.registry.root / UPDATE_LOCK, "versions rebuild"):
@@ -584,7 +595,7 @@ class Workspace:
         Raises:
             WorkspaceBusy: An update is running.
         """
-        from continual.build import collect
+        from continual.versions.build import collect
 
         keep = self.config.store.keep_every if keep_every is None else keep_every
         if keep < 0:
@@ -594,7 +605,7 @@ class Workspace:
 
     def diff(self, first: str, second: str, progress: Progress = SILENT) -> Diff:
         """Compare what two versions changed since the root base, by group of layers, and how embeddings moved."""
-        from continual.diff import diff
+        from continual.versions.diff import diff
 
         versions = [self.registry.version(name) for name in (first, second)]
         with kept(self.registry, ROOT, first, second, progress=progress):
@@ -614,7 +625,7 @@ class Workspace:
         """
         from continual.eval.compare import compare
         from continual.eval.suites import suite_settings, suite_tasks
-        from continual.scoring import score_missing, unscored
+        from continual.versions.scores import score_missing, unscored
 
         one, other = self.registry.version(first), self.registry.version(second)
         tasks = suite_tasks(self.registry.tasks(), self.config, "step")
@@ -653,7 +664,14 @@ class Workspace:
         """
         from continual.eval.regressions import find_regressions
         from continual.eval.suites import suite_settings
-        from continual.scoring import choose, query_embedder, rank_missing, score_missing, unranked, unscored
+        from continual.versions.scores import (
+            choose,
+            query_embedder,
+            rank_missing,
+            score_missing,
+            unranked,
+            unscored,
+        )
 
         other = self.registry.version(second)
         if first is None and other.parent is None:
@@ -695,7 +713,7 @@ class Workspace:
             InputError: They are the same.
             NothingToDoError: No task ranks documents.
         """
-        from continual.compat import check
+        from continual.index.check import check
 
         versions = self.registry.version(old), self.registry.version(new)
         return check(self.registry, self.config, *versions, progress)
@@ -724,7 +742,7 @@ class Workspace:
             InputError: The versions are the same, there is no such method, or the folder holds something.
             NothingToDoError: Too few rows were learned, or no task ranks documents.
         """
-        from continual.compat import fit
+        from continual.index.check import fit
 
         versions = self.registry.version(old), self.registry.version(new)
         try:
@@ -734,7 +752,7 @@ class Workspace:
 
     def compatibility(self) -> list[Compatibility]:
         """Return what was measured of every pair of versions, by the steps and by `check_compatibility`."""
-        from continual.eval.compat import Compatibility
+        from continual.index.result import Compatibility
 
         return [Compatibility.from_json(found) for found in self.registry.compatibility().values()]
 
@@ -752,7 +770,7 @@ class Workspace:
 
         Arguments are those of `conflicts`.
         """
-        from continual.inquiry import make_plan, prepare
+        from continual.conflicts.plan import make_plan, prepare
 
         options: dict[str, Any] = {"domains": domains, "rows": rows, "epochs": epochs, "start": start, "seed": seed}
         return make_plan(self.registry, prepare(self.registry, self.config, **options), progress)
@@ -772,7 +790,7 @@ class Workspace:
         """Train each domain alone and with each other one, compare their losses, and cluster the domains.
 
         What was trained before with the same model, rows, settings and seed is not trained again. The clusters are
-        written to a small file for `read_clusters` of `continual.clusters`.
+        written to a small file for `read_clusters` of `continual.conflicts.clusters`.
 
         Args:
             domains: Domains to compare; by default all.
@@ -791,9 +809,9 @@ class Workspace:
             InputError: A domain has too few rows, a number is out of its range, or the file was edited.
             WorkspaceBusy: An update is running, or another analysis.
         """
-        from continual.clusters import FILE
-        from continual.conflicts import run
-        from continual.inquiry import prepare
+        from continual.conflicts.clusters import FILE
+        from continual.conflicts.plan import prepare
+        from continual.conflicts.run import run
 
         target = self.directory / FILE if out is None else Path(out).expanduser().resolve()
         options: dict[str, Any] = {"domains": domains, "rows": rows, "epochs": epochs, "start": start, "seed": seed}

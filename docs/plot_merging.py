@@ -12,7 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from continual.merge.methods import karcher, model_stock, multislerp, slerp
+from continual.merge.methods import (
+    karcher,
+    model_stock,
+    multislerp,
+    slerp,
+)
 
 PICTURE = Path(__file__).parent / "merging.svg"
 COUNT = 4  # updates, of length 1, with the same angle between any two

@@ -25,7 +25,7 @@ settings.register_profile("steady", deadline=None, derandomize=bool(os.environ.g
 settings.load_profile("steady")
 
 # Avalanche has an environment of its own: `make test-avalanche`.
-collect_ignore = [] if importlib.util.find_spec("avalanche") else ["test_avalanche.py"]
+collect_ignore = [] if importlib.util.find_spec("avalanche") else ["stream/test_avalanche.py"]
 
 WORDS = [consonant + vowel + end for consonant in "bcdfghjklmnpqrstvwxyz" for vowel in "aeiou" for end in "lt"]
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+from tests import ROOT
+
+EXAMPLES = ROOT / "examples"
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests import ROOT
+
 pytestmark = pytest.mark.real_model
 
 

@@ -23,7 +23,8 @@ from continual.errors import (
     NothingToDoError,
     WorkspaceBusy,
 )
-from continual.registry.store import exclusive, weights_sha256
+from continual.models.weights import weights_sha256
+from continual.storage.locks import exclusive
 from tests.conftest import kill_update, make_pairs
 
 Write = Callable[[str, list[dict[str, object]]], Path]
@@ -236,7 +237,7 @@ def test_what_was_interrupted_is_not_resumed_on_another_base_or_other_rows(
     learned.ingest(write_pairs("c.parquet", make_pairs(60, seed=2)))
     kill_update(learned.directory, "training", 1, seed=5, replay=0.5)
     with monkeypatch.context() as patch:
-        patch.setattr("continual.spec.libraries", lambda: {"torch": "99.0"})
+        patch.setattr("continual.step.spec.libraries", lambda: {"torch": "99.0"})
         with pytest.raises(InputError, match=r"begun with torch .* \(now 99.0\).*--restart"):
             learned.update(resume=True)
     learned.rollback()
@@ -422,7 +423,7 @@ def test_a_search_that_a_domain_has_no_say_in_is_refused_before_training(
 def test_coefficients_are_searched_on_rows_that_were_not_trained(
     workspace: Workspace, write_pairs: Write, rule: str
 ) -> None:
-    from continual.eval.html import render_html
+    from continual.report.html import render_html
 
     for number, name in enumerate(("first", "second")):
         workspace.ingest(write_pairs(f"{name}.parquet", make_pairs(160, seed=number)))

@@ -34,7 +34,7 @@ def _leading() -> AbstractContextManager[bool]:
     """Yield whether this process runs the command: of those that torchrun started, one does, and the others help."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return nullcontext(True)
-    from continual.train.team import leading
+    from continual.train.launch import leading
 
     return leading()
 

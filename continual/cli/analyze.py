@@ -9,7 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from continual.cli.app import analyze_app
-from continual.cli.options import JsonOption, WorkspaceOption, open_workspace, print_json
+from continual.cli.options import (
+    JsonOption,
+    WorkspaceOption,
+    open_workspace,
+    print_json,
+)
 
 
 @analyze_app.command("conflicts")
@@ -53,8 +58,8 @@ def conflicts(
     """
     from continual.cli import render_conflicts as render
     from continual.cli.bars import Bars
-    from continual.clusters import FILE
-    from continual.conflicts import check_call
+    from continual.conflicts.clusters import FILE
+    from continual.conflicts.run import check_call
 
     opened = open_workspace(workspace)
     options: dict[str, Any] = {

@@ -370,14 +370,3 @@ def status(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
 
     found = open_workspace(workspace).status()
     print_json(found.to_json()) if json else render.print_status(found)
-
-
-from continual.cli import (  # noqa: E402 - they add their commands to the app
-    analyze,  # noqa: F401
-    compat,  # noqa: F401
-    merging,  # noqa: F401
-    regressions,  # noqa: F401
-    tasks,  # noqa: F401
-    training,  # noqa: F401
-    versions,  # noqa: F401
-)

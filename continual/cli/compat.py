@@ -8,7 +8,12 @@ from typing import Annotated
 import typer
 
 from continual.cli.app import compat_app
-from continual.cli.options import JsonOption, WorkspaceOption, open_workspace, print_json
+from continual.cli.options import (
+    JsonOption,
+    WorkspaceOption,
+    open_workspace,
+    print_json,
+)
 
 Old = Annotated[str, typer.Argument(metavar="OLD", help="The version that filled the index: an id or an alias.")]
 

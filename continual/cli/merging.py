@@ -8,7 +8,12 @@ from typing import Annotated
 import typer
 
 from continual.cli.app import app
-from continual.cli.options import JsonOption, ParameterOption, parse_parameters, print_json
+from continual.cli.options import (
+    JsonOption,
+    ParameterOption,
+    parse_parameters,
+    print_json,
+)
 
 
 @app.command()
@@ -59,7 +64,7 @@ def merge(
     if not models or out is None:
         raise InputError("Name the models to merge and the folder to make: continual merge MODEL MODEL -o DIR.")
     from continual.merge.folders import merge as merge_folders
-    from continual.registry.store import weights_sha256
+    from continual.models.weights import weights_sha256
 
     with Bars() as bars:
         target = merge_folders(

@@ -7,7 +7,12 @@ from typing import Annotated
 import typer
 
 from continual.cli.app import app
-from continual.cli.options import JsonOption, WorkspaceOption, open_workspace, print_json
+from continual.cli.options import (
+    JsonOption,
+    WorkspaceOption,
+    open_workspace,
+    print_json,
+)
 
 
 @app.command()

@@ -11,15 +11,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from continual.cli.bars import per_second
-from continual.eval.figures.numbers import duration
-from continual.eval.report import measured
+from continual.report.figures.numbers import duration
+from continual.report.report import measured
 
 if TYPE_CHECKING:
-    from continual.eval.report import Report
-    from continual.spec import Plan
-    from continual.status import Status
+    from continual.report.report import Report
+    from continual.report.status import Status
+    from continual.step.spec import Plan
+    from continual.step.update import StepResult
     from continual.stream import IngestReport
-    from continual.update import StepResult
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -183,7 +183,7 @@ def print_report(report: Report, *, html: Path | None, as_csv: bool, as_json: bo
     from continual.cli.options import print_json
 
     if html is not None:
-        from continual.eval.html import write_html
+        from continual.report.html import write_html
 
         write_html(report, html)
     if as_json:
@@ -191,7 +191,7 @@ def print_report(report: Report, *, html: Path | None, as_csv: bool, as_json: bo
     elif as_csv:
         print(report.to_csv(), end="")
     else:
-        from continual.eval.terminal import print_report as print_tables
+        from continual.report.terminal import print_report as print_tables
 
         print_tables(report)
         if html is not None:

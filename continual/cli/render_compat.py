@@ -11,8 +11,8 @@ from rich.table import Table
 from continual.cli.render import console, say
 
 if TYPE_CHECKING:
-    from continual.compat import FittedFolder
-    from continual.eval.compat import Compatibility
+    from continual.index.check import FittedFolder
+    from continual.index.result import Compatibility
 
 
 def print_pairs(found: Sequence[Compatibility]) -> None:

@@ -9,11 +9,11 @@ from rich.table import Table
 
 from continual.cli.render import console, say
 from continual.errors import InputError
-from continual.eval.figures.numbers import duration
+from continual.report.figures.numbers import duration
 
 if TYPE_CHECKING:
-    from continual.eval.conflicts import Conflicts
-    from continual.inquiry import ConflictPlan
+    from continual.conflicts.analysis import Conflicts
+    from continual.conflicts.plan import ConflictPlan
 
 
 MANY = 6

@@ -9,10 +9,15 @@ from rich.table import Table
 from rich.text import Text
 
 from continual.cli.render import console, say
-from continual.eval.figures.numbers import probability
+from continual.report.figures.numbers import probability
 
 if TYPE_CHECKING:
-    from continual.eval.regressions import ClusterChange, MovedDocument, QueryChange, Regressions
+    from continual.eval.regressions import (
+        ClusterChange,
+        MovedDocument,
+        QueryChange,
+        Regressions,
+    )
 
 CLUSTERS = 12
 """Clusters that are shown: half of them from either end."""

@@ -9,12 +9,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from continual.cli.render import console, say
-from continual.eval.report import measured
+from continual.report.report import measured
 
 if TYPE_CHECKING:
     from continual.registry import Task
-    from continual.scoring import Evaluation
     from continual.stream import TaskReport
+    from continual.versions.scores import Evaluation
 
 
 def print_task(report: TaskReport) -> None:

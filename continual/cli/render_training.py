@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from continual.cli.render import console, say
-from continual.eval.figures.numbers import duration
-from continual.eval.report import measured
 from continual.recipes.recipe import START
 from continual.registry.registry import ROOT
+from continual.report.figures.numbers import duration
+from continual.report.report import measured
 
 if TYPE_CHECKING:
     from pathlib import Path

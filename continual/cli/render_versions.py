@@ -8,19 +8,24 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from continual.cli.render import console, describe_replay, describe_rows, say
-from continual.eval.figures.numbers import duration, probability
-from continual.eval.report import measured
+from continual.cli.render import (
+    console,
+    describe_replay,
+    describe_rows,
+    say,
+)
 from continual.merge.methods import find_method
 from continual.merge.rules import find_rule
 from continual.registry import Alias, Version
 from continual.registry.registry import utc
+from continual.report.figures.numbers import duration, probability
+from continual.report.report import measured
 
 if TYPE_CHECKING:
-    from continual.build import Collected
-    from continual.diff import Diff
     from continual.eval.compare import Comparison
     from continual.merge.methods import Method, Parameter
+    from continual.versions.build import Collected
+    from continual.versions.diff import Diff
 
 
 def print_versions(versions: list[Version], current: str, dropped: set[str]) -> None:

@@ -9,7 +9,12 @@ from typing import Annotated
 import typer
 
 from continual.cli.app import app, task_app
-from continual.cli.options import JsonOption, WorkspaceOption, open_workspace, print_json
+from continual.cli.options import (
+    JsonOption,
+    WorkspaceOption,
+    open_workspace,
+    print_json,
+)
 
 MTEB = "mteb:"
 

@@ -55,7 +55,7 @@ def train(
     """
     from continual.cli import render_training as render
     from continual.cli.bars import Bars
-    from continual.clusters import FILE
+    from continual.conflicts.clusters import FILE
     from continual.errors import InputError
 
     if list_recipes:

@@ -9,7 +9,12 @@ from typing import Annotated
 import typer
 
 from continual.cli.app import app, versions_app
-from continual.cli.options import JsonOption, WorkspaceOption, open_workspace, print_json
+from continual.cli.options import (
+    JsonOption,
+    WorkspaceOption,
+    open_workspace,
+    print_json,
+)
 
 Name = Annotated[str, typer.Argument(metavar="VERSION", help="An id such as v3, or an alias such as current.")]
 Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Why; kept in the log of the alias.")]

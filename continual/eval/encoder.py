@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from continual.errors import ModelError
 from continual.progress import SILENT, Progress
 from continual.registry.records import INSTRUCTED
-from continual.registry.store import publish
+from continual.storage.files import publish
 
 ROLES = {"query": PromptType.query, "document": PromptType.document, "text": None}
 """What a text is to its task; "text" where there is only one role, as in STS, classification or clustering."""

@@ -10,7 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from continual.eval.metrics import Learned, Matrix
-from continual.eval.significance import OF_SCORES, Moments, combine, moments
+from continual.eval.significance import (
+    OF_SCORES,
+    Moments,
+    combine,
+    moments,
+)
 
 Ends = tuple[float, float] | None
 """Lower and upper end; None where there is no value, or a score has no values per query."""

@@ -18,7 +18,12 @@ import torch
 from mteb.abstasks import AbsTaskRetrieval
 from mteb.get_tasks import TASK_LIST
 
-from continual.errors import DataError, InputError, NotFoundError, did_you_mean
+from continual.errors import (
+    DataError,
+    InputError,
+    NotFoundError,
+    did_you_mean,
+)
 from continual.eval.hub_cache import pinned
 from continual.eval.suites import WHOLE, Sample
 from continual.eval.tasks import sampled_ids

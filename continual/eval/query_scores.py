@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from continual.eval.suites import SCORES
-from continual.registry.store import publish
+from continual.storage.files import publish
 
 CACHE = "remembered.npz"
 """The file beside the scores that remembers them: opening a thousand small files takes a second, this one nothing."""

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from continual.errors import DataError, NothingToDoError
-from continual.eval.clusters import cluster, name_clusters
+from continual.eval.query_clusters import cluster, name_clusters
 from continual.eval.significance import holm, paired_interval
 from continual.eval.task_texts import TaskTexts
 from continual.registry import Registry, Version

@@ -23,13 +23,26 @@ from transformers.utils import logging as transformers_logging
 from continual.config import EvalConfig
 from continual.errors import DataError
 from continual.eval.encoder import OnceEncoder
-from continual.eval.mteb_tasks import cut, keep_per_query, open_task, unload
-from continual.eval.suites import MEASURES, WHOLE, Sample, instruction_of, measure, score_path, score_settings
+from continual.eval.mteb_tasks import (
+    cut,
+    keep_per_query,
+    open_task,
+    unload,
+)
+from continual.eval.suites import (
+    MEASURES,
+    WHOLE,
+    Sample,
+    instruction_of,
+    measure,
+    score_path,
+    score_settings,
+)
 from continual.eval.tasks import load_task
 from continual.progress import SILENT, Progress
 from continual.registry.names import check_name
 from continual.registry.records import Score, Task
-from continual.registry.store import publish
+from continual.storage.files import publish
 
 FAMILIES = {theirs: ours for ours, theirs in MEASURES.items() if theirs != "P"}
 """trec_eval's families of measures, and mteb's names for them."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.errors import ModelError
-from continual.registry.layout import read_json
+from continual.models.folder import read_json
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"

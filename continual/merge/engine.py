@@ -24,13 +24,18 @@ import torch
 from torch import Tensor
 
 from continual.errors import InputError, ModelError
-from continual.merge.files import Writer
 from continual.merge.methods import Method
 from continual.merge.sources import Model
+from continual.models.base import UNUSED
+from continual.models.folder import (
+    CONFIG,
+    INDEX,
+    read_json,
+    whole_file,
+)
+from continual.models.tensors import Writer
 from continual.progress import SILENT, Progress
-from continual.registry.base import UNUSED
-from continual.registry.layout import CONFIG, INDEX, read_json, whole_file
-from continual.registry.store import publish, remove
+from continual.storage.files import publish, remove
 
 
 def merge_models(

@@ -17,9 +17,9 @@ from continual.merge.match import check_match, prompts
 from continual.merge.methods import Method, find_method
 from continual.merge.sequence import merge_sequence
 from continual.merge.sources import Adapted, Model
+from continual.models.base import resolve_base
 from continual.progress import SILENT, Progress
-from continual.registry.base import resolve_base
-from continual.registry.store import empty_folder, replace, scratch
+from continual.storage.files import empty_folder, replace, scratch
 
 _logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from continual.errors import ModelError
 from continual.merge.sources import transformer_folder
-from continual.registry.layout import CONFIG, read_json, read_modules
+from continual.models.folder import CONFIG, read_json, read_modules
 
 _SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
 

@@ -15,7 +15,13 @@ from torch import Tensor
 from continual.errors import InputError, ModelError, NothingToDoError
 from continual.merge.methods._geometry import gram
 from continual.merge.methods.pairwise_slerp import coefficients
-from continual.merge.search import Losses, Point, SearchResult, point_at, result_of
+from continual.merge.search import (
+    Losses,
+    Point,
+    SearchResult,
+    point_at,
+    result_of,
+)
 from continual.progress import SILENT, Progress
 
 Combine = Callable[[Tensor, Tensor], Tensor]

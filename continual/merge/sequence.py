@@ -13,12 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from continual.merge.engine import matching, merge_models, rewrite, types
+from continual.merge.engine import (
+    matching,
+    merge_models,
+    rewrite,
+    types,
+)
 from continual.merge.methods import Method
 from continual.merge.methods._geometry import gram
 from continual.merge.sources import Model
 from continual.progress import SILENT, Progress
-from continual.registry.store import remove, scratch
+from continual.storage.files import remove, scratch
 
 
 def merge_next(

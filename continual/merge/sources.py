@@ -14,10 +14,21 @@ from pathlib import Path
 from torch import Tensor
 
 from continual.errors import ModelError
-from continual.merge.adapters import ADAPTER_PREFIX, ADAPTER_WEIGHTS, TRAINED_ON, WAY_OUT, read_adapter
-from continual.merge.files import Entry, is_finite, read_header
-from continual.registry.layout import INDEX, read_index, read_modules, whole_file
-from continual.registry.store import weight_files, weights_sha256
+from continual.merge.adapters import (
+    ADAPTER_PREFIX,
+    ADAPTER_WEIGHTS,
+    TRAINED_ON,
+    WAY_OUT,
+    read_adapter,
+)
+from continual.models.folder import (
+    INDEX,
+    read_index,
+    read_modules,
+    whole_file,
+)
+from continual.models.tensors import Entry, is_finite, read_header
+from continual.models.weights import weight_files, weights_sha256
 
 
 class Model:

@@ -1,7 +1,8 @@
 """Recipes: the published systems and the baselines they were judged against, one file each, over the same parts.
 
 A recipe is data: phases that train and phases that merge (`continual.recipes.recipe`). `continual.recipes.run` runs
-them, and keeps every phase as a version. Each module of this package that declares a `RECIPE` is one.
+them, and keeps every phase as a version. Each module of `continual.recipes.systems`
+declares a `RECIPE`.
 """
 
 from __future__ import annotations
@@ -11,19 +12,17 @@ import pkgutil
 from functools import cache
 
 from continual.errors import NotFoundError, did_you_mean
+from continual.recipes import systems
 from continual.recipes.recipe import Recipe
 
 __all__ = ["Recipe", "find_recipe", "recipes"]
-
-_PARTS = {"recipe", "rows", "run", "plan", "cost", "forecast", "jobs"}
-"""Modules that run recipes; the others are recipes."""
 
 
 @cache
 def recipes() -> dict[str, Recipe]:
     """Return every recipe by name."""
-    names = (info.name for info in pkgutil.iter_modules(__path__) if info.name not in _PARTS)
-    found = [importlib.import_module(f"{__name__}.{name}").RECIPE for name in names]
+    names = (info.name for info in pkgutil.iter_modules(systems.__path__))
+    found = [importlib.import_module(f"{systems.__name__}.{name}").RECIPE for name in names]
     return {recipe.name: recipe for recipe in sorted(found, key=lambda recipe: recipe.name)}
 
 

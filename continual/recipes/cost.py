@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from continual.build import kept
 from continual.config import IDLE, Config
 from continual.eval.suites import suite_tasks
 from continual.progress import SILENT, Progress
@@ -15,6 +14,7 @@ from continual.recipes.plan import Layout, Planned
 from continual.recipes.recipe import Merge
 from continual.registry import Registry, Version
 from continual.registry.registry import ROOT
+from continual.versions.build import kept
 
 
 @dataclass(frozen=True)

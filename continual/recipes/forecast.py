@@ -66,7 +66,7 @@ def forecast(root: Path, layout: Layout, *, trust_remote_code: bool = False) -> 
     """
     import pyarrow as pa
 
-    from continual.train import estimate
+    from continual.train.loop import estimate
 
     missing = [each for each in layout.phases if each.made is None]
     trainings = [each for each in missing if each.table is not None]

@@ -10,7 +10,7 @@ from continual.progress import SILENT, Progress
 from continual.train.job import Job
 
 if TYPE_CHECKING:
-    from continual.train import TrainResult
+    from continual.train.loop import TrainResult
 
 Executor = Callable[[Callable[[Job], "TrainResult"], Iterable[Job]], Iterable["TrainResult"]]
 """Maps a function over jobs, in order, as `map` does, or `ProcessPoolExecutor.map`, or a cluster's: what is given and
@@ -24,7 +24,7 @@ def load_libraries() -> None:
 
 def run_job(job: Job, progress: Progress = SILENT) -> TrainResult:
     """Train a job's adapter and publish it; see `continual.train.train`."""
-    from continual.train import train
+    from continual.train.loop import train
 
     load_libraries()
     return train(**{field.name: getattr(job, field.name) for field in fields(job)}, progress=progress)

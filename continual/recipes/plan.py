@@ -10,16 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from continual.build import kept
 from continual.config import Config
 from continual.errors import InputError, NothingToDoError
 from continual.merge.methods import find_method
 from continual.progress import SILENT, Progress
-from continual.recipes.recipe import PLAIN, START, Merge, Phase, Portion, Recipe, Stock, Value
+from continual.recipes.recipe import (
+    PLAIN,
+    START,
+    Merge,
+    Phase,
+    Portion,
+    Recipe,
+    Stock,
+    Value,
+)
 from continual.recipes.rows import Material, read_material
 from continual.registry import Batch, Registry, Version
+from continual.registry.provenance import libraries
 from continual.registry.registry import ROOT
-from continual.spec import libraries
+from continual.versions.build import kept
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -382,7 +391,7 @@ def _kinds(registry: Registry) -> dict[str, str]:
 
 
 def _dimensions(registry: Registry, config: Config, progress: Progress) -> int:
-    from continual.train import load_encoder
+    from continual.models.encoder import load_encoder
 
     with kept(registry, ROOT, progress=progress) as (folder,):
         return int(load_encoder(folder, trust_remote_code=config.trust_remote_code).get_embedding_dimension())

@@ -11,27 +11,39 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from continual import spec
-from continual.build import BEGUN, combine, join, materialise, prove
-from continual.coefficients import position
 from continual.config import Config
 from continual.eval.ood import flags_of
 from continual.eval.suites import suite_settings, suite_tasks
+from continual.models.weights import weights_sha256
 from continual.progress import SILENT, Progress
-from continual.recipes.cost import Cost, JointCost, joint_cost, spent
+from continual.recipes.cost import (
+    Cost,
+    JointCost,
+    joint_cost,
+    spent,
+)
 from continual.recipes.jobs import Executor, load_libraries, run_job
 from continual.recipes.plan import Layout, Planned
 from continual.recipes.recipe import START, Merge, Train
 from continual.registry import Registry, Score, Version
 from continual.registry.catalog import now
+from continual.registry.provenance import libraries
 from continual.registry.registry import CURRENT, ROOT
-from continual.registry.store import remove, weights_sha256
-from continual.scoring import score_missing
-from continual.spec import instructions_of, libraries
+from continual.storage.files import remove
+from continual.train.coefficients import position
 from continual.train.job import Job
+from continual.versions.build import (
+    BEGUN,
+    combine,
+    join,
+    materialise,
+    prove,
+)
+from continual.versions.scores import score_missing
+from continual.versions.sweep import sweep_steps
 
 if TYPE_CHECKING:
-    from continual.train import TrainResult
+    from continual.train.loop import TrainResult
 
 PROOF_TEXTS = 16
 """Texts on which a fold is proved."""
@@ -124,7 +136,7 @@ def run_recipe(
         executor: Maps a function over trainings that do not depend on each other; None: one after another, here.
         progress: Shows how far it is.
     """
-    sweep(registry, layout)
+    sweep_phases(registry, layout)
     made: dict[str, Version] = {each.phase.name: each.made for each in layout.phases if each.made is not None}
     before, resumed = set(made), dict[str, int]()
     while len(made) < len(layout.phases):
@@ -140,12 +152,12 @@ def run_recipe(
     return _scored(registry, config, layout, result, phases, progress)
 
 
-def sweep(registry: Registry, layout: Layout) -> None:
+def sweep_phases(registry: Registry, layout: Layout) -> None:
     """Remove what killed trainings left: checkpoints of phases that are made by now, and what has no record.
 
     Checkpoints that other recipes began stay: these go on when they are asked for again. `continual gc` removes them.
     """
-    spec.sweep(registry)
+    sweep_steps(registry)
     versions = registry.versions()
     wanted = {_run_dir(registry, each.key) for each in layout.phases if each.made is None}
     ended = {_run_dir(registry, version.recipe["key"]) for version in versions if "key" in version.recipe}
@@ -214,7 +226,7 @@ def _record(
 ) -> Version:
     """Fold a trained adapter into what it was trained on, prove it, and record the version."""
     from continual.merge.sources import Adapted
-    from continual.train import prove_fold
+    from continual.train.lora import prove_fold
 
     assert isinstance(planned.phase, Train)
     start, root = _version(registry, planned.phase.start, made), registry.version(ROOT)
@@ -325,7 +337,7 @@ def _recipe(registry: Registry, layout: Layout, planned: Planned, name: str) -> 
         "config": planned.config.model_dump(mode="json"),
         "libraries": libraries(),
         "guarded": layout.material.guarded,
-        "instructions": instructions_of(registry, planned.batches),
+        "instructions": registry.instructions(planned.batches),
     }
 
 

@@ -112,7 +112,7 @@ class Version:
     What a recipe trained has learned all of its `batches`, its parent's among them; its cost with that of the
     phases behind it is in the recipe, as `cost`.
 
-    Its snapshot, at `path`, may have been dropped to save space: `continual.build` builds it again. That of a pinned
+    Its snapshot, at `path`, may have been dropped to save space: `continual.versions` rebuilds it. That of a pinned
     version stays.
     """
 

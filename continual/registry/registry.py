@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,17 @@ import duckdb
 
 from continual.errors import DataError, NotFoundError, did_you_mean
 from continual.registry.catalog import Catalog, now
-from continual.registry.records import RETRIEVAL, Alias, Batch, Domain, Leak, Run, Score, Task, Version
+from continual.registry.records import (
+    RETRIEVAL,
+    Alias,
+    Batch,
+    Domain,
+    Leak,
+    Run,
+    Score,
+    Task,
+    Version,
+)
 
 TASK_FILES = ("corpus", "queries", "qrels", "keys")
 """Parquet files in the folder of a local task."""
@@ -61,9 +71,17 @@ class Registry:
             raise NotFoundError(f"There is no domain {name!r}.{did_you_mean(name, known)}")
         return [name for name in known if name in chosen]
 
-    def instructions(self) -> dict[str, str]:
-        """Return the instructions of the domains that have one, by domain."""
-        return {domain.name: domain.instruction for domain in self.domains() if domain.instruction}
+    def instructions(self, batches: Collection[str] | None = None) -> dict[str, str]:
+        """Return the instructions of the domains that have one, by domain.
+
+        Args:
+            batches: Ids of batches; only their domains are returned. None means all domains.
+        """
+        found = {domain.name: domain.instruction for domain in self.domains() if domain.instruction}
+        if batches is None:
+            return found
+        domains = {batch.domain for batch in self.batches() if batch.id in batches}
+        return {domain: text for domain, text in found.items() if domain in domains}
 
     def batches(self, domain: str | None = None) -> list[Batch]:
         """Return all batches in the order they came, or those of one domain."""
@@ -310,6 +328,10 @@ class Registry:
     def runs(self) -> list[Run]:
         """Return every run, oldest first."""
         return self._select(Run, "SELECT * FROM runs ORDER BY started_at")
+
+    def interrupted(self) -> Run | None:
+        """Return the run that began and neither ended nor was discarded, if there is one."""
+        return next((run for run in self.runs() if run.state == "running"), None)
 
     def begin_run(self, run: Run) -> None:
         """Record a run; one that is still marked running is discarded, since only one can be."""

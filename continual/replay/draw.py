@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from continual.registry import Batch, Domain, Registry
-from continual.registry.store import scratch
+from continual.storage.files import scratch
 
 if TYPE_CHECKING:
     import pyarrow as pa

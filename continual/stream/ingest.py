@@ -12,26 +12,59 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from continual.config import IngestConfig
-from continual.errors import DataError, InputError, InvalidNameError, did_you_mean
+from continual.errors import (
+    DataError,
+    InputError,
+    InvalidNameError,
+    did_you_mean,
+)
+from continual.models.folder import ROLES, prompt_names
 from continual.progress import SILENT, Progress
-from continual.registry import GIVEN_ONLY, KINDS, RETRIEVAL, Batch, Registry, Task
+from continual.registry import (
+    GIVEN_ONLY,
+    KINDS,
+    RETRIEVAL,
+    Batch,
+    Registry,
+    Task,
+)
 from continual.registry.catalog import now
-from continual.registry.layout import ROLES, prompt_names
 from continual.registry.names import check_name
 from continual.registry.registry import ROOT
-from continual.registry.store import exclusive, publish
+from continual.storage.files import publish
+from continual.storage.locks import exclusive
 from continual.stream import split
 from continual.stream.database import database
-from continual.stream.holdout import HELD, held_out_task, hold_out, write_held
-from continual.stream.leaks import count_leaks, find_leaks, shingle_files, write_leaks
+from continual.stream.holdout import (
+    HELD,
+    held_out_task,
+    hold_out,
+    write_held,
+)
+from continual.stream.leaks import (
+    count_leaks,
+    find_leaks,
+    shingle_files,
+    write_leaks,
+)
 from continual.stream.near import SHINGLES
 from continual.stream.ordered import write_rows
 from continual.stream.readers import open_source
 from continual.stream.schema import Columns, Mapping, resolve
 from continual.stream.stage import Staged, stage
 from continual.stream.sweep import staging
-from continual.stream.task_files import KEYS, TaskTables, read_task, write_task
-from continual.stream.tasks import LOCK, task_path, task_record, task_taken
+from continual.stream.task_files import (
+    KEYS,
+    TaskTables,
+    read_task,
+    write_task,
+)
+from continual.stream.tasks import (
+    LOCK,
+    task_path,
+    task_record,
+    task_taken,
+)
 
 MAX_INSTRUCTION = 500
 """Characters of a domain's instruction."""

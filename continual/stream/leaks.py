@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from continual.registry import Leak, Registry, Task
 from continual.registry.catalog import now
-from continual.registry.store import publish, scratch
+from continual.storage.files import publish, scratch
 from continual.stream.database import database, literal, scan
 from continual.stream.near import SHINGLES, find_near, write_shingles
 from continual.stream.task_files import KEYS, read_task, relevant_texts

@@ -17,7 +17,7 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from continual.stream.text import normalise
+from continual.registry.text import normalise
 
 WORDS = 3
 """Words of a shingle; a text of fewer is one shingle."""

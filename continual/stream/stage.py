@@ -15,9 +15,15 @@ import pyarrow.parquet as pq
 
 from continual.config import IngestConfig
 from continual.progress import Progress
-from continual.stream.readers import Rows, Source
+from continual.registry.text import (
+    SEPARATOR,
+    clean,
+    digest,
+    fault,
+    normalise,
+)
+from continual.stream.readers.base import Rows, Source
 from continual.stream.schema import Mapping
-from continual.stream.text import SEPARATOR, clean, digest, fault, normalise
 
 # What a stored training row holds, in this order.
 BATCH_SCHEMA = pa.schema(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from continual.errors import ContinualError
 from continual.registry import Registry
-from continual.registry.store import SUFFIX, remove
+from continual.storage.files import SUFFIX, remove
 
 STAGING = "staging"
 BATCH_FILE = re.compile(r"b\d+\.(parquet|rejects\.jsonl)")
@@ -23,7 +23,7 @@ def staging(registry: Registry) -> Iterator[Path]:
     the catalog says what counts: the rest is removed, here or when the next ingest begins. The caller holds
     the ingest lock.
     """
-    sweep(registry)
+    sweep_ingest(registry)
     folder = registry.root / STAGING
     folder.mkdir(parents=True)
     with swept(registry):
@@ -41,11 +41,11 @@ def swept(registry: Registry) -> Iterator[None]:
         yield
     except BaseException:
         with suppress(ContinualError):  # a busy catalog must not hide what went wrong
-            sweep(registry)
+            sweep_ingest(registry)
         raise
 
 
-def sweep(registry: Registry) -> None:
+def sweep_ingest(registry: Registry) -> None:
     """Remove the staging folder, half-published artifacts, and batches and tasks that the catalog lacks."""
     remove(registry.root / STAGING)
     batches = registry.batches()

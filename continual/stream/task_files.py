@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from continual.errors import DataError
+from continual.registry.text import clean, fault, hash_text
 from continual.stream.near import SHINGLES, write_shingles
 from continual.stream.readers import Source, open_source
-from continual.stream.text import clean, fault, hash_text
 
 CORPUS_SCHEMA = pa.schema([pa.field("doc_id", pa.string(), False), pa.field("text", pa.string(), False)])
 QUERIES_SCHEMA = pa.schema([pa.field("query_id", pa.string(), False), pa.field("text", pa.string(), False)])

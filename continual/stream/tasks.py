@@ -9,7 +9,8 @@ from continual.errors import InvalidNameError, NotFoundError, did_you_mean
 from continual.registry import Registry, Task
 from continual.registry.catalog import now
 from continual.registry.names import check_name
-from continual.registry.store import exclusive, publish
+from continual.storage.files import publish
+from continual.storage.locks import exclusive
 from continual.stream.leaks import count_leaks, find_leaks, write_leaks
 from continual.stream.near import SHINGLES
 from continual.stream.sweep import swept

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from continual.errors import ConfigError
-from continual.registry.store import SUFFIX, publish
+from continual.storage.files import SUFFIX, publish
 
 FILE = "checkpoint.safetensors"
 _MOMENTS = ("exp_avg", "exp_avg_sq")

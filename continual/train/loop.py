@@ -19,8 +19,13 @@ import torch
 
 from continual.config import TrainConfig
 from continual.errors import DivergedError, NothingToDoError
-from continual.progress import SILENT, Log, Progress, no_log
-from continual.registry.store import weights_sha256
+from continual.models.weights import weights_sha256
+from continual.progress import (
+    SILENT,
+    Log,
+    Progress,
+    no_log,
+)
 from continual.train import checkpoint
 from continual.train.batching import Indices, epoch_batches, length_bands
 from continual.train.job import Job

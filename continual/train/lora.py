@@ -14,12 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from continual.errors import FoldError, ModelError
-from continual.merge.adapters import ADAPTER_CONFIG, ADAPTER_PREFIX, ADAPTER_WEIGHTS, TRAINED_ON
+from continual.merge.adapters import (
+    ADAPTER_CONFIG,
+    ADAPTER_PREFIX,
+    ADAPTER_WEIGHTS,
+    TRAINED_ON,
+)
 from continual.merge.engine import save_model
-from continual.merge.files import Writer
 from continual.merge.sources import Adapted
-from continual.registry.store import publish
-from continual.train.encoder import embed, inner_transformer, load_encoder
+from continual.models.encoder import embed, inner_transformer, load_encoder
+from continual.models.tensors import Writer
+from continual.storage.files import publish
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

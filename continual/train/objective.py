@@ -14,9 +14,14 @@ from torch import Tensor
 
 from continual.config import TrainConfig
 from continual.errors import ModelError, NothingToDoError
+from continual.models.encoder import inner_transformer, load_encoder
 from continual.progress import SILENT, Progress
-from continual.train.batching import Indices, epoch_batches, length_bands, micro_batches
-from continual.train.encoder import inner_transformer, load_encoder
+from continual.train.batching import (
+    Indices,
+    epoch_batches,
+    length_bands,
+    micro_batches,
+)
 from continual.train.hardware import micro_batch_limit
 from continual.train.losses import contrastive
 from continual.train.rows import read_rows

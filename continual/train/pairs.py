@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from continual.stream.text import normalise
-from continual.train.encoder import embed, prompts
+from continual.models.encoder import embed, prompts
+from continual.registry.text import normalise
 from continual.train.losses import info_nce
 from continual.train.rows import constant_features, read_rows
 

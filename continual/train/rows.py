@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
+from continual.models.encoder import prompts
 from continual.progress import SILENT, Progress
 from continual.registry.records import INSTRUCTED
-from continual.stream.text import normalise
+from continual.registry.text import normalise
 from continual.train.batching import Indices
-from continual.train.encoder import prompts
 from continual.train.losses import false_negatives, only_given
 
 if TYPE_CHECKING:

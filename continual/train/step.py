@@ -19,14 +19,21 @@ from torch import Tensor, nn
 
 from continual.config import TrainConfig
 from continual.errors import ConfigError
+from continual.models.encoder import embed, inner_transformer, load_encoder
 from continual.progress import SILENT, Progress
 from continual.train.attention import attend_in_fp32
 from continual.train.batching import Indices, micro_batches
-from continual.train.encoder import embed, inner_transformer, load_encoder
 from continual.train.fused import FusedLora
 from continual.train.hardware import micro_batch_limit, resolve_precision
 from continual.train.lora import attach
-from continual.train.losses import comparable, contrastive, divergence, drift, guided, info_nce
+from continual.train.losses import (
+    comparable,
+    contrastive,
+    divergence,
+    drift,
+    guided,
+    info_nce,
+)
 from continual.train.rows import Rows, read_rows
 from continual.train.team import Team
 

@@ -26,7 +26,7 @@ from continual.train.job import Job
 _PATIENCE = timedelta(days=30)
 """How long the others wait for the first: it may evaluate for hours between two trainings."""
 
-_TORN = threading.Event()
+TORN = threading.Event()
 """Set when the first process left a training that the others are still in: it can tell them nothing any more."""
 
 
@@ -125,7 +125,7 @@ class Team:
         except ContinualError:
             raise
         except BaseException:
-            _TORN.set()
+            TORN.set()
             raise
 
 
@@ -134,7 +134,7 @@ def find_team() -> Team:
     from accelerate import PartialState
 
     # Without `cpu` it sees no other processes where there is no accelerator.
-    state = PartialState(cpu=_on_cpu(), timeout=_PATIENCE) if _launched() else PartialState()
+    state = PartialState(cpu=_on_cpu(), timeout=_PATIENCE) if launched() else PartialState()
     return Team(state.process_index, state.num_processes, torch.device(state.device))
 
 
@@ -143,46 +143,10 @@ def alone() -> Team:
     return Team(0, 1, find_team().device)
 
 
-@contextmanager
-def leading() -> Iterator[bool]:
-    """Yield whether this process is to run the command; the others train with it meanwhile, until it is done.
-
-    Without a launcher, the one process there is.
-    """
-    if not _launched():
-        yield True
-        return
-    team = find_team()
-    try:
-        if team.first:
-            try:
-                yield True
-            finally:
-                if not _TORN.is_set():
-                    team.share(None)
-        else:
-            _follow(team)
-            yield False
-    finally:
-        # Its threads must have ended before the process does, or that ends in an abort now and then. Not in the middle
-        # of a step that the others are in: ending them could wait for the others, which wait for this process.
-        if not _TORN.is_set():
-            torch.distributed.destroy_process_group()
-
-
-def _follow(team: Team) -> None:
-    from continual.train.loop import train_together
-
-    while (job := team.share(None)) is not None:
-        try:
-            train_together(team, job)
-        except ContinualError:
-            continue  # the first process meets the same, and says it
-
-
 def _on_cpu() -> bool:
     return not torch.accelerator.is_available()
 
 
-def _launched() -> bool:
+def launched() -> bool:
+    """Return whether a launcher such as torchrun started several processes."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from continual.merge.methods import Method
-from continual.merge.methods._geometry import combine, cosines, gram, norms, shares
+from continual.merge.methods._geometry import (
+    combine,
+    cosines,
+    gram,
+    norms,
+    shares,
+)
 from continual.merge.methods.multislerp import CANCELLED
 
 TOLERANCE = 1e-12

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from continual.merge.methods import Method
-from continual.merge.methods._geometry import combine, cosines, gram, norms, shares
+from continual.merge.methods._geometry import (
+    combine,
+    cosines,
+    gram,
+    norms,
+    shares,
+)
 
 CANCELLED = 1e-7
 """A mean of unit vectors shorter than this has no direction that float64 inner products could tell."""

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from continual.merge.methods import Method
-from continual.merge.methods._geometry import combine, cosines, gram, shares, turn
+from continual.merge.methods._geometry import (
+    combine,
+    cosines,
+    gram,
+    shares,
+    turn,
+)
 
 
 def coefficients(products: Tensor, weights: Tensor) -> Tensor:

@@ -9,7 +9,12 @@ from torch import Tensor
 
 from continual.merge.methods import Method, Parameter
 from continual.merge.methods._blocks import blocks, flat
-from continual.merge.methods._sparse import agreed, direction, largest, trimmed
+from continual.merge.methods._sparse import (
+    agreed,
+    direction,
+    largest,
+    trimmed,
+)
 
 
 def ties(

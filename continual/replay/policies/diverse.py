@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from continual.replay.policies import Candidates, History, Picks, policy
+from continual.replay.policies import (
+    Candidates,
+    History,
+    Picks,
+    policy,
+)
 from continual.replay.policies.uniform import uniform
 
 Points = NDArray[np.float32]

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from continual.replay.policies import Candidates, History, Picks, policy
+from continual.replay.policies import (
+    Candidates,
+    History,
+    Picks,
+    policy,
+)
 from continual.replay.policies.uniform import uniform
 
 

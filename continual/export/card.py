@@ -1,0 +1,319 @@
+"""The model card of a version: what it is, from which data, and what it scores, for people and for the Hub.
+
+The metadata on top is made by huggingface_hub, so that the Hub reads it. Names and sources come from whoever ingested
+them: they are shown as code, never as markup.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from continual.errors import NothingToDoError
+from continual.models.base import PACKAGED
+from continual.registry import (
+    Batch,
+    Registry,
+    Score,
+    Task,
+    Version,
+)
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    from continual.report.report import Report
+
+CARD = "README.md"
+
+PACKAGED_ID = "sentence-transformers/all-MiniLM-L6-v2"
+"""The Hub id of the packaged base."""
+
+TAGS = ["sentence-transformers", "sentence-similarity", "feature-extraction", "continual-learning", "continual"]
+
+_NOT_STATED = "not stated"
+
+
+def model_card(registry: Registry, version: Version, snapshot: Path) -> str:
+    """Return the card of a version as Markdown with metadata in YAML.
+
+    Args:
+        registry: The workspace's registry.
+        version: The version.
+        snapshot: Its model folder; the base's card in it says in which language and under which licence the base is.
+    """
+    from continual.report.report import build_report
+
+    lineage = registry.lineage(version)
+    learned = registry.learned(version)
+    batches = [batch for batch in registry.batches() if batch.id in learned]
+    base = lineage[0].recipe["base"]
+    inherited = _metadata(snapshot / CARD)
+    try:
+        report = build_report(registry)
+    except NothingToDoError:
+        report = None
+    data = _card_data(registry, version, batches, base, inherited)
+    parts = [
+        f"---\n{data.to_yaml()}\n---\n",
+        f"# {registry.root.resolve().parent.name} {version.id}\n",
+        _introduction(version, base, batches),
+        _USE,
+        _instructions(version),
+        _verdict(version),
+        _scores(report, version, registry.tasks()) if report is not None else "",
+        _lineage(lineage, {batch.id: batch.domain for batch in batches}),
+        _data(batches, base, inherited),
+        _training(version),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def hub_id(base: str) -> str | None:
+    """Return the Hub id of what a person called the base; None for a local folder."""
+    if base == PACKAGED:
+        return PACKAGED_ID
+    return base if re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not base.startswith((".", "~")) else None
+
+
+def _card_data(
+    registry: Registry, version: Version, batches: Sequence[Batch], base: str, inherited: dict[str, Any]
+) -> ModelCardData:
+    from huggingface_hub import ModelCardData
+
+    licences = {batch.license.lower() for batch in batches if batch.license}
+    same = licences <= {str(inherited.get("license")).lower()}
+    kept = {key: inherited[key] for key in ("license", "license_name", "license_link") if same and key in inherited}
+    scores = registry.scores()
+    results = [
+        _eval_result(task, scores[version.id, task.name])
+        for task in registry.tasks()
+        if (version.id, task.name) in scores
+    ]
+    datasets = sorted({name for batch in batches if (name := _hub_data(batch.source))})
+    return ModelCardData(
+        language=inherited.get("language"),
+        library_name="sentence-transformers",
+        pipeline_tag="sentence-similarity",
+        tags=TAGS,
+        base_model=hub_id(base),
+        datasets=datasets or None,
+        model_name=f"{registry.root.resolve().parent.name}-{version.id}" if results else None,
+        eval_results=results or None,
+        **kept,
+    )
+
+
+_TYPES = {
+    "BitextMining": "translation",
+    "InstructionReranking": "text-ranking",
+    "Reranking": "text-ranking",
+    "STS": "sentence-similarity",
+    "Summarization": "summarization",
+    **dict.fromkeys(("InstructionRetrieval", "Retrieval"), "text-retrieval"),
+    **dict.fromkeys(
+        ("Classification", "Clustering", "MultilabelClassification", "PairClassification"), "text-classification"
+    ),
+}
+"""The Hub's names of mteb's types of tasks; it has none of its own for clustering."""
+
+
+def _eval_result(task: Task, score: Score) -> EvalResult:
+    from huggingface_hub import EvalResult
+
+    # "unknown": no data set of the Hub; nor is an aggregate one of them.
+    dataset = {"type": "unknown", "config": task.name, "split": "test", "revision": task.sha256}
+    if task.mteb is not None and len(task.mteb["parts"]) == 1:
+        (part,) = task.mteb["parts"]
+        dataset = {"type": part["dataset"], "revision": part["revision"]}
+        dataset |= {"config": "+".join(part["subsets"]), "split": "+".join(part["splits"])}
+    return EvalResult(
+        task_type=_TYPES.get(task.kind, "feature-extraction"),
+        task_name=task.kind,
+        dataset_type=dataset["type"],
+        dataset_name=task.name,
+        dataset_config=dataset["config"],
+        dataset_split=dataset["split"],
+        dataset_revision=dataset["revision"],
+        metric_type=score.metric,
+        metric_name=f"{metric_title(score.metric)}, points",
+        metric_value=round(score.score, 3),
+    )
+
+
+def metric_title(metric: str) -> str:
+    """Return a metric of mteb as people write it: `ndcg_at_10` is nDCG@10."""
+    family, at, cut = metric.partition("_at_")
+    names = {"ndcg": "nDCG", "map": "MAP", "mrr": "MRR", "recall": "recall", "precision": "precision"}
+    return f"{names[family]}@{cut}" if at and family in names else metric
+
+
+def _introduction(version: Version, base: str, batches: Sequence[Batch]) -> str:
+    name = hub_id(base)
+    origin = f"[{name}](https://huggingface.co/{name})" if name else f"the local model {_code(Path(base).name)}"
+    if version.parent is None:
+        return f"A copy of {origin}, the root base of a `continual` workspace.\n"
+    domains = list(dict.fromkeys(batch.domain for batch in batches))
+    more = ", but for the prompts that were added" if version.recipe.get("instructions") else ""
+    return (
+        f"A text-embedding model that `continual` made from {origin}, and taught in turn: "
+        f"{', '.join(map(_code, domains))}. Its pooling, its prompts and its maximum length are the base's{more}.\n"
+    )
+
+
+_USE = """## Use
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("PATH OR ID OF THIS MODEL")
+queries = model.encode_query(["a question"])
+documents = model.encode_document(["a passage that answers it", "another passage"])
+print(model.similarity(queries, documents))
+```
+"""
+
+
+def _instructions(version: Version) -> str:
+    """Return how queries of the domains with an instruction are encoded."""
+    found: dict[str, str] = version.recipe.get("instructions", {})
+    if not found:
+        return ""
+    rows = [(_code(domain), _code(text)) for domain, text in found.items()]
+    return (
+        "Queries of these domains were trained with an instruction before them, in place of the model's own prompt. "
+        "Encode them with `model.encode_query(queries, prompt_name=...)`; documents stay as they are.\n\n"
+        + _table(("`prompt_name`", "instruction"), rows)
+    )
+
+
+def _verdict(version: Version) -> str:
+    if version.verdict is None:
+        return ""
+    said = {"accepted": "The gate let this version pass", "refused": "**The gate refused this version**"}
+    reasons = "".join(f"- {_prose(reason)}\n" for reason in version.verdict.get("reasons", []))
+    return f"{said.get(version.status, version.status)}{':' if reasons else '.'}\n\n{reasons}"
+
+
+def _scores(report: Report, version: Version, tasks: Sequence[Task]) -> str:
+    if version.id not in {row.id for row in report.versions}:
+        return ""  # a phase of a recipe that nobody scored
+    place = report.position(version.id)
+    row, root = report.versions[place], report.versions[0]
+    if not row.scores:
+        return ""
+    lines, origins = [], {task.name: task.origin for task in tasks if task.mteb is not None}
+    for task in report.tasks:
+        if task.name in row.scores:
+            here, there = row.scores[task.name], root.scores.get(task.name)
+            before, change = ("", "") if there is None else (f"{there:.1f}", f"{here - there:+.1f}")
+            domain = _code(task.domain) if task.domain is not None else "none"
+            if (row.id, task.name) in report.flags:
+                domain += ", but its texts were trained on"
+            name = _code(task.name) + (f", {_code(origins[task.name])}" if task.name in origins else "")
+            metric = metric_title(task.metric)
+            lines.append((name, domain, metric, f"{task.queries:,}", before, f"{here:.1f}", change))
+    found = {name: values[place] for name, values in report.metrics.items()}
+    titles = {"bwt": "backward transfer", "forgetting": "forgetting", "ood_mean": "mean of the tasks of no domain"}
+    named = [f"{title} {value:.1f}" for name, title in titles.items() if (value := found.get(name)) is not None]
+    along = f"\nAlong its lineage, in points: {', '.join(named)}.\n" if named else ""
+    return (
+        "## Scores\n\nIn points: the main score times 100. Tasks of MTEB have its name after theirs; the others are "
+        "the workspace's own.\n\n"
+        + _table(("task", "domain", "main score", "queries", "base", "this version", "change"), lines)
+        + along
+    )
+
+
+def _lineage(lineage: Sequence[Version], domain_of: dict[str, str]) -> str:
+    rows = []
+    for version in lineage:
+        domains = ", ".join(_code(name) for name in dict.fromkeys(domain_of[batch] for batch in version.batches))
+        merged = "members" in version.recipe
+        start, made = "" if merged else version.recipe.get("start", ""), _merged_by(version)
+        rows.append((version.id, version.parent or "", domains, start, made, f"`{version.sha256[:12]}`"))
+    header = ("version", "parent", "learned", "trained from", "merged by", "weights sha256")
+    return (
+        "## Lineage\n\nEach version is its parent, merged with an update that was trained on what it learned; a weight "
+        "is that of the update.\n\n" + _table(header, rows)
+    )
+
+
+def _merged_by(version: Version) -> str:
+    from continual.merge.methods import find_method
+    from continual.merge.rules import find_rule
+
+    recipe = version.recipe
+    if version.parent is None:
+        return "the root base"
+    numbers: dict[str, float] = dict(recipe.get("parameters", {}))
+    if "members" in recipe:
+        listed = [f"{name} x {weight:.3g}" for name, weight in zip(recipe["members"], recipe["weights"], strict=True)]
+        return ", ".join([f"{recipe['merge']} of {' + '.join(listed)}", *(f"{k} {v:.3g}" for k, v in numbers.items())])
+    if find_method(find_rule(recipe["merge"]).method).weighted:
+        numbers = {"weight": recipe["weight"], **numbers}
+    return ", ".join([recipe["merge"], *(f"{name} {value:.3g}" for name, value in numbers.items())])
+
+
+def _data(batches: Sequence[Batch], base: str, inherited: dict[str, Any]) -> str:
+    rows = [
+        (_code(batch.domain), f"{batch.kept:,}", _code(_source(batch.source)), _code(batch.license or _NOT_STATED))
+        for batch in batches
+    ]
+    licence = _code(str(inherited["license"])) if "license" in inherited else _NOT_STATED
+    name = hub_id(base) or Path(base).name
+    table = f"{_table(('domain', 'pairs', 'source', 'licence'), rows)}\n" if rows else ""
+    return f"## Data and licences\n\n{table}The base, {_code(name)}, is under the licence: {licence}.\n"
+
+
+def _training(version: Version) -> str:
+    if version.parent is None:
+        return ""
+    settings, recipe = version.recipe["config"]["train"], version.recipe
+    replayed = sum(window["rows"] for window in recipe["replay"])
+    libraries = ", ".join(f"{name} {number}" for name, number in sorted(recipe["libraries"].items()))
+    return (
+        f"## Last step\n\nLoRA of rank {settings['lora_rank']}, epochs {settings['epochs']}, {version.pairs_trained:,} "
+        f"pairs trained, {replayed:,} rows replayed, seed {recipe['seed']}. Made with {libraries}.\n"
+    )
+
+
+def _metadata(card: Path) -> dict[str, Any]:
+    """Return the metadata of a card; nothing where there is no card, or none that can be read."""
+    from huggingface_hub import metadata_load
+    from yaml import YAMLError
+
+    try:
+        return metadata_load(card) or {}
+    except (OSError, ValueError, YAMLError):
+        return {}  # it was written by somebody else, and nothing of ours depends on it
+
+
+def _hub_data(source: str) -> str | None:
+    """Return the Hub's name of a data set that was ingested from there."""
+    name = source.removeprefix("hf:").split(":")[0]
+    return name if source.startswith("hf:") and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) else None
+
+
+def _source(source: str) -> str:
+    """Return a source as a card may show it: a path tells of the machine it was on, and its name is enough."""
+    return source if _hub_data(source) else Path(source).name
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    cells = [[cell.replace("|", r"\|") for cell in line] for line in (header, ["---"] * len(header), *rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+def _code(text: str) -> str:
+    """Return text as code, which no renderer takes as markup."""
+    plain = " ".join(text.split()).replace("`", "'")
+    return f"`{plain}`"
+
+
+def _prose(text: str) -> str:
+    """Return a sentence with nothing in it that Markdown or HTML would take as markup."""
+    return re.sub(r"([\\`*\[\]])", r"\\\1", html.escape(" ".join(text.split()), quote=False))

@@ -1,0 +1,129 @@
+"""A query map as modules of a sentence-transformers folder: plain `Dense` layers that every version can load."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.models import Dense, Normalize
+from torch import nn
+
+from continual.errors import FoldError
+from continual.eval.run import quiet
+from continual.index.maps import QueryMap
+
+NOTE = "compatibility.json"
+"""The file that says what the folder is for, and what it was measured to do."""
+
+TOLERANCE = 1e-4
+"""Largest difference of a coordinate between the folder's vectors and the map's."""
+
+
+def write_adapter(model: Path, turn: QueryMap, target: Path, note: Mapping[str, Any]) -> None:
+    """Copy a model to a folder, with a map after its last module.
+
+    Args:
+        model: The new model's sentence-transformers folder.
+        turn: The map.
+        target: The folder to make.
+        note: What to tell of it: at least `old` and `new`, the ids of the versions.
+    """
+    shutil.copytree(model, target, symlinks=False)
+    listed = json.loads((target / "modules.json").read_text(encoding="utf-8"))
+    for module in modules(turn):
+        kind = type(module).__name__
+        place = len(listed)
+        path = f"{place}_{kind}"
+        (target / path).mkdir()
+        module.save(str(target / path))
+        # The name that old releases know too.
+        listed.append({"idx": place, "name": str(place), "path": path, "type": f"sentence_transformers.models.{kind}"})
+    (target / "modules.json").write_text(json.dumps(listed, indent=2), encoding="utf-8")
+    (target / NOTE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+    (target / "README.md").write_text(_CARD.format(**note), encoding="utf-8")
+
+
+def modules(turn: QueryMap) -> list[Dense | Normalize]:
+    """Return the modules that do what a map does, in fp32."""
+    made: list[Dense | Normalize] = []
+    for layer in turn.layers:
+        outputs, inputs = layer.weight.shape
+        made.append(
+            Dense(
+                inputs,
+                outputs,
+                bias=layer.bias is not None,
+                activation_function=nn.ReLU() if layer.relu else nn.Identity(),
+                init_weight=torch.from_numpy(layer.weight.astype(np.float32)),
+                init_bias=None if layer.bias is None else torch.from_numpy(layer.bias.astype(np.float32)),
+            )
+        )
+    if turn.normalise:
+        made = [Normalize(), *made, Normalize()] if made else [Normalize()]
+    return made
+
+
+def prove_adapter(
+    folder: Path,
+    queries: Sequence[str],
+    expected: np.ndarray[Any, Any],
+    *,
+    max_length: int | None = None,
+    trust_remote_code: bool = False,
+) -> float:
+    """Load a folder as anybody would, and compare what it makes of a few queries with what it must.
+
+    Args:
+        folder: It.
+        queries: A few texts.
+        expected: Their vectors, [queries, dimensions].
+        max_length: Tokens per text at which these were made; None: the model's own limit.
+        trust_remote_code: Run code that the model brings with it.
+
+    Returns:
+        The largest difference of a coordinate.
+
+    Raises:
+        FoldError: It is larger than `TOLERANCE`.
+    """
+    with quiet():
+        options = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+        loaded = SentenceTransformer(str(folder), device="cpu", **options)
+    if max_length is not None:
+        loaded.max_seq_length = min(max_length, loaded.max_seq_length or max_length)
+    found = loaded.encode_query(list(queries), show_progress_bar=False)
+    error = float(np.abs(np.asarray(found) - expected).max())
+    if not error <= TOLERANCE:
+        raise FoldError(
+            f"{folder} does not encode queries as the map that was fitted: a coordinate differs by {error:.1e}, more "
+            f"than {TOLERANCE:g}."
+        )
+    return error
+
+
+_CARD = """\
+---
+library_name: sentence-transformers
+pipeline_tag: sentence-similarity
+tags: [continual, query-adapter]
+---
+
+# Queries of {new} for the index of {old}
+
+The model {new} with a map into the embedding space of {old} after its last module. Encode **queries only** with it, and
+search them in the index that {old} filled, until that is made anew with {new}. Documents are not encoded with it.
+
+```python
+from sentence_transformers import SentenceTransformer
+
+queries = SentenceTransformer("this folder").encode_query(["..."])
+```
+
+`compatibility.json` has what it was measured to do, task by task.
+"""

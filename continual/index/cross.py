@@ -1,0 +1,235 @@
+"""Search with the queries of one model in the index of another; mteb searches and scores as it does for one model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mteb
+import numpy as np
+from mteb.models import ModelMeta
+from mteb.types import PromptType
+
+from continual.config import EvalConfig
+from continual.eval.encoder import OnceEncoder, Vectors
+from continual.eval.mteb_tasks import (
+    cut,
+    keep_per_query,
+    open_task,
+    unload,
+)
+from continual.eval.run import own_randomness, quiet
+from continual.eval.suites import (
+    RANKED,
+    WHOLE,
+    Sample,
+    instruction_of,
+    measure,
+)
+from continual.eval.tasks import load_task
+from continual.index.result import TaskCompatibility, overlap
+from continual.progress import SILENT, Progress
+from continual.registry.names import check_name
+from continual.registry.records import Task
+
+Turn = Callable[[Vectors], Vectors]
+"""A map of query vectors, [queries, dimensions] to the same shape."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """A model that is compared.
+
+    Attributes:
+        version: Its id.
+        sha256: Digest of its weights.
+        folder: Its sentence-transformers folder.
+        kept: A file with vectors that an evaluation of it may have left.
+    """
+
+    version: str
+    sha256: str
+    folder: Path
+    kept: Path | None = None
+
+    def encoder(
+        self,
+        config: EvalConfig,
+        *,
+        trust_remote_code: bool = False,
+        instructed: Collection[str] = (),
+        progress: Progress = SILENT,
+    ) -> OnceEncoder:
+        """Return its encoder; arguments as that takes them."""
+        with quiet():
+            return OnceEncoder(
+                self.folder,
+                self.version,
+                self.sha256,
+                batch_size=config.batch_size,
+                max_length=config.max_length,
+                trust_remote_code=trust_remote_code,
+                progress=progress,
+                kept=self.kept,
+                instructed=instructed,
+            )
+
+
+class Crossed:
+    """Two models as one to mteb: queries go through one of them, documents through the other.
+
+    Args:
+        queries: Encodes what is a query.
+        documents: Encodes what is a document.
+        turn: Applied to the query vectors; None leaves them.
+    """
+
+    def __init__(self, queries: OnceEncoder, documents: OnceEncoder, turn: Turn | None = None) -> None:
+        self.queries, self.documents, self.turn = queries, documents, turn
+        revisions = [encoder.mteb_model_meta.revision or "" for encoder in (queries, documents)]
+        name = f"continual/{queries.version}-on-{documents.version}{'-mapped' if turn else ''}"
+        self.mteb_model_meta = ModelMeta.create_empty(overwrites={"name": name, "revision": "-".join(revisions)})
+
+    def encode(self, inputs: Any, *, task_metadata: Any, prompt_type: PromptType | None = None, **more: Any) -> Vectors:
+        """Return the vectors of mteb's batches, float32, of shape [texts, dimensions]."""
+        options = {"task_metadata": task_metadata, "prompt_type": prompt_type, **more}
+        if prompt_type == PromptType.document:
+            return self.documents.encode(inputs, **options)
+        vectors = self.queries.encode(inputs, **options)
+        return vectors if self.turn is None else self.turn(vectors)
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """Return the similarity of every pair by the index's model, [first, second]."""
+        return self.documents.similarity(embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """Return the similarity row by row by the index's model, [rows]."""
+        return self.documents.similarity_pairwise(embeddings1, embeddings2)
+
+
+class _Watched(Crossed):
+    """The old index under new queries, which also notes how far apart both models put each text."""
+
+    def __init__(self, queries: OnceEncoder, documents: OnceEncoder) -> None:
+        super().__init__(queries, documents)
+        self.cosines: list[float] = []
+
+    def encode(self, inputs: Any, *, task_metadata: Any, prompt_type: PromptType | None = None, **more: Any) -> Vectors:
+        """Return what `Crossed` does."""
+        options = {"task_metadata": task_metadata, "prompt_type": prompt_type, **more}
+        batches = list(inputs)
+        new, old = self.queries.encode(batches, **options), self.documents.encode(batches, **options)
+        self.cosines += cosines(new, old).tolist()
+        return old if prompt_type == PromptType.document else new
+
+
+def cosines(first: Vectors, second: Vectors) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the cosine of every row of one matrix with the same row of another, [rows]."""
+    one, other = first.astype(np.float64), second.astype(np.float64)
+    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    products = np.einsum("ij,ij->i", one, other)
+    found: np.ndarray[Any, np.dtype[np.float64]] = products / np.where(norms > 0, norms, 1.0)
+    return found
+
+
+def comparable(tasks: Sequence[Task]) -> list[Task]:
+    """Return the tasks that ask an index: those that rank documents, with a main score that is a mean over queries."""
+    return [task for task in tasks if task.kind in RANKED and measure(task.metric) is not None]
+
+
+def compare_indexes(
+    old: OnceEncoder,
+    new: OnceEncoder,
+    tasks: Sequence[Task],
+    registry_root: Path,
+    *,
+    samples: Mapping[str, Sample] | None = None,
+    turn: Turn | None = None,
+    progress: Progress = SILENT,
+) -> list[TaskCompatibility]:
+    """Search every task with both models in the indexes of both.
+
+    Args:
+        old: The model that filled the index.
+        new: The one that would ask it.
+        tasks: Those that `comparable` gives.
+        registry_root: The `.continual` folder.
+        samples: How much of each task is searched, by its name; one that is not named is searched whole.
+        turn: A map of new query vectors into the old space, tried too.
+        progress: Shows that it works.
+
+    Raises:
+        DataError: A task cannot be read.
+        ModelError: A model gives numbers that are not finite.
+    """
+    found = []
+    progress.start(f"comparing the indexes of {old.version} and {new.version}", None, "texts")  # told by the encoders
+    for record in tasks:
+        sample = (samples or {}).get(record.name, WHOLE)
+        with quiet(), own_randomness():
+            if record.mteb is None:
+                task = load_task(check_name(record.name, "task"), registry_root / record.path, sample)
+            else:
+                task = open_task(record)
+                cut(task, sample)
+            for encoder in (old, new):
+                encoder.instruct(task.metadata, instruction_of(record))
+            if record.mteb is None:
+                _learn(task, old, new)
+            found.append(_compare(old, new, task, record, turn))
+            if record.mteb is not None:
+                unload(task)
+    progress.finish()
+    return found
+
+
+def _learn(task: Any, *encoders: OnceEncoder) -> None:
+    """Encode the texts of a local task, all roles in one go, so that few batches are half full."""
+    for encoder in encoders:
+        for role, texts in task.texts.items():
+            encoder.learn(role, texts, task.metadata)
+
+
+def _compare(old: OnceEncoder, new: OnceEncoder, task: Any, record: Task, turn: Turn | None) -> TaskCompatibility:
+    watched = _Watched(new, old)
+    new_on_old, _, _ = _search(watched, task, record)
+    old_on_old, before, queries = _search(old, task, record)
+    new_on_new, after, _ = _search(new, task, record)
+    return TaskCompatibility(
+        task=record.name,
+        domain=record.domain,
+        metric=record.metric,
+        queries=queries,
+        canary=float(np.mean(watched.cosines)),
+        overlap=overlap(before, after),
+        old_on_old=old_on_old,
+        new_on_new=new_on_new,
+        new_on_old=new_on_old,
+        old_on_new=_search(Crossed(old, new), task, record)[0],
+        mapped_on_old=None if turn is None else _search(Crossed(new, old, turn), task, record)[0],
+    )
+
+
+def _search(model: Any, task: Any, record: Task) -> tuple[float, dict[Any, list[str]], int]:
+    """Return the main score in points, the first documents of every query, and the number of queries."""
+    name = measure(record.metric)
+    assert name is not None, record
+    original = task.task_specific_scores
+    per_query = keep_per_query(task)
+    try:
+        mteb.evaluate(
+            model,
+            task,
+            cache=None,
+            co2_tracker=False,
+            show_progress_bar=False,
+            encode_kwargs={"batch_size": 64, "show_progress_bar": False},
+        )
+    finally:
+        task.task_specific_scores = original  # the next search of this task keeps its own
+    # As the main score of an evaluation: the mean over the subsets and splits of the mean over their queries.
+    parts = [[query[name] for query in part.scores.values()] for part in per_query.values()]
+    rankings = {(*place, query): first for place, part in per_query.items() for query, first in part.first.items()}
+    return 100.0 * float(np.mean([np.mean(part) for part in parts])), rankings, sum(map(len, parts))

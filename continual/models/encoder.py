@@ -1,0 +1,96 @@
+"""Sentence-transformers models: found, loaded as fp32 from safetensors, and opened up for training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from continual.errors import ModelError
+from continual.models.base import resolve_base
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+    from transformers import PreTrainedModel
+
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the order in which encode_document looks
+
+
+def load_encoder(
+    path: str | Path, *, trust_remote_code: bool = False, device: str | None = None
+) -> SentenceTransformer:
+    """Load a sentence-transformers model in fp32, from safetensors only.
+
+    Args:
+        path: A folder, a Hub id, or "packaged".
+        trust_remote_code: Run Python code that the model brings with it.
+        device: Such as "cpu" or "cuda:1"; None: CUDA if there is one, else the CPU.
+
+    Raises:
+        ModelError: It cannot be found, is no sentence-transformers model, or cannot be read.
+    """
+    folder = resolve_base(str(path))
+    import torch
+    from safetensors import SafetensorError
+    from sentence_transformers import SentenceTransformer
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        with _no_bars():
+            model = SentenceTransformer(
+                str(folder),
+                device=device,
+                trust_remote_code=trust_remote_code,
+                local_files_only=True,
+                model_kwargs={"dtype": torch.float32, "use_safetensors": True},
+            )
+    except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError, RuntimeError, SafetensorError) as e:
+        reason = str(e).strip().split("\n")[0] or type(e).__name__
+        raise ModelError(f"{path} cannot be loaded as a sentence-transformers model: {reason}") from e
+    return model.float().eval()  # Dense modules come in their stored type
+
+
+def inner_transformer(model: SentenceTransformer) -> PreTrainedModel:
+    """Return the Hugging Face model inside the first module: the part that is trained.
+
+    Raises:
+        ModelError: The first module holds none (static embeddings, a router).
+    """
+    from transformers import PreTrainedModel
+
+    inner = getattr(model[0], "auto_model", None)
+    if not isinstance(inner, PreTrainedModel):
+        raise ModelError(
+            f"The model's first module is {type(model[0]).__name__}, which holds no single transformer. "
+            "continual trains models whose first module is a sentence-transformers Transformer."
+        )
+    return inner
+
+
+def prompts(model: SentenceTransformer) -> tuple[str | None, str | None]:
+    """Return the prompts that encode_query and encode_document put before a text; None for none."""
+    known: dict[str, str] = model.prompts
+    default = known.get(model.default_prompt_name) if model.default_prompt_name else None
+    query = known.get("query", default)
+    document = next((known[name] for name in _DOCUMENT_PROMPTS if name in known), default)
+    return query or None, document or None
+
+
+def embed(model: SentenceTransformer, features: dict[str, Any]) -> Any:
+    """Run every module of the model, pooling and normalisation included; a tensor [texts, dimensions]."""
+    return model(features)["sentence_embedding"]
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Keep the loading bar of transformers off the terminal, which shows our own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -1,0 +1,59 @@
+"""The matrix of scores as a drawing, for files; the page shows it as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from continual.report.figures.axes import SMALL
+from continual.report.figures.data import TRAINED_ON, Heat
+from continual.report.figures.numbers import change, points, short
+from continual.report.figures.svg import Svg, text_width
+
+CELL, LEAST = 28.0, 14.0
+
+
+def draw(chart: Heat, width: float, palette: Mapping[str, str] | None, identity: str) -> str:
+    """Return the chart as SVG; it is wider than asked for where its columns need it."""
+    names = [short(name, 18) for name in chart.columns]
+    left = 14 + max((text_width(name) for name, _, _ in chart.rows), default=0.0)
+    head = 12 + 0.75 * max((text_width(name, SMALL) for name in names), default=0.0)
+    cell = min(64.0, max(LEAST, (width - left - 60) / max(1, len(names))))
+    row = CELL if len(chart.rows) <= 40 else LEAST
+    svg = Svg(left + cell * len(names) + 60, head + row * len(chart.rows) + 8, palette)
+    for place, name in enumerate(names):
+        x = left + cell * (place + 0.5)
+        svg.text(x, head - 8, name, font_size=SMALL, transform=f"rotate(-40 {x:.1f} {head - 8:.1f})")
+    for number, (name, _, state) in enumerate(chart.rows):
+        y = head + row * number
+        weight = 650 if state == "current" else None
+        svg.text(0, y + row / 2 + 4, name, "bad" if state == "refused" else "ink", font_weight=weight)
+        for place, score in enumerate(chart.scores[number]):
+            if score is not None:
+                _cell(svg, chart, number, place, left + cell * place, y, cell, row)
+    return svg.render(chart.title, chart.about, identity)
+
+
+def _cell(svg: Svg, chart: Heat, row: int, column: int, x: float, y: float, width: float, height: float) -> None:
+    score, moved = chart.scores[row][column], chart.changes[row][column]
+    assert score is not None
+    strength = chart.strength(row, column)
+    tip = f"{chart.rows[row][0]}, {chart.columns[column]}: {points(score)}"
+    tip += "" if moved is None or not row else f" ({change(moved)} over the first row)"
+    flagged = (row, column) in chart.flagged
+    tip += f"; {TRAINED_ON}" if flagged else ""
+    box: dict[str, Any] = {"x": x + 1, "y": y + 1, "width": width - 2, "height": height - 2, "rx": 3}
+    svg.add("rect", fill="wash", **box)
+    if strength:
+        svg.add("rect", fill="up" if strength > 0 else "down", fill_opacity=abs(strength) / 20 * 0.55, **box)
+    if (row, column) in chart.learned:
+        svg.add("rect", fill="none", stroke="ink", stroke_width=2, data_tip=tip, **box)
+    if width >= 32 and height >= CELL:
+        svg.text(
+            x + width / 2,
+            y + height / 2 + 4,
+            points(score) + "!" * flagged,
+            "ink",
+            text_anchor="middle",
+            font_size=SMALL,
+        )

@@ -1,0 +1,199 @@
+"""Trackers: what a step sends to TensorBoard, W&B, MLflow and the like, through accelerate's trackers.
+
+Trackers open before anything is changed, so that a missing package or a wrong key costs no training. One that fails
+later is left out with a warning: a figure that cannot be sent is no reason to lose a step.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from continual.config import TrackConfig, validate
+from continual.errors import InputError, NotFoundError, did_you_mean
+from continual.progress import Log, no_log
+from continual.registry import Registry, Score
+from continual.step.spec import Spec
+from continual.storage.files import publish, remove
+
+FOLDER = "tracking"
+"""The folder below `.continual/` with what trackers write to disk, and the ids of their runs."""
+
+_IDS = "runs.json"
+_PACKAGES = {"comet_ml": "comet-ml"}  # where pip's name is not the tracker's
+_logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def tracked(registry: Registry, spec: Spec, *, resume: bool = False) -> Iterator[Log]:
+    """Open the trackers of a step, yield the function that logs to all of them, and close them.
+
+    A resumed step goes on in the runs that it began, where the tracker lets it: TensorBoard, W&B and MLflow do. What
+    cannot start then is left out, for the step cannot be begun without it.
+
+    Args:
+        registry: The workspace's registry.
+        spec: The step; `track` of its settings names the trackers.
+        resume: Whether the step was interrupted and goes on.
+
+    Raises:
+        NotFoundError: accelerate knows no such tracker.
+        InputError: Its package is not installed, or it cannot start.
+    """
+    settings = validate(spec.config, "the run's settings").track
+    names = list(dict.fromkeys(settings.trackers))
+    if not resume:
+        check_trackers(names)
+    opened: dict[str, Any] = {}
+
+    def log(values: Mapping[str, float], step: int) -> None:
+        named = {_metric_name(name): float(value) for name, value in values.items()}
+        for name, tracker in list(opened.items()):
+            try:
+                tracker.log(named, step=step)
+            except Exception as error:
+                del opened[name]
+                _logger.warning("%s failed at step %d and gets nothing more of this update: %s", name, step, error)
+
+    try:
+        _open(registry, spec, settings, names, opened, resume)
+        yield log if names else no_log
+    finally:
+        for name, tracker in opened.items():
+            try:
+                tracker.finish()
+            except Exception as error:
+                _logger.warning("%s could not be closed: %s", name, error)
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse trackers that accelerate does not know, or whose package is not installed.
+
+    Raises:
+        NotFoundError: There is no such tracker; the message names the nearest.
+        InputError: A package is missing; the message says how to install it.
+    """
+    if not names:
+        return
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+    from accelerate.utils import LoggerType
+
+    built_in = {str(kind.value) for kind in LoggerType}
+    available = {str(getattr(kind, "value", kind)) for kind in get_available_trackers()}
+    for name in names:
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise NotFoundError(f"There is no tracker {name!r}.{did_you_mean(name, LOGGER_TYPE_TO_CLASS)}")
+        if name in built_in and name not in available:
+            raise InputError(
+                f"The tracker {name} is not installed. Install it with `pip install {_PACKAGES.get(name, name)}`, or "
+                "leave it out of --track and of track.trackers in continual.toml."
+            )
+
+
+def step_figures(scores: Mapping[str, Score], previous: Mapping[str, Score], passed: bool) -> dict[str, float]:
+    """Return what a step logs at its end.
+
+    Args:
+        scores: The new version's score on every task, points.
+        previous: Its parent's.
+        passed: Whether the gate let it pass.
+
+    Returns:
+        `eval/TASK` and the change against the parent, `change/TASK`, in points; `gate/passed`, 1 or 0.
+    """
+    figures = {f"eval/{task}": score.score for task, score in scores.items()}
+    figures |= {
+        f"change/{task}": score.score - previous[task].score for task, score in scores.items() if task in previous
+    }
+    return figures | {"gate/passed": float(passed)}
+
+
+def _open(
+    registry: Registry, spec: Spec, settings: TrackConfig, names: Sequence[str], opened: dict[str, Any], resume: bool
+) -> None:
+    """Start the trackers one by one and put them into `opened`."""
+    if not names:
+        return
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+    from continual.train.checkpoint import steps_done
+
+    root = registry.path(FOLDER)
+    if not resume:
+        remove(root / spec.version)  # of a step that failed before it was begun, so that its id is free again
+    ids = _read_ids(root / spec.version) if resume else {}
+    known = dict(ids)
+    first_step = steps_done(registry.path(f"runs/{spec.version}")) + 1 if resume else None
+    project = settings.project or registry.root.resolve().parent.name
+    (root / spec.version).mkdir(parents=True, exist_ok=True)
+    for name in names:
+        try:
+            kind = LOGGER_TYPE_TO_CLASS[name]
+            place = (spec.version, str(root)) if kind.requires_logging_directory else (project,)
+            tracker = kind(*place, **_options(name, spec.version, root / spec.version, ids, first_step))
+            tracker.start()
+            opened[name] = tracker
+            if not resume:
+                tracker.store_init_configuration(_parameters(spec))
+        except Exception as error:
+            reason = str(error).strip().rstrip(".") or type(error).__name__
+            if resume:
+                _logger.warning("%s cannot go on and gets nothing more of this update: %s", name, reason)
+                continue
+            raise InputError(
+                f"The tracker {name} cannot start: {reason}. Nothing was trained. Mend it, or leave {name} out of "
+                "--track and of track.trackers in continual.toml."
+            ) from error
+    if "mlflow" in opened:
+        ids["mlflow"] = opened["mlflow"].tracker.info.run_id
+    if ids != known:
+        with publish(root / spec.version / _IDS) as partial:
+            partial.write_text(json.dumps(ids), encoding="utf-8")
+
+
+def _options(name: str, version: str, folder: Path, ids: dict[str, str], first_step: int | None) -> dict[str, Any]:
+    """Return how a tracker names a run, and finds again the one that was interrupted."""
+    if name == "tensorboard":
+        # What was logged after the last checkpoint will be logged again.
+        return {} if first_step is None else {"purge_step": first_step}
+    if name == "wandb":
+        identity = ids.setdefault("wandb", uuid.uuid4().hex)
+        return {"name": version, "id": identity, "resume": "allow", "dir": str(folder)}
+    if name == "mlflow":
+        return {"run_id": ids["mlflow"]} if "mlflow" in ids else {"run_name": version}
+    return {}
+
+
+def _read_ids(folder: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads((folder / _IDS).read_text("utf-8")))
+    except FileNotFoundError:
+        return {}
+
+
+def _parameters(spec: Spec) -> dict[str, str | float | bool]:
+    """Return what decides a step as the flat values that trackers take."""
+    plain: dict[str, Any] = {
+        name: getattr(spec, name) for name in ("version", "parent", "start", "merge", "weight", "seed", "joint_pairs")
+    }
+    for name, windows in (("new", spec.new), ("replay", spec.replay)):
+        plain[f"{name}_domains"] = ", ".join(window["domain"] for window in windows)
+        plain[f"{name}_rows"] = sum(window["rows"] for window in windows)
+    for section in ("replay", "train", "merge"):
+        plain |= {f"{section}.{key}": value for key, value in spec.config[section].items()}
+    return {
+        key: value if isinstance(value, str | int | float) else json.dumps(value)
+        for key, value in plain.items()
+        if value is not None
+    }
+
+
+def _metric_name(name: str) -> str:
+    """Return a name with nothing in it that MLflow refuses."""
+    return re.sub(r"[^\w\-. :/]", "_", name)

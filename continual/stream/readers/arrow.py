@@ -1,0 +1,241 @@
+"""Typed sources: Parquet files, and data sets that the `datasets` library loads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import types
+
+from continual.errors import DataError
+from continual.stream.readers.base import (
+    HUB,
+    PIECE_BYTES,
+    Rows,
+    file_sha256,
+    file_stem,
+)
+from continual.stream.schema import Mapping
+
+MAGIC = b"PAR1"
+READ_BUFFER = 1 << 20
+
+
+class ParquetSource:
+    """A Parquet file, read page by page: a single huge row group takes no more memory than many small ones."""
+
+    text_only = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.path = Path(name)
+        self.stem = file_stem(self.path)
+        with self.path.open("rb") as file:
+            head = file.read(len(MAGIC))
+            file.seek(-min(len(MAGIC), self.path.stat().st_size), 2)
+            tail = file.read()
+        if head != MAGIC:
+            raise DataError(f"{name} is not a Parquet file: it does not begin with {MAGIC.decode()}.")
+        if tail != MAGIC:
+            raise DataError(f"{name} is truncated: it begins like Parquet but has no end. Copy it again.")
+        try:
+            with pq.ParquetFile(self.path) as file:
+                self.schema = file.schema_arrow
+                self.rows: int | None = file.metadata.num_rows
+                bytes_ = sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(name, error) from None
+        if not self.rows:
+            raise DataError(f"{name} has no rows.")
+        self.columns = _columns(self.schema, name)
+        self._row_bytes = max(1, bytes_ // self.rows)
+
+    def sha256(self) -> str:
+        """Return the sha256 of the file."""
+        return file_sha256(self.path)
+
+    def check(self, mapping: Mapping) -> None:
+        """Raise `DataError` if a column's type cannot hold what the mapping takes from it."""
+        check_types(self.schema, mapping, self.name)
+
+    def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Rows]:
+        """Yield these columns of all rows in order."""
+        size = max(1, min(batch_rows, PIECE_BYTES // self._row_bytes))
+        first = 1
+        try:
+            # Without pre-buffering, a column chunk is streamed through a small buffer, not read whole.
+            with pq.ParquetFile(self.path, buffer_size=READ_BUFFER, pre_buffer=False) as file:
+                for batch in file.iter_batches(batch_size=size, columns=list(columns), use_threads=False):
+                    yield _piece(batch, columns, first)
+                    first += batch.num_rows
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(self.name, error) from None
+
+
+class HubSource:
+    """A split that the `datasets` library has loaded: Arrow files in its cache, mapped into memory.
+
+    Not streamed over the network, because the content is read twice (fingerprint, rows) and a download
+    that breaks off should not be paid for again.
+    """
+
+    text_only = False
+
+    def __init__(self, name: str, stem: str, dataset: Any) -> None:
+        self.name = name
+        self.stem = stem
+        self.rows: int | None = len(dataset)
+        self._dataset = dataset
+        self.schema: pa.Schema = dataset.features.arrow_schema
+        self.columns = _columns(self.schema, name)
+        if not self.rows:
+            raise DataError(f"{name} has no rows.")
+
+    def sha256(self) -> str:
+        """Return a sha256 over the rows: the library's own fingerprint depends on paths and versions."""
+        plain = [field.name for field in self.schema if is_text(field.type) or _is_list(field.type) or _is_id(field)]
+        result = hashlib.sha256(json.dumps(plain).encode())
+        for piece in self.read(plain, 1000):
+            for row in zip(*piece.columns.values(), strict=True):
+                result.update(json.dumps(row, default=repr).encode() + b"\n")
+        return result.hexdigest()
+
+    def check(self, mapping: Mapping) -> None:
+        """Raise `DataError` if a column's type cannot hold what the mapping takes from it."""
+        check_types(self.schema, mapping, self.name)
+
+    def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Rows]:
+        """Yield these columns of all rows in order."""
+        first = 1
+        selected = self._dataset.select_columns(list(columns)).with_format("arrow")
+        for table in selected.iter(batch_size=min(batch_rows, 1000)):
+            for batch in table.combine_chunks().to_batches():
+                yield _piece(batch, columns, first)
+                first += batch.num_rows
+
+
+def open_hub(source: str) -> HubSource:
+    """Load `hf:NAME[:CONFIG][:SPLIT]` with `datasets`.
+
+    One part after the name is a configuration if the data set has one of this name, else a split. The split
+    defaults to "train", or to the only one.
+
+    Raises:
+        DataError: It is unknown, cannot be reached, or needs a configuration or split to be named.
+    """
+    import datasets
+
+    name, *parts = source.removeprefix(HUB).split(":")
+    if not name or len(parts) > 2 or not all(parts):
+        raise DataError(f"{source!r} is not of the form hf:NAME[:CONFIG][:SPLIT].")
+    bars = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        configs = datasets.get_dataset_config_names(name)
+        config = parts[0] if parts and (len(parts) == 2 or parts[0] in configs) else None
+        split = parts[-1] if len(parts) == 2 or (parts and config is None) else None
+        if config is not None and config not in configs:
+            raise DataError(f"{name} has no configuration {config!r}; it has {', '.join(configs)}.")
+        if config is None and len(configs) > 1 and "default" not in configs:
+            raise DataError(f"{name} has the configurations {', '.join(configs)}: say hf:{name}:CONFIG.")
+        splits = datasets.get_dataset_split_names(name, config)
+        if split is None:
+            split = "train" if "train" in splits else splits[0] if len(splits) == 1 else None
+        if split not in splits:
+            asked = f"no {split!r}" if split else "no 'train'"
+            raise DataError(f"{name} has the splits {', '.join(splits)} and {asked}: say hf:{name}:...:SPLIT.")
+        loaded = datasets.load_dataset(name, config, split=split)
+    except DataError:
+        raise
+    except Exception as error:  # the library raises whatever its file systems and parsers raise
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(
+            f"{source} could not be loaded by the datasets library ({type(error).__name__}: {first_line}). "
+            "Check the name and the network, or download it and give the file."
+        ) from error
+    finally:
+        if bars:
+            datasets.enable_progress_bars()
+    return HubSource(source, name.rstrip("/").rsplit("/", 1)[-1], loaded)
+
+
+def is_text(kind: Any) -> bool:
+    """Say whether an Arrow type holds text."""
+    value = kind.value_type if types.is_dictionary(kind) else kind
+    return bool(types.is_string(value) or types.is_large_string(value) or types.is_string_view(value))
+
+
+def check_types(schema: Any, mapping: Mapping, source: str) -> None:
+    """Raise `DataError` for the first column whose type rules every row out."""
+    for role, name in (("query", mapping.query), ("positive", mapping.positive)):
+        if not is_text(schema.field(name).type):
+            raise DataError(
+                f"Column {name!r} of {source} holds {schema.field(name).type}, not text. "
+                f"Name the column of the {role} texts with --{role}-column C."
+            )
+    for name in mapping.negatives:
+        kind = schema.field(name).type
+        inner = kind.value_type if _is_list(kind) else kind
+        if not (is_text(inner) or types.is_null(inner)):
+            raise DataError(f"Column {name!r} of {source} holds {kind}, not texts or lists of texts.")
+    if mapping.doc_id is not None and not _is_id(schema.field(mapping.doc_id)):
+        raise DataError(
+            f"Column {mapping.doc_id!r} of {source} holds {schema.field(mapping.doc_id).type}, which is no document id."
+        )
+
+
+def _is_list(kind: Any) -> bool:
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def _is_id(field: Any) -> bool:
+    kind = field.type
+    return is_text(kind) or bool(types.is_integer(kind) or types.is_floating(kind) or types.is_null(kind))
+
+
+def _columns(schema: Any, name: str) -> list[str]:
+    columns = list(schema.names)
+    twice = sorted({column for column in columns if columns.count(column) > 1})
+    if twice:
+        raise DataError(f"{name} has more than one column {twice[0]!r}. Rename one of them.")
+    return columns
+
+
+def _piece(batch: Any, columns: Sequence[str], first: int) -> Rows:
+    values = {name: _values(batch.column(batch.schema.get_field_index(name))) for name in columns}
+    return Rows(range(first, first + batch.num_rows), values)
+
+
+def _values(array: Any) -> list[Any]:
+    """Return an array as Python values; text that is no UTF-8 comes as bytes, so that its row is rejected."""
+    if _is_list(array.type) and is_text(array.type.value_type) and not types.is_fixed_size_list(array.type):
+        # A list array's own to_pylist makes a scalar per item, which takes several times as long.
+        start = array.offsets[0].as_py() if len(array) else 0
+        stop = array.offsets[len(array)].as_py() if len(array) else 0
+        items = _values(array.values.slice(start, stop - start))
+        offsets = array.offsets.to_pylist()
+        valid = array.is_valid().to_pylist()
+        return [items[offsets[i] - start : offsets[i + 1] - start] if there else None for i, there in enumerate(valid)]
+    try:
+        return list(array.to_pylist())
+    except UnicodeDecodeError:
+        plain = array.cast(array.type.value_type) if types.is_dictionary(array.type) else array
+        raw = plain.view(pa.large_binary() if types.is_large_string(plain.type) else pa.binary()).to_pylist()
+        return [_decoded(value) for value in raw]
+
+
+def _decoded(value: bytes | None) -> str | bytes | None:
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return value
+
+
+def _unreadable(name: str, error: Exception) -> DataError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return DataError(f"{name} is damaged and cannot be read as Parquet: {lines[0]}. Copy or write it again.")

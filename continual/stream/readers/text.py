@@ -1,0 +1,192 @@
+"""Untyped sources: JSON Lines and CSV, plain or gzipped, read line by line."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from continual.errors import DataError
+from continual.stream.readers.base import (
+    PIECE_BYTES,
+    Rows,
+    file_sha256,
+    file_stem,
+)
+from continual.stream.schema import Mapping
+
+LINE_BYTES = 16 << 20
+"""Bytes of one line or CSV field, at most: a file without line ends is refused, not read into memory."""
+LOOK_AHEAD = 100
+"""Rows of JSON Lines whose keys make up the columns."""
+
+
+class _TextFile:
+    """What both formats share: the file, and the reading of its lines."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.path = Path(name)
+        self.stem = file_stem(self.path)
+        self.rows: int | None = None
+        self.columns: list[str] = []
+
+    def sha256(self) -> str:
+        """Return the sha256 of the file."""
+        return file_sha256(self.path)
+
+    def check(self, mapping: Mapping) -> None:
+        """Nothing to check: each value tells its own type."""
+
+    def _open(self) -> BinaryIO:
+        if self.path.suffix.lower() == ".gz":
+            return cast(BinaryIO, gzip.open(self.path, "rb"))
+        return self.path.open("rb")
+
+    def _lines(self) -> Iterator[bytes]:
+        """Yield the lines without a byte order mark, or raise `DataError` for what gzip or the disk reports."""
+        try:
+            with self._open() as file:
+                number = 0
+                while line := file.readline(LINE_BYTES + 1):
+                    number += 1
+                    if len(line) > LINE_BYTES:
+                        raise DataError(
+                            f"{self.name}, line {number}, is longer than {LINE_BYTES >> 20} MiB: "
+                            "is it one row per line?"
+                        )
+                    yield line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        except EOFError:
+            raise DataError(f"{self.name} is truncated: its gzip stream has no end. Copy it again.") from None
+        except (gzip.BadGzipFile, zlib.error, OSError) as error:
+            raise DataError(f"{self.name} cannot be read: {error}.") from None
+
+    def _decode(self, line: bytes, number: int) -> str:
+        try:
+            return line.decode()
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{self.name} is not UTF-8 text: line {number} has the byte 0x{line[error.start]:02x}. "
+                "Convert it, for example with iconv."
+            ) from None
+
+
+class JsonLinesSource(_TextFile):
+    """One JSON object per line; blank lines are not counted."""
+
+    text_only = False
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        objects = islice(self._objects(), LOOK_AHEAD)
+        first = next(objects, None)
+        if first is None:
+            raise DataError(f"{name} has no rows.")
+        if not isinstance(first[1], dict):
+            hint = "It holds one array: write one object per line, as `jq -c '.[]'` does." if first[2] else ""
+            raise DataError(f"{name} is not JSON Lines: line {first[0]} is not a JSON object. {hint}".strip())
+        seen = [first[1], *(value for _, value, _ in objects if isinstance(value, dict))]
+        self.columns = list(dict.fromkeys(key for value in seen for key in value))
+
+    def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Rows]:
+        """Yield these columns of all rows in order; a line that is no JSON object is a fault."""
+        numbers: list[int] = []
+        values: dict[str, list[Any]] = {name: [] for name in columns}
+        faults: dict[int, str] = {}
+        size = 0
+        for number, value, length in self._objects():
+            if not isinstance(value, dict):
+                faults[len(numbers)] = "not a JSON object"
+                value = {}
+            numbers.append(number)
+            for name in columns:
+                values[name].append(value.get(name))
+            size += length
+            if len(numbers) >= batch_rows or size >= PIECE_BYTES:
+                yield Rows(numbers, values, faults)
+                numbers, values, faults, size = [], {name: [] for name in columns}, {}, 0
+        if numbers:
+            yield Rows(numbers, values, faults)
+
+    def _objects(self) -> Iterator[tuple[int, Any, int]]:
+        """Yield (line number, value, bytes); the value is None for what is no JSON.
+
+        A first line that begins an array stands for its whole file, and comes with its length.
+        """
+        for number, line in enumerate(self._lines(), start=1):
+            text = self._decode(line, number).strip()
+            if not text:
+                continue
+            try:
+                value = json.loads(text)
+            except (ValueError, RecursionError):
+                if not line.endswith(b"\n") and number > 1:
+                    raise DataError(
+                        f"{self.name} is truncated: line {number}, its last, ends in the middle. Copy it again."
+                    ) from None
+                value = None
+            yield number, value, len(line) if isinstance(value, dict) or text.startswith("[") else 0
+
+
+class CsvSource(_TextFile):
+    """Comma- or tab-separated values with a header line; quotes as RFC 4180 has them."""
+
+    text_only = True
+
+    def __init__(self, name: str, delimiter: str = ",") -> None:
+        super().__init__(name)
+        self.delimiter = delimiter
+        records = self._records()
+        header = next(records, None)
+        if header is None or next(records, None) is None:
+            raise DataError(f"{name} has no rows below its header line.")
+        self.columns = [column.strip() for column in header]
+        twice = sorted({column for column in self.columns if self.columns.count(column) > 1})
+        if twice:
+            raise DataError(f"{name} has more than one column {twice[0]!r}. Rename one of them.")
+
+    def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Rows]:
+        """Yield these columns of all rows in order; a row with too many or too few fields is a fault."""
+        places = [self.columns.index(name) for name in columns]
+        width = len(self.columns)
+        records = islice(self._records(), 1, None)
+        first = 1
+        while True:
+            piece, size = [], 0
+            for record in records:
+                piece.append(record)
+                size += sum(map(len, record))
+                if len(piece) >= batch_rows or size >= PIECE_BYTES:
+                    break
+            if not piece:
+                return
+            faults = {
+                i: f"{len(record)} fields instead of {width}" for i, record in enumerate(piece) if len(record) != width
+            }
+            values = {
+                name: [record[place] if place < len(record) else None for record in piece]
+                for name, place in zip(columns, places, strict=True)
+            }
+            yield Rows(range(first, first + len(piece)), values, faults)
+            first += len(piece)
+
+    def _records(self) -> Iterator[list[str]]:
+        # The limit belongs to the csv module, not to a reader; ours is the larger one.
+        csv.field_size_limit(max(csv.field_size_limit(), LINE_BYTES))
+        lines = (self._decode(line, number) for number, line in enumerate(self._lines(), start=1))
+        reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
+        while True:
+            try:
+                record = next(reader, None)
+            except csv.Error as error:
+                what = "is truncated: a quote is not closed" if "end of data" in str(error) else f"is not CSV: {error}"
+                raise DataError(f"{self.name} {what} (line {reader.line_num}).") from None
+            if record is None:
+                return
+            if record:  # a blank line is no record
+                yield record

@@ -1,0 +1,25 @@
+"""What killed or discarded steps leave on disk, and its removal."""
+
+from __future__ import annotations
+
+from continual.registry import Registry, Run
+from continual.storage.files import remove, sweep_unfinished
+
+
+def discard_run(registry: Registry, run: Run) -> None:
+    """End an interrupted run for good and remove its files. Its record stays, so that its id is not used again."""
+    registry.discard_run(run.id)
+    for folder in ("runs", "adapters", "versions", "scores"):
+        remove(registry.path(f"{folder}/{run.id}"))
+
+
+def sweep_steps(registry: Registry) -> None:
+    """Remove what killed steps left behind; the caller holds the update lock."""
+    run = registry.interrupted()
+    for folder in ("versions", "adapters", "scores", "vectors"):
+        sweep_unfinished(registry.path(folder))
+    for path in [*registry.path("scores").glob("v*"), *registry.path("scores").glob("v*/*/")]:
+        sweep_unfinished(path)
+    for path in registry.path("runs").glob("v*"):
+        if run is None or path.name != run.id:
+            remove(path)

@@ -1,0 +1,315 @@
+"""Scores of a stored task: equal to pytrec_eval's, one version's never another's, every text encoded once."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from continual.config import EvalConfig
+from continual.errors import DataError, InvalidNameError, ModelError
+from continual.registry import Task
+from tests.conftest import sentence
+
+
+class Counter:
+    """Remembers what progress was told."""
+
+    def __init__(self) -> None:
+        self.bars: list[tuple[str, int | None, str]] = []
+        self.count = 0
+
+    def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
+        self.bars.append((label, total, unit))
+
+    def advance(self, count: int) -> None:
+        self.count += count
+
+    def finish(self) -> None:
+        self.bars.append(("finished", None, ""))
+
+
+def write_task(root: Path, name: str, seed: int = 0, queries: int = 12, documents: int = 40) -> Task:
+    """Write a folder whose queries share words with one to three documents of graded relevance."""
+    rng = random.Random(seed)
+    folder = root / "tasks" / name
+    folder.mkdir(parents=True)
+    texts = {f"d{number}": sentence(rng, rng.randint(2, 30)) for number in range(documents)}
+    texts["twin"] = texts["d0"]
+    asked, judged = {}, []
+    for number in range(queries):
+        relevant = rng.sample(sorted(texts), rng.randint(1, 3))
+        asked[f"q{number}"] = " ".join(" ".join(texts[key].split()[:2]) for key in relevant)
+        judged += [(f"q{number}", key, grade) for grade, key in enumerate(relevant, start=1)]
+        judged.append((f"q{number}", next(key for key in texts if key not in relevant), 0))
+    asked["nobody"] = "a query without judgements"
+    judged.append(("stranger", "d1", 1))
+    columns = {
+        "corpus": {"doc_id": list(texts), "text": list(texts.values())},
+        "queries": {"query_id": list(asked), "text": list(asked.values())},
+        "qrels": dict(zip(("query_id", "doc_id", "score"), map(list, zip(*judged, strict=True)), strict=True)),
+    }
+    for part, column in columns.items():
+        pq.write_table(pa.table(column), folder / f"{part}.parquet")
+    return Task(name, 0, None, f"tasks/{name}", queries, documents, len(judged), "x", "0", datetime.now(UTC))
+
+
+@pytest.fixture(scope="module")
+def other_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with other weights and a query prompt."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(tiny_model), device="cpu")
+    torch.manual_seed(7)
+    for weight in model.parameters():
+        weight.data += 0.2 * torch.randn_like(weight)
+    folder = tmp_path_factory.mktemp("other") / "model"
+    model.save_pretrained(str(folder))
+    return folder
+
+
+def reference(
+    model: Path, root: Path, task: Task, max_length: int | None = None, prompt: str | None = None
+) -> dict[str, dict[str, float]]:
+    """Score by hand: encode with sentence-transformers, dot products, pytrec_eval."""
+    import pytrec_eval
+    from sentence_transformers import SentenceTransformer
+
+    loaded = SentenceTransformer(str(model), device="cpu")
+    if max_length:
+        loaded.max_seq_length = max_length
+    parts = {part: pq.read_table(root / task.path / f"{part}.parquet") for part in ("corpus", "queries", "qrels")}
+    qrels: dict[str, dict[str, int]] = {}
+    for row in parts["qrels"].to_pylist():
+        qrels.setdefault(row["query_id"], {})[row["doc_id"]] = row["score"]
+    documents = parts["corpus"]["doc_id"].to_pylist()
+    # Double precision, and one vector for equal texts, so that ties are ties.
+    vectors = loaded.encode_document(parts["corpus"]["text"].to_pylist()).astype(np.float64)
+    vectors[documents.index("twin")] = vectors[documents.index("d0")]
+    asked = loaded.encode_query(parts["queries"]["text"].to_pylist(), prompt=prompt).astype(np.float64)
+    run = {
+        query: dict(zip(documents, map(float, vectors @ vector), strict=True))
+        for query, vector in zip(parts["queries"]["query_id"].to_pylist(), asked, strict=True)
+    }
+    measures = {"ndcg_cut.10", "map_cut.10,100", "recall.10,100", "recip_rank"}
+    return pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(run)
+
+
+def test_scores_equal_pytrec_eval(tiny_model: Path, other_model: Path, tmp_path: Path) -> None:
+    """The cache trap, too: mteb caches by model name and revision, and local models have neither."""
+    from continual.eval.run import evaluate
+
+    tasks = [write_task(tmp_path, "first"), write_task(tmp_path, "second", seed=1)]
+    seen = {}
+    for version, model in (("v0", tiny_model), ("v1", other_model)):
+        scores = evaluate(model, version, f"sha-{version}", tasks, tmp_path, EvalConfig())
+        assert [score.task for score in scores] == ["first", "second"]
+        for task, score in zip(tasks, scores, strict=True):
+            expected = reference(model, tmp_path, task)
+            assert score.metric == "ndcg_at_10"
+            assert score.queries == len(expected) == 12
+            for name, measure in {
+                "map_at_10": "map_cut_10",
+                "map_at_100": "map_cut_100",
+                "recall_at_10": "recall_10",
+                "recall_at_100": "recall_100",
+                "mrr_at_100": "recip_rank",
+            }.items():
+                mean = 100 * np.mean([values[measure] for values in expected.values()])
+                assert score.details[name] == pytest.approx(mean, abs=1e-6), name
+            main = np.mean([values["ndcg_cut_10"] for values in expected.values()])
+            assert score.score == pytest.approx(100 * main, abs=1e-6)
+            assert score.path == f"scores/{version}/{task.name}.parquet"
+            kept = pq.read_table(tmp_path / score.path)
+            assert kept.schema.types == [pa.string(), pa.float64(), pa.list_(pa.string())]
+            judged = pq.read_table(tmp_path / task.path / "qrels.parquet").to_pylist()
+            for row in kept.to_pylist():
+                assert row["score"] == pytest.approx(expected[row["query_id"]]["ndcg_cut_10"], abs=1e-6)
+                # The documents that are kept, in their order, give that score.
+                relevant = {each["doc_id"]: each["score"] for each in judged if each["query_id"] == row["query_id"]}
+                gains = [relevant.get(document, 0) for document in row["documents"]]
+                ideal = sorted(relevant.values(), reverse=True)[:10]
+                dcg, best = (sum(g / np.log2(place + 2) for place, g in enumerate(each)) for each in (gains, ideal))
+                assert len(gains) == 10
+                assert row["score"] == pytest.approx(dcg / best, abs=1e-6)
+        seen[version] = [score.score for score in scores]
+    assert seen["v0"] != seen["v1"]
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_every_text_is_encoded_once(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    from continual.eval.run import evaluate
+
+    tasks = [write_task(tmp_path, "first"), write_task(tmp_path, "again"), write_task(tmp_path, "second", seed=1)]
+    encoded: list[tuple[str, str]] = []
+    for role in ("query", "document"):
+        original = getattr(SentenceTransformer, f"encode_{role}")
+
+        def counted(self, texts, *args, _role=role, _original=original, **more):
+            encoded.extend((_role, text) for text in texts)
+            return _original(self, texts, *args, **more)
+
+        monkeypatch.setattr(SentenceTransformer, f"encode_{role}", counted)
+    progress = Counter()
+    evaluate(tiny_model, "v0", "x", tasks, tmp_path, EvalConfig(batch_size=4), progress=progress)
+    assert len(encoded) == len(set(encoded))
+    assert progress.bars == [("evaluating v0", len(encoded), "texts"), ("finished", None, "")]
+    assert progress.count == len(encoded)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_prompts_a_text_has_one_role(tiny_model: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    from continual.eval.encoder import OnceEncoder
+    from continual.eval.tasks import FolderTask
+
+    task = FolderTask("t", {"d": "a"}, {"q": "a"}, {"q": {"d": 1}}).metadata
+    model = SentenceTransformer(str(tiny_model), device="cpu")
+    model.prompts = {"query": "", "document": ""}
+    model.save_pretrained(str(tmp_path / "plain"))
+    plain = OnceEncoder(tmp_path / "plain", "v0", "x")
+    assert plain.missing("query", ["a", "b", "a"], task) == plain.missing("document", ["a", "b"], task)
+    assert plain.missing("text", ["a"], task) == plain.missing("query", ["a"], task)
+    prompted = OnceEncoder(tiny_model, "v0", "x")
+    assert prompted.missing("query", ["a"], task) != prompted.missing("document", ["a"], task)
+
+
+def test_an_instruction_is_before_the_queries_of_its_task_alone(tiny_model: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from continual.eval.run import evaluate
+    from continual.models.folder import add_prompts
+
+    says = "zat zot zil bat"
+    prompt = f"Instruct: {says}\nQuery: "
+    plain, twin = write_task(tmp_path, "plain"), write_task(tmp_path, "twin")  # the same texts
+    told = dataclasses.replace(twin, instruction=says)
+    expected = {
+        name: np.mean([values["ndcg_cut_10"] for values in reference(tiny_model, tmp_path, plain, None, each).values()])
+        for name, each in {"plain": None, "told": prompt}.items()
+    }
+    assert expected["plain"] != expected["told"]
+    progress = Counter()
+    scores = evaluate(tiny_model, "v0", "x", [plain, told], tmp_path, EvalConfig(), progress=progress)
+    assert [score.score for score in scores] == pytest.approx([100 * each for each in expected.values()], abs=1e-6)
+    assert progress.count == 2 * 12 + 40  # the queries twice, and the documents of both, of which two are equal, once
+    assert scores[0].settings == "max_length=model"
+    assert scores[1].settings.startswith("max_length=model, instruction=")
+    assert evaluate(tiny_model, "v0", "x", [told], tmp_path, EvalConfig())[0].score == scores[1].score
+
+    # The prompt of a domain that has the name of one of mteb's types is not put before all that is of this type.
+    shutil.copytree(tiny_model, tmp_path / "served")
+    add_prompts(tmp_path / "served", {"Retrieval": prompt})
+    found = [
+        evaluate(tmp_path / "served", "v1", "y", [plain], tmp_path, EvalConfig(), instructed=hidden)[0].score
+        for hidden in ((), ("Retrieval",))
+    ]
+    assert found[0] != found[1] == scores[0].score
+
+
+def test_a_task_named_like_a_role_gets_the_right_prompts(tiny_model: Path, tmp_path: Path) -> None:
+    from continual.eval.run import evaluate
+
+    task = write_task(tmp_path, "query")
+    (score,) = evaluate(tiny_model, "v0", "x", [task], tmp_path, EvalConfig())
+    expected = np.mean([values["ndcg_cut_10"] for values in reference(tiny_model, tmp_path, task).values()])
+    assert score.score == pytest.approx(100 * expected, abs=1e-6)
+
+
+def test_max_length_cuts_texts_and_never_raises_the_models_own(tiny_model: Path, tmp_path: Path) -> None:
+    from continual.eval.encoder import OnceEncoder
+    from continual.eval.run import evaluate
+
+    task = write_task(tmp_path, "first")
+    (cut,) = evaluate(tiny_model, "v0", "x", [task], tmp_path, EvalConfig(max_length=5))
+    expected = np.mean([values["ndcg_cut_10"] for values in reference(tiny_model, tmp_path, task, 5).values()])
+    assert cut.score == pytest.approx(100 * expected, abs=1e-6)
+    assert OnceEncoder(tiny_model, "v0", "x", max_length=10_000).wrapper.model.max_seq_length == 48
+
+
+def test_the_random_states_stay_as_they_were(tiny_model: Path, tmp_path: Path) -> None:
+    import torch
+
+    from continual.eval.run import evaluate
+
+    task = write_task(tmp_path, "first")
+
+    def draws() -> tuple[float, float, float]:
+        return random.random(), float(np.random.rand()), float(torch.rand(1))
+
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    expected = draws()
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_rng_state(states[2])
+    evaluate(tiny_model, "v0", "x", [task], tmp_path, EvalConfig())
+    assert draws() == expected
+
+
+def test_the_same_version_scores_the_same_twice(tiny_model: Path, tmp_path: Path) -> None:
+    from continual.eval.run import evaluate
+
+    task = write_task(tmp_path, "first")
+    (one,) = evaluate(tiny_model, "v0", "x", [task], tmp_path, EvalConfig())
+    before = (tmp_path / one.path).read_bytes()
+    (two,) = evaluate(tiny_model, "v0", "x", [task], tmp_path, EvalConfig())
+    assert one == two
+    assert before == (tmp_path / two.path).read_bytes()
+
+
+def test_what_cannot_be_scored_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    from continual.eval.run import evaluate
+    from continual.eval.tasks import load_task
+
+    assert evaluate(tiny_model, "v0", "x", [], tmp_path, EvalConfig()) == []
+    with pytest.raises(DataError, match="continual task add"):
+        load_task("missing", tmp_path / "missing")
+    task = write_task(tmp_path, "empty")
+    path = tmp_path / task.path / "qrels.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(2, "score", pa.array([0] * len(table))), path)
+    with pytest.raises(DataError, match="no query with a relevant document"):
+        evaluate(tiny_model, "v0", "x", [task], tmp_path, EvalConfig())
+    with pytest.raises(InvalidNameError):
+        evaluate(tiny_model, "../v0", "x", [task], tmp_path, EvalConfig())
+
+
+def test_embeddings_that_are_no_numbers_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    from continual.eval.run import evaluate
+
+    model = SentenceTransformer(str(tiny_model), device="cpu")
+    next(model.parameters()).data[:] = float("nan")
+    model.save_pretrained(str(tmp_path / "broken"))
+    task = write_task(tmp_path, "first")
+    with pytest.raises(ModelError, match="v9 gives embeddings that are not finite"):
+        evaluate(tmp_path / "broken", "v9", "x", [task], tmp_path, EvalConfig())
+    assert not (tmp_path / "scores").exists()
+
+
+def test_silence_is_lifted_again() -> None:
+    import datasets
+
+    from continual.eval.run import quiet
+
+    datasets.enable_progress_bars()
+    with quiet():
+        assert datasets.are_progress_bars_disabled()
+        warnings.warn("not shown", UserWarning, stacklevel=1)
+    assert not datasets.are_progress_bars_disabled()
+    with pytest.warns(UserWarning, match="shown"):
+        warnings.warn("shown", UserWarning, stacklevel=1)
