@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 from types import ModuleType
 
-ROOT = Path(__file__).parent.parent
+from tests import ROOT
+
 LOG = (ROOT / "docs" / "LOG.md").read_text(encoding="utf-8")
 
 
