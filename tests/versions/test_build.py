@@ -327,4 +327,4 @@ def test_parameters_of_the_settings_belong_to_the_rule_of_the_settings(workspace
     with pytest.raises(InputError, match="takes alpha; not 'previous'"):
         learn(workspace, tmp_path, 11, merge="opcm", parameters={"previous": 2.0})
     with pytest.raises(InputError, match="finds lambda itself"):
-        workspace.update(merge="self-positioning", parameters={"lambda": 2.0})
+        workspace.update(merge="self-positioning", settings={"merge": {"parameters": {"lambda": 2.0}}})
