@@ -20,8 +20,9 @@ from continual.errors import (
 )
 from continual.eval.ood import flags_of
 from continual.eval.suites import suite_settings
-from continual.index.check import drop_vectors, measure_step, vectors_file
-from continual.index.result import Compatibility
+from continual.index.check import measure_step
+from continual.index.pair import drop_vectors, vectors_file
+from continual.index.result import IndexComparison
 from continual.merge.rules import find_rule
 from continual.models.weights import weights_sha256
 from continual.progress import (
@@ -66,7 +67,7 @@ class StepResult:
         previous: The parent's.
         in_service: What is in service now: the version, or its parent if it was refused, or another one if
             somebody moved `current` while the step ran.
-        compatibility: What the version does to the index of its parent; None where that was not measured.
+        index: The comparison with the index of its parent; None if that was not measured.
         kinds: What each task is to this step: "new", "learned", "again", "OOD" or "leaked" (see `task_kinds`).
     """
 
@@ -77,7 +78,7 @@ class StepResult:
     previous: dict[str, Score]
     kinds: dict[str, str]
     in_service: str
-    compatibility: Compatibility | None = None
+    index: IndexComparison | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the step as plain data: version, parent, verdict, and the scores of both in points."""
@@ -95,7 +96,7 @@ class StepResult:
             "previous": {task: score.score for task, score in self.previous.items()},
             "kinds": self.kinds,
             "in_service": self.in_service,
-            "compatibility": None if self.compatibility is None else self.compatibility.to_json(),
+            "index": None if self.index is None else self.index.to_json(),
         }
 
     @property
@@ -188,18 +189,18 @@ def update(
     # 5. Evaluate the tasks of the suite `step`, the parent and the root too where they lack one; and what the new
     #    version does to the index of its parent.
     tasks = [task for task in registry.tasks() if task.name in spec.tasks]
-    vectors = {each: vectors_file(registry, each) if config.compat.step else None for each in (parent.id, spec.version)}
+    vectors = {each: vectors_file(registry, each) if config.index.step else None for each in (parent.id, spec.version)}
     for known in {each.id: each for each in (root, parent)}.values():
         score_missing(registry, known, tasks, config, progress, keep=vectors.get(known.id))
     kept = vectors[spec.version]
     scores = score(registry, spec.version, registry.path(snapshot), sha256, tasks, config, progress, keep=kept)
-    compatibility = None
-    if config.compat.step:
+    index = None
+    if config.index.step:
         sides = (
             Side(parent.id, parent.sha256, parent_folder, vectors[parent.id]),
             Side(spec.version, sha256, registry.path(snapshot), kept),
         )
-        compatibility = measure_step(registry, config, *sides, tasks, spec.batches, progress)
+        index = measure_step(registry, config, *sides, tasks, spec.batches, progress)
 
     # 6. Gate: current moves to the new version, or stays.
     new = {each.task: each for each in scores}
@@ -225,13 +226,13 @@ def update(
         created_at=now(),
     )
     reason = f"update to {version.id} passed the gate" if verdict.passed else None
-    measured = None if compatibility is None else compatibility.to_json()
+    measured = None if index is None else index.to_json()
     version = registry.add_version(version, scores, promote=reason, compatibility=measured)
     log(step_figures(new, old, verdict.passed), trained.steps)
     remove(folded.parent)
     in_service = registry.version(CURRENT)
     drop_vectors(registry, in_service)
-    return StepResult(version, parent, spec, new, old, kinds, in_service.id, compatibility)
+    return StepResult(version, parent, spec, new, old, kinds, in_service.id, index)
 
 
 def task_kinds(registry: Registry, spec: Spec) -> dict[str, str]:
