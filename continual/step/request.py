@@ -104,7 +104,9 @@ class Request:
                 )
             config = config.replace("merge", method=merge, start=rule.start if start is None else None)
         if merge is not None:
-            parameters = parameters or {}  # those of the settings belong to the rule of the settings
+            # Those of continual.toml belong to its own rule; those of --set are meant for this one.
+            given = (self.settings or {}).get("merge", {}).get("parameters", {})
+            parameters = parameters or {name: config.merge.parameters[name] for name in given}
         return config.replace("merge", start=start, parameters=None if parameters is None else dict(parameters))
 
 

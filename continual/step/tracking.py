@@ -92,7 +92,7 @@ def check_trackers(names: Sequence[str]) -> None:
         if name in built_in and name not in available:
             raise InputError(
                 f"The tracker {name} is not installed. Install it with `pip install {_PACKAGES.get(name, name)}`, or "
-                "leave it out of --track and of track.trackers in continual.toml."
+                "leave it out of track.trackers."
             )
 
 
@@ -148,7 +148,7 @@ def _open(
                 continue
             raise InputError(
                 f"The tracker {name} cannot start: {reason}. Nothing was trained. Mend it, or leave {name} out of "
-                "--track and of track.trackers in continual.toml."
+                "track.trackers."
             ) from error
     if "mlflow" in opened:
         ids["mlflow"] = opened["mlflow"].tracker.info.run_id
