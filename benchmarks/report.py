@@ -30,10 +30,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from continual.config import IndexConfig, Config
+from continual.config import Config, IndexConfig
 from continual.eval.query_scores import CACHE
 from continual.eval.suites import SCORES
-from continual.index.result import MapUsed, IndexedTask, judge_index
+from continual.index.result import IndexedTask, MapUsed, judge_index
 from continual.registry import (
     Batch,
     Registry,
@@ -172,7 +172,6 @@ def _version(
     }
     return Version(
         id=name,
-        position=0,
         parent=parent,
         status="root" if parent is None else "refused" if refused else "accepted",
         path=f"versions/{name}",

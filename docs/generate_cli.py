@@ -30,9 +30,9 @@ Every command works on one workspace: the folder given with `-w`, or `$CONTINUAL
 upwards with a `continual.toml`. With `--json` it prints one JSON object on standard output. Progress and messages go to
 standard error.
 
-A command with `--set` takes any setting of `continual.toml` for one call: `--set train.epochs=2`. The value is TOML, but
-a word needs no quotes. A key of a table has its own name: `--set merge.parameters.density=0.5`. Everyday settings have
-options of their own.
+A command with `--set` takes any setting of `continual.toml` for one call: `--set train.epochs=2`. The value is TOML,
+but a word needs no quotes. A key of a table has its own name: `--set merge.parameters.density=0.5`. Everyday settings
+have options of their own.
 """
 
 EXIT_CODES = """\

@@ -78,13 +78,13 @@ def test_two_steps_from_an_empty_folder(learned: Workspace) -> None:
     assert [version.status for version in (root, first, second)] == ["root", "accepted", "accepted"]
     assert second.parent == first.id
     assert learned.version().id == second.id == "v2"
-    assert first.recipe["replay"] == []
-    (window,) = second.recipe["replay"]
-    first_rows = first.recipe["new"][0]["rows"]
-    assert window["domain"] == "first"
-    assert window["rows"] == round(0.5 * first_rows)
-    assert second.pairs_trained == second.recipe["new"][0]["rows"] + window["rows"]
-    assert second.joint_pairs == first_rows + second.recipe["new"][0]["rows"]
+    assert first.provenance.replay == []
+    (window,) = second.provenance.replay
+    first_rows = first.provenance.new[0].rows
+    assert window.domain == "first"
+    assert window.rows == round(0.5 * first_rows)
+    assert second.pairs_trained == second.provenance.new[0].rows + window.rows
+    assert second.joint_pairs == first_rows + second.provenance.new[0].rows
     for version in (root, first, second):
         assert version.sha256 == weights_sha256(learned.registry.path(version.path))
     assert len({version.sha256 for version in (root, first, second)}) == 3
@@ -135,18 +135,18 @@ def test_a_plan_counts_and_changes_nothing(learned: Workspace, write_pairs: Writ
         return sorted(path for path in learned.registry.root.rglob("*") if path.is_file() and path.suffix != ".lock")
 
     before = files()
-    plan = learned.plan(replay_rows=10)
+    plan = learned.plan(settings={"replay": {"rows": 10}})
     kept = {batch.domain: batch.kept for batch in learned.registry.batches()}
-    assert sum(window["rows"] for window in plan.spec.replay) == 10
+    assert sum(window.rows for window in plan.spec.provenance.replay) == 10
     assert plan.pairs == kept["third"] + 10
     assert plan.joint_pairs == sum(kept.values())
-    searching = learned.plan(replay_rows=10, merge="search")
+    searching = learned.plan(settings={"replay": {"rows": 10}}, merge="search")
     assert searching.pairs < plan.pairs  # rows are held out for the search
     assert searching.joint_pairs == plan.joint_pairs
     assert plan.tokens > 0
     assert plan.seconds > 0
     assert files() == before
-    assert learned.update(replay_rows=10).version.pairs_trained == plan.pairs
+    assert learned.update(settings={"replay": {"rows": 10}}).version.pairs_trained == plan.pairs
 
 
 def test_nothing_new_is_said_plainly(learned: Workspace) -> None:
@@ -182,8 +182,8 @@ def test_running_mean_goes_from_the_base_and_remembers(workspace: Workspace, wri
     for number in range(3):
         workspace.ingest(write_pairs(f"d{number}.parquet", make_pairs(50, seed=number)))
         step = workspace.update(merge="running-mean")
-        assert step.spec.start == "v0"
-        weights.append(step.spec.weight)
+        assert step.spec.provenance.start == "v0"
+        weights.append(step.spec.provenance.weight)
     np.testing.assert_allclose(weights, [1, 1 / 2, 1 / 3])
     with pytest.raises(InputError, match="trained from the root base"):
         workspace.plan(merge="running-mean", start="current")
@@ -212,7 +212,7 @@ def test_a_killed_update_resumes_to_the_same_weights(workspace: Workspace, write
         resumed = workspace.update(resume=True).version
         assert resumed.id == begun
         assert resumed.sha256 == expected.sha256
-        assert resumed.recipe["replay"] == expected.recipe["replay"] != []
+        assert resumed.provenance.replay == expected.provenance.replay != []
         assert resumed.pairs_trained == expected.pairs_trained
         assert workspace.status().interrupted is None
 
@@ -227,8 +227,8 @@ def test_an_update_killed_while_it_searches_resumes_to_the_same_weights(
     learned.promote(before)
     kill_update(learned.directory, "searching", advances, seed=5, replay=0.5, merge=rule)
     resumed = learned.update(resume=True).version
-    assert (resumed.sha256, resumed.recipe["weight"]) == (expected.sha256, expected.recipe["weight"])
-    assert resumed.recipe["search"] == expected.recipe["search"]
+    assert (resumed.sha256, resumed.provenance.weight) == (expected.sha256, expected.provenance.weight)
+    assert resumed.provenance.search == expected.provenance.search
 
 
 def test_what_was_interrupted_is_not_resumed_on_another_base_or_other_rows(
@@ -295,7 +295,7 @@ def test_a_rollback_during_an_update_is_not_overruled(workspace: Workspace, writ
     workspace.ingest(write_pairs("b.parquet", make_pairs(60, seed=1)))
     step = workspace.update(progress=Meddler(workspace))
     assert step.passed
-    assert step.in_service == workspace.version().id == "v0"
+    assert step.current == workspace.version().id == "v0"
 
 
 def test_what_killed_updates_left_is_swept(learned: Workspace) -> None:
@@ -429,7 +429,7 @@ def test_coefficients_are_searched_on_rows_that_were_not_trained(
         workspace.ingest(write_pairs(f"{name}.parquet", make_pairs(160, seed=number)))
         step = workspace.update(replay=0.1, merge=rule)
     recipe = step.version.recipe
-    held = {window["domain"]: window["rows"] for window in recipe["held"]}
+    held = {window.domain: window.rows for window in recipe["held"]}
     assert set(held) == {"first", "second"}
     new = next(batch for batch in workspace.registry.batches("second"))
     assert held["second"] == new.kept // 10

@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from continual import Workspace
-from continual.config import IndexConfig, EvalConfig
+from continual.config import EvalConfig, IndexConfig
 from continual.errors import InputError, NotFoundError, NothingToDoError
 from continual.index.pair import vectors_file
 from continual.index.result import (
     IndexComparison,
-    MapUsed,
     IndexedTask,
+    MapUsed,
     judge_index,
     overlap,
     share,
@@ -78,7 +78,9 @@ def test_a_score_of_nothing_loses_nothing() -> None:
 
 
 def test_the_json_form_is_the_documented_one() -> None:
-    data = judge_index("v0", "v1", [measured("t", 60.0, 78.0)], MapUsed("affine", {"rank": 16.0}, 80, 20), IndexConfig())
+    data = judge_index(
+        "v0", "v1", [measured("t", 60.0, 78.0)], MapUsed("affine", {"rank": 16.0}, 80, 20), IndexConfig()
+    )
     shown = data.to_json()
     figures = ["canary", "overlap", "old_on_old", "new_on_new", "new_on_old", "old_on_new", "mapped_on_old"]
     shares = ["kept", "kept_mapped"]
@@ -193,7 +195,7 @@ def test_a_step_measures_the_index_of_its_parent(workspace: Workspace, write_pai
     assert workspace.compare_index("v0") == first.index
     workspace.ingest(write_pairs("law.parquet", make_pairs(60, seed=1)))
     second = workspace.update(compatible=True)
-    assert second.spec.config["train"]["anchor"] == "current"
+    assert second.spec.provenance.config["train"]["anchor"] == "current"
     assert sorted(registry.path("vectors").iterdir()) == kept[1:]  # what is in service, and its parent
     assert [(each.old, each.new) for each in workspace.index_comparisons()] == [("v0", "v1"), ("v1", "v2")]
     report = workspace.report()

@@ -98,7 +98,9 @@ def test_the_simplest_within_one_standard_error_is_chosen() -> None:
     query_map = QueryMap("identity", {}, ())
     best = np.random.default_rng(0).random(100)
     noise = np.tile([0.1, -0.1], 50)  # of standard error 0.01
-    tried = [Candidate(query_map, float(each.mean()), each) for each in (best - 0.02 + noise, best - 0.005 + noise, best)]
+    tried = [
+        Candidate(query_map, float(each.mean()), each) for each in (best - 0.02 + noise, best - 0.005 + noise, best)
+    ]
     assert choose(tried) is tried[1]
     assert choose(tried[::2]) is tried[2]
 

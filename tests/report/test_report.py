@@ -20,7 +20,7 @@ from rich.console import Console
 
 from continual.config import IndexConfig
 from continual.errors import InputError, NotFoundError, NothingToDoError
-from continual.index.result import MapUsed, IndexedTask, judge_index
+from continual.index.result import IndexedTask, MapUsed, judge_index
 from continual.registry import (
     Batch,
     Registry,
@@ -81,7 +81,6 @@ def add_version(
     number = int(name[1:])
     version = Version(
         id=name,
-        position=0,
         parent=parent,
         status="root" if parent is None else status,
         path=f"versions/{name}",

@@ -11,24 +11,21 @@ from continual.cli.render.words import describe_merge, describe_replay, describe
 from continual.report.figures.numbers import duration
 
 if TYPE_CHECKING:
-    from continual.step.spec import Plan
+    from continual.step.plan import Plan
 
 
 def print_plan(plan: Plan) -> None:
     """Print what an update would do, and its cost beside a full retraining."""
-    spec = plan.spec
-    say(
-        f"{spec.version} would be trained from {spec.start} and merged with {spec.parent} "
-        f"({describe_merge(spec.merge, spec.weight)})."
-    )
+    spec, made = plan.spec, plan.spec.provenance
+    say(f"{spec.version} would be trained from {made.start} and merged with {spec.parent} ({describe_merge(made)}).")
     rows = table("rows", "domain", "what", numbers=(0, 1), header_style="bold")
-    for what, windows in (("new", spec.new), ("replay", spec.replay)):
+    for what, windows in (("new", made.new), ("replay", made.replay)):
         for window in windows:
-            rows.add_row(f"{window['rows']:,}", escape(window["domain"]), what)
+            rows.add_row(f"{window.rows:,}", escape(window.domain), what)
     console.print(rows)
-    say(f"replay: {describe_replay(spec.config['replay'])}")
-    if spec.skipped:
-        say(describe_skipped(spec.skipped, "It would skip"))
+    say(f"replay: {describe_replay(made.config['replay'])}")
+    if made.skipped:
+        say(describe_skipped(made.skipped, "It would skip"))
     cost = table("", "this update", "full retraining", "ratio", numbers=(1, None))
     pairs, tokens = plan.pairs / plan.joint_pairs, plan.tokens / plan.joint_tokens
     cost.add_row("pairs trained", f"{plan.pairs:,}", f"{plan.joint_pairs:,}", f"{pairs:.0%}")

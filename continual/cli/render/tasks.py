@@ -22,7 +22,7 @@ def print_task(report: TaskReport) -> None:
         say(f"The task {report.name} exists already with the same content. Nothing changed.")
         return
     kind = f"tests the domain {report.domain}" if report.domain else "out of domain"
-    held = f"{report.kind} on {report.queries:,} items"
+    held = f"{report.task_type} on {report.queries:,} items"
     if report.judgements:
         held = f"{report.queries:,} queries, {report.documents:,} documents, {report.judgements:,} judgements"
     if not report.checked:
@@ -57,7 +57,7 @@ def print_task_list(tasks: Sequence[Task]) -> None:
         rows.add_row(
             escape(task.name),
             escape(task.domain or "OOD"),
-            task.kind,
+            task.task_type,
             measured([task.metric]),
             f"{task.queries:,}",
             documents,
@@ -73,7 +73,7 @@ def print_evaluation(found: Evaluation) -> None:
     for score in found.scores:
         sample = score.settings.partition(", ")[2]
         domain = score.domain or ("OOD" if score.flag is None else "trained on")
-        cells = (score.task, domain, score.kind, measured([score.metric]))
+        cells = (score.task, domain, score.task_type, measured([score.metric]))
         rows.add_row(*map(escape, cells), f"{score.score:.1f}", f"{score.queries:,}", escape(sample))
     say(f"{found.version}, suite {found.suite}")
     console.print(rows)

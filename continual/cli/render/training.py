@@ -30,12 +30,12 @@ def print_trained(trained: Trained) -> None:
         say(describe_skipped(trained.skipped, "Left out"))
     _print_cost(trained)
     names = list(dict.fromkeys([ROOT, trained.current, version.id]))
-    if trained.kinds:
+    if trained.roles:
         say(f"{measured(trained.metrics)}, points")
         scores = table("task", "", *names, numbers=(2, None))
-        for task, kind in trained.kinds.items():
+        for task, role in trained.roles.items():
             cells = [trained.scores[name].get(task) for name in names]
-            scores.add_row(escape(task), kind, *("" if cell is None else f"{cell:.1f}" for cell in cells))
+            scores.add_row(escape(task), role, *("" if cell is None else f"{cell:.1f}" for cell in cells))
         console.print(scores)
     say(
         f"{version.id} is the result of {trained.recipe}; {trained.current} stays the current version. "

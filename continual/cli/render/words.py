@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from continual.registry import Provenance, Window
 
 
-def describe_merge(rule: str, weight: float) -> str:
+def describe_merge(made: Provenance) -> str:
     """Return how an update is merged with the current version."""
-    return f"{rule}, weight {weight:.3g}"
+    return f"{made.merge}, weight {made.weight:.3g}"
 
 
-def describe_rows(windows: Iterable[Mapping[str, Any]]) -> str:
+def describe_rows(windows: Iterable[Window]) -> str:
     """Return domains with their numbers of rows."""
-    return ", ".join(f"{window['domain']} {window['rows']:,}" for window in windows)
+    return ", ".join(f"{window.domain} {window.rows:,}" for window in windows)
 
 
 def describe_replay(replay: Mapping[str, Any]) -> str:
