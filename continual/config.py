@@ -374,7 +374,7 @@ def validate(data: dict[str, object], source: str) -> Config:
         if old in data:
             if new in data:
                 raise ConfigError(
-                    f"{source} has both [{old}] and [{new}]. [{old}] is the old name: join them in [{new}]."
+                    f"{source} has both [{old}] and [{new}]. [{old}] is the old name. Move all settings to [{new}]."
                 )
             data = {(new if section == old else section): values for section, values in data.items()}
     for section, names in RETIRED.items():

@@ -1,4 +1,4 @@
-"""A workspace: a directory that holds one model's life. Every CLI command is one call of this class."""
+"""A workspace: one folder with a model's versions, data, tasks and settings. Every CLI command is one call of it."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ if TYPE_CHECKING:
 
 
 class Workspace:
-    """One model's life: its stream of domains, its versions, and which of them is in service.
+    """One folder with a model's versions, its stream of domains, its evaluation tasks and its settings.
 
     Args:
-        directory: The folder that holds `continual.toml`; None looks for the nearest one upwards from the
-            working directory, after the environment variable `CONTINUAL_WORKSPACE`.
+        directory: The folder that holds `continual.toml`; None for `$CONTINUAL_WORKSPACE`, or the nearest
+            such folder upwards from the working directory.
 
     Raises:
         NotFoundError: There is no workspace there.
@@ -202,13 +202,12 @@ class Workspace:
         tasks: Sequence[str] | None = None,
         progress: Progress = SILENT,
     ) -> Evaluation:
-        """Score a version on a suite; a score that is there for the same settings is not computed again.
+        """Score a version on a suite; scores that exist for the same settings are not computed again.
 
         Args:
             name: An id or alias.
-            suite: "step", what every update is scored on, or "release"; see `suites` in continual.toml.
+            suite: "step", which every update is scored on, or "release"; see [suites] in `continual.toml`.
             tasks: Names of tasks to score instead of the suite's; they are sampled as the suite says.
-            progress: Shows how far it is.
 
         Raises:
             NotFoundError: There is no such version or task.
@@ -363,8 +362,8 @@ class Workspace:
         """Return the R matrix, its metrics with their intervals, and the cost of every step.
 
         Args:
-            joint: What was trained on all domains at once, for the intransigence: a version's id or alias, or the
-                folder of another workspace with the same root base, whose version in service it is. By default
+            joint: The model trained on all domains at once, for intransigence: a version's id or alias, or the
+                folder of another workspace with the same root base, whose current version it is. By default
                 `eval.joint`.
 
         Raises:
@@ -379,26 +378,26 @@ class Workspace:
         """Write every chart of the report as SVG, PNG and CSV, and a summary in Markdown, as for a pull request.
 
         Args:
-            directory: Made if it is not there; files of the same names are replaced.
-            report: The report, if it was read already.
+            directory: Made if needed; files of the same names are replaced.
+            report: The report, if it was built already.
 
         Returns:
             The files, `report.md` first.
 
         Raises:
-            InputError: It cannot be written.
+            InputError: The folder can't be written.
         """
         from continual.report.files import write_figures
 
         return write_figures(report or self.report(), Path(directory).expanduser().resolve())
 
     def dashboard(self, port: int | None = None, *, open_browser: bool = False, say: Callable[[str], None]) -> None:
-        """Serve the report as a page on 127.0.0.1 that follows a running update, until it is interrupted.
+        """Serve the report as a page on 127.0.0.1 that follows a running update, until Ctrl-C.
 
         Args:
-            port: 8765 by default; 0 takes any that is free.
+            port: 8765 by default; 0 for any free one.
             open_browser: Open it in the browser of this machine.
-            say: Is told the address once it can be asked.
+            say: Called with the address once the page can be opened.
 
         Raises:
             InputError: The port is taken.
@@ -410,7 +409,7 @@ class Workspace:
         serve(board, PORT if port is None else port, open_browser=open_browser, say=say)
 
     def status(self) -> Status:
-        """Return what is in service, what waits to be learned, and what was interrupted."""
+        """Return the current version, the rows that are not learned yet, and the interrupted update."""
         return read_status(self.directory, self.registry)
 
     def versions(self) -> list[Version]:
@@ -436,11 +435,10 @@ class Workspace:
         return [event for event in self.registry.alias_events() if event.alias == CURRENT]
 
     def load(self, name: str = CURRENT, progress: Progress = SILENT) -> SentenceTransformer:
-        """Return a version as a SentenceTransformer; one whose snapshot was dropped is built again.
+        """Return a version as a SentenceTransformer; a dropped snapshot is rebuilt.
 
         Args:
             name: An id such as "v3", or an alias such as "current".
-            progress: Shows how far it is.
         """
         from continual.models.encoder import load_encoder
 

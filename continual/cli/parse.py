@@ -18,19 +18,21 @@ def parse_settings(given: list[str] | None) -> dict[str, dict[str, Any]] | None:
     if not given:
         return None
     found: dict[str, dict[str, Any]] = {}
+    whole: set[str] = set()
     for text in given:
         name, equals, value = (part.strip() for part in text.partition("="))
         *sections, key = name.split(".")
         if not (equals and sections and all(sections) and key and value):
             raise InputError(f"--set takes SECTION.KEY=VALUE, such as train.epochs=1; not {text!r}.")
         table: dict[str, Any] = found
-        for section in sections:
+        for depth, section in enumerate(sections, 1):
+            if ".".join(sections[:depth]) in whole:
+                raise InputError(f"--set sets {name} and all of {'.'.join(sections[:depth])}. Give one of the two.")
             table = table.setdefault(section, {})
-            if not isinstance(table, dict):
-                raise InputError(f"--set gives {name} and a value for all of it. Give one of the two.")
         if key in table:
             raise InputError(f"--set sets {name} twice. Give it once.")
         table[key] = _toml(value)
+        whole.add(name)
     return found
 
 

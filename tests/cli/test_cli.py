@@ -143,7 +143,7 @@ BAD_UPDATES = [
     (["--replay", "-0.1"], "from 0 to 1"),
     (["--replay", "nan"], "from 0 to 1"),
     (["--set", "replay.rows=-5"], "replay.rows"),
-    (["--merge", "2"], "above 0, up to 1"),
+    (["--merge", "2"], "above 0 and up to 1"),
     (["--merge", "sleprp"], "no merge rule"),
     (["--from", "nowhere"], "takes current or base"),
     (["--domain", "nowhere"], "There is no domain"),
