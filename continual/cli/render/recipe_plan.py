@@ -37,7 +37,7 @@ def print_plan(plan: RecipePlan, clusters: Path | None = None) -> None:
     if plan.clusters:
         say(_clusters(plan, clusters))
     if plan.skipped:
-        say(describe_skipped(plan.skipped, "Leaves out"))
+        say(describe_skipped(plan.skipped, "It would leave out"))
     share = plan.pairs / plan.joint_pairs if plan.joint_pairs else 0.0
     say(f"{plan.pairs:,} pairs in all, {share:.0%} of a joint training's {plan.joint_pairs:,}.")
     if plan.new_pairs:
