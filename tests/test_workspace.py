@@ -41,7 +41,7 @@ checkpoint_seconds = 0
 max_forgetting = 100
 max_ood_loss = 100
 min_gain = -100
-[compat]
+[index]
 step = false
 """
 
@@ -101,7 +101,7 @@ def test_every_version_loads_everywhere_and_keeps_what_the_base_was(
     from transformers import AutoModel
 
     texts = [str(row["positive"]) for row in make_pairs(100, seed=7)]
-    exported = learned.export("current", tmp_path / "exported")
+    exported = learned.export("current", tmp_path / "exported").directory
     ours = learned.load("current").encode(texts)
     np.testing.assert_allclose(SentenceTransformer(str(exported), device="cpu").encode(texts), ours, atol=1e-6)
     base = SentenceTransformer(str(tiny_model), device="cpu")
@@ -174,7 +174,7 @@ def test_a_refused_version_stays_a_candidate(workspace: Workspace, write_pairs: 
     assert workspace.status().domains[0].learned == workspace.status().domains[0].rows
     workspace.rollback()
     assert workspace.version().id == "v0"
-    with pytest.raises(InputError, match="Nothing was in service before v0"):
+    with pytest.raises(InputError, match="v0 is the first current version"):
         workspace.rollback()
 
 
@@ -316,7 +316,7 @@ def test_a_base_in_half_precision_becomes_fp32(tiny_model: Path, tmp_path: Path)
     half.save_pretrained(str(tmp_path / "half"))
     assert {str(t.dtype) for t in load_file(tmp_path / "half" / "model.safetensors").values()} == {"torch.float16"}
     workspace = Workspace.init(tmp_path / "w", str(tmp_path / "half"))
-    exported = SentenceTransformer(str(workspace.export("v0", tmp_path / "out")), device="cpu")
+    exported = SentenceTransformer(str(workspace.export("v0", tmp_path / "out").directory), device="cpu")
     texts = [str(row["positive"]) for row in make_pairs(20)]
     np.testing.assert_allclose(exported.encode(texts), workspace.load().encode(texts), atol=1e-6)
     assert exported.encode(texts).dtype == np.float32
@@ -489,8 +489,8 @@ def test_lost_files_are_named_before_anything_is_trained(
     with pytest.raises(DataError, match=r"corpus.parquet.*continual task add ood"):
         learned.ingest(write_pairs("d.parquet", make_pairs(40, seed=4)))
     assert learned.status().interrupted is None
-    assert not learned.add_task("ood", tmp_path / "ood").unchanged  # it is put back
-    assert learned.add_task("ood", tmp_path / "ood").unchanged
+    assert not learned.add_task("ood", tmp_path / "ood")[0].unchanged  # it is put back
+    assert learned.add_task("ood", tmp_path / "ood")[0].unchanged
     rows = learned.registry.path(learned.registry.batches()[0].path)
     rows.rename(rows.with_suffix(".away"))
     with pytest.raises(DataError, match="is gone"):
