@@ -14,7 +14,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 AVALANCHE := .venv-avalanche
 
-.PHONY: help install demo test test-avalanche lint docs bench clean
+.PHONY: help install demo test test-avalanche lint docs dist test-dist bench clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -56,6 +56,15 @@ lint: install ## Check style, types, and that the command page is up to date
 
 docs: install ## Write docs/cli.md from the commands
 	$(BIN)/python docs/generate_cli.py
+
+dist: install ## Build the sdist and the wheel into dist/, and check what they hold
+	rm -rf dist
+	$(BIN)/python -m build --quiet --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python tools/check_dist.py
+
+test-dist: dist ## Install the wheel into a new environment outside of this folder, and use it there
+	$(BIN)/python tools/test_dist.py --pip-flags="$(PIP_FLAGS)"
 
 bench: install ## Run the benchmarks that need no data of their own
 	$(BIN)/python benchmarks/startup.py
