@@ -14,7 +14,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 AVALANCHE := .venv-avalanche
 
-.PHONY: help install demo test test-avalanche lint docs dist test-dist bench clean
+.PHONY: help install demo test test-avalanche lint docs site dist test-dist bench clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -57,6 +57,10 @@ lint: install ## Check style, types, and that the command page is up to date
 docs: install ## Write docs/cli.md from the commands
 	$(BIN)/python docs/generate_cli.py
 
+site: install ## Build the documentation into site/, a folder of static pages
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(BIN)/python tools/check_site.py
+
 dist: install ## Build the sdist and the wheel into dist/, and check what they hold
 	rm -rf dist
 	$(BIN)/python -m build --quiet --outdir dist
@@ -71,5 +75,5 @@ bench: install ## Run the benchmarks that need no data of their own
 	$(BIN)/python benchmarks/ingest.py
 
 clean: ## Remove the demo, caches and build products; the environments stay
-	rm -rf demo build dist *.egg-info htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf demo build dist site *.egg-info htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -path './.venv*' -prune -o -name __pycache__ -type d -exec rm -rf {} +

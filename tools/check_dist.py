@@ -25,6 +25,7 @@ WITH_SDIST_FILES = (
     "LICENSE",
     "Makefile",
     "README.md",
+    "mkdocs.yml",
     "pyproject.toml",
 )
 
