@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +26,10 @@ from continual.eval.regressions import Regressions, find_regressions, has_rankin
 from continual.eval.significance import holm, paired_interval
 from continual.registry import Registry, Score
 from continual.stream import import_task
-from tests.conftest import make_pairs
-from tests.report.test_report import add_version, make_registry
-from tests.test_workspace import SETTINGS
+from tests.pairs import Write, make_pairs
+from tests.reports import add_version, make_registry, make_task
+from tests.workspaces import SETTINGS
 
-Write = Callable[[str, list[dict[str, object]]], Path]
 SUBJECTS = ("dosage of the drug", "invoices of the bank")
 EVIL = "[red]what[/red] \x1b[31mdosage\x1b[0m of the drug \u202eis\u202c <b>this</b>\nline two"
 
@@ -91,8 +89,6 @@ def registry(tmp_path: Path) -> Registry:
 
 
 def no_ranking() -> object:
-    from tests.report.test_report import make_task
-
     return make_task("sts", None)
 
 

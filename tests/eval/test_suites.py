@@ -38,10 +38,10 @@ from continual.eval.suites import (
 from continual.registry import Registry, Score, Task
 from continual.registry.catalog import now
 from continual.registry.migrations import MIGRATIONS
-from tests.cli.test_cli import Run, run  # noqa: F401  a fixture
-from tests.conftest import make_pairs
-from tests.eval.test_run import write_task
-from tests.registry.test_registry import version
+from tests.commands import Run
+from tests.pairs import make_pairs
+from tests.registries import version
+from tests.tasks import write_task
 
 STEP = "[ingest]\nholdout = 0.3\n[suites]\nstep = {queries = 5, documents = 12}\n"
 
@@ -178,7 +178,7 @@ def test_a_suite_of_some_tasks() -> None:
         suite_tasks(tasks[1:], config, "release")
 
 
-def test_bad_calls(workspace: Workspace, run: Run, tiny_model: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_bad_calls(workspace: Workspace, run: Run, tiny_model: Path, tmp_path: Path) -> None:
     at = ("-w", workspace.directory)
     wrong = run("eval", "--suite", "relaese", *at)
     assert wrong.code == 2
@@ -193,7 +193,7 @@ def test_bad_calls(workspace: Workspace, run: Run, tiny_model: Path, tmp_path: P
     assert run("task", "list", "-w", empty.directory).code == 0
 
 
-def test_what_eval_prints(workspace: Workspace, run: Run) -> None:  # noqa: F811
+def test_what_eval_prints(workspace: Workspace, run: Run) -> None:
     at = ("-w", workspace.directory)
     shown = run("eval", "--suite", "step", *at)
     assert shown.code == 0

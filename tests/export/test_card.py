@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,10 +23,9 @@ from continual.cli import app
 from continual.errors import InputError
 from continual.export.card import _eval_result, hub_id
 from continual.registry import Score, Task
-from tests.conftest import make_pairs
-from tests.test_workspace import SETTINGS
+from tests.pairs import Write, make_pairs
+from tests.workspaces import SETTINGS
 
-Write = Callable[[str, list[dict[str, object]]], Path]
 BASE_CARD = """---
 language: en
 license: apache-2.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,14 +25,10 @@ from continual.index.result import (
 from continual.models.weights import weights_sha256
 from continual.registry import Task
 from tests import ROOT
-from tests.cli import test_cli
-from tests.conftest import make_pairs
-from tests.eval import test_run as test_eval
-from tests.test_workspace import SETTINGS
-
-Write = Callable[[str, list[dict[str, object]]], Path]
-run = test_cli.run  # fixtures
-other_model = test_eval.other_model
+from tests.commands import Run
+from tests.pairs import Write, make_pairs
+from tests.tasks import write_task
+from tests.workspaces import SETTINGS
 
 
 def measured(task: str, new_on_old: float, mapped: float | None = None) -> TaskCompatibility:
@@ -118,7 +113,7 @@ def test_both_models_search_the_indexes_of_both(tiny_model: Path, other_model: P
     from continual.eval.tasks import local_metadata
     from continual.index.cross import Side, compare_indexes
 
-    task = test_eval.write_task(tmp_path, "words")
+    task = write_task(tmp_path, "words")
     sides = [
         Side(name, weights_sha256(folder), folder, tmp_path / f"{name}.safetensors")
         for name, folder in (("v0", tiny_model), ("v1", other_model))
@@ -279,7 +274,7 @@ def test_a_map_is_fitted_on_texts_of_tasks_only_where_there_are_no_others(
     assert kept() == left
 
 
-def test_the_commands(workspace: Workspace, run: test_cli.Run, tmp_path: Path) -> None:
+def test_the_commands(workspace: Workspace, run: Run, tmp_path: Path) -> None:
     where = ("-w", workspace.directory)
     assert "Nothing was measured" in run("compat", "show", *where).out
     updated = run("update", "--compatible", *where)

@@ -37,8 +37,8 @@ from continual.train.candidates import (
     given_losses,
     row_losses,
 )
-from tests.conftest import SCHEMA, make_pairs
-from tests.registry.test_registry import version
+from tests.pairs import SCHEMA, make_pairs
+from tests.registries import version
 
 SIZES = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(0, 500), max_size=6)
 

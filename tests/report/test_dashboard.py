@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -22,18 +21,10 @@ from continual.report.board import Board
 from continual.report.dashboard import make_app, serve
 from continual.report.live import part_of, read_live
 from continual.storage.locks import UPDATE_LOCK, exclusive
-from tests.conftest import kill_update, make_pairs
-from tests.report.test_report import (
-    HOSTILE,
-    HOSTILE_DOCUMENT,
-    HOSTILE_QUERY,
-    add_version,
-    hostile_registry,
-    make_registry,
-)
-from tests.test_workspace import SETTINGS
-
-Write = Callable[[str, list[dict[str, object]]], Path]
+from tests.kills import kill_update
+from tests.pairs import Write, make_pairs
+from tests.reports import HOSTILE, HOSTILE_DOCUMENT, HOSTILE_QUERY, add_version, hostile_registry, make_registry
+from tests.workspaces import SETTINGS
 
 
 class Answer:

@@ -18,9 +18,8 @@ import torch
 from continual import Workspace
 from continual.merge.sources import Model
 from continual.train.team import Team
-from tests.cli.test_cli import Write
-from tests.conftest import make_pairs
-from tests.test_workspace import SETTINGS
+from tests.pairs import Write, make_pairs
+from tests.workspaces import SETTINGS
 
 
 def launch(

@@ -21,9 +21,9 @@ from continual.errors import (
 )
 from continual.models.weights import weights_sha256
 from continual.versions.diff import group_of
-from tests.conftest import make_pairs
-from tests.merge.test_folders import kill_everywhere
-from tests.test_workspace import SETTINGS
+from tests.kills import kill_everywhere
+from tests.pairs import make_pairs
+from tests.workspaces import SETTINGS
 
 
 @pytest.fixture(scope="module")
