@@ -40,7 +40,7 @@ def table(workspace: Workspace, made: dict[str, str], domains: list[str]) -> str
     """Return the losses on the line and of the merge; `made` has the version of each phase."""
     versions = {phase: workspace.version(version) for phase, version in made.items()}
     material = read_material(workspace.registry, workspace.registry.batches(), workspace.config.merge.search_rows)
-    if material.held is None or material.held[0] != versions["merged"].recipe["held"]:
+    if material.held is None or material.held[0] != versions["merged"].provenance.held:
         raise RuntimeError("the rows held out now are not those that the search was given")
     config, held = workspace.config.train, material.held[1]
     folders = {phase: workspace.registry.path(version.path) for phase, version in versions.items()}

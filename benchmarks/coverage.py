@@ -40,7 +40,7 @@ from continual.eval.significance import (
     paired,
     paired_interval,
 )
-from continual.step.gate import weigh
+from continual.step.gate import decide
 
 Values = NDArray[np.float64]
 Ends = tuple[Values, Values]
@@ -215,7 +215,7 @@ def gate(
         }
         old = dict.fromkeys(kinds, 0.0)
         for name, limits in (("gate", GateConfig()), ("strict", GateConfig(max_forgetting=0, max_ood_loss=0))):
-            verdict = weigh(points, old, kinds, limits, intervals, means)
+            decision = decide(points, old, kinds, limits, intervals, means)
             refused[name] = refused.get(name, 0) + (not verdict.passed)
         tested = [intervals[task] for task in kinds if kinds[task] == "learned"] + list(means.values())
         choices = decide([-each.difference for each in tested], [each.p_below() for each in tested], 0.0)

@@ -172,7 +172,6 @@ def _version(
     }
     return Version(
         id=name,
-        position=0,
         parent=parent,
         status="root" if parent is None else "refused" if refused else "accepted",
         path=f"versions/{name}",

@@ -307,7 +307,7 @@ def run(cell: Cell, args: argparse.Namespace, folder: Path, began: Path) -> dict
         print(f"  {cell.name}: {step.version.id} +{domain}, {time.perf_counter() - clock:.0f} s", file=sys.stderr)
     return figures(cell, workspace) | {
         "settings": cell.settings(shared),
-        "precision": next(v.recipe["training"]["precision"] for v in workspace.versions() if "training" in v.recipe),
+        "precision": next(v.provenance.training.precision for v in workspace.versions() if v.provenance.training),
         "wall": round(time.perf_counter() - clock),
     }
 
@@ -341,7 +341,7 @@ def figures(cell: Cell, workspace: Workspace) -> dict[str, Any]:
         "pairs": spent(versions).pairs,
         "seconds": round(sum(version.seconds for version in versions)),
         "changes": {name: round(change, 3) for name, change in changes.items()},
-        "weights": [version.recipe.get("weight") for version in versions[1:]],
+        "weights": [version.provenance.weight for version in versions[1:]],
         "sha256": versions[-1].sha256,
     }
 

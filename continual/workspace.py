@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from continual.recipes.plan import Layout
     from continual.recipes.run import Trained
     from continual.report.report import Report
-    from continual.step.spec import Plan
+    from continual.step.plan import Plan
     from continual.step.update import StepResult
     from continual.stream import Columns, IngestReport, TaskReport
     from continual.versions.build import Collected
@@ -214,99 +214,45 @@ class Workspace:
 
         return evaluate_version(self.registry, self.config, name, suite, tasks, progress)
 
-    def plan(
-        self,
-        *,
-        replay: float | None = None,
-        replay_rows: int | None = None,
-        replay_policy: str | None = None,
-        domains: Sequence[str] | None = None,
-        start: str | None = None,
-        merge: str | float | None = None,
-        parameters: Mapping[str, float] | None = None,
-        seed: int | None = None,
-        compatible: bool = False,
-        recipe: str | None = None,
-        settings: Mapping[str, Mapping[str, Any]] | None = None,
-        progress: Progress = SILENT,
-    ) -> Plan:
+    def plan(self, *, progress: Progress = SILENT, **options: Any) -> Plan:
         """Return what `update` would train and evaluate, with its cost beside a full retraining. Changes nothing.
 
-        Arguments are those of `update`.
+        Args:
+            progress: A bar over what is measured.
+            **options: Those of `update`: the fields of `continual.step.request.Request`.
         """
-        from continual.step.request import Request, plan_update
+        from continual.step.plan import plan_update
+        from continual.step.request import Request
 
-        asked = Request(
-            replay, replay_rows, replay_policy, domains, start, merge, parameters, seed, compatible, recipe, settings
-        )
-        return plan_update(self.registry, self.config, asked, progress)
+        return plan_update(self.registry, self.config, Request.of(**options), progress)
 
     def update(
-        self,
-        *,
-        replay: float | None = None,
-        replay_rows: int | None = None,
-        replay_policy: str | None = None,
-        domains: Sequence[str] | None = None,
-        start: str | None = None,
-        merge: str | float | None = None,
-        parameters: Mapping[str, float] | None = None,
-        seed: int | None = None,
-        compatible: bool = False,
-        recipe: str | None = None,
-        settings: Mapping[str, Mapping[str, Any]] | None = None,
-        track: Sequence[str] | None = None,
-        resume: bool = False,
-        restart: bool = False,
-        progress: Progress = SILENT,
+        self, *, resume: bool = False, restart: bool = False, progress: Progress = SILENT, **options: Any
     ) -> StepResult:
         """Learn what is new: draw, train, fold, merge, evaluate, gate.
 
         Args:
-            replay: Share of the training rows of every domain learned so far to train on again, 0 to 1.
-            replay_rows: How many of them in all, at most; by default `replay.rows`, no limit unless set.
-            replay_policy: How they are chosen: uniform, balanced, temperature, reservoir, forgetting, hardest or
-                diverse.
-            domains: Domains to learn; by default all that have new rows.
-            start: Train from "current" or from the root "base".
-            merge: A rule (interpolate, search, self-positioning, running-mean, equal, opcm, a merge method) or the
-                weight of the update, above 0 and up to 1.
-            parameters: Of the merge method.
-            seed: Seed of the step, from 0 up; 0 by default.
-            compatible: Train for the index of what is in service: hold texts near their embeddings under it, and
-                queries near its documents: `train.anchor = "current"`.
-            recipe: A recipe that has steps, such as "boom": it sets replay, merge and training, which the other
-                arguments then override; by default "continual", which sets nothing.
-            settings: By section, over those of `continual.toml`: `{"train": {"learning_rate": 3e-4}}`.
-            track: Names of accelerate's trackers to log to; by default `track.trackers`.
-            resume: Continue the step that was interrupted, with the settings it was begun with.
-            restart: Discard the step that was interrupted and begin anew.
-            progress: Shows how far it is.
+            resume: Continue the step that was interrupted, with the options it was begun with.
+            restart: Discard the step that was interrupted and begin a new one.
+            progress: A bar per part of the step.
+            **options: What the step is to do; `continual.step.request.Request` describes them: replay, merge, start,
+                recipe, domains, seed, compatible, settings.
 
         Returns:
-            The step; `passed` says whether its version is in service now.
+            The step; `passed` says whether its version is the current one now.
 
         Raises:
             NothingToDoError: Nothing is new, or nothing was interrupted.
-            InputError: A step was interrupted, and neither `resume` nor `restart` is given.
-        """
-        from continual.step.request import Request, run_update
+            InputError: An option is wrong; or a step was interrupted, and neither `resume` nor `restart` is given.
 
-        asked = Request(
-            replay,
-            replay_rows,
-            replay_policy,
-            domains,
-            start,
-            merge,
-            parameters,
-            seed,
-            compatible,
-            recipe,
-            settings,
-            track,
-        )
-        return run_update(self.registry, self.config, asked, resume=resume, restart=restart, progress=progress)
+        Example:
+            >>> workspace.update(replay=0.1, settings={"train": {"epochs": 2}})  # doctest: +SKIP
+        """
+        from continual.step.request import Request
+        from continual.step.runs import run_update
+
+        request = Request.of(**options)
+        return run_update(self.registry, self.config, request, resume=resume, restart=restart, progress=progress)
 
     def plan_training(
         self,

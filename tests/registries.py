@@ -12,7 +12,6 @@ from continual.registry.catalog import now
 def version(name: str, parent: str | None = None, batches: list[str] | None = None) -> Version:
     return Version(
         id=name,
-        position=0,
         parent=parent,
         status="accepted" if parent else "root",
         path=f"versions/{name}",

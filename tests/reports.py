@@ -64,7 +64,6 @@ def add_version(
     number = int(name[1:])
     version = Version(
         id=name,
-        position=0,
         parent=parent,
         status="root" if parent is None else status,
         path=f"versions/{name}",

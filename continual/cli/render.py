@@ -15,9 +15,10 @@ from continual.report.figures.numbers import duration
 from continual.report.report import measured
 
 if TYPE_CHECKING:
+    from continual.registry import Provenance, Window
     from continual.report.report import Report
     from continual.report.status import Status
-    from continual.step.spec import Plan
+    from continual.step.plan import Plan
     from continual.step.update import StepResult
     from continual.stream import IngestReport
 
@@ -91,20 +92,17 @@ def _leaks(report: IngestReport) -> str:
 
 def print_plan(plan: Plan) -> None:
     """Print what an update would do, beside a full retraining."""
-    spec = plan.spec
-    say(
-        f"{spec.version} would start from {spec.start} and be merged into {spec.parent} "
-        f"({describe_merge(spec.merge, spec.weight)})."
-    )
+    spec, made = plan.spec, plan.spec.provenance
+    say(f"{spec.version} would start from {made.start} and be merged into {spec.parent} ({describe_merge(made)}).")
     rows = Table("rows", "domain", "what", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     rows.columns[0].justify = "right"
-    for kind, windows in (("new", spec.new), ("replay", spec.replay)):
+    for label, windows in (("new", made.new), ("replay", made.replay)):
         for window in windows:
-            rows.add_row(f"{window['rows']:,}", escape(window["domain"]), kind)
+            rows.add_row(f"{window.rows:,}", escape(window.domain), label)
     console.print(rows)
-    say(f"replay: {describe_replay(spec.config['replay'])}")
-    if spec.skipped:
-        say(_skipped(spec.skipped, "would be"))
+    say(f"replay: {describe_replay(made.config['replay'])}")
+    if made.skipped:
+        say(_skipped(made.skipped, "would be"))
     cost = Table("", "this update", "full retraining", "ratio", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in cost.columns[1:]:
         column.justify = "right"
@@ -134,15 +132,15 @@ def _skipped(rows: dict[str, int], were: str) -> str:
 
 def print_step(step: StepResult) -> None:
     """Print the scores of a step beside its parent's, and the verdict."""
-    version, verdict = step.version, step.version.verdict or {}
+    version, made = step.version, step.version.provenance
     table = Table("task", "", step.parent.id, version.id, "change", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in table.columns[2:]:
         column.justify = "right"
-    for task, kind in step.kinds.items():
+    for task, role in step.roles.items():
         old, new = step.previous.get(task), step.scores.get(task)
         change = f"{new.score - old.score:+.1f}" if old and new else ""
         cells = [f"{score.score:.1f}" if score else "" for score in (old, new)]
-        table.add_row(escape(task), kind, *cells, change)
+        table.add_row(escape(task), role, *cells, change)
     if step.scores:
         say(f"{measured(score.metric for score in step.scores.values())}, points")
         console.print(table)
@@ -150,32 +148,32 @@ def print_step(step: StepResult) -> None:
         say("There is no evaluation task, so the gate had nothing to judge by. Add one with `continual task add`.")
     speed = version.pairs_trained / version.seconds if version.seconds else 0.0
     say(
-        f"Trained {version.pairs_trained:,} pairs from {step.spec.start} in {duration(version.seconds)} "
+        f"Trained {version.pairs_trained:,} pairs from {made.start} in {duration(version.seconds)} "
         f"({per_second(speed)} pairs/s, loading included); a full retraining would have trained "
         f"{version.joint_pairs:,} pairs."
     )
-    if step.spec.replay:
-        replayed, chosen = describe_rows(step.spec.replay), describe_replay(step.spec.config["replay"])
+    if made.replay:
+        replayed, chosen = describe_rows(made.replay), describe_replay(made.config["replay"])
         say(f"Replayed {replayed} rows: {chosen}.")
-    if step.spec.skipped:
-        say(_skipped(step.spec.skipped, "were"))
-    if step.in_service == version.id:
+    if made.skipped:
+        say(_skipped(made.skipped, "were"))
+    if step.current == version.id:
         say(f"{version.id} passed the gate and is in service; it was {step.parent.id}.")
     elif step.passed:
         say(
-            f"{version.id} passed the gate, but {step.in_service} was put into service meanwhile and stays there. "
+            f"{version.id} passed the gate, but {step.current} was put into service meanwhile and stays there. "
             f"`continual promote {version.id}` puts {version.id} into service."
         )
-    for reason in verdict.get("reasons", []):
+    for reason in version.verdict.reasons if version.verdict is not None else []:
         say(f"  {reason}")
     if step.compatibility is not None:
         index = step.compatibility
         say(f"Re-index what {index.old} filled: {index.needs_reindex}. {' '.join(index.reasons)}")
-    if "search" in version.recipe:
-        found = version.recipe["search"]
-        chosen = ", ".join(f"{name} {value:.3g}" for name, value in found["best"]["coefficients"].items())
-        kept = "" if found["floor_kept"] else "; none kept every domain within the floor, this one breaks it least"
-        say(f"The search chose {chosen} among {len(found['candidates'])} that it evaluated in full{kept}.")
+    if made.search is not None:
+        found = made.search
+        chosen = ", ".join(f"{name} {value:.3g}" for name, value in found.best.coefficients.items())
+        kept = "" if found.floor_kept else "; none kept every domain within the floor, this one breaks it least"
+        say(f"The search chose {chosen} among {len(found.candidates)} that it evaluated in full{kept}.")
 
 
 def print_report(report: Report, *, html: Path | None, as_csv: bool, as_json: bool) -> None:
@@ -233,14 +231,14 @@ def print_status(status: Status) -> None:
         say("Nothing waits to be learned: `continual ingest FILE` registers more.")
 
 
-def describe_merge(rule: str, weight: float) -> str:
-    """Return how an update joins what is in service."""
-    return f"{rule}, weight {weight:.3g}"
+def describe_merge(made: Provenance) -> str:
+    """Return how an update is merged into the current version."""
+    return f"{made.merge}, weight {made.weight:.3g}"
 
 
-def describe_rows(windows: Iterable[Mapping[str, Any]]) -> str:
+def describe_rows(windows: Iterable[Window]) -> str:
     """Return the domains of some windows with their numbers of rows."""
-    return ", ".join(f"{window['domain']} {window['rows']:,}" for window in windows)
+    return ", ".join(f"{window.domain} {window.rows:,}" for window in windows)
 
 
 def describe_replay(replay: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ def print_task(report: TaskReport) -> None:
         say(f"The task {report.name} is registered already with the same content; nothing changed.")
         return
     kind = f"a task of the domain {report.domain}" if report.domain else "out of domain"
-    held = f"{report.kind} on {report.queries:,} items"
+    held = f"{report.task_type} on {report.queries:,} items"
     if report.judgements:
         held = f"{report.queries:,} queries, {report.documents:,} documents, {report.judgements:,} judgements"
     if not report.checked:
@@ -59,7 +59,7 @@ def print_task_list(tasks: Sequence[Task]) -> None:
         table.add_row(
             escape(task.name),
             escape(task.domain or "OOD"),
-            task.kind,
+            task.task_type,
             measured([task.metric]),
             f"{task.queries:,}",
             documents,
@@ -76,7 +76,7 @@ def print_evaluation(found: Evaluation) -> None:
     for score in found.scores:
         sample = score.settings.partition(", ")[2]
         domain = score.domain or ("OOD" if score.flag is None else "trained on")
-        cells = (score.task, domain, score.kind, measured([score.metric]))
+        cells = (score.task, domain, score.task_type, measured([score.metric]))
         table.add_row(*map(escape, cells), f"{score.score:.1f}", f"{score.queries:,}", escape(sample))
     say(f"{found.version}, suite {found.suite}")
     console.print(table)

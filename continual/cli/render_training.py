@@ -111,12 +111,12 @@ def print_trained(trained: Trained) -> None:
         say(_skipped(trained.skipped))
     _print_cost(trained)
     names = list(dict.fromkeys([ROOT, trained.current, version.id]))
-    if trained.kinds:
+    if trained.roles:
         say(f"{measured(trained.metrics)}, points")
         scores = Table("task", "", *names, box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for column in scores.columns[2:]:
             column.justify = "right"
-        for task, kind in trained.kinds.items():
+        for task, kind in trained.roles.items():
             cells = [trained.scores[name].get(task) for name in names]
             scores.add_row(escape(task), kind, *("" if cell is None else f"{cell:.1f}" for cell in cells))
         console.print(scores)

@@ -54,34 +54,29 @@ def print_version(version: Version, lineage: list[Version]) -> None:
     """Print how a version was made, and its lineage as a tree."""
     say(f"{version.id}: {version.status}, made {utc(version.created_at)}")
     say(f"weights sha256: {version.sha256}")
-    recipe = version.recipe
-    if "base" not in recipe:
-        if "phase" not in recipe and recipe.get("recipe", "continual") != "continual":
-            say(f"a step of the recipe {recipe['recipe']}")
-        if "phase" in recipe:
-            say(f"phase {recipe['phase']} of the recipe {recipe['recipe']}")
-        for kind in ("new", "replay"):
-            rows = describe_rows(recipe[kind]) or "none"
-            chosen = f" ({describe_replay(recipe['config']['replay'])})" if kind == "replay" and recipe[kind] else ""
-            say(f"{kind} rows: {rows}{chosen}")
+    made = version.provenance
+    if made.base is None:
+        if made.phase is not None:
+            say(f"phase {made.phase} of the recipe {made.recipe}")
+        elif made.recipe != "continual":
+            say(f"a step of the recipe {made.recipe}")
+        say(f"new rows: {describe_rows(made.new) or 'none'}")
+        chosen = f" ({describe_replay(made.config['replay'])})" if made.replay else ""
+        say(f"replay rows: {describe_rows(made.replay) or 'none'}{chosen}")
         say(
             f"trained {version.pairs_trained:,} pairs, {version.tokens_trained:,} tokens in "
-            f"{duration(version.seconds)}, seed {recipe['seed']}"
+            f"{duration(version.seconds)}, seed {made.seed}"
         )
-        if "search_cost" in recipe:
-            search = recipe["search_cost"]
-            trained = f"{search['pairs']:,} pairs, {search['tokens']:,} tokens, and " if search["pairs"] else ""
+        search, cost = made.search_cost, made.cost
+        if search is not None:
+            trained = f"{search.pairs:,} pairs, {search.tokens:,} tokens, and " if search.pairs else ""
             say(
-                f"searched how it is merged with {trained}{search['forward_pairs']:,} pairs forward alone, in "
-                f"{duration(search['seconds'])}"
+                f"searched how it is merged with {trained}{search.forward_pairs:,} pairs forward alone, in "
+                f"{duration(search.seconds)}"
             )
-        if "cost" in recipe and recipe["cost"]["pairs"] > version.pairs_trained:
-            cost = recipe["cost"]
-            say(
-                f"with the phases behind it: {cost['pairs']:,} pairs, {cost['tokens']:,} tokens in "
-                f"{duration(cost['seconds'])}"
-            )
-    for reason in (version.verdict or {}).get("reasons", []):
+        if cost is not None and cost.pairs > version.pairs_trained:
+            say(f"with the phases behind it: {cost.pairs:,} pairs, {cost.tokens:,} tokens in {duration(cost.seconds)}")
+    for reason in version.verdict.reasons if version.verdict is not None else []:
         say(f"gate: {reason}")
     _print_lineage(lineage)
 
@@ -89,25 +84,22 @@ def print_version(version: Version, lineage: list[Version]) -> None:
 def _print_lineage(lineage: list[Version]) -> None:
     """Print a lineage as a tree, the newest version first: each was joined from an update and the version below."""
     for version in reversed(lineage):
-        recipe = version.recipe
-        if version.parent is None:
-            say(f"o {version.id}  the root base, {recipe['base']}")
+        made = version.provenance
+        if made.merge is None:
+            say(f"o {version.id}  the root base, {made.base}")
             return
-        if "members" in recipe:
-            listed = zip(recipe["members"], recipe["weights"], strict=True)
-            say(
-                f"o {version.id}  {recipe['merge']} of {', '.join(f'{name} x {weight:.3g}' for name, weight in listed)}"
-            )
+        if made.weight is None:
+            listed = zip(made.members, made.weights, strict=True)
+            say(f"o {version.id}  {made.merge} of {', '.join(f'{name} x {weight:.3g}' for name, weight in listed)}")
             say(f"| {version.parent}, from which their task vectors are measured")
             continue
-        rule = find_rule(recipe["merge"])
-        weighed = find_method(rule.method).weighted
-        update, parent = (f" x {share:.3g}" if weighed else "" for share in (recipe["weight"], 1 - recipe["weight"]))
-        known = recipe.get("parameters", {}) | recipe.get("state_next", {})
+        weighed = find_method(find_rule(made.merge).method).weighted
+        update, parent = (f" x {share:.3g}" if weighed else "" for share in (made.weight, 1 - made.weight))
+        known = made.parameters | made.state_next
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in known.items() if not isinstance(value, list))
-        learned = ", ".join(window["domain"] for window in recipe["new"])
-        say(f"o {version.id}  {recipe['merge']}{f' ({numbers})' if numbers else ''}")
-        say(f"|\\_ update{update}, trained from {recipe['start']} on {learned}")
+        learned = ", ".join(window.domain for window in made.new)
+        say(f"o {version.id}  {made.merge}{f' ({numbers})' if numbers else ''}")
+        say(f"|\\_ update{update}, trained from {made.start} on {learned}")
         say(f"| {version.parent}{parent}")
 
 

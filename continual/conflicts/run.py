@@ -195,6 +195,7 @@ def train_once(
     Raises:
         DivergedError: A loss is no number.
     """
+    from continual.train.job import Job
     from continual.train.loop import train
     from continual.train.lora import fold
     from continual.train.objective import Objective
@@ -205,17 +206,8 @@ def train_once(
 
     began = time.monotonic()
     adapter, folded = folder / "adapter", folder / "update"
-    trained = train(
-        start,
-        table,
-        config,
-        seed=seed,
-        run_dir=folder,
-        adapter_dir=adapter,
-        resume=True,
-        progress=progress,
-        trust_remote_code=trust_remote_code,
-    )
+    job = Job(start, table, config, seed, folder, adapter, resume=True, trust_remote_code=trust_remote_code)
+    trained = train(job, progress)
     try:
         fold(start, adapter, folded)
         found: dict[str, Any] = {"losses": losses(folded), "pairs": trained.pairs}

@@ -132,7 +132,6 @@ def _load(task: Any, name: str, domain: str | None) -> _Loaded:
     known = mteb_tasks.identity(task)
     record = Task(
         name=name,
-        position=0,
         domain=domain,
         path=task_path(name),
         queries=held.queries,
@@ -141,7 +140,7 @@ def _load(task: Any, name: str, domain: str | None) -> _Loaded:
         origin=mteb_tasks.PREFIX + known["task"],
         sha256=_sha256(task),
         created_at=now(),
-        kind=task.metadata.type,
+        task_type=task.metadata.type,
         metric=known["metric"],
         mteb=known | {"content": content, "version": mteb.__version__},
     )
@@ -179,7 +178,7 @@ def _record(registry: Registry, loaded: Sequence[_Loaded]) -> list[TaskReport]:
             leaked_rows=sum(leak.rows for leak in leaks[each.record.name]),
             near_rows=sum(leak.near for leak in leaks[each.record.name]),
             unchanged=each.record not in changed,
-            kind=each.record.kind,
+            task_type=each.record.task_type,
             checked=each.checked,
         )
         for each in loaded

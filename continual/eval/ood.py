@@ -82,7 +82,7 @@ def _add(flag: Flag | None, version: str, task: str, rows: int, near: int, domai
 
 def _guarded(version: Version, tasks: Mapping[str, Task]) -> set[str]:
     """Return the tasks that were known when the rows of a step were drawn."""
-    known = version.recipe.get("guarded")
+    known = version.provenance.guarded
     if known is None:  # a step of before this was recorded
         return {name for name, task in tasks.items() if task.created_at < version.created_at}
     return set(known)

@@ -53,7 +53,7 @@ def sample_of(task: Task, suite: SuiteConfig) -> Sample:
     Only what ranks documents, with a main score that is a mean over queries, is sampled: other metrics need all items
     or pairs of queries. A task that is no larger than the sample is scored whole, and its score is that of the whole.
     """
-    if task.kind not in RANKED or measure(task.metric) is None:
+    if task.task_type not in RANKED or measure(task.metric) is None:
         return WHOLE
     queries = suite.queries if suite.queries is not None and suite.queries < task.queries else None
     documents = suite.documents if suite.documents is not None and suite.documents < task.documents else None
@@ -62,7 +62,7 @@ def sample_of(task: Task, suite: SuiteConfig) -> Sample:
 
 def instruction_of(task: Task) -> str | None:
     """Return what is put before the queries of a task; None where they have the model's own prompt."""
-    return task.instruction if task.kind in RANKED else None
+    return task.instruction if task.task_type in RANKED else None
 
 
 def score_settings(config: EvalConfig, sample: Sample = WHOLE, instruction: str | None = None) -> str:

@@ -50,7 +50,7 @@ def model_card(registry: Registry, version: Version, snapshot: Path) -> str:
     lineage = registry.lineage(version)
     learned = registry.learned(version)
     batches = [batch for batch in registry.batches() if batch.id in learned]
-    base = lineage[0].recipe["base"]
+    base = str(lineage[0].provenance.base)
     inherited = _metadata(snapshot / CARD)
     try:
         report = build_report(registry)
@@ -131,8 +131,8 @@ def _eval_result(task: Task, score: Score) -> EvalResult:
         dataset = {"type": part["dataset"], "revision": part["revision"]}
         dataset |= {"config": "+".join(part["subsets"]), "split": "+".join(part["splits"])}
     return EvalResult(
-        task_type=_TYPES.get(task.kind, "feature-extraction"),
-        task_name=task.kind,
+        task_type=_TYPES.get(task.task_type, "feature-extraction"),
+        task_name=task.task_type,
         dataset_type=dataset["type"],
         dataset_name=task.name,
         dataset_config=dataset["config"],
@@ -157,7 +157,7 @@ def _introduction(version: Version, base: str, batches: Sequence[Batch]) -> str:
     if version.parent is None:
         return f"A copy of {origin}, the root base of a `continual` workspace.\n"
     domains = list(dict.fromkeys(batch.domain for batch in batches))
-    more = ", but for the prompts that were added" if version.recipe.get("instructions") else ""
+    more = ", but for the prompts that were added" if version.provenance.instructions else ""
     return (
         f"A text-embedding model that `continual` made from {origin}, and taught in turn: "
         f"{', '.join(map(_code, domains))}. Its pooling, its prompts and its maximum length are the base's{more}.\n"
@@ -179,7 +179,7 @@ print(model.similarity(queries, documents))
 
 def _instructions(version: Version) -> str:
     """Return how queries of the domains with an instruction are encoded."""
-    found: dict[str, str] = version.recipe.get("instructions", {})
+    found = version.provenance.instructions
     if not found:
         return ""
     rows = [(_code(domain), _code(text)) for domain, text in found.items()]
@@ -194,7 +194,7 @@ def _verdict(version: Version) -> str:
     if version.verdict is None:
         return ""
     said = {"accepted": "The gate let this version pass", "refused": "**The gate refused this version**"}
-    reasons = "".join(f"- {_prose(reason)}\n" for reason in version.verdict.get("reasons", []))
+    reasons = "".join(f"- {_prose(reason)}\n" for reason in version.verdict.reasons)
     return f"{said.get(version.status, version.status)}{':' if reasons else '.'}\n\n{reasons}"
 
 
@@ -232,8 +232,8 @@ def _lineage(lineage: Sequence[Version], domain_of: dict[str, str]) -> str:
     rows = []
     for version in lineage:
         domains = ", ".join(_code(name) for name in dict.fromkeys(domain_of[batch] for batch in version.batches))
-        merged = "members" in version.recipe
-        start, made = "" if merged else version.recipe.get("start", ""), _merged_by(version)
+        merged = bool(version.provenance.members)
+        start, made = "" if merged else version.provenance.start or "", _merged_by(version)
         rows.append((version.id, version.parent or "", domains, start, made, f"`{version.sha256[:12]}`"))
     header = ("version", "parent", "learned", "trained from", "merged by", "weights sha256")
     return (
@@ -246,16 +246,16 @@ def _merged_by(version: Version) -> str:
     from continual.merge.methods import find_method
     from continual.merge.rules import find_rule
 
-    recipe = version.recipe
-    if version.parent is None:
+    made = version.provenance
+    if made.merge is None:
         return "the root base"
-    numbers: dict[str, float] = dict(recipe.get("parameters", {}))
-    if "members" in recipe:
-        listed = [f"{name} x {weight:.3g}" for name, weight in zip(recipe["members"], recipe["weights"], strict=True)]
-        return ", ".join([f"{recipe['merge']} of {' + '.join(listed)}", *(f"{k} {v:.3g}" for k, v in numbers.items())])
-    if find_method(find_rule(recipe["merge"]).method).weighted:
-        numbers = {"weight": recipe["weight"], **numbers}
-    return ", ".join([recipe["merge"], *(f"{name} {value:.3g}" for name, value in numbers.items())])
+    numbers = made.parameters
+    if made.members:
+        listed = [f"{name} x {weight:.3g}" for name, weight in zip(made.members, made.weights, strict=True)]
+        return ", ".join([f"{made.merge} of {' + '.join(listed)}", *(f"{k} {v:.3g}" for k, v in numbers.items())])
+    if made.weight is not None and find_method(find_rule(made.merge).method).weighted:
+        numbers = {"weight": made.weight, **numbers}
+    return ", ".join([made.merge, *(f"{name} {value:.3g}" for name, value in numbers.items())])
 
 
 def _data(batches: Sequence[Batch], base: str, inherited: dict[str, Any]) -> str:
@@ -272,12 +272,13 @@ def _data(batches: Sequence[Batch], base: str, inherited: dict[str, Any]) -> str
 def _training(version: Version) -> str:
     if version.parent is None:
         return ""
-    settings, recipe = version.recipe["config"]["train"], version.recipe
-    replayed = sum(window["rows"] for window in recipe["replay"])
-    libraries = ", ".join(f"{name} {number}" for name, number in sorted(recipe["libraries"].items()))
+    made = version.provenance
+    settings = made.config["train"]
+    replayed = sum(window.rows for window in made.replay)
+    libraries = ", ".join(f"{name} {number}" for name, number in sorted(made.libraries.items()))
     return (
         f"## Last step\n\nLoRA of rank {settings['lora_rank']}, epochs {settings['epochs']}, {version.pairs_trained:,} "
-        f"pairs trained, {replayed:,} rows replayed, seed {recipe['seed']}. Made with {libraries}.\n"
+        f"pairs trained, {replayed:,} rows replayed, seed {made.seed}. Made with {libraries}.\n"
     )
 
 

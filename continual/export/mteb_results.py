@@ -63,7 +63,7 @@ def write_results(registry: Registry, versions: Iterable[Version], folder: Path)
 def _result(version: Version, task: Task, score: Score) -> Any:
     """Return a score of ours, points, as mteb's result of a task, 0 to 1."""
     values = {score.metric: score.score, "main_score": score.score, **score.details}
-    known = version.recipe.get("libraries", {}).get("mteb", "unknown")
+    known = version.provenance.libraries.get("mteb", "unknown")
     return TaskResult(
         dataset_revision=task.sha256,
         task_name=f"{PREFIX}{task.name}",

@@ -136,7 +136,7 @@ def cosines(first: Vectors, second: Vectors) -> np.ndarray[Any, np.dtype[np.floa
 
 def comparable(tasks: Sequence[Task]) -> list[Task]:
     """Return the tasks that ask an index: those that rank documents, with a main score that is a mean over queries."""
-    return [task for task in tasks if task.kind in RANKED and measure(task.metric) is not None]
+    return [task for task in tasks if task.task_type in RANKED and measure(task.metric) is not None]
 
 
 def compare_indexes(

@@ -17,12 +17,11 @@ from continual.merge.methods._geometry import gram
 from continual.merge.methods.pairwise_slerp import coefficients
 from continual.merge.search import (
     Losses,
-    Point,
-    SearchResult,
     point_at,
     result_of,
 )
 from continual.progress import SILENT, Progress
+from continual.registry.provenance import SearchPoint, SearchResult
 
 Combine = Callable[[Tensor, Tensor], Tensor]
 
@@ -146,7 +145,7 @@ def gradient_search(
     def here() -> dict[str, float]:
         return dict(zip(names, [*torch.sigmoid(logits).tolist(), scale.item()], strict=True))
 
-    curve: list[Point] = []
+    curve: list[SearchPoint] = []
     losses: dict[str, float] = {}
     gains: dict[str, float] = {}
     gained: list[float] = []

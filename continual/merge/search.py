@@ -10,58 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from continual.errors import InputError, ModelError
 from continual.progress import SILENT, Progress
+from continual.registry.provenance import SearchPoint, SearchResult
 
 Losses = Mapping[str, float]
 
 _GOLDEN = (3 - math.sqrt(5)) / 2
 _DECIMALS = 6  # of a weight: what a report prints is what was evaluated
 _ROUNDING = 1e-9  # of the floor
-
-
-@dataclass(frozen=True)
-class Point:
-    """Coefficients, and what they came to.
-
-    Attributes:
-        coefficients: By name: "weight" of a line search; "t1", "t2", ..., and "lambda" of a gradient search.
-        loss: Mean of `losses`.
-        losses: Mean loss per domain.
-    """
-
-    coefficients: dict[str, float]
-    loss: float
-    losses: dict[str, float]
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """What a search found.
-
-    Attributes:
-        best: The chosen point, one of `candidates`.
-        curve: Line search: every point evaluated, by rising weight. Gradient search: a point per step, in order,
-            with each domain's loss on the last minibatch that held it.
-        reference: What is in service, on all held-out rows.
-        candidates: The points that could be chosen, all evaluated on all held-out rows.
-        floor: How much worse than `reference` a domain may be, as a share of its loss there.
-        floor_kept: Whether `best` keeps the floor; when it does not, no candidate did.
-    """
-
-    best: Point
-    curve: list[Point]
-    reference: Point
-    candidates: list[Point]
-    floor: float
-    floor_kept: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        return asdict(self)
 
 
 def line_search(
@@ -98,13 +56,13 @@ def line_search(
         )
     progress.start("searching the weight", points + refine + (low > 0), "weights")
 
-    def at(weight: float) -> Point:
+    def at(weight: float) -> SearchPoint:
         point = point_at({"weight": weight}, evaluate(weight))
         progress.advance(1)
         return point
 
     reference = at(0.0) if low > 0 else None
-    known: dict[float, Point] = {}
+    known: dict[float, SearchPoint] = {}
     for place in range(points):
         weight = round(low + (high - low) * place / (points - 1), _DECIMALS)
         known[weight] = known[weight] if weight in known else at(weight)
@@ -123,7 +81,7 @@ def line_search(
     return result_of(candidates, candidates if low == 0 else [reference, *candidates], reference, floor)
 
 
-def point_at(coefficients: Mapping[str, float], losses: Losses) -> Point:
+def point_at(coefficients: Mapping[str, float], losses: Losses) -> SearchPoint:
     """Return what coefficients came to.
 
     Raises:
@@ -134,16 +92,18 @@ def point_at(coefficients: Mapping[str, float], losses: Losses) -> Point:
         what = f"the loss is {wrong}" if wrong else "no domain has a loss"
         raise ModelError(f"At {dict(coefficients)} {what}. Check the models and the held-out rows.")
     plain = {name: float(value) for name, value in losses.items()}
-    return Point(dict(coefficients), math.fsum(plain.values()) / len(plain), plain)
+    return SearchPoint(dict(coefficients), math.fsum(plain.values()) / len(plain), plain)
 
 
-def rank(point: Point, reference: Point, floor: float) -> tuple[bool, float]:
+def rank(point: SearchPoint, reference: SearchPoint, floor: float) -> tuple[bool, float]:
     """Return a key that puts points that keep the floor first, by loss, and the others after them, by breach."""
     worst = max((point.losses[name] - old) / max(abs(old), 1e-12) for name, old in reference.losses.items())
     return (True, worst) if worst > floor + _ROUNDING else (False, point.loss)
 
 
-def result_of(candidates: list[Point], curve: list[Point], reference: Point, floor: float) -> SearchResult:
+def result_of(
+    candidates: list[SearchPoint], curve: list[SearchPoint], reference: SearchPoint, floor: float
+) -> SearchResult:
     """Choose among candidates by the objective."""
     best = min(candidates, key=lambda point: rank(point, reference, floor))
     kept = not rank(best, reference, floor)[0]

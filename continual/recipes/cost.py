@@ -12,7 +12,7 @@ from continual.progress import SILENT, Progress
 from continual.recipes.forecast import Forecast, forecast
 from continual.recipes.plan import Layout, Planned
 from continual.recipes.recipe import Merge
-from continual.registry import Registry, Version
+from continual.registry import Cost, Provenance, Registry, Version
 from continual.registry.registry import ROOT
 from continual.versions.build import kept
 
@@ -122,38 +122,15 @@ def _cost(planned: Planned) -> PhaseCost:
     )
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What phases cost, trainings and searches of coefficients together.
-
-    Attributes:
-        pairs: Pairs that were encoded with a gradient, each as often as it was.
-        tokens: Tokens of these, each distinct text of a batch once, padding not counted.
-        seconds: Of trainings and searches, with the loading of their models; merges, folds and scores are not counted.
-        forward_pairs: Pairs that searches encoded without a gradient besides; their time is in `seconds`.
-        forward_tokens: Tokens of these.
-    """
-
-    pairs: int
-    tokens: int
-    seconds: float
-    forward_pairs: int = 0
-    forward_tokens: int = 0
-
-
 def spent(versions: Sequence[Version]) -> Cost:
     """Return what the phases that made some versions cost."""
-    searches = [version.recipe.get("search_cost", {}) for version in versions]
-
-    def summed(name: str) -> int:
-        return sum(each.get(name, 0) for each in searches)
-
+    searches = [cost for version in versions if (cost := version.provenance.search_cost) is not None]
     return Cost(
-        pairs=sum(each.pairs_trained for each in versions) + summed("pairs"),
-        tokens=sum(each.tokens_trained for each in versions) + summed("tokens"),
-        seconds=sum(each.seconds for each in versions) + summed("seconds"),
-        forward_pairs=summed("forward_pairs"),
-        forward_tokens=summed("forward_tokens"),
+        pairs=sum(each.pairs_trained for each in versions) + sum(each.pairs for each in searches),
+        tokens=sum(each.tokens_trained for each in versions) + sum(each.tokens for each in searches),
+        seconds=sum(each.seconds for each in versions) + sum(each.seconds for each in searches),
+        forward_pairs=sum(each.forward_pairs for each in searches),
+        forward_tokens=sum(each.forward_tokens for each in searches),
     )
 
 
@@ -185,17 +162,17 @@ def joint_cost(layout: Layout, versions: Sequence[Version], known: Sequence[Vers
     """
     trained = [each for each in versions if each.pairs_trained]
     batches = {name for each in layout.phases for name in each.batches}
-    devices = {_device(each.recipe) for each in trained}
+    devices = {_device(each.provenance) for each in trained}
     for version in reversed(known):
-        recipe = version.recipe
+        provenance = version.provenance
         if (
-            "training" in recipe
-            and "phase" in recipe
-            and recipe["start"] == ROOT  # of any recipe: the last subset of boom is one
+            provenance.training is not None
+            and provenance.phase is not None
+            and provenance.start == ROOT  # of any recipe: the last subset of boom is one
             and version.pairs_trained == layout.joint_pairs
             and set(version.batches) == batches
-            and _deciding(recipe["config"]["train"]) == layout.plain
-            and {_device(recipe)} == devices  # seconds of another machine are no measure of these
+            and _deciding(provenance.config["train"]) == layout.plain
+            and {_device(provenance)} == devices  # seconds of another machine are no measure of these
         ):
             return JointCost(layout.joint_pairs, version.tokens_trained, version.seconds, version.id)
     pairs, tokens = (sum(getattr(each, name) for each in trained) for name in ("pairs_trained", "tokens_trained"))
@@ -206,9 +183,11 @@ def joint_cost(layout: Layout, versions: Sequence[Version], known: Sequence[Vers
     return JointCost(layout.joint_pairs, round(expected), seconds, None)
 
 
-def _device(recipe: Mapping[str, Any]) -> tuple[str, str]:
-    training = recipe["training"]
-    return training["device"], training["precision"]
+def _device(provenance: Provenance) -> tuple[str, str]:
+    """Return where a phase was trained, and in which arithmetic."""
+    training = provenance.training
+    assert training is not None
+    return training.device, training.precision
 
 
 def _deciding(train: Mapping[str, Any]) -> dict[str, Any]:

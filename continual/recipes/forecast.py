@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ import numpy as np
 from continual.config import TrainConfig
 from continual.recipes.plan import Layout, Planned
 from continual.recipes.recipe import Merge
+from continual.registry import Window
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -127,13 +128,13 @@ def _searched(layout: Layout, train: TrainConfig) -> Iterator[_Group]:
         yield _Group(part, searched=turns * min(size, rows), evaluated=(LOWEST + 3) * rows)
 
 
-def _parts(table: pa.Table, windows: list[dict[str, int]]) -> Iterator[pa.Table]:
+def _parts(table: pa.Table, windows: Sequence[Window]) -> Iterator[pa.Table]:
     """Yield the rows of each window; those of a table follow each other as its windows do."""
     begin = 0
     for window in windows:
-        if window["rows"]:
-            yield table.slice(begin, window["rows"])
-        begin += window["rows"]
+        if window.rows:
+            yield table.slice(begin, window.rows)
+        begin += window.rows
 
 
 def _sampled(table: pa.Table, rows: int) -> pa.Table:

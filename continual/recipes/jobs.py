@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import fields
-from typing import TYPE_CHECKING
 
 from continual.progress import SILENT, Progress
+from continual.registry import TrainResult
 from continual.train.job import Job
 
-if TYPE_CHECKING:
-    from continual.train.loop import TrainResult
-
-Executor = Callable[[Callable[[Job], "TrainResult"], Iterable[Job]], Iterable["TrainResult"]]
+Executor = Callable[[Callable[[Job], TrainResult], Iterable[Job]], Iterable[TrainResult]]
 """Maps a function over jobs, in order, as `map` does, or `ProcessPoolExecutor.map`, or a cluster's: what is given and
 what comes back can be pickled. All jobs of one call are independent of each other; folders are shared."""
 
@@ -23,8 +19,8 @@ def load_libraries() -> None:
 
 
 def run_job(job: Job, progress: Progress = SILENT) -> TrainResult:
-    """Train a job's adapter and publish it; see `continual.train.train`."""
+    """Train a job's adapter and publish it; see `continual.train.loop.train`."""
     from continual.train.loop import train
 
     load_libraries()
-    return train(**{field.name: getattr(job, field.name) for field in fields(job)}, progress=progress)
+    return train(job, progress)

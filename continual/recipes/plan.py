@@ -25,7 +25,7 @@ from continual.recipes.recipe import (
     Value,
 )
 from continual.recipes.rows import Material, read_material
-from continual.registry import Batch, Registry, Version
+from continual.registry import Batch, Registry, Version, Window
 from continual.registry.provenance import libraries
 from continual.registry.registry import ROOT
 from continual.versions.build import kept
@@ -55,7 +55,7 @@ class Planned:
     keeps: str | None
     config: Config
     table: pa.Table | None
-    windows: list[dict[str, Any]]
+    windows: list[Window]
     batches: list[str]
     seed: int
     made: Version | None
@@ -70,7 +70,7 @@ class Planned:
         """Rows by domain that it trains on; none for a merge."""
         found: dict[str, int] = {}
         for window in self.windows:
-            found[window["domain"]] = found.get(window["domain"], 0) + window["rows"]
+            found[window.domain] = found.get(window.domain, 0) + window.rows
         return found
 
 
@@ -171,7 +171,7 @@ def lay_out(
         phases=_plan(registry, config, recipe, given, phases, material, batches, grouped, seed),
         material=material,
         seed=seed,
-        joint_pairs=(sum(material.rows.values()) + sum(window["rows"] for window in windows)) * config.train.epochs,
+        joint_pairs=(sum(material.rows.values()) + sum(window.rows for window in windows)) * config.train.epochs,
         clusters=grouped,
         plain=plain.train.deciding(),
     )
@@ -189,7 +189,7 @@ def _plan(
     seed: int,
 ) -> list[Planned]:
     versions = registry.versions()
-    known = {version.recipe["key"]: version for version in versions if "key" in version.recipe}
+    known = {version.provenance.key: version for version in versions if version.provenance.key}
     by_domain: dict[str, list[str]] = {}
     for batch in batches:
         by_domain.setdefault(batch.domain, []).append(batch.id)
@@ -197,7 +197,7 @@ def _plan(
     for phase in phases:
         facts: dict[str, Any] = {"seed": seed, "libraries": libraries()}
         alike = 0
-        own, table, windows, kept_as = config, None, list[dict[str, Any]](), None
+        own, table, windows, kept_as = config, None, list[Window](), None
         if isinstance(phase, Merge):
             facts |= {
                 "members": [keys[name] for name in phase.members],
@@ -206,7 +206,7 @@ def _plan(
             }
             if phase.search:
                 facts["search"] = [
-                    material.held[0] if material.held else [],
+                    [window.to_json() for window in (material.held[0] if material.held else [])],
                     config.train.deciding(),
                     config.merge.floor,
                 ]
@@ -217,14 +217,14 @@ def _plan(
             rows = None
             if phase.keeps_rows:
                 kept_as = _digest([recipe.name, phase.name, dict(options), facts])
-                earlier = [each for each in reversed(versions) if each.recipe.get("keeps") == kept_as]
+                earlier = [each for each in reversed(versions) if each.provenance.keeps == kept_as]
                 found = (_again(registry, each, material, clusters, seed) for each in earlier)
                 rows = next((each for each in found if each is not None), None)
             elif phase.same_rows is not None:
                 rows = planned[phase.same_rows].table, planned[phase.same_rows].windows
             table, windows = rows or material.take(phase.portions, seed)
-            facts["rows"] = windows
-            learned = [batch for window in windows for batch in by_domain[window["domain"]]]
+            facts["rows"] = [window.to_json() for window in windows]
+            learned = [batch for window in windows for batch in by_domain[window.domain]]
             learned += planned[phase.start].batches if phase.start in planned else []
         # Two subsets of all rows are one training; they are to be two models, or a merge would join one with itself.
         while (key := _digest(facts)) in keys.values():
@@ -257,25 +257,25 @@ def _another_seed(seed: int, number: int) -> int:
 
 def _again(
     registry: Registry, version: Version, material: Material, clusters: Mapping[str, Sequence[str]], seed: int
-) -> tuple[pa.Table, list[dict[str, Any]]] | None:
+) -> tuple[pa.Table, list[Window]] | None:
     """Return the rows that a version was trained on, or None where they would not do any more.
 
     They are not what they were, or the clusters share out its domains otherwise, or some of them are held out now.
     """
-    windows = version.recipe["new"]
-    before = {frozenset(names) for names in version.recipe.get("clusters", {}).values()}
+    windows = version.provenance.new
+    before = {frozenset(names) for names in version.provenance.clusters.values()}
     old: frozenset[str] = frozenset().union(*before)
     now = [old.intersection(names) for names in clusters.values()]
     if set(now) != before or not all(now):
         return None
-    held = {window["domain"]: window["start"] for window in (material.held[0] if material.held else [])}
-    if any(window["domain"] in held and window["stop"] >= held[window["domain"]] for window in windows):
+    held = {window.domain: window.start for window in (material.held[0] if material.held else [])}
+    if any(window.domain in held and window.stop >= held[window.domain] for window in windows):
         return None
     batches = [batch for batch in registry.batches() if batch.id in version.batches]
     earlier = read_material(registry, batches)
-    if any(earlier.rows.get(window["domain"], 0) < window["rows"] for window in windows):
+    if any(earlier.rows.get(window.domain, 0) < window.rows for window in windows):
         return None
-    found = earlier.take([Portion(window["domain"], window["rows"]) for window in windows], seed)
+    found = earlier.take([Portion(window.domain, window.rows) for window in windows], seed)
     return found if found[1] == windows else None
 
 
@@ -283,8 +283,8 @@ def _usable(registry: Registry, version: Version | None) -> Version | None:
     """Return a version if its model is there or can be built from what is there."""
     if version is None or registry.path(version.path).is_dir():
         return version
-    if "members" in version.recipe:
-        needed = [version.parent, *version.recipe["members"]]
+    if version.provenance.members:
+        needed = [version.parent, *version.provenance.members]
     else:
         needed = [version.parent]
         if version.adapter is None or not registry.path(version.adapter).is_dir():
@@ -331,13 +331,13 @@ def _check_parameters(recipe: Recipe, phases: Sequence[Phase]) -> None:
         raise InputError(f"{recipe.name} {why}, so that -p would do nothing. Leave it out.")
 
 
-def _check_held(recipe: Recipe, clusters: Mapping[str, Sequence[str]], held: Sequence[Mapping[str, Any]]) -> None:
+def _check_held(recipe: Recipe, clusters: Mapping[str, Sequence[str]], held: Sequence[Window]) -> None:
     """Refuse a search that a cluster would have no say in, before anything is trained.
 
     Raises:
         NothingToDoError: No domain of a cluster has two rows held out.
     """
-    heard = {window["domain"] for window in held if window["rows"] > 1}
+    heard = {window.domain for window in held if window.rows > 1}
     silent = [name for name, domains in clusters.items() if heard.isdisjoint(domains)]
     if silent:
         raise NothingToDoError(

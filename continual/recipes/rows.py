@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from continual.recipes.recipe import Portion
-from continual.registry import Batch, Domain, Registry
+from continual.registry import Batch, Domain, Registry, Window
 from continual.replay import Rows
 from continual.replay.draw import describe, labelled
 
@@ -31,7 +31,7 @@ class Material:
     """
 
     tables: Mapping[str, pa.Table]
-    held: tuple[list[dict[str, Any]], pa.Table] | None
+    held: tuple[list[Window], pa.Table] | None
     guarded: list[str]
     domains: Mapping[str, Domain]
     skipped: dict[str, int]
@@ -41,7 +41,7 @@ class Material:
         """Rows by domain."""
         return {domain: table.num_rows for domain, table in self.tables.items()}
 
-    def take(self, portions: Sequence[Portion], seed: int) -> tuple[pa.Table, list[dict[str, Any]]]:
+    def take(self, portions: Sequence[Portion], seed: int) -> tuple[pa.Table, list[Window]]:
         """Return the rows of a phase as training reads them, and the windows that they are.
 
         Args:
@@ -55,7 +55,7 @@ class Material:
             table = self.tables[portion.domain]
             chosen = table.take(_indices(portion, table.num_rows, seed))
             parts.append(labelled(chosen, self.domains[portion.domain], replayed=False))
-            windows.append(describe(portion.domain, chosen).to_json())
+            windows.append(describe(portion.domain, chosen))
         return pa.concat_tables(parts), windows
 
 
@@ -78,7 +78,7 @@ def read_material(registry: Registry, batches: Sequence[Batch], held: int = 0) -
             tables[domain] = table.slice(0, kept)
         if kept < table.num_rows:
             tail = table.slice(kept)
-            windows.append(describe(domain, tail).to_json())
+            windows.append(describe(domain, tail))
             spared.append(labelled(tail, domains[domain], replayed=False))
     return Material(tables, (windows, pa.concat_tables(spared)) if spared else None, guarded, domains, skipped)
 

@@ -7,25 +7,20 @@ recipe that is run again after one domain has new rows trains what depends on th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from continual.config import Config
 from continual.eval.ood import flags_of
 from continual.eval.suites import suite_settings, suite_tasks
 from continual.models.weights import weights_sha256
 from continual.progress import SILENT, Progress
-from continual.recipes.cost import (
-    Cost,
-    JointCost,
-    joint_cost,
-    spent,
-)
+from continual.recipes.cost import JointCost, joint_cost, spent
 from continual.recipes.jobs import Executor, load_libraries, run_job
 from continual.recipes.plan import Layout, Planned
 from continual.recipes.recipe import START, Merge, Train
-from continual.registry import Registry, Score, Version
+from continual.registry import Cost, Provenance, Registry, Score, TrainResult, Version
 from continual.registry.catalog import now
 from continual.registry.provenance import libraries
 from continual.registry.registry import CURRENT, ROOT
@@ -41,9 +36,6 @@ from continual.versions.build import (
 )
 from continual.versions.scores import score_missing
 from continual.versions.sweep import sweep_steps
-
-if TYPE_CHECKING:
-    from continual.train.loop import TrainResult
 
 PROOF_TEXTS = 16
 """Texts on which a fold is proved."""
@@ -85,7 +77,7 @@ class Trained:
         cost: Of all phases, those made before too.
         joint: What one training on all rows costs.
         scores: By version (the root base, what is in service, the result) and task, in points.
-        kinds: By task: "trained" where the result learned its domain, else "OOD", or "leaked" where it trained on
+        roles: By task: "trained" where the result learned its domain, else "OOD", or "leaked" where it trained on
             texts of it nevertheless.
         current: What is in service.
         metrics: Names of the tasks' main scores.
@@ -98,7 +90,7 @@ class Trained:
     cost: Cost
     joint: JointCost
     scores: dict[str, dict[str, float]]
-    kinds: dict[str, str]
+    roles: dict[str, str]
     current: str
     metrics: list[str]
     skipped: dict[str, int]
@@ -160,7 +152,7 @@ def sweep_phases(registry: Registry, layout: Layout) -> None:
     sweep_steps(registry)
     versions = registry.versions()
     wanted = {_run_dir(registry, each.key) for each in layout.phases if each.made is None}
-    ended = {_run_dir(registry, version.recipe["key"]) for version in versions if "key" in version.recipe}
+    ended = {_run_dir(registry, version.provenance.key) for version in versions if version.provenance.key}
     for path in ended - wanted:
         remove(path)
     known = {version.id for version in versions} | {run.id for run in registry.runs() if run.state == "running"}
@@ -232,17 +224,14 @@ def _record(
     start, root = _version(registry, planned.phase.start, made), registry.version(ROOT)
     name = job.adapter_dir.name
     snapshot = registry.path(f"versions/{name}")
-    recipe = _recipe(registry, layout, planned, name) | {
-        "start": start.id,
-        "merge": "interpolate",
-        "weight": 1.0,
-        "training": result.to_json(),
-    }
-    join(recipe, job.start, Adapted(job.start, job.adapter_dir), registry.path(root.path), snapshot, progress)
+    provenance = replace(
+        _provenance(registry, layout, planned), start=start.id, merge="interpolate", weight=1.0, training=result
+    )
+    join(name, provenance, job.start, Adapted(job.start, job.adapter_dir), registry.path(root.path), snapshot, progress)
     texts = job.table["query"].slice(0, PROOF_TEXTS).to_pylist()
     trust = planned.config.trust_remote_code
-    recipe["fold_error"] = prove_fold(job.start, job.adapter_dir, snapshot, texts, trust_remote_code=trust)
-    version = _add(registry, layout, planned, recipe, start, snapshot, f"adapters/{name}", result, made)
+    error = prove_fold(job.start, job.adapter_dir, snapshot, texts, trust_remote_code=trust)
+    version = _add(registry, layout, planned, replace(provenance, fold_error=error), start, snapshot, made)
     remove(job.run_dir)
     return version
 
@@ -255,55 +244,54 @@ def _merge(
     base = _version(registry, phase.base, made)
     folders = [_folder(registry, member, progress) for member in members]
     base_folder = _folder(registry, base, progress)
-    recipe = _recipe(registry, layout, planned, name) | {
-        "start": base.id,
-        "merge": phase.method,
-        "members": [member.id for member in members],
-        "weights": list(phase.weights or [1.0] * len(members)),
-        "parameters": dict(phase.parameters),
-    }
+    provenance = replace(
+        _provenance(registry, layout, planned),
+        start=base.id,
+        merge=phase.method,
+        members=[member.id for member in members],
+        weights=list(phase.weights or [1.0] * len(members)),
+        parameters=dict(phase.parameters),
+    )
     if phase.search:
         assert layout.material.held is not None, "a layout with a search has rows for it"
         load_libraries()
         windows, held = layout.material.held
-        recipe |= {"held": windows} | position(held, planned.config, base_folder, folders, layout.seed, progress)
+        found = position(held, planned.config, base_folder, folders, layout.seed, progress)
+        provenance = found.decide(replace(provenance, held=windows))
     snapshot = registry.path(f"versions/{name}")
-    combine(recipe, folders, base_folder, snapshot, progress)
-    return _add(registry, layout, planned, recipe, base, snapshot, None, None, made)
+    combine(name, provenance, folders, base_folder, snapshot, progress)
+    return _add(registry, layout, planned, provenance, base, snapshot, made)
 
 
 def _add(
     registry: Registry,
     layout: Layout,
     planned: Planned,
-    recipe: dict[str, Any],
+    provenance: Provenance,
     parent: Version,
     snapshot: Path,
-    adapter: str | None,
-    result: TrainResult | None,
     made: dict[str, Version],
 ) -> Version:
     """Record what a phase made."""
+    result = provenance.training
     version = Version(
         id=snapshot.name,
-        position=0,
         parent=parent.id,
         status="trained",
         path=f"versions/{snapshot.name}",
-        adapter=adapter,
+        adapter=None if result is None else f"adapters/{snapshot.name}",
         sha256=weights_sha256(snapshot),
         batches=planned.batches,
         pairs_trained=result.pairs if result else 0,
         tokens_trained=result.tokens if result else 0,
         seconds=result.seconds if result else 0.0,
         joint_pairs=layout.joint_pairs,
-        recipe=recipe,
+        provenance=provenance,
         verdict=None,
         created_at=now(),
     )
     behind = [version, *(made[name] for name in _behind(layout, planned.phase.name))]
-    version.recipe["cost"] = asdict(spent(behind))
-    return registry.add_version(version)
+    return registry.add_version(replace(version, provenance=replace(provenance, cost=spent(behind))))
 
 
 def _behind(layout: Layout, name: str) -> set[str]:
@@ -319,26 +307,22 @@ def _behind(layout: Layout, name: str) -> set[str]:
     return found
 
 
-def _recipe(registry: Registry, layout: Layout, planned: Planned, name: str) -> dict[str, Any]:
-    """Return what every phase's version records of how it was made."""
-    return {
-        "version": name,
-        "recipe": layout.recipe.name,
-        "options": layout.options,
-        "phase": planned.phase.name,
-        "key": planned.key,
-        "keeps": planned.keeps,
-        "clusters": layout.clusters if planned.keeps else {},
-        "seed": planned.seed,
-        "state": {},
-        "parameters": {},
-        "new": planned.windows,
-        "replay": [],
-        "config": planned.config.model_dump(mode="json"),
-        "libraries": libraries(),
-        "guarded": layout.material.guarded,
-        "instructions": registry.instructions(planned.batches),
-    }
+def _provenance(registry: Registry, layout: Layout, planned: Planned) -> Provenance:
+    """Return what the version of every phase records of how it was made."""
+    return Provenance(
+        seed=planned.seed,
+        new=planned.windows,
+        guarded=layout.material.guarded,
+        instructions=registry.instructions(planned.batches),
+        config=planned.config.model_dump(mode="json"),
+        libraries=libraries(),
+        recipe=layout.recipe.name,
+        options=layout.options,
+        phase=planned.phase.name,
+        key=planned.key,
+        keeps=planned.keeps,
+        clusters=layout.clusters if planned.keeps else {},
+    )
 
 
 def _version(registry: Registry, phase: str, made: dict[str, Version]) -> Version:
@@ -374,7 +358,7 @@ def _scored(
     known: dict[tuple[str, str], Score] = registry.scores(suite_settings(tasks, config, "step"))
     learned = {batch.domain for batch in registry.batches() if batch.id in result.batches}
     flagged = flags_of(registry, result.id)
-    kinds = {
+    roles = {
         task.name: "trained" if task.domain in learned else "leaked" if task.name in flagged else "OOD"
         for task in tasks
     }
@@ -389,7 +373,7 @@ def _scored(
             name: {task.name: known[name, task.name].score for task in tasks if (name, task.name) in known}
             for name in shown
         },
-        kinds=kinds,
+        roles=roles,
         current=current.id,
         metrics=[task.metric for task in tasks],
         skipped=layout.material.skipped,

@@ -1,5 +1,6 @@
 """The registry: what was learned, from what, and which version is in service. Imports no torch."""
 
+from continual.registry.provenance import Cost, Provenance, TrainResult, Window
 from continual.registry.records import (
     GIVEN_ONLY,
     INSTRUCTED,
@@ -15,6 +16,8 @@ from continual.registry.records import (
     Version,
 )
 from continual.registry.registry import Registry
+from continual.registry.spec import Spec
+from continual.registry.verdict import Change, Role, TaskChange, Verdict
 
 __all__ = [
     "GIVEN_ONLY",
@@ -23,11 +26,20 @@ __all__ = [
     "RETRIEVAL",
     "Alias",
     "Batch",
+    "Change",
+    "Cost",
     "Domain",
     "Leak",
+    "Provenance",
     "Registry",
+    "Role",
     "Run",
     "Score",
+    "Spec",
     "Task",
+    "TaskChange",
+    "TrainResult",
+    "Verdict",
     "Version",
+    "Window",
 ]

@@ -168,6 +168,11 @@ m007_kinds = [
     "ALTER TABLE tasks ADD COLUMN instruction VARCHAR",  # that of its domain
 ]
 
+m008_names = [
+    "ALTER TABLE versions RENAME COLUMN recipe TO provenance",  # a recipe is BOOM, joint, phased ...
+    "ALTER TABLE tasks RENAME COLUMN kind TO task_type",  # a kind is a domain's
+]
+
 MIGRATIONS: list[list[str]] = [
     m001_initial,
     m002_pins,
@@ -176,5 +181,6 @@ MIGRATIONS: list[list[str]] = [
     m005_leaks,
     m006_compatibility,
     m007_kinds,
+    m008_names,
 ]
 """Migration n is `MIGRATIONS[n - 1]`."""

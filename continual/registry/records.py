@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from continual.registry.provenance import Provenance
+from continual.registry.spec import Spec
+from continual.registry.verdict import Verdict
+
 RETRIEVAL = "retrieval"
 
 KINDS = (RETRIEVAL, "reranking", "sts", "pair-classification", "classification", "clustering")
@@ -48,7 +52,6 @@ class Batch:
     """
 
     id: str
-    position: int
     domain: str
     source: str
     source_sha256: str
@@ -70,13 +73,12 @@ class Task:
     """An evaluation task; its folder is relative to `.continual/`.
 
     A local task is a folder with corpus, queries and qrels in Parquet. One of mteb is loaded by mteb: `mteb` says which
-    data at which revision, and the folder holds only the hashes that leakage is checked with. `kind` is mteb's name of
-    the type, such as "STS", and `metric` its main score. What is no retrieval has `queries` items, and no documents.
-    `instruction` is that of its domain.
+    data at which revision, and the folder holds only the hashes that leakage is checked with. `task_type` is mteb's
+    name of the type, such as "STS", and `metric` its main score. A task that is not retrieval has `queries` items and
+    no documents. `instruction` is that of its domain.
     """
 
     name: str
-    position: int
     domain: str | None
     path: str
     queries: int
@@ -85,7 +87,7 @@ class Task:
     origin: str
     sha256: str
     created_at: datetime
-    kind: str = "Retrieval"
+    task_type: str = "Retrieval"
     metric: str = "ndcg_at_10"
     mteb: dict[str, Any] | None = None
     instruction: str | None = None
@@ -107,17 +109,15 @@ class Leak:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A model and the recipe that made it. Status is root, accepted or refused, or trained: no gate judged it.
+    """A model and how it was made. Its status is root, accepted, refused, or trained (no gate judged it).
 
-    What a recipe trained has learned all of its `batches`, its parent's among them; its cost with that of the
-    phases behind it is in the recipe, as `cost`.
+    A version that `continual train` made has learned all of its `batches`, its parent's among them.
 
     Its snapshot, at `path`, may have been dropped to save space: `continual.versions` rebuilds it. That of a pinned
     version stays.
     """
 
     id: str
-    position: int
     parent: str | None
     status: str
     path: str
@@ -128,8 +128,8 @@ class Version:
     tokens_trained: int
     seconds: float
     joint_pairs: int
-    recipe: dict[str, Any]
-    verdict: dict[str, Any] | None
+    provenance: Provenance
+    verdict: Verdict | None
     created_at: datetime
     pinned: bool = False
 
@@ -170,6 +170,6 @@ class Run:
 
     id: str
     state: str
-    spec: dict[str, Any]
+    spec: Spec
     started_at: datetime
     ended_at: datetime | None

@@ -13,6 +13,7 @@ import duckdb
 
 from continual.errors import DataError, NotFoundError, did_you_mean
 from continual.registry.catalog import Catalog, now
+from continual.registry.provenance import Provenance
 from continual.registry.records import (
     RETRIEVAL,
     Alias,
@@ -24,6 +25,8 @@ from continual.registry.records import (
     Task,
     Version,
 )
+from continual.registry.spec import Spec
+from continual.registry.verdict import Verdict
 
 TASK_FILES = ("corpus", "queries", "qrels", "keys")
 """Parquet files in the folder of a local task."""
@@ -99,23 +102,31 @@ class Registry:
     ) -> Batch:
         """Record a batch, its domain if it is the domain's first, the task held out of it, and what leaks into that.
 
-        `id` and `position` are given out here; what the argument holds in them is ignored. So are the kind and the
-        instruction of a domain that is known.
+        Args:
+            batch: The batch, with the id that `next_batch_id` gave.
+            task: The task held out of the domain, if this batch makes it.
+            leaks: Rows of earlier batches that leak into the task.
+            kind: Kind of a new domain; ignored if the domain is known.
+            instruction: Instruction of a new domain; likewise.
         """
         with self.catalog.transaction() as connection:
             position = _next(connection, "batches")
-            batch = dataclasses.replace(batch, id=f"b{position}", position=position)
+            assert batch.id == f"b{position}", "only an ingest adds batches, and it holds the ingest lock"
             known = connection.execute("SELECT 1 FROM domains WHERE name = ?", [batch.domain]).fetchall()
             if not known:
                 place = _next(connection, "domains")
                 domain = Domain(batch.domain, place, batch.created_at, kind, instruction)
                 _insert(connection, "domains", domain)
-            _insert(connection, "batches", batch)
+            _insert(connection, "batches", batch, position=position)
             if task is not None:
                 _insert_task(connection, task)
             for leak in leaks:
                 _insert(connection, "leaks", leak)
         return batch
+
+    def next_batch_id(self) -> str:
+        """Return the id that the next batch will have; the caller holds the ingest lock."""
+        return f"b{1 + len(self.batches())}"
 
     def set_license(self, batch: str, license: str) -> None:
         """Record under which licence the data of a known batch may be used."""
@@ -131,7 +142,7 @@ class Registry:
     def add_task(self, *tasks: Task, leaks: Iterable[Leak] = ()) -> None:
         """Record tasks and the rows that leak into them, all or none.
 
-        Positions are given out here, and a task has the instruction of its domain.
+        A task has the instruction of its domain.
         """
         with self.catalog.transaction() as connection:
             for task in tasks:
@@ -229,15 +240,14 @@ class Registry:
         """Record a version with its scores, close its run, and move `current` to it if told to.
 
         Args:
-            version: The version; `position` is given out here.
+            version: The version.
             scores: Its scores.
             promote: The reason to record when `current` moves to it; None leaves `current` where it is. So does
                 a `current` that is no longer the version's parent: somebody moved it while the version was made.
             compatibility: What it does to the index of its parent, if that was measured.
         """
         with self.catalog.transaction() as connection:
-            version = dataclasses.replace(version, position=_next(connection, "versions"))
-            _insert(connection, "versions", version)
+            _insert(connection, "versions", version, position=_next(connection, "versions"))
             for score in scores:
                 _insert(connection, "scores", score, created_at=now())
             if compatibility is not None:
@@ -358,7 +368,9 @@ class Registry:
             cursor = connection.execute(query, values or [])
             columns = [column[0] for column in cursor.description or []]
             rows = cursor.fetchall()
-        return [kind(**dict(zip(columns, map(_decode, columns, row), strict=True))) for row in rows]
+        known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        decoded = (zip(columns, map(_decode, columns, row), strict=True) for row in rows)
+        return [kind(**{name: value for name, value in row if name in known}) for row in decoded]
 
 
 def _common_settings(scores: Iterable[Score], positions: Mapping[str, int]) -> dict[str, str]:
@@ -378,19 +390,25 @@ def _common_settings(scores: Iterable[Score], positions: Mapping[str, int]) -> d
     return chosen
 
 
-_JSON = {"batches", "columns", "recipe", "verdict", "details", "spec", "mteb"}
+_JSON = {"batches", "columns", "provenance", "verdict", "details", "spec", "mteb"}
+_TYPED: dict[str, Any] = {"provenance": Provenance, "verdict": Verdict, "spec": Spec}
 
 
 def _decode(column: str, value: Any) -> Any:
     if isinstance(value, datetime):
         return value.replace(tzinfo=UTC)
-    return json.loads(value) if column in _JSON and value is not None else value
+    if column not in _JSON or value is None:
+        return value
+    data = json.loads(value)
+    return _TYPED[column].from_json(data) if column in _TYPED else data
 
 
 def _encode(column: str, value: Any) -> Any:
     if isinstance(value, datetime):
         return value.astimezone(UTC).replace(tzinfo=None)
-    return json.dumps(value) if column in _JSON and value is not None else value
+    if column not in _JSON or value is None:
+        return value
+    return json.dumps(value.to_json() if column in _TYPED else value)
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, table: str, record: Any, **more: Any) -> None:
@@ -407,7 +425,7 @@ def _insert_task(connection: duckdb.DuckDBPyConnection, task: Task) -> None:
     found = connection.execute("SELECT instruction FROM domains WHERE name = ?", [task.domain]).fetchall()
     instruction = found[0][0] if found else None
     _insert(
-        connection, "tasks", dataclasses.replace(task, position=_next(connection, "tasks"), instruction=instruction)
+        connection, "tasks", dataclasses.replace(task, instruction=instruction), position=_next(connection, "tasks")
     )
 
 

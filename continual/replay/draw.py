@@ -11,13 +11,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from continual.registry import Batch, Domain, Registry
+from continual.registry import Batch, Domain, Registry, Window
 from continual.storage.files import scratch
 
 if TYPE_CHECKING:
@@ -27,33 +27,6 @@ if TYPE_CHECKING:
 Indices = NDArray[np.int64]
 
 COLUMNS = "row_hash, query, positive, negatives, doc_id"
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """The rows of one domain that a step trains on.
-
-    Attributes:
-        domain: The domain.
-        start: First row hash of the window, inclusive, 32 hex digits.
-        stop: Last row hash of the window, inclusive; below `start` when the window wraps around.
-        rows: How many rows it holds.
-        digest: sha256 over the row hashes in hash order, by which a later draw is proved the same.
-        candidates: Rows from `start` to `stop`, of which `rows` were chosen; 0 where all of them are taken.
-        picked: Which of the candidates were chosen: a bit for each in hex digits, the highest bit first; "" for all.
-    """
-
-    domain: str
-    start: str
-    stop: str
-    rows: int
-    digest: str
-    candidates: int = 0
-    picked: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the window as plain data, without what it has no need of."""
-        return {name: value for name, value in asdict(self).items() if name not in ("candidates", "picked") or value}
 
 
 def pack(picks: Sequence[int] | Indices, rows: int) -> str:

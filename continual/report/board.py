@@ -95,7 +95,7 @@ class Board:
             return
         except ContinualError as error:
             self._report, self._page = None, self._notice("The workspace cannot be read", str(error), revision)
-        self._learning = {run.id: [str(each["domain"]) for each in run.spec.get("new", [])] for run in runs}
+        self._learning = {run.id: [window.domain for window in run.spec.provenance.new] for run in runs}
         self._signature, self._revision, self._stale = signature, revision, False
 
     def _read(self, revision: str) -> tuple[Report | None, Page]:

@@ -53,7 +53,7 @@ def find_joint(registry: Registry, name: str, scores: Mapping[tuple[str, str], S
     if not (folder / STORE).is_dir():
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
-        made = [each.id for each in versions if "phase" in each.recipe and each.recipe["recipe"] == "joint"]
+        made = [each.id for each in versions if each.provenance.phase and each.provenance.recipe == "joint"]
         there = f"; already made: {', '.join(made)}" if made else ""
         raise NotFoundError(
             f"The joint version is named {name!r}, and there is neither such a version nor a workspace in a folder of "

@@ -21,6 +21,7 @@ from continual.eval.ood import Flag, flags
 from continual.eval.query_scores import QueryScores, aligned
 from continual.eval.regressions import Regressions
 from continual.index.result import Compatibility
+from continual.registry.provenance import Cost, Provenance
 from continual.registry.records import (
     Alias,
     Score,
@@ -28,6 +29,7 @@ from continual.registry.records import (
     Version,
 )
 from continual.registry.registry import CURRENT, ROOT, Registry
+from continual.registry.verdict import TaskChange
 from continual.report.joint import Joint, find_joint
 from continual.report.last import last_regressions
 
@@ -75,7 +77,7 @@ class Row:
         verdict: "root", "accepted" or "refused"; "trained" of what a recipe made beside the stream.
         reasons: The gate's sentences.
         made: When, in UTC.
-        recipe: How it was made.
+        provenance: How it was made.
         scores: Points by task; tasks it was not scored on are left out.
         changes: Per task, the gate's difference to the parent with its interval, as it was judged.
         confidence: Level of those intervals.
@@ -92,15 +94,15 @@ class Row:
     verdict: str
     reasons: list[str]
     made: datetime
-    recipe: dict[str, Any]
+    provenance: Provenance
     scores: dict[str, float]
-    changes: dict[str, dict[str, Any]]
+    changes: dict[str, TaskChange]
     confidence: float
 
     @property
     def trained(self) -> str:
         """Name of the recipe that `continual train` made it by; "" of the root base and of an update."""
-        return str(self.recipe["recipe"]) if "phase" in self.recipe else ""
+        return self.provenance.recipe if self.provenance.phase else ""
 
 
 @dataclass(frozen=True)
@@ -268,7 +270,7 @@ def build_report(registry: Registry, joint: str | None = None, confidence: float
             "run `continual update`."
         )
     place_of = {name: place for place, name in enumerate(known.domains)}
-    tasks = sorted(known.tasks, key=lambda task: (place_of.get(task.domain or "", len(place_of)), task.position))
+    tasks = sorted(known.tasks, key=lambda task: place_of.get(task.domain or "", len(place_of)))
     columns = [Column(task.name, task.domain, task.queries, task.metric) for task in tasks]
     points: dict[str, dict[str, float]] = {version.id: {} for version in versions}
     for (owner, name), score in scores.items():
@@ -396,25 +398,26 @@ def _points(
 
 
 def _row(version: Version, scores: dict[str, float], domain_of: dict[str, str], domains: list[str]) -> Row:
-    verdict = version.verdict or {}
+    verdict = version.verdict
     learned = {domain_of[batch] for batch in version.batches if batch in domain_of}
-    cost = version.recipe.get("cost", {})  # of all phases behind it, which are not shown
+    own = Cost(version.pairs_trained, version.tokens_trained, version.seconds)
+    cost = version.provenance.cost or own  # of all phases behind it, which are not shown
     return Row(
         id=version.id,
         parent=version.parent,
         domains=[name for name in domains if name in learned],
         batches=list(version.batches),
-        pairs_trained=cost.get("pairs", version.pairs_trained),
-        tokens_trained=cost.get("tokens", version.tokens_trained),
-        seconds=cost.get("seconds", version.seconds),
+        pairs_trained=cost.pairs,
+        tokens_trained=cost.tokens,
+        seconds=cost.seconds,
         joint_pairs=version.joint_pairs,
         verdict=version.status,
-        reasons=list(verdict.get("reasons", [])),
+        reasons=[] if verdict is None else verdict.reasons,
         made=version.created_at,
-        recipe=version.recipe,
+        provenance=version.provenance,
         scores=scores,
-        changes=dict(verdict.get("figures", {}).get("tasks", {})),
-        confidence=float(verdict.get("figures", {}).get("confidence", 0.95)),
+        changes={} if verdict is None else verdict.tasks,
+        confidence=0.95 if verdict is None else verdict.confidence,
     )
 
 

@@ -99,7 +99,7 @@ def draw(
 
 def cursors_of(parent: Version, policy: Policy) -> dict[str, str]:
     """Return where the windows of the next step's replay begin, by domain."""
-    return {} if policy.fixed else dict(parent.recipe.get("cursors", {}))
+    return {} if policy.fixed else parent.provenance.cursors
 
 
 def replayed(drawn: Draw) -> pa.Table:

@@ -1,146 +1,129 @@
-"""What a call asks of a step, and the step that it gets: one at a time, and resumed where it was killed."""
+"""What a caller asks of a step: stated once, validated once, and used by the plan, the update and the command line."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from continual.config import Config
-from continual.errors import InputError, NothingToDoError, did_you_mean
+from continual.errors import InputError, did_you_mean
 from continual.merge.rules import find_rule
-from continual.progress import SILENT, Progress, Recorder
 from continual.recipes import find_recipe
-from continual.registry import Registry
-from continual.replay.policies import check_rows, check_share
-from continual.step.spec import Plan, make_plan, prepare, reopen
-from continual.step.tracking import tracked
-from continual.step.update import StepResult, update
-from continual.storage.locks import UPDATE_LOCK, exclusive
-from continual.versions.sweep import discard_run, sweep_steps
 
 _logger = logging.getLogger(__name__)
 
-DEFAULT = "continual"
-"""The recipe of a step where none is named."""
+_FLAGS = {"replay": "--replay", "merge": "--merge", "start": "--from", "seed": "--seed", "domains": "--domain"}
+"""The command line's names of fields, for messages."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """The arguments of `Workspace.update`, which describes them; None, or False, where nothing is asked."""
+class Request(BaseModel):
+    """The options of one update. None, or False, means that nothing is asked and the settings decide.
 
-    replay: float | None = None
-    replay_rows: int | None = None
-    replay_policy: str | None = None
-    domains: Sequence[str] | None = None
-    start: str | None = None
-    merge: str | float | None = None
-    parameters: Mapping[str, float] | None = None
-    seed: int | None = None
-    compatible: bool = False
+    Attributes:
+        replay: Share of the training rows of every domain learned so far to train on again, 0 to 1: `replay.share`.
+        merge: A merge rule, a merge method, or the weight of the update, above 0 and up to 1.
+        start: The model that training starts from: the current version or the root base.
+        recipe: A recipe that has steps, such as "boom": it sets replay, merge and training, and the other options
+            override it.
+        domains: Domains to learn; by default all that have new rows.
+        seed: Seed of the step, from 0 up; 0 by default.
+        compatible: Train for the index of the current version: keep texts near their embeddings under it, and
+            queries near its documents (`train.anchor = "current"`).
+        settings: Settings of `continual.toml` for this step alone, by section: `{"train": {"learning_rate": 3e-4}}`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    replay: Annotated[float, Field(ge=0, le=1)] | None = None
+    merge: Annotated[float, Field(gt=0, le=1)] | str | None = None
+    start: Literal["current", "base"] | None = None
     recipe: str | None = None
-    settings: Mapping[str, Mapping[str, Any]] | None = None
-    track: Sequence[str] | None = None
+    domains: list[str] | None = None
+    seed: Annotated[int, Field(ge=0)] | None = None
+    compatible: bool = False
+    settings: dict[str, dict[str, Any]] | None = None
+
+    @classmethod
+    def of(cls, **options: Any) -> Request:
+        """Return the request with these options, validated.
+
+        Raises:
+            InputError: An option is unknown, or a value is out of its range; all faults are named.
+        """
+        try:
+            return cls(**options)
+        except ValidationError as error:
+            raise InputError(_describe(error)) from None
 
     @property
     def empty(self) -> bool:
         """Whether nothing is asked."""
-        return all(getattr(self, field.name) is field.default for field in fields(self))
-
-    @property
-    def choice(self) -> dict[str, Any]:
-        """What `prepare` takes besides the settings."""
-        return {"domains": self.domains, "seed": self.seed or 0, "recipe": self.recipe or DEFAULT}
+        return self == Request()
 
     def resolve(self, config: Config) -> Config:
-        """Return the settings with what the recipe and then the call change.
+        """Return the settings with what the recipe, and then the request, changes.
 
         Raises:
-            InputError: The recipe has no steps, or a value is none.
+            InputError: The recipe has no steps.
             ConfigError: A setting is unknown or out of its range.
             NotFoundError: There is no such recipe or merge rule.
         """
-        step = find_recipe(self.recipe or DEFAULT).step
+        name = self.recipe or "continual"
+        step = find_recipe(name).step
         if step is None:
             raise InputError(
-                f"The recipe {self.recipe} has no steps: `continual train --recipe {self.recipe}` runs it."
+                f"The recipe {name} trains on all domains at once, not in steps. Run it with "
+                f"`continual train --recipe {name}`."
             )
         config = config.change(step).change(self.settings or {})
-        if self.replay is not None:
-            check_share(self.replay)
-        if self.replay_rows is not None:
-            check_rows(self.replay_rows)
-        changes = {"share": self.replay, "rows": self.replay_rows, "policy": self.replay_policy}
-        config = self._merged(config).replace("replay", **changes)
-        config = config.replace("train", anchor="current" if self.compatible else None)
-        return config.replace("track", trackers=None if self.track is None else list(self.track))
+        config = self._merge(config).replace("replay", share=self.replay)
+        return config.replace("train", anchor="current" if self.compatible else None)
 
-    def _merged(self, config: Config) -> Config:
-        """Return the settings with where training starts and how it is merged, a weight included."""
-        start, merge, parameters = self.start, self.merge, self.parameters
-        if start not in (None, "current", "base"):
-            raise InputError(
-                f"--from takes current or base, not {start!r}.{did_you_mean(str(start), ['current', 'base'])}"
-            )
-        if isinstance(merge, float | int):
-            if not 0.0 < merge <= 1.0:
-                raise InputError(
-                    f"--merge takes a weight above 0, up to 1, not {merge:g}: with 0 the version would be what is in "
-                    "service, and its rows would count as learned."
-                )
-            config = config.replace("merge", method="interpolate", weight=float(merge))
-        elif merge is not None:
-            rule = find_rule(merge)
-            if start is None and rule.start not in (None, config.merge.start):
-                places = {"base": "the root base", "current": "what is in service"}
+    def _merge(self, config: Config) -> Config:
+        """Return the settings with where training starts and how the update is merged."""
+        parameters = (self.settings or {}).get("merge", {}).get("parameters")
+        if isinstance(self.merge, float):
+            config = config.replace("merge", method="interpolate", weight=self.merge)
+        elif self.merge is not None:
+            rule = find_rule(self.merge)
+            if self.start is None and rule.start not in (None, config.merge.start):
+                places = {"base": "the root base", "current": "the current version"}
                 _logger.warning(
-                    "--merge %s joins updates that were trained from %s, so this one starts there (--from %s) and not "
-                    "from %s.",
+                    "--merge %s needs an update trained from %s, so training starts there, as with --from %s.",
                     rule.name,
                     places[str(rule.start)],
                     rule.start,
-                    places[config.merge.start],
                 )
-            config = config.replace("merge", method=merge, start=rule.start if start is None else None)
-        if merge is not None:
-            parameters = parameters or {}  # those of the settings belong to the rule of the settings
-        return config.replace("merge", start=start, parameters=None if parameters is None else dict(parameters))
+            config = config.replace("merge", method=self.merge, start=rule.start if self.start is None else None)
+        if self.merge is not None and parameters is None:
+            # Parameters in continual.toml belong to the merge rule there, not to this one.
+            config = config.replace("merge", parameters={})
+        return config.replace("merge", start=self.start)
 
 
-def plan_update(registry: Registry, config: Config, asked: Request, progress: Progress = SILENT) -> Plan:
-    """Return what a step would do, and its cost. Changes nothing."""
-    spec, drawn = prepare(registry, asked.resolve(config), **asked.choice, look=False, progress=progress)
-    return make_plan(registry, spec, drawn, progress)
-
-
-def run_update(
-    registry: Registry, config: Config, asked: Request, *, resume: bool, restart: bool, progress: Progress = SILENT
-) -> StepResult:
-    """Take a step, or go on with the one that was interrupted; see `Workspace.update`."""
-    if resume and restart:
-        raise InputError("--resume continues what was interrupted and --restart discards it. Choose one.")
-    with exclusive(registry.root / UPDATE_LOCK, "update"):
-        sweep_steps(registry)
-        run = registry.interrupted()
-        if resume:
-            if run is None:
-                raise NothingToDoError("No update was interrupted, so there is nothing to resume.")
-            if not asked.empty:
-                raise InputError(
-                    f"--resume continues {run.id} with the options it was begun with. Leave the others out, or "
-                    "begin anew with --restart."
-                )
-            spec, drawn = reopen(registry, run)
+def _describe(error: ValidationError) -> str:
+    """Return what is wrong with a request, in one sentence per option."""
+    faults: dict[str, str] = {}
+    for fault in error.errors():
+        name = str(fault["loc"][0])
+        flag = _FLAGS.get(name, name)
+        if fault["type"] == "extra_forbidden":
+            near = did_you_mean(name, Request.model_fields)
+            faults[name] = f"update takes no option {name!r}.{near} Set what has no option of its own with settings."
+        elif name == "replay":
+            faults[name] = f"{flag} takes a share from 0 to 1, such as 0.3, not {fault['input']!r}."
+        elif name == "merge":
+            faults[name] = (
+                f"{flag} takes a weight above 0 and up to 1, or the name of a rule, not {fault['input']!r}. With "
+                "weight 0 the new version would equal its parent, and its rows would count as learned."
+            )
+        elif name == "start":
+            near = did_you_mean(str(fault["input"]), ["current", "base"])
+            faults[name] = f"{flag} takes current or base, not {fault['input']!r}.{near}"
+        elif name == "seed":
+            faults[name] = f"{flag} takes an integer from 0 up, not {fault['input']!r}."
         else:
-            if run is not None and not restart:
-                raise InputError(
-                    f"The update to {run.id} was interrupted. Continue it with `continual update --resume`, or "
-                    "discard it with `continual update --restart`."
-                )
-            spec, drawn = prepare(registry, asked.resolve(config), **asked.choice, progress=progress)
-        with tracked(registry, spec, resume=resume) as log:
-            if run is not None and restart:
-                discard_run(registry, run)
-            seen = Recorder(registry.path(f"runs/{spec.version}"), progress, log)
-            return update(registry, spec, drawn, resume=resume, progress=seen, log=seen.log)
+            faults[name] = f"{flag}: {fault['msg']} (got {fault['input']!r})."
+    return " ".join(faults.values())

@@ -18,8 +18,7 @@ from typing import Any
 from continual.config import TrackConfig, validate
 from continual.errors import InputError, NotFoundError, did_you_mean
 from continual.progress import Log, no_log
-from continual.registry import Registry, Score
-from continual.step.spec import Spec
+from continual.registry import Registry, Score, Spec
 from continual.storage.files import publish, remove
 
 FOLDER = "tracking"
@@ -46,7 +45,7 @@ def tracked(registry: Registry, spec: Spec, *, resume: bool = False) -> Iterator
         NotFoundError: accelerate knows no such tracker.
         InputError: Its package is not installed, or it cannot start.
     """
-    settings = validate(spec.config, "the run's settings").track
+    settings = validate(spec.provenance.config, "the run's settings").track
     names = list(dict.fromkeys(settings.trackers))
     if not resume:
         check_trackers(names)
@@ -92,7 +91,7 @@ def check_trackers(names: Sequence[str]) -> None:
         if name in built_in and name not in available:
             raise InputError(
                 f"The tracker {name} is not installed. Install it with `pip install {_PACKAGES.get(name, name)}`, or "
-                "leave it out of --track and of track.trackers in continual.toml."
+                "leave it out of track.trackers."
             )
 
 
@@ -148,7 +147,7 @@ def _open(
                 continue
             raise InputError(
                 f"The tracker {name} cannot start: {reason}. Nothing was trained. Mend it, or leave {name} out of "
-                "--track and of track.trackers in continual.toml."
+                "track.trackers."
             ) from error
     if "mlflow" in opened:
         ids["mlflow"] = opened["mlflow"].tracker.info.run_id
@@ -179,14 +178,14 @@ def _read_ids(folder: Path) -> dict[str, str]:
 
 def _parameters(spec: Spec) -> dict[str, str | float | bool]:
     """Return what decides a step as the flat values that trackers take."""
-    plain: dict[str, Any] = {
-        name: getattr(spec, name) for name in ("version", "parent", "start", "merge", "weight", "seed", "joint_pairs")
-    }
-    for name, windows in (("new", spec.new), ("replay", spec.replay)):
-        plain[f"{name}_domains"] = ", ".join(window["domain"] for window in windows)
-        plain[f"{name}_rows"] = sum(window["rows"] for window in windows)
+    made = spec.provenance
+    plain: dict[str, Any] = {"version": spec.version, "parent": spec.parent, "joint_pairs": spec.joint_pairs}
+    plain |= {"start": made.start, "merge": made.merge, "weight": made.weight, "seed": made.seed}
+    for name, windows in (("new", made.new), ("replay", made.replay)):
+        plain[f"{name}_domains"] = ", ".join(window.domain for window in windows)
+        plain[f"{name}_rows"] = sum(window.rows for window in windows)
     for section in ("replay", "train", "merge"):
-        plain |= {f"{section}.{key}": value for key, value in spec.config[section].items()}
+        plain |= {f"{section}.{key}": value for key, value in made.config[section].items()}
     return {
         key: value if isinstance(value, str | int | float) else json.dumps(value)
         for key, value in plain.items()

@@ -1,54 +1,40 @@
-"""One step: from new rows to a new version in service, or a refusal.
+"""One step: from new rows to a new current version, or a refusal.
 
-`update` below is the recipe, numbered as the design numbers it: 1 draw, 2 train, 3 fold, 4 merge, 5 evaluate,
-6 gate. Step 1 is `continual.step.spec.prepare`, which also fixes everything that decides the weights.
+`update` below reads top to bottom: 1 draw, 2 train, 3 fold, 4 merge, 5 evaluate, 6 gate. Step 1 is
+`continual.step.spec.prepare`, which also fixes everything that decides the weights.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from continual.config import validate
-from continual.errors import (
-    ContinualError,
-    DivergedError,
-    FoldError,
-    NothingToDoError,
-    WorkspaceBusy,
-)
+from continual.config import Config, validate
+from continual.errors import ContinualError, DivergedError, FoldError, NothingToDoError, WorkspaceBusy
 from continual.eval.ood import flags_of
 from continual.eval.suites import suite_settings
 from continual.index.check import drop_vectors, measure_step, vectors_file
 from continual.index.result import Compatibility
 from continual.merge.rules import find_rule
 from continual.models.weights import weights_sha256
-from continual.progress import (
-    SILENT,
-    Log,
-    Progress,
-    no_log,
-)
-from continual.registry import (
-    Registry,
-    Run,
-    Score,
-    Version,
-)
+from continual.progress import SILENT, Log, Progress, no_log
+from continual.registry import Provenance, Registry, Role, Run, Score, Spec, Task, TrainResult, Verdict, Version
 from continual.registry.catalog import now
 from continual.registry.registry import CURRENT, ROOT
 from continual.replay import Draw
-from continual.step.spec import Spec
+from continual.step.judge import judge
 from continual.step.tracking import step_figures
 from continual.storage.files import remove
 from continual.train.coefficients import search
+from continual.train.job import Job
 from continual.versions.build import join, materialise, prove
 from continual.versions.scores import score, score_missing
 from continual.versions.sweep import discard_run
 
 HOPELESS = (DivergedError, FoldError, NothingToDoError)
-"""What a step ends with however often it is resumed."""
+"""Errors that end a step however often it is resumed."""
 
 PROOF_TEXTS = 16
 """Texts on which the fold is proved."""
@@ -56,18 +42,18 @@ PROOF_TEXTS = 16
 
 @dataclass(frozen=True)
 class StepResult:
-    """What an update came to.
+    """The outcome of an update.
 
     Attributes:
         version: The new version, accepted or refused.
-        parent: What was in service when the step began.
-        spec: What decided it.
+        parent: The version that was current when the step began.
+        spec: What decided the step.
         scores: The new version's score on every task, in points.
         previous: The parent's.
-        in_service: What is in service now: the version, or its parent if it was refused, or another one if
-            somebody moved `current` while the step ran.
-        compatibility: What the version does to the index of its parent; None where that was not measured.
-        kinds: What each task is to this step: "new", "learned", "again", "OOD" or "leaked" (see `task_kinds`).
+        roles: What each task is to this step.
+        current: Id of the current version now: the new version, or its parent if the gate refused it, or another
+            one if somebody promoted it while the step ran.
+        compatibility: What the version does to its parent's index; None if that was not measured.
     """
 
     version: Version
@@ -75,33 +61,93 @@ class StepResult:
     spec: Spec
     scores: dict[str, Score]
     previous: dict[str, Score]
-    kinds: dict[str, str]
-    in_service: str
+    roles: dict[str, Role]
+    current: str
     compatibility: Compatibility | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the step as plain data: version, parent, verdict, and the scores of both in points."""
+        version = self.version
         return {
-            "version": self.version.id,
+            "version": version.id,
             "parent": self.parent.id,
-            "status": self.version.status,
-            "verdict": self.version.verdict,
-            "sha256": self.version.sha256,
-            "pairs_trained": self.version.pairs_trained,
-            "tokens_trained": self.version.tokens_trained,
-            "seconds": self.version.seconds,
-            "joint_pairs": self.version.joint_pairs,
+            "status": version.status,
+            "verdict": None if version.verdict is None else version.verdict.to_json(),
+            "sha256": version.sha256,
+            "pairs_trained": version.pairs_trained,
+            "tokens_trained": version.tokens_trained,
+            "seconds": version.seconds,
+            "joint_pairs": version.joint_pairs,
             "scores": {task: score.score for task, score in self.scores.items()},
             "previous": {task: score.score for task, score in self.previous.items()},
-            "kinds": self.kinds,
-            "in_service": self.in_service,
+            "roles": self.roles,
+            "current": self.current,
             "compatibility": None if self.compatibility is None else self.compatibility.to_json(),
         }
 
     @property
     def passed(self) -> bool:
-        """Whether the gate let it pass."""
+        """Whether the gate accepted the version."""
         return self.version.status == "accepted"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step on its way: what it starts from, and where its files go.
+
+    Attributes:
+        registry: The workspace's registry.
+        spec: What decides the step.
+        config: The settings in it.
+        root: The root base.
+        parent: The current version when the step began.
+        start: The version to train from: one of these two.
+    """
+
+    registry: Registry
+    spec: Spec
+    config: Config
+    root: Version
+    parent: Version
+    start: Version
+
+    @classmethod
+    def open(cls, registry: Registry, spec: Spec) -> Step:
+        """Return the step of a spec, with the folders it needs rebuilt and checked."""
+        config = validate(spec.provenance.config, "the run's settings")
+        versions = [registry.version(name) for name in (ROOT, spec.parent, str(spec.provenance.start))]
+        for version in {version.id: version for version in versions}.values():
+            prove(version, materialise(registry, version))
+        return cls(registry, spec, config, *versions)
+
+    def folder(self, version: Version) -> Path:
+        """Return the folder of one of the versions that the step starts from."""
+        return self.registry.path(version.path)
+
+    @property
+    def run(self) -> Path:
+        """Folder of the checkpoint and of the update model."""
+        return self.registry.path(f"runs/{self.spec.version}")
+
+    @property
+    def adapter(self) -> str:
+        """The update's adapter, relative to `.continual/`."""
+        return f"adapters/{self.spec.version}"
+
+    @property
+    def snapshot(self) -> str:
+        """The new version's folder, relative to `.continual/`."""
+        return f"versions/{self.spec.version}"
+
+    @property
+    def target(self) -> Path:
+        """The new version's folder."""
+        return self.registry.path(self.snapshot)
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The evaluation tasks of the suite `step`."""
+        return [task for task in self.registry.tasks() if task.name in self.spec.tasks]
 
 
 def update(
@@ -115,140 +161,167 @@ def update(
 ) -> StepResult:
     """Run one step to its verdict.
 
+    A step that cannot be begun, or that would fail again the same way, is discarded. Any other failure (a machine
+    without the arithmetic, a task that cannot be read) leaves the run to be resumed.
+
     Args:
         registry: The workspace's registry.
         spec: What `prepare` fixed.
         drawn: The rows, from `prepare` or `reopen`: step 1, Draw.
         resume: Continue from the run's last checkpoint.
-        progress: Shows how far it is.
-        log: Told the figures of every optimizer step, and at the end the scores and the verdict.
-
-    A step that cannot be begun, or that would fail again as it was begun, is discarded. What fails otherwise (on a
-    machine with other arithmetic, or later, at a task that cannot be read) leaves the run to be resumed.
+        progress: One bar per part.
+        log: Gets the figures of every optimizer step, and at the end the scores and the verdict.
     """
-    from continual.index.cross import Side
-    from continual.merge.sources import Model
-    from continual.step.gate import judge
+    step = Step.open(registry, spec)
+    run = Run(spec.version, "running", spec, now(), None)
+    if not resume:
+        registry.begin_run(run)
+    # 2. Train an update model: LoRA on the rows drawn, from the current version or from the root base.
+    # 3. Fold the adapter into the weights it was trained on, and prove it on a few texts.
+    training, fold_error = train_and_fold(step, run, drawn, resume=resume, progress=progress, log=log)
+    # 4. Merge with the current version.
+    provenance = replace(spec.provenance, training=training, fold_error=fold_error)
+    provenance = merge(step, provenance, drawn, progress)
+    sha256 = weights_sha256(step.target)
+    # 5. Evaluate the tasks of the suite `step`, and what the new version does to its parent's index.
+    scores, compatibility = evaluate(step, sha256, progress)
+    # 6. Gate: the new version becomes the current one, or not.
+    new, old = {score.task: score for score in scores}, parent_scores(step)
+    roles = task_roles(registry, spec)
+    verdict = judge(new, old, roles, registry.root, step.config)
+    version = record(step, provenance, sha256, scores, verdict, compatibility)
+    log(step_figures(new, old, verdict.passed), training.steps)
+    remove(step.run)
+    current = registry.version(CURRENT)
+    drop_vectors(registry, current)
+    return StepResult(version, step.parent, spec, new, old, roles, current.id, compatibility)
+
+
+def train_and_fold(
+    step: Step, run: Run, drawn: Draw, *, resume: bool, progress: Progress, log: Log
+) -> tuple[TrainResult, float]:
+    """Train the adapter and fold it in; return the training and the fold's largest error on a few texts.
+
+    Raises:
+        ContinualError: The training or the fold failed; the run is discarded if it would fail again.
+    """
     from continual.train.checkpoint import steps_done
     from continual.train.loop import train
     from continual.train.lora import fold, prove_fold
 
-    config = validate(spec.config, "the run's settings")
-    root, parent, start = (registry.version(name) for name in (ROOT, spec.parent, spec.start))
-    root_folder, parent_folder, start_folder = (materialise(registry, each) for each in (root, parent, start))
-    for version in {each.id: each for each in (root, parent, start)}.values():
-        prove(version, registry.path(version.path))
-    folded = registry.path(f"runs/{spec.version}/update")
-    adapter, snapshot = f"adapters/{spec.version}", f"versions/{spec.version}"
-    run = Run(spec.version, "running", dataclasses.asdict(spec), now(), None)
-    if not resume:
-        registry.begin_run(run)
-
+    registry, config, start = step.registry, step.config, step.folder(step.start)
+    job = Job(
+        start=start,
+        table=drawn.table,
+        config=config.train,
+        seed=step.spec.provenance.seed,
+        run_dir=step.run,
+        adapter_dir=registry.path(step.adapter),
+        anchor=step.folder(step.root if config.train.anchor == "base" else step.parent),
+        resume=resume,
+        trust_remote_code=config.trust_remote_code,
+    )
+    folded, texts = step.run / "update", drawn.table["query"].slice(0, PROOF_TEXTS).to_pylist()
     try:
-        # 2. Train an update model: LoRA on the rows drawn, from current or from the root base.
-        trained = train(
-            start_folder,
-            drawn.table,
-            config.train,
-            seed=spec.seed,
-            run_dir=folded.parent,
-            adapter_dir=registry.path(adapter),
-            anchor=root_folder if config.train.anchor == "base" else parent_folder,
-            resume=resume,
-            progress=progress,
-            log=log,
-            trust_remote_code=config.trust_remote_code,
-        )
-
-        # 3. Fold the adapter into the weights it was trained on, and prove it on a few texts.
-        fold(start_folder, registry.path(adapter), folded)
-        fold_error = prove_fold(
-            start_folder,
-            registry.path(adapter),
-            folded,
-            drawn.table["query"].slice(0, PROOF_TEXTS).to_pylist(),
-            trust_remote_code=config.trust_remote_code,
-        )
+        training = train(job, progress, log)
+        fold(start, job.adapter_dir, folded)
+        error = prove_fold(start, job.adapter_dir, folded, texts, trust_remote_code=config.trust_remote_code)
     except WorkspaceBusy:
         raise
     except ContinualError as error:
-        # What a checkpoint holds is thrown away only for what would happen again, not for what a machine lacks.
-        if isinstance(error, HOPELESS) or not steps_done(folded.parent):
+        # A checkpoint is thrown away only for what would happen again, not for what this machine lacks.
+        if isinstance(error, HOPELESS) or not steps_done(step.run):
             discard_run(registry, run)
         raise
+    return training, error
 
-    # 4. Merge with what is in service.
-    recipe = dataclasses.asdict(spec)
-    if find_rule(spec.merge).searches:
-        places = {"root": root_folder, "current": parent_folder, "update": folded}
-        recipe |= search(spec.merge, drawn.held_table, config, **places, seed=spec.seed, progress=progress)
-    recipe["state_next"] = join(recipe, parent_folder, Model(folded), root_folder, registry.path(snapshot), progress)
-    sha256 = weights_sha256(registry.path(snapshot))
 
-    # 5. Evaluate the tasks of the suite `step`, the parent and the root too where they lack one; and what the new
-    #    version does to the index of its parent.
-    tasks = [task for task in registry.tasks() if task.name in spec.tasks]
-    vectors = {each: vectors_file(registry, each) if config.compat.step else None for each in (parent.id, spec.version)}
-    for known in {each.id: each for each in (root, parent)}.values():
+def merge(step: Step, provenance: Provenance, drawn: Draw, progress: Progress) -> Provenance:
+    """Merge the update model with the current version; return the provenance with what was decided here."""
+    from continual.merge.sources import Model
+
+    rule = find_rule(str(provenance.merge))
+    root, parent, folded = step.folder(step.root), step.folder(step.parent), step.run / "update"
+    if rule.searches:
+        folders = {"root": root, "current": parent, "update": folded}
+        seed = provenance.seed
+        found = search(rule.name, drawn.held_table, step.config, **folders, seed=seed, progress=progress)
+        provenance = found.decide(provenance)
+    state = join(step.spec.version, provenance, parent, Model(folded), root, step.target, progress)
+    return replace(provenance, state_next=state)
+
+
+def evaluate(step: Step, sha256: str, progress: Progress) -> tuple[list[Score], Compatibility | None]:
+    """Score the new version, its parent and the root base where they lack scores, and measure the parent's index."""
+    from continual.index.cross import Side
+
+    registry, config, tasks = step.registry, step.config, step.tasks
+    parent, new = step.parent.id, step.spec.version
+    vectors = {name: vectors_file(registry, name) if config.compat.step else None for name in (parent, new)}
+    for known in {version.id: version for version in (step.root, step.parent)}.values():
         score_missing(registry, known, tasks, config, progress, keep=vectors.get(known.id))
-    kept = vectors[spec.version]
-    scores = score(registry, spec.version, registry.path(snapshot), sha256, tasks, config, progress, keep=kept)
-    compatibility = None
-    if config.compat.step:
-        sides = (
-            Side(parent.id, parent.sha256, parent_folder, vectors[parent.id]),
-            Side(spec.version, sha256, registry.path(snapshot), kept),
-        )
-        compatibility = measure_step(registry, config, *sides, tasks, spec.batches, progress)
+    scores = score(registry, new, step.target, sha256, tasks, config, progress, keep=vectors[new])
+    if not config.compat.step:
+        return scores, None
+    old_side = Side(parent, step.parent.sha256, step.folder(step.parent), vectors[parent])
+    new_side = Side(new, sha256, step.target, vectors[new])
+    return scores, measure_step(registry, config, old_side, new_side, tasks, step.spec.batches, progress)
 
-    # 6. Gate: current moves to the new version, or stays.
-    new = {each.task: each for each in scores}
-    comparable = registry.scores(suite_settings(tasks, config, "step"))
-    old = {task: each for (owner, task), each in comparable.items() if owner == parent.id}
-    kinds = task_kinds(registry, spec)
-    verdict = judge(new, old, kinds, registry.root, config)
+
+def parent_scores(step: Step) -> dict[str, Score]:
+    """Return the parent's score by task, as far as it was scored with the settings of the suite `step`."""
+    known = step.registry.scores(suite_settings(step.tasks, step.config, "step"))
+    return {task: score for (version, task), score in known.items() if version == step.parent.id}
+
+
+def record(
+    step: Step,
+    provenance: Provenance,
+    sha256: str,
+    scores: Sequence[Score],
+    verdict: Verdict,
+    compatibility: Compatibility | None,
+) -> Version:
+    """Record the new version with its scores, and move `current` to it if it passed the gate, in one transaction."""
+    training = provenance.training
+    assert training is not None, "an update trains"
     version = Version(
-        id=spec.version,
-        position=0,
-        parent=parent.id,
+        id=step.spec.version,
+        parent=step.parent.id,
         status="accepted" if verdict.passed else "refused",
-        path=snapshot,
-        adapter=adapter,
+        path=step.snapshot,
+        adapter=step.adapter,
         sha256=sha256,
-        batches=spec.batches,
-        pairs_trained=trained.pairs,
-        tokens_trained=trained.tokens,
-        seconds=trained.seconds,
-        joint_pairs=spec.joint_pairs,
-        recipe=recipe | {"training": trained.to_json(), "fold_error": fold_error},
-        verdict=verdict.to_json(),
+        batches=step.spec.batches,
+        pairs_trained=training.pairs,
+        tokens_trained=training.tokens,
+        seconds=training.seconds,
+        joint_pairs=step.spec.joint_pairs,
+        provenance=provenance,
+        verdict=verdict,
         created_at=now(),
     )
     reason = f"update to {version.id} passed the gate" if verdict.passed else None
     measured = None if compatibility is None else compatibility.to_json()
-    version = registry.add_version(version, scores, promote=reason, compatibility=measured)
-    log(step_figures(new, old, verdict.passed), trained.steps)
-    remove(folded.parent)
-    in_service = registry.version(CURRENT)
-    drop_vectors(registry, in_service)
-    return StepResult(version, parent, spec, new, old, kinds, in_service.id, compatibility)
+    step.registry.add_version(version, scores, promote=reason, compatibility=measured)
+    return version
 
 
-def task_kinds(registry: Registry, spec: Spec) -> dict[str, str]:
-    """Return what each task is to a step.
-
-    "new": its domain is learned in this step; "learned": it was learned before; "again": both; "OOD": neither, and no
-    row, of whatever domain, that is in the task or nearly so was ever trained on; "leaked": its domain is in neither,
-    but the lineage trained on such rows before the task was known.
-    """
+def task_roles(registry: Registry, spec: Spec) -> dict[str, Role]:
+    """Return what each task of the suite `step` is to a step; see `continual.registry.verdict.Role`."""
     leaked = flags_of(registry, spec.parent)
     domain_of = {batch.id: batch.domain for batch in registry.batches()}
     learned = {domain_of[batch] for batch in registry.learned(registry.version(spec.parent))}
     learning = {domain_of[batch] for batch in spec.batches}
-    kinds = {(True, False): "new", (False, True): "learned", (True, True): "again", (False, False): "OOD"}
-    found = {}
+    by_domain: dict[tuple[bool, bool], Role] = {
+        (True, False): "new",
+        (False, True): "learned",
+        (True, True): "again",
+        (False, False): "OOD",
+    }
+    found: dict[str, Role] = {}
     for task in registry.tasks():
         if task.name in spec.tasks:
-            kind = kinds[task.domain in learning, task.domain in learned]
-            found[task.name] = "leaked" if kind == "OOD" and task.name in leaked else kind
+            role = by_domain[task.domain in learning, task.domain in learned]
+            found[task.name] = "leaked" if role == "OOD" and task.name in leaked else role
     return found

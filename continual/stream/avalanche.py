@@ -18,9 +18,10 @@ import pyarrow.parquet as pq
 import torch
 
 from continual.errors import DataError, InputError, NothingToDoError
+from continual.registry.provenance import Window
 from continual.registry.records import Batch, Task
 from continual.registry.registry import CURRENT, Registry
-from continual.replay.draw import Rows, Window
+from continual.replay.draw import Rows
 from continual.replay.policies import allot, get_policy
 
 if TYPE_CHECKING:

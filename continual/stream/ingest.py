@@ -303,7 +303,7 @@ def _record(
         The report with the batch, the file of rejects and the task.
     """
     domain = report.domain
-    identity = f"b{1 + max((batch.position for batch in registry.batches()), default=0)}"
+    identity = registry.next_batch_id()
     path, rejects_path = f"data/{domain}/{identity}.parquet", None
     _move(folder / KEPT, registry.path(path))
     if report.rejected:
@@ -318,7 +318,6 @@ def _record(
         record = task_record(domain, domain, tables, origin)
     batch = Batch(
         id=identity,
-        position=0,
         domain=domain,
         source=report.source,
         source_sha256=content,
@@ -334,8 +333,7 @@ def _record(
         created_at=now(),
         license=report.license,
     )
-    added = registry.add_batch(batch, record, leaks, kind=report.kind, instruction=report.instruction)
-    assert added.id == identity, "only an ingest adds batches, and it holds the lock"
+    registry.add_batch(batch, record, leaks, kind=report.kind, instruction=report.instruction)
     made = None if record is None else domain
     return dataclasses.replace(report, batch=identity, rejects_path=rejects_path, task=made)
 

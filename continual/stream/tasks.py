@@ -35,7 +35,7 @@ class TaskReport:
         dropped_queries: Queries left out because no document is relevant to them.
         dropped_documents: Documents left out because they have no text.
         unchanged: The same task was there already, and nothing changed.
-        kind: mteb's name of its type.
+        task_type: mteb's name of its type, such as "Retrieval".
         checked: Whether training rows are checked for leakage into it: not where mteb does not say what its texts are.
         near_rows: Those of `leaked_rows` that are near duplicates only.
     """
@@ -49,7 +49,7 @@ class TaskReport:
     dropped_queries: int = 0
     dropped_documents: int = 0
     unchanged: bool = False
-    kind: str = "Retrieval"
+    task_type: str = "Retrieval"
     checked: bool = True
     near_rows: int = 0
 
@@ -128,7 +128,6 @@ def task_record(name: str, domain: str | None, tables: TaskTables, origin: str) 
     """Return what the catalog records of a task; its position is given out there."""
     return Task(
         name=name,
-        position=0,
         domain=domain,
         path=task_path(name),
         queries=tables.queries.num_rows,

@@ -4,19 +4,48 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from continual.config import Config
 from continual.merge.rules import POSITION
 from continual.progress import SILENT, Progress
+from continual.registry.provenance import Cost, Provenance, SearchResult
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
 
-    from continual.merge.search import SearchResult
+
+@dataclass(frozen=True)
+class Coefficients:
+    """What a search decided of a merge.
+
+    Attributes:
+        search: Every point that was tried, and the best one.
+        cost: What it encoded, and its time with the loading of the models.
+        weight: Weight of an update; None for a merge of several models.
+        weights: Weights of several models.
+        parameters: Parameters of the merge method that the search decided.
+    """
+
+    search: SearchResult
+    cost: Cost
+    weight: float | None = None
+    weights: list[float] = field(default_factory=list)
+    parameters: dict[str, float] = field(default_factory=dict)
+
+    def decide(self, provenance: Provenance) -> Provenance:
+        """Return a provenance with these coefficients."""
+        return replace(
+            provenance,
+            weight=provenance.weight if self.weight is None else self.weight,
+            weights=self.weights or provenance.weights,
+            parameters=self.parameters or provenance.parameters,
+            search=self.search,
+            search_cost=self.cost,
+        )
 
 
 def search(
@@ -29,8 +58,8 @@ def search(
     update: Path,
     seed: int,
     progress: Progress = SILENT,
-) -> dict[str, Any]:
-    """Find how what is in service and an update are joined best.
+) -> Coefficients:
+    """Find the coefficients that join the current version and an update best.
 
     Args:
         rule: `search` or `self-positioning`.
@@ -42,10 +71,6 @@ def search(
         seed: Of which rows share a batch.
         progress: Shows how far it is.
 
-    Returns:
-        The recipe's `weight`, `parameters` and `search`, the last with the curve that the report draws; and
-        `search_cost`, as `position` has it.
-
     Raises:
         NothingToDoError: No domain has two held-out rows.
     """
@@ -55,15 +80,17 @@ def search(
     objective = Objective(current, held, config.train, seed=seed, trust_remote_code=trust, progress=progress)
     models = [objective.parameters(), _parameters(update, config)]
     if rule == POSITION:
-        found = _position(objective, _parameters(root, config), models, config.merge.floor, progress)
-    else:
-        found = _weigh(objective, models, config.merge.floor, progress)
-    return found | _cost(objective, clock)
+        origin, start = _parameters(root, config), {"t1": 0.0, "lambda": 1.0}
+        found = _slerped(objective, origin, models, start, config.merge.floor, progress)
+        best = found.best.coefficients
+        return Coefficients(found, _cost(objective, clock), best["t1"], parameters={"lambda": best["lambda"]})
+    found = _line(objective, models, config.merge.floor, progress)
+    return Coefficients(found, _cost(objective, clock), found.best.coefficients["weight"])
 
 
 def position(
     held: pa.Table, config: Config, base: Path, members: Sequence[Path], seed: int, progress: Progress = SILENT
-) -> dict[str, Any]:
+) -> Coefficients:
     """Find positions and scale of several models' task vectors by gradient (Self Positioning).
 
     Args:
@@ -73,10 +100,6 @@ def position(
         members: Folders of the models, in the order in which they are joined.
         seed: Of which rows share a batch.
         progress: Shows how far it is.
-
-    Returns:
-        Of the recipe of a `pairwise_slerp`: `weights`, `parameters`, `search`, and as `search_cost` what was encoded
-        (see `continual.train.objective.Effort`) and the `seconds` of all of it, the loading of the models too.
 
     Raises:
         NothingToDoError: No domain has two held-out rows.
@@ -89,15 +112,14 @@ def position(
     found = _slerped(objective, objective.parameters(), models, None, config.merge.floor, progress)
     best = found.best.coefficients
     t = [best[f"t{place}"] for place in range(1, len(models))]
-    return {
-        "weights": _weights(t),
-        "parameters": {"lambda": best["lambda"]},
-        "search": found.to_json(),
-    } | _cost(objective, clock)
+    parameters = {"lambda": best["lambda"]}
+    return Coefficients(found, _cost(objective, clock), weights=_weights(t), parameters=parameters)
 
 
-def _cost(objective: Any, began: float) -> dict[str, Any]:
-    return {"search_cost": asdict(objective.effort) | {"seconds": time.monotonic() - began}}
+def _cost(objective: Any, began: float) -> Cost:
+    effort = objective.effort
+    seconds = time.monotonic() - began
+    return Cost(effort.pairs, effort.tokens, seconds, effort.forward_pairs, effort.forward_tokens)
 
 
 def _weights(t: Sequence[float]) -> list[float]:
@@ -108,7 +130,7 @@ def _weights(t: Sequence[float]) -> list[float]:
     return weights
 
 
-def _weigh(objective: Any, models: list[dict[str, Tensor]], floor: float, progress: Progress) -> dict[str, Any]:
+def _line(objective: Any, models: list[dict[str, Tensor]], floor: float, progress: Progress) -> SearchResult:
     from continual.merge.search import line_search
 
     before, after = models
@@ -116,16 +138,7 @@ def _weigh(objective: Any, models: list[dict[str, Tensor]], floor: float, progre
     def losses(weight: float) -> Mapping[str, float]:
         return dict(objective.evaluate({name: before[name].lerp(after[name], weight) for name in before}))
 
-    found = line_search(losses, floor=floor, progress=progress)
-    return {"weight": found.best.coefficients["weight"], "search": found.to_json()}
-
-
-def _position(
-    objective: Any, root: dict[str, Tensor], models: list[dict[str, Tensor]], floor: float, progress: Progress
-) -> dict[str, Any]:
-    found = _slerped(objective, root, models, {"t1": 0.0, "lambda": 1.0}, floor, progress)
-    best = found.best.coefficients
-    return {"weight": best["t1"], "parameters": {"lambda": best["lambda"]}, "search": found.to_json()}
+    return line_search(losses, floor=floor, progress=progress)
 
 
 def _slerped(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from continual.progress import (
     Progress,
     no_log,
 )
+from continual.registry import TrainResult
 from continual.train import checkpoint
 from continual.train.batching import Indices, epoch_batches, length_bands
 from continual.train.job import Job
@@ -49,35 +50,6 @@ _WARM_UP_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class TrainResult:
-    """What a training came to.
-
-    Attributes:
-        pairs: Rows trained, each as often as it was.
-        tokens: Tokens encoded with a gradient, padding not counted.
-        seconds: Time spent, over all resumptions.
-        steps: Optimizer steps.
-        loss: Mean loss of the last tenth of the steps.
-        curve: (step, mean loss since the point before), at most 200 points.
-        precision: "fp32" or "bf16".
-        device: Such as "cpu" or "cuda:0".
-    """
-
-    pairs: int
-    tokens: int
-    seconds: float
-    steps: int
-    loss: float
-    curve: tuple[tuple[int, float], ...]
-    precision: str
-    device: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
 class Estimate:
     """What a training would cost.
 
@@ -95,50 +67,22 @@ class Estimate:
     row_tokens: dict[str, float]
 
 
-def train(
-    start: Path,
-    table: pa.Table,
-    config: TrainConfig,
-    *,
-    seed: int,
-    run_dir: Path,
-    adapter_dir: Path,
-    anchor: Path | None = None,
-    resume: bool = False,
-    progress: Progress = SILENT,
-    log: Log = no_log,
-    trust_remote_code: bool = False,
-) -> TrainResult:
+def train(job: Job, progress: Progress = SILENT, log: Log = no_log) -> TrainResult:
     """Train a LoRA adapter with InfoNCE and publish it.
 
-    On a CPU the same arguments give the same bytes, whether or not the run was interrupted and resumed.
+    On a CPU the same job gives the same bytes, whether or not the run was interrupted and resumed.
 
     Args:
-        start: The sentence-transformers folder to train from.
-        table: Columns query, positive: string; negatives: list of string; doc_id: string, null where unknown;
-            domain: string; replayed: bool, false where the column is missing, whether a row is of history; and
-            in_batch: bool, true where the column is missing, whether its negatives are also those of the rows that
-            share its batch. Of one for which it is false, those are its own alone, and without any it has no loss. And
-            instruction: string or null, put before the query instead of the model's own prompt.
-        config: Settings of the training.
-        seed: Of LoRA's start values and of the order of the rows, 0 or more.
-        run_dir: Folder for the checkpoint; the caller removes it when the step is done.
-        adapter_dir: The folder to publish; it loads with peft's `PeftModel`.
-        anchor: The model near whose embeddings distillation holds the texts of new rows, and the guide of their
-            false negatives; None: `start`. For replayed rows it is `start`, unless
-            `config.anchor` is "current".
-        resume: Continue from the checkpoint in `run_dir`, if there is one.
+        job: What to train.
         progress: A bar over the pairs.
-        log: Told the loss, the learning rate and the pairs per second of every optimizer step.
-        trust_remote_code: Run code that the model brings with it.
+        log: Gets the loss, the learning rate and the pairs per second of every optimizer step.
 
     Raises:
         ModelError: The model cannot be loaded or trained.
         NothingToDoError: There are fewer than two rows.
-        ConfigError: The checkpoint is of another training; or a setting does not go with the model or the rows.
-        DivergedError: The loss is no longer a number.
+        ConfigError: The checkpoint was written with other settings; or a setting does not fit the model or the rows.
+        DivergedError: The loss is not a number.
     """
-    job = Job(start, table, config, seed, run_dir, adapter_dir, anchor, resume, trust_remote_code)
     team = find_team()
     with team.training(job):
         return train_together(team, job, progress, log)

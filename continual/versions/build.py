@@ -6,7 +6,7 @@ was trained on and merges the result as its recipe says. The same recipe gives t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from continual.errors import InputError, ModelError, RebuildError
 from continual.models.folder import add_prompts
 from continual.models.weights import weights_sha256
 from continual.progress import SILENT, Progress
-from continual.registry import INSTRUCTED, Registry, Version
+from continual.registry import INSTRUCTED, Provenance, Registry, Version
 from continual.registry.registry import CURRENT, ROOT
 from continual.storage.files import (
     SUFFIX,
@@ -37,18 +37,20 @@ BEGUN = "train-"
 
 
 def join(
-    recipe: Mapping[str, Any],
+    version: str,
+    provenance: Provenance,
     current: Path,
     update: Model,
     root: Path,
     out: Path,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
-    """Merge an update with what is in service, as a recipe says.
+    """Merge an update with the current version, as a provenance says.
 
     Args:
-        recipe: Of the version: `merge`, `weight`, `parameters`, `state`, `seed`, `instructions`.
-        current: Folder of what was in service when the step began.
+        version: Id of the version that this makes.
+        provenance: How: its `merge`, `weight`, `parameters`, `state`, `seed` and `instructions` are read.
+        current: Folder of the version that was current when the step began.
         update: The update model.
         root: Folder of the root base.
         out: Folder to publish.
@@ -62,30 +64,38 @@ def join(
     from continual.merge.sequence import merge_next
     from continual.merge.sources import Model
 
+    assert provenance.merge is not None, "an update has a merge rule"
+    assert provenance.weight is not None, "an update has a weight"
     state = merge_next(
         Model(current),
         update,
         Model(root),
-        find_method(find_rule(recipe["merge"]).method),
+        find_method(find_rule(provenance.merge).method),
         out,
-        weight=recipe["weight"],
-        parameters=recipe.get("parameters", {}),
-        state=recipe["state"],
+        weight=provenance.weight,
+        parameters=provenance.parameters,
+        state=provenance.state,
         # Another draw at every step: what a seeded method dropped of one update it must not drop of all.
-        seed=f"{recipe['seed']}/{recipe['version']}",
+        seed=f"{provenance.seed}/{version}",
         progress=progress,
     )
-    _prompt(recipe, out)
+    _add_instructions(provenance, out)
     return state
 
 
 def combine(
-    recipe: Mapping[str, Any], members: Sequence[Path], base: Path, out: Path, progress: Progress = SILENT
+    version: str,
+    provenance: Provenance,
+    members: Sequence[Path],
+    base: Path,
+    out: Path,
+    progress: Progress = SILENT,
 ) -> None:
-    """Merge the models of a recipe's phases, as the version's recipe says.
+    """Merge the models of a recipe's phases, as a provenance says.
 
     Args:
-        recipe: Of the version: `merge` (a merge method), `weights`, `parameters`, `seed`, `instructions`.
+        version: Id of the version that this makes.
+        provenance: How: its `merge` (a merge method), `weights`, `parameters`, `seed` and `instructions` are read.
         members: Folders of the models, in the order of the weights.
         base: Folder of the model that task vectors are measured from; unused by a method that takes no base.
         out: Folder to publish.
@@ -96,8 +106,9 @@ def combine(
     from continual.merge.sequence import merge_sequence
     from continual.merge.sources import Model
 
-    method, models = find_method(recipe["merge"]), [Model(folder) for folder in members]
-    parameters, weights = recipe["parameters"], recipe["weights"]
+    assert provenance.merge is not None, "a merge of phases has a method"
+    method, models = find_method(provenance.merge), [Model(folder) for folder in members]
+    parameters, weights = provenance.parameters, provenance.weights
     if method.rescaled:
         merge_sequence(models, Model(base), method, out, parameters=parameters, progress=progress)
     else:
@@ -108,16 +119,16 @@ def combine(
             weights=[0.0, *weights] if method.base == "first" else weights,
             base=None if method.base == "none" else Model(base),
             parameters=parameters,
-            seed=f"{recipe['seed']}/{recipe['version']}",
+            seed=f"{provenance.seed}/{version}",
             progress=progress,
         )
-    _prompt(recipe, out)
+    _add_instructions(provenance, out)
 
 
-def _prompt(recipe: Mapping[str, Any], folder: Path) -> None:
-    """Give a version the instructions of what it has learned as prompts, under the names of the domains."""
-    if recipe.get("instructions"):
-        add_prompts(folder, {domain: INSTRUCTED.format(text) for domain, text in recipe["instructions"].items()})
+def _add_instructions(provenance: Provenance, folder: Path) -> None:
+    """Add the instructions of the learned domains to a version's prompts, under the domains' names."""
+    if provenance.instructions:
+        add_prompts(folder, {domain: INSTRUCTED.format(text) for domain, text in provenance.instructions.items()})
 
 
 def materialise(registry: Registry, version: Version, progress: Progress = SILENT) -> Path:
@@ -134,7 +145,7 @@ def materialise(registry: Registry, version: Version, progress: Progress = SILEN
     if version.parent is None:
         raise ModelError(
             f"{target}, the root base, is gone, and nothing can be built without it. Put a copy of "
-            f"{version.recipe.get('base')} there that has the weights {version.sha256[:12]}."
+            f"{version.provenance.base} there that has the weights {version.sha256[:12]}."
         )
     with alone(registry):
         if not target.is_dir():  # another command may have built it while this one waited
@@ -182,7 +193,7 @@ def prove(version: Version, folder: Path) -> None:
     found = weights_sha256(folder)
     if found != version.sha256:
         cure = (
-            f"Put a copy of {version.recipe.get('base')} with these weights there."
+            f"Put a copy of {version.provenance.base} with these weights there."
             if version.parent is None
             else f"`continual versions rebuild {version.id}` builds it again."
         )
@@ -245,9 +256,9 @@ def collect(registry: Registry, keep_every: int, *, dry_run: bool = False, progr
 
     def candidates() -> Iterator[tuple[Version, str | None]]:
         current = registry.version(CURRENT).id
-        for version in registry.versions():
+        for position, version in enumerate(registry.versions()):
             if registry.path(version.path).is_dir():
-                yield version, _reason(registry, version, current, keep_every)
+                yield version, _reason(registry, version, position, current, keep_every)
 
     # Built again while others read, and asked anew under the lock: what is in service or pinned may have changed.
     proved = {}
@@ -290,15 +301,15 @@ def _unbuildable(registry: Registry, version: Version, progress: Progress) -> st
         return f"cannot be built again: {error}"
 
 
-def _reason(registry: Registry, version: Version, current: str, keep_every: int) -> str | None:
+def _reason(registry: Registry, version: Version, position: int, current: str, keep_every: int) -> str | None:
     """Return why a snapshot stays, or None."""
     if version.id in (ROOT, current):
         return "root" if version.id == ROOT else "current"
     if version.pinned:
         return "pinned"
-    if keep_every and version.position % keep_every == 0:
+    if keep_every and position % keep_every == 0:
         return f"every {keep_every}th"
-    if "members" not in version.recipe and not _has_adapter(registry, version):
+    if not version.provenance.members and not _has_adapter(registry, version):
         return "its adapter is gone"
     return None
 
@@ -332,14 +343,14 @@ def _chain(registry: Registry, version: Version, folder: Path, progress: Progres
     parent, current = lineage[first], registry.path(lineage[first].path)
     for each in lineage[first + 1 :]:
         built = folder / each.id
-        if "members" in each.recipe:
+        if each.provenance.members:
             _build_merged(registry, each, current, built, progress, from_root=from_root)
         else:
             _build(registry, each, parent, current, root, built, progress)
         found = weights_sha256(built)
         if found != each.sha256:
             raise RebuildError(
-                f"{each.id} was recorded with the weights {each.sha256[:12]}, and its recipe gives {found[:12]}. "
+                f"{each.id} was recorded with the weights {each.sha256[:12]}, and the rebuild gives {found[:12]}. "
                 f"It was made with {_libraries(each)}: install these to build it. Or an adapter, or the root base, was "
                 "changed: put back a copy of them."
             )
@@ -357,8 +368,8 @@ def _build(
 
     if version.adapter is None or not _has_adapter(registry, version):
         raise ModelError(f"The adapter of {version.id} is gone, so neither it nor what came after can be built again.")
-    start = current if version.recipe["start"] == parent.id else root
-    join(version.recipe, current, Adapted(start, registry.path(version.adapter)), root, out, progress)
+    start = current if version.provenance.start == parent.id else root
+    join(version.id, version.provenance, current, Adapted(start, registry.path(version.adapter)), root, out, progress)
 
 
 def _build_merged(
@@ -367,14 +378,14 @@ def _build_merged(
     """Build a version from the models that it merged, each built again if need be, and the base before it."""
     with scratch(out.parent, f"{version.id}-members") as folder:
         members = []
-        for name in version.recipe["members"]:
+        for name in version.provenance.members:
             member = registry.version(name)
             snapshot = registry.path(member.path)
             if from_root or not snapshot.is_dir():
                 snapshot = _chain(registry, member, folder / name, progress, from_root=from_root)
             members.append(snapshot)
-        combine(version.recipe, members, base, out, progress)
+        combine(version.id, version.provenance, members, base, out, progress)
 
 
 def _libraries(version: Version) -> str:
-    return ", ".join(f"{name} {number}" for name, number in version.recipe.get("libraries", {}).items()) or "unknown"
+    return ", ".join(f"{name} {number}" for name, number in version.provenance.libraries.items()) or "unknown"

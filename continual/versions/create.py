@@ -10,7 +10,7 @@ from continual.config import Config
 from continual.errors import InputError, ModelError, NotFoundError
 from continual.models.base import recorded_name, resolve_base
 from continual.models.weights import weights_sha256
-from continual.registry import Registry, Version
+from continual.registry import Provenance, Registry, Version
 from continual.registry.catalog import now
 from continual.registry.registry import ROOT
 from continual.storage.files import publish
@@ -68,7 +68,6 @@ def _fill(store: Path, base: Path, name: str, trust_remote_code: bool) -> None:
         raise ModelError(str(error).replace(str(snapshot), name)) from None
     root = Version(
         id=ROOT,
-        position=0,
         parent=None,
         status="root",
         path=f"versions/{ROOT}",
@@ -79,7 +78,7 @@ def _fill(store: Path, base: Path, name: str, trust_remote_code: bool) -> None:
         tokens_trained=0,
         seconds=0.0,
         joint_pairs=0,
-        recipe={"base": name},
+        provenance=Provenance(base=name),
         verdict=None,
         created_at=now(),
     )

@@ -48,7 +48,7 @@ class TaskScore:
     Attributes:
         task: Its name.
         domain: The domain it tests; None: out of domain.
-        kind: mteb's name of its type.
+        task_type: mteb's name of its type, such as "STS".
         metric: The main score, by mteb's name.
         score: In points.
         queries: How many queries or items it is over.
@@ -60,7 +60,7 @@ class TaskScore:
 
     task: str
     domain: str | None
-    kind: str
+    task_type: str
     metric: str
     score: float
     queries: int
@@ -230,7 +230,7 @@ def evaluate_version(
             TaskScore(
                 task=task.name,
                 domain=task.domain,
-                kind=task.kind,
+                task_type=task.task_type,
                 metric=found.metric,
                 score=found.score,
                 queries=found.queries,

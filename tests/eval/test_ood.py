@@ -21,7 +21,8 @@ from continual.registry import Leak, Registry
 from continual.replay.draw import Rows
 from continual.report.report import build_report
 from continual.report.terminal import print_report
-from continual.step.gate import weigh
+from continual.step.gate import decide
+from continual.step.judge import as_verdict
 from continual.stream.leaks import LEAKS_SCHEMA, write_leaks
 from tests.commands import Run
 from tests.pairs import make_pairs
@@ -121,11 +122,11 @@ def test_rows_that_an_earlier_task_kept_back_were_not_trained_on(stream: Registr
 def test_the_gate_does_not_count_what_was_trained_on() -> None:
     new, old = {"a": 60.0, "wiki": 80.0, "late": 10.0}, {"a": 50.0, "wiki": 80.0, "late": 90.0}
     kinds = {"a": "new", "wiki": "OOD", "late": "leaked"}
-    verdict = weigh(new, old, kinds, GateConfig())
+    verdict = as_verdict(decide(new, old, kinds, GateConfig()))
     assert verdict.passed
-    assert verdict.figures["ood"]["difference"] == 0.0
+    assert verdict.ood.difference == 0.0
     assert "late is not counted as OOD: trained on, in part, before the task was known" in verdict.reasons
-    assert not weigh(new, old, kinds | {"late": "OOD"}, GateConfig()).passed
+    assert not decide(new, old, kinds | {"late": "OOD"}, GateConfig()).passed
 
 
 def test_leakage_found_later_from_end_to_end(
@@ -160,7 +161,7 @@ def test_leakage_found_later_from_end_to_end(
 
     workspace.ingest(write_pairs("second.parquet", make_pairs(40, seed=1)))
     step = workspace.update()
-    assert step.kinds == {"first": "learned", "late": "leaked", "second": "new"}
+    assert step.roles == {"first": "learned", "late": "leaked", "second": "new"}
     assert step.spec.guarded == ["first", "late", "second"]
     assert any("late is not counted as OOD" in reason for reason in step.version.verdict["reasons"])
     assert set(flags(workspace.registry)) == {("v1", "late"), ("v2", "late")}

@@ -137,7 +137,7 @@ def test_a_folder_that_reads_like_a_hub_id_is_no_base_of_the_hub(
     (tmp_path / "models" / "mine").symlink_to(tiny_model)
     monkeypatch.chdir(tmp_path)
     workspace = Workspace.init("w", "models/mine")
-    assert Path(workspace.version("v0").recipe["base"]).is_absolute()
+    assert Path(workspace.version("v0").provenance.base).is_absolute()
     card = ModelCard((workspace.export("v0", "out") / "README.md").read_text())
     assert card.data.base_model is None
     assert "huggingface.co/models/mine" not in card.text

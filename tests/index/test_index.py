@@ -188,7 +188,7 @@ def test_a_step_measures_the_index_of_its_parent(workspace: Workspace, write_pai
     assert workspace.check_compatibility("v0") == first.compatibility
     workspace.ingest(write_pairs("law.parquet", make_pairs(60, seed=1)))
     second = workspace.update(compatible=True)
-    assert second.spec.config["train"]["anchor"] == "current"
+    assert second.spec.provenance.config["train"]["anchor"] == "current"
     assert sorted(registry.path("vectors").iterdir()) == kept[1:]  # what is in service, and its parent
     assert [(each.old, each.new) for each in workspace.compatibility()] == [("v0", "v1"), ("v1", "v2")]
     report = workspace.report()

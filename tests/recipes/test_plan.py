@@ -50,7 +50,7 @@ def test_subsets_are_drawn_without_replacement_and_each_anew(workspace: Workspac
     for number in (1, 2):
         table, (window,) = material.take([Portion("big", 30, draw=number)], seed=0)
         drawn = table["query"].to_pylist()
-        assert len(set(drawn)) == len(drawn) == 30 == window["rows"]
+        assert len(set(drawn)) == len(drawn) == 30 == window.rows
         assert set(drawn) < all_rows
         again, _ = material.take([Portion("big", 30, draw=number)], seed=0)
         assert again.equals(table)

@@ -44,13 +44,13 @@ def test_every_recipe_trains_versions_that_are_built_again_bit_for_bit(
     assert planned.new_pairs == 0
     searched = sum(each.pairs for each in done.phases if not each.rows)
     assert (searched > 0) == recipes()[name].searches
-    assert planned.pairs + searched == done.pairs == done.version.recipe["cost"]["pairs"]
+    assert planned.pairs + searched == done.pairs == done.version.provenance.cost["pairs"]
     assert (done.joint.version == done.version.id) == (name == "joint")
     assert done.version.status == "trained"
     assert workspace.version().id == "v0"  # nothing is put into service
     assert set(done.version.batches) == {batch.id for batch in workspace.registry.batches()}
     assert set(done.scores) == {"v0", done.version.id}
-    assert done.kinds == {"other": "OOD"}
+    assert done.roles == {"other": "OOD"}
     made = {each.id: each for each in workspace.versions()}
     assert len({each.sha256 for each in made.values()}) == len(made)  # every phase did something
     workspace.gc()
@@ -70,17 +70,17 @@ def test_every_recipe_trains_versions_that_are_built_again_bit_for_bit(
 def test_every_recipe_with_steps_updates(workspace: Workspace, name: str) -> None:
     first = workspace.update(recipe=name, domains=["big"])
     second = workspace.update(recipe=name, domains=["small"])
-    assert [step.spec.recipe for step in (first, second)] == [name, name]
+    assert [step.spec.provenance.recipe for step in (first, second)] == [name, name]
     step = find_recipe(name).step
     assert step is not None
     for section, values in step.items():
-        known = second.spec.config[section]
+        known = second.spec.provenance.config[section]
         assert {key: known.get(key) for key in values} == dict(values)
     if not step:
-        assert second.spec.config == workspace.config.model_dump(mode="json")
+        assert second.spec.provenance.config == workspace.config.model_dump(mode="json")
     learned = workspace.versions()[-1]
-    assert {window["domain"] for window in learned.recipe["replay"]} == (set() if name == "sequential" else {"big"})
-    assert learned.recipe["weight"] == {"sequential": 1.0, "boom": 0.5, "continual": 0.8}[name]
+    assert {window.domain for window in learned.provenance.replay} == (set() if name == "sequential" else {"big"})
+    assert learned.provenance.weight == {"sequential": 1.0, "boom": 0.5, "continual": 0.8}[name]
 
 
 def test_boom_takes_the_step_that_was_published(workspace: Workspace, tmp_path: Path) -> None:
@@ -92,20 +92,20 @@ def test_boom_takes_the_step_that_was_published(workspace: Workspace, tmp_path: 
         versions.append(workspace.versions()[-1])
     for number, version in enumerate(versions):
         before = workspace.versions()[number]
-        assert version.recipe["start"] == "v0"
+        assert version.provenance.start == "v0"
         update = Adapted(workspace.registry.path("versions/v0"), workspace.registry.path(str(version.adapter)))
         existing, merged = (weights(workspace.registry.path(each.path)) for each in (before, version))
         for key, tensor in merged.items():
             if tensor.is_floating_point():
                 torch.testing.assert_close(tensor, (existing[key] + update.read(key)) / 2, rtol=0, atol=1e-6)
-    cores = [{window["domain"]: window for window in version.recipe["replay"]} for version in versions]
-    assert [{name: window["rows"] for name, window in core.items()} for core in cores] == [
+    cores = [{window.domain: window for window in version.provenance.replay} for version in versions]
+    assert [{name: window.rows for name, window in core.items()} for core in cores] == [
         {},
         {"big": 24},
         {"big": 24, "small": 8},
     ]
     assert cores[1]["big"] == cores[2]["big"]  # the same rows, by their digest
-    config = versions[-1].recipe["config"]["train"]
+    config = versions[-1].provenance.config["train"]
     assert config["distillation"] == 0
     assert config["guide_margin"] == "off"
 
@@ -135,7 +135,7 @@ def test_subsets_of_all_rows_are_models_of_several_seeds(workspace: Workspace) -
     done = workspace.train("boom", options={"ratios": "1,1"}, executor=executor)
     assert len(set(folders)) == 2  # each has its own checkpoint
     first, second = (workspace.version(each.version) for each in done.phases[:2])
-    assert first.recipe["new"] == second.recipe["new"]
+    assert first.provenance.new == second.provenance.new
     assert first.sha256 != second.sha256
     assert [each.again for each in workspace.train("boom", options={"ratios": "1,1"}).phases] == [True] * 3
 
@@ -156,7 +156,7 @@ def test_the_search_of_a_merge_is_part_of_its_cost(workspace: Workspace) -> None
     done = workspace.train("phased", options={"matryoshka": "no"})
     merged = next(each for each in done.phases if each.name == "merged")
     version = workspace.version(merged.version)
-    cost = version.recipe["search_cost"]
+    cost = version.provenance.search_cost
     assert (cost["pairs"], cost["forward_pairs"]) == (50 * 6 + 50 * 2, 50 * 6 + 50 * 2 + 6 * 8)
     assert (plan.search_pairs, plan.search_forward_pairs) == (cost["pairs"], cost["forward_pairs"])
     assert plan.search_seconds > 0
@@ -166,7 +166,7 @@ def test_the_search_of_a_merge_is_part_of_its_cost(workspace: Workspace) -> None
     assert (merged.pairs, merged.tokens, merged.seconds) == (cost["pairs"], cost["tokens"], cost["seconds"])
     for name in ("pairs", "tokens", "seconds"):
         total = sum(getattr(each, name) for each in done.phases)
-        assert done.version.recipe["cost"][name] == getattr(done.cost, name) == pytest.approx(total)
+        assert done.version.provenance.cost[name] == getattr(done.cost, name) == pytest.approx(total)
     assert done.cost.forward_pairs == cost["forward_pairs"]
     # No joint training was measured here: its tokens are those of its 80 pairs at what the trainings took for theirs.
     trained = [each for each in done.phases if each.rows]
@@ -183,7 +183,7 @@ def test_the_search_of_a_merge_is_part_of_its_cost(workspace: Workspace) -> None
 def test_parameters_reach_the_merge_and_are_part_of_its_key(workspace: Workspace) -> None:
     options = {"ratios": "0.5,1", "method": "ties"}
     sparse = workspace.train("boom", options=options, parameters={"density": 0.2})
-    assert sparse.version.recipe["parameters"] == {"density": 0.2}
+    assert sparse.version.provenance.parameters == {"density": 0.2}
     dense = workspace.train("boom", options=options, parameters={"density": 0.9})
     assert [each.again for each in dense.phases] == [True, True, False]
     assert dense.version.sha256 != sparse.version.sha256
@@ -213,7 +213,7 @@ def test_a_result_can_be_promoted_learned_on_from_and_reported(workspace: Worksp
     ingest(workspace, tmp_path, "third", 30, 3, holdout=0.2)
     step = workspace.update(replay=0.5)
     assert step.parent.id == done.version.id
-    assert {window["domain"]: window["rows"] for window in step.spec.replay} == {"big": 30, "small": 10}
+    assert {window.domain: window.rows for window in step.spec.provenance.replay} == {"big": 30, "small": 10}
     report = workspace.report()
     assert [(row.id, row.parent) for row in report.versions] == [
         ("v0", None),
@@ -243,8 +243,8 @@ def test_joint_keeps_its_batches_apart_where_a_workspace_mixes_them(workspace: W
     (workspace.directory / "continual.toml").write_text(SETTINGS.replace("[train]\n", "[train]\nmix_domains = true\n"))
     mixing = Workspace(workspace.directory)
     assert mixing.config.train.mix_domains
-    assert not mixing.train("joint").version.recipe["config"]["train"]["mix_domains"]
-    assert mixing.train("naive").version.recipe["config"]["train"]["mix_domains"]
+    assert not mixing.train("joint").version.provenance.config["train"]["mix_domains"]
+    assert mixing.train("naive").version.provenance.config["train"]["mix_domains"]
 
 
 def test_the_searched_merge_is_not_worse_than_any_of_eleven_on_the_line(workspace: Workspace) -> None:
@@ -257,12 +257,12 @@ def test_the_searched_merge_is_not_worse_than_any_of_eleven_on_the_line(workspac
     material = read_material(workspace.registry, workspace.registry.batches(), workspace.config.merge.search_rows)
     assert material.held is not None
     windows, held = material.held
-    assert windows == versions["merged"].recipe["held"]
+    assert windows == versions["merged"].provenance.held
     config = workspace.config.train
     objective = Objective(folders["warm-up"], held, config)
     one, two = (Objective(folders[name], held, config).parameters() for name in ("learn-big", "learn-small"))
     line = [objective.evaluate({name: one[name].lerp(two[name], step / 10) for name in one}) for step in range(11)]
-    found = versions["merged"].recipe["search"]["best"]
+    found = versions["merged"].provenance.search["best"]
     assert found["losses"].keys() == {"big", "small"}
     assert found["loss"] <= min(sum(losses.values()) / 2 for losses in line) + 1e-6
     merged = Objective(folders["merged"], held, config)  # what was searched is what was merged

@@ -186,7 +186,7 @@ def test_a_catalog_of_an_older_schema_is_brought_up_to_date(
         connection.execute(f"INSERT INTO versions VALUES ({', '.join('?' * len(values))})", values)
     (found,) = Registry(old.root).versions()
     assert "pinned" not in columns
-    assert (found.id, found.sha256, found.recipe, found.pinned) == ("v0", made.sha256, made.recipe, False)
+    assert (found.id, found.sha256, found.provenance, found.pinned) == ("v0", made.sha256, made.provenance, False)
 
 
 def test_a_file_that_is_no_catalog_is_refused(tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
         pq.write_table(pa.Table.from_pylist(make_pairs(120, seed=seed)), folder / f"{name}.parquet")
         workspace.ingest(folder / f"{name}.parquet")
         if name != "third":
-            workspace.update(replay=1, replay_rows=10)
+            workspace.update(replay=1, settings={"replay": {"rows": 10}})
     return folder / "w"
 
 
@@ -222,9 +222,9 @@ def test_what_limits_replay_is_said_before_and_after(workspace: Workspace, capsy
     from continual.cli.render import print_plan, print_step
     from continual.cli.render_versions import print_version
 
-    print_plan(workspace.plan(replay=0.2, replay_rows=7))
+    print_plan(workspace.plan(replay=0.2, settings={"replay": {"rows": 7}}))
     print_plan(workspace.plan(replay=0.2))
-    step = workspace.update(replay=0.2, replay_rows=7)
+    step = workspace.update(replay=0.2, settings={"replay": {"rows": 7}})
     print_step(step)
     print_version(step.version, [])
     unlimited, limited = "uniform, 0.2 of every learned domain", ", 7 rows in all at most"
@@ -241,7 +241,7 @@ def test_a_number_of_rows_limits_the_share_and_is_recorded(workspace: Workspace)
     for limit, drawn in ((500, round(0.1 * rows)), (5, 5)):
         config = workspace.config.replace("replay", share=0.1, rows=limit)
         spec, _ = prepare(workspace.registry, config, domains=None, seed=0)
-        assert sum(window["rows"] for window in spec.replay) == drawn
+        assert sum(window.rows for window in spec.replay) == drawn
         assert spec.config["replay"]["rows"] == limit
 
 
@@ -255,8 +255,8 @@ def test_the_same_step_draws_the_same_rows_and_a_resumed_one_too(workspace: Work
     again, same = prepared(workspace, policy)
     assert again == spec
     assert same.table == drawn.table
-    assert len(replay_of(drawn)) == sum(window["rows"] for window in spec.replay) == 20
-    assert {window["domain"] for window in spec.replay} == {"first", "second"}
+    assert len(replay_of(drawn)) == sum(window.rows for window in spec.replay) == 20
+    assert {window.domain for window in spec.replay} == {"first", "second"}
     reopened, rows = reopen(workspace.registry, Run(spec.version, "running", dataclasses.asdict(spec), now(), None))
     assert reopened == spec
     assert rows.table == drawn.table
@@ -270,30 +270,30 @@ def test_hardest_looks_at_more_rows_and_keeps_those_with_the_highest_loss(worksp
     model = workspace.load()
     model.max_seq_length = 32
     for window in spec.replay:
-        pool = [row for row in replay_of(wide) if row["domain"] == window["domain"]][: window["candidates"]]
-        assert window["candidates"] == len(pool) == 4 * window["rows"]
+        pool = [row for row in replay_of(wide) if row["domain"] == window.domain][: window["candidates"]]
+        assert window["candidates"] == len(pool) == 4 * window.rows
         scores = (
             model.encode_query([row["query"] for row in pool])
             @ model.encode_document([row["positive"] for row in pool]).T
         )
         losses = np.log(np.exp(scores / 0.05).sum(axis=1)) - np.diag(scores) / 0.05
-        expected = {pool[place]["query"] for place in np.argsort(-losses)[: window["rows"]]}
-        assert {row["query"] for row in replay_of(drawn) if row["domain"] == window["domain"]} == expected
+        expected = {pool[place]["query"] for place in np.argsort(-losses)[: window.rows]}
+        assert {row["query"] for row in replay_of(drawn) if row["domain"] == window.domain} == expected
         # The next step looks at what comes after all that were looked at.
-        assert spec.cursors[window["domain"]] == window["stop"]
+        assert spec.cursors[window.domain] == window["stop"]
 
 
 def test_a_reservoir_keeps_its_rows_and_leaves_the_windows_where_they_are(workspace: Workspace) -> None:
-    before = workspace.version().recipe["cursors"]
+    before = workspace.version().provenance.cursors
     spec, drawn = prepared(workspace, "reservoir", 40)
     assert spec.cursors == before
     kept = {row["query"] for row in replay_of(drawn)}
     assert {row["query"] for row in replay_of(prepared(workspace, "reservoir", 20)[1])} < kept
     uniform, _ = prepared(workspace, "uniform", 40)
     assert uniform.cursors != before
-    made = workspace.update(replay=1, replay_policy="reservoir", replay_rows=40).version
-    assert made.recipe["cursors"] == before
-    assert made.recipe["replay"] == spec.replay
+    made = workspace.update(replay=1, settings={"replay": {"policy": "reservoir", "rows": 40}}).version
+    assert made.provenance.cursors == before
+    assert made.provenance.replay == spec.replay
     # One domain more: the two share fewer rows, all of which were there before.
     pq.write_table(pa.Table.from_pylist(make_pairs(30, seed=7)), workspace.directory / "fourth.parquet")
     workspace.ingest(workspace.directory / "fourth.parquet")
@@ -307,15 +307,15 @@ def test_a_plan_says_what_a_choice_would_cost_and_makes_none(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("continual.step.draw.choose", lambda *_, **__: pytest.fail("a plan chooses nothing"))
-    plan = workspace.plan(replay_policy="diverse", replay_rows=20)
+    plan = workspace.plan(settings={"replay": {"policy": "diverse", "rows": 20}})
     assert plan.candidates == 80
     assert plan.choice_seconds > 0
-    assert sum(window["rows"] for window in plan.spec.replay) == 20
-    assert workspace.plan(replay_rows=20).candidates == 0
+    assert sum(window.rows for window in plan.spec.provenance.replay) == 20
+    assert workspace.plan(settings={"replay": {"rows": 20}}).candidates == 0
 
 
 def test_a_step_trains_on_what_was_chosen(workspace: Workspace) -> None:
     spec, _ = prepared(workspace, "diverse", seed=3)
-    made = workspace.update(replay_policy="diverse", replay_rows=20, seed=3).version
-    assert made.recipe["replay"] == spec.replay
-    assert made.pairs_trained == spec.new[0]["rows"] + 20
+    made = workspace.update(settings={"replay": {"policy": "diverse", "rows": 20}}, seed=3).version
+    assert made.provenance.replay == spec.replay
+    assert made.pairs_trained == spec.new[0].rows + 20

@@ -219,7 +219,7 @@ def test_no_bar_of_a_step_goes_back_a_part(tiny_model: Path, tmp_path: Path, wri
     workspace.update()
     workspace.ingest(write_pairs("bash.parquet", make_pairs(120, seed=1)))
     labels = Labels()
-    workspace.update(progress=labels, merge="search", replay=0.5, replay_policy="hardest")
+    workspace.update(progress=labels, merge="search", replay=0.5, settings={"replay": {"policy": "hardest"}})
     parts = [part_of(label) for label in labels.seen]
     assert parts == sorted(parts), labels.seen
     assert set(parts) == {1, 2, 4, 5}

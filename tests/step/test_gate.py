@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,15 +15,21 @@ from hypothesis import strategies as st
 
 from continual.config import Config, GateConfig
 from continual.eval.significance import Interval, mean_interval, paired_interval
-from continual.registry import Score
-from continual.step.gate import judge, weigh
+from continual.registry import Score, Verdict
+from continual.step.gate import decide
+from continual.step.judge import as_verdict, judge
 
-KINDS = {"med": "new", "bash": "learned", "table": "learned", "wiki": "OOD", "math": "OOD"}
+ROLES = {"med": "new", "bash": "learned", "table": "learned", "wiki": "OOD", "math": "OOD"}
 OLD = {"med": 60.0, "bash": 70.0, "table": 50.0, "wiki": 80.0, "math": 90.0}
 
 
 def changed(**changes: float) -> dict[str, float]:
     return {task: score + changes.get(task, 0.0) for task, score in OLD.items()}
+
+
+def weigh(*args: Any) -> Verdict:
+    """The verdict of a decision."""
+    return as_verdict(decide(*args))
 
 
 def interval(difference: float, low: float, high: float) -> Interval:
@@ -34,22 +41,22 @@ def interval(difference: float, low: float, high: float) -> Interval:
 
 
 def test_a_good_update_passes_and_says_why() -> None:
-    verdict = weigh(changed(med=12.06, bash=-0.4, wiki=0.5), OLD, KINDS, GateConfig())
+    verdict = weigh(changed(med=12.06, bash=-0.4, wiki=0.5), OLD, ROLES, GateConfig())
     assert verdict.passed
     assert verdict.reasons == [
         "med gained 12.1 points, at least gate.min_gain = 0.0",
         "bash fell most, by 0.4 points; gate.max_forgetting = 2.0",
         "the mean of 2 OOD tasks rose by 0.2 points; gate.max_ood_loss = 1.0",
     ]
-    assert verdict.figures["gain"]["difference"] == pytest.approx(12.06)
-    assert verdict.figures["worst"]["task"] == "bash"
-    assert verdict.figures["ood"]["difference"] == pytest.approx(0.25)
+    assert verdict.gain.difference == pytest.approx(12.06)
+    assert verdict.worst == "bash"
+    assert verdict.ood.difference == pytest.approx(0.25)
 
 
 def test_every_broken_limit_is_named() -> None:
     intervals = {"bash": interval(-3.1, -4.2, -1.9)}
     new = changed(med=-1, bash=-3.1, table=-2.5, wiki=-2, math=-1)
-    verdict = weigh(new, OLD, KINDS, GateConfig(), intervals)
+    verdict = weigh(new, OLD, ROLES, GateConfig(), intervals)
     assert not verdict.passed
     assert verdict.reasons == [
         "med lost 1.0 points, less than gate.min_gain = 0.0",
@@ -57,101 +64,97 @@ def test_every_broken_limit_is_named() -> None:
         "table fell by 2.5 points, more than gate.max_forgetting = 2.0",
         "the mean of 2 OOD tasks fell by 1.5 points, more than gate.max_ood_loss = 1.0",
     ]
-    assert verdict.figures["tasks"]["bash"]["high"] == -1.9
+    assert verdict.tasks["bash"].high == -1.9
 
 
 def test_what_may_be_luck_breaks_no_limit() -> None:
     new = changed(med=-0.5, bash=-3.1, wiki=-3, math=-1)
     unsure = {"bash": interval(-3.1, -6.4, 0.2)}
     means = {"gain": interval(-0.5, -2, 1), "ood": interval(-2, -4.1, 0.1)}
-    verdict = weigh(new, OLD, KINDS, GateConfig(), unsure, means)
+    verdict = weigh(new, OLD, ROLES, GateConfig(), unsure, means)
     assert verdict.passed
     assert verdict.reasons[0] == (
-        "med lost 0.5 points (95 % interval of the fall -1.0 to 2.0), which may be the luck of the queries; "
-        "gate.min_gain = 0.0"
+        "med lost 0.5 points (95 % interval of the fall -1.0 to 2.0), which may be chance; gate.min_gain = 0.0"
     )
-    assert (
-        "bash fell by 3.1 points (95 % interval of the fall -0.2 to 6.4), which may be the luck of the queries"
-        in verdict.reasons[1]
-    )
-    assert "which may be the luck of the queries; gate.max_ood_loss = 1.0" in verdict.reasons[-1]
+    assert "bash fell by 3.1 points (95 % interval of the fall -0.2 to 6.4), which may be chance" in verdict.reasons[1]
+    assert "which may be chance; gate.max_ood_loss = 1.0" in verdict.reasons[-1]
     sure = {"bash": interval(-3.1, -6.0, -0.2)}, {"gain": interval(-0.5, -0.9, -0.1)}
-    assert len(weigh(new, OLD, KINDS, GateConfig(), *sure).reasons) == 3  # the OOD fall has no interval here
+    assert len(weigh(new, OLD, ROLES, GateConfig(), *sure).reasons) == 3  # the OOD fall has no interval here
     # A gain that is demanded is missed when the whole interval is below it.
     asked = GateConfig(min_gain=2.0)
-    assert not weigh(changed(med=1), OLD, KINDS, asked, None, {"gain": interval(1, 0.2, 1.8)}).passed
-    assert weigh(changed(med=1), OLD, KINDS, asked, None, {"gain": interval(1, -0.2, 2.2)}).passed
+    assert not weigh(changed(med=1), OLD, ROLES, asked, None, {"gain": interval(1, 0.2, 1.8)}).passed
+    assert weigh(changed(med=1), OLD, ROLES, asked, None, {"gain": interval(1, -0.2, 2.2)}).passed
 
 
 @pytest.mark.parametrize("tasks", [1, 10])
 def test_the_noise_of_queries_refuses_no_more_often_than_the_level_allows(tasks: int) -> None:
     generator = np.random.default_rng(4)
     refused, repetitions, zeros = 0, 300, np.zeros(40)
-    kinds = {f"t{number}": "learned" for number in range(tasks)} | {"wiki": "OOD", "med": "new"}
+    roles = {f"t{number}": "learned" for number in range(tasks)} | {"wiki": "OOD", "med": "new"}
     limits = GateConfig(max_forgetting=0.0, max_ood_loss=0.0)
     for _ in range(repetitions):
         # Two versions that are equally good: what differs is luck. Few queries, so that points alone would often fall.
-        change = {task: generator.normal(0, 0.25, 40) for task in kinds}
+        change = {task: generator.normal(0, 0.25, 40) for task in roles}
         points = {task: 100 * float(values.mean()) for task, values in change.items()}
         intervals = {task: paired_interval(values, zeros) for task, values in change.items()}
         means = {name: mean_interval([(change[task], zeros)]) for name, task in (("gain", "med"), ("ood", "wiki"))}
-        refused += not weigh(points, dict.fromkeys(kinds, 0.0), kinds, limits, intervals, means).passed
+        refused += not weigh(points, dict.fromkeys(roles, 0.0), roles, limits, intervals, means).passed
     # 5 % plus three standard errors of 300 repetitions; and the level is spent, not merely kept.
     assert 0.01 <= refused / repetitions <= 0.088
 
 
 def test_one_of_many_comparisons_has_to_show_more() -> None:
     fall = interval(-3.1, -6.0, -0.2)  # p of the fall: 0.018
-    kinds = {"bash": "learned"} | {f"t{number}": "learned" for number in range(9)}
-    old = dict.fromkeys(kinds, 50.0)
+    roles = {"bash": "learned"} | {f"t{number}": "learned" for number in range(9)}
+    old = dict.fromkeys(roles, 50.0)
     new = old | {"bash": 46.9}
     alone = weigh(new, old, {"bash": "learned"}, GateConfig(), {"bash": fall})
     assert not alone.passed
-    assert alone.figures["tasks"]["bash"]["adjusted"] == pytest.approx(fall.p_below())
-    others = {task: interval(0.1, -2.9, 3.1) for task in kinds if task != "bash"}
-    verdict = weigh(new, old, kinds, GateConfig(), {"bash": fall} | others)
+    assert alone.tasks["bash"].adjusted == pytest.approx(fall.p_below())
+    others = {task: interval(0.1, -2.9, 3.1) for task in roles if task != "bash"}
+    verdict = weigh(new, old, roles, GateConfig(), {"bash": fall} | others)
     assert verdict.passed
     assert verdict.reasons[0] == (
-        "bash fell by 3.1 points (95 % interval of the fall 0.2 to 6.0), which of 10 comparisons may be the luck of "
+        "bash fell by 3.1 points (95 % interval of the fall 0.2 to 6.0), which among 10 comparisons may be the luck of "
         "the queries; gate.max_forgetting = 2.0"
     )
-    assert verdict.figures["comparisons"] == 10
-    assert verdict.figures["tasks"]["bash"]["adjusted"] == pytest.approx(10 * fall.p_below())
+    assert verdict.comparisons == 10
+    assert verdict.tasks["bash"].adjusted == pytest.approx(10 * fall.p_below())
     # A team that would rather look at a false alarm than miss a fall says so.
-    assert not weigh(new, old, kinds, GateConfig(false_alarms=0.3), {"bash": fall} | others).passed
+    assert not weigh(new, old, roles, GateConfig(false_alarms=0.3), {"bash": fall} | others).passed
 
 
 def test_a_limit_that_is_met_exactly_holds() -> None:
     new = changed(med=0.0, bash=-2.0, wiki=-1.0, math=-1.0)
-    assert weigh(new, OLD, KINDS, GateConfig()).passed
-    assert not weigh(new | {"bash": 67.99}, OLD, KINDS, GateConfig()).passed
-    assert not weigh(new | {"math": 88.99}, OLD, KINDS, GateConfig()).passed
-    assert not weigh(new | {"med": 59.99}, OLD, KINDS, GateConfig()).passed
+    assert weigh(new, OLD, ROLES, GateConfig()).passed
+    assert not weigh(new | {"bash": 67.99}, OLD, ROLES, GateConfig()).passed
+    assert not weigh(new | {"math": 88.99}, OLD, ROLES, GateConfig()).passed
+    assert not weigh(new | {"med": 59.99}, OLD, ROLES, GateConfig()).passed
     # 70.1 - 2.0 in binary is a hair below 68.1.
     assert weigh({"bash": 68.1}, {"bash": 70.1}, {"bash": "learned"}, GateConfig()).passed
 
 
 def test_a_domain_learned_again_counts_for_gain_and_for_forgetting() -> None:
-    kinds = {"med": "new", "bash": "again"}
-    verdict = weigh(changed(med=20, bash=-5), OLD, kinds, GateConfig())
+    roles = {"med": "new", "bash": "again"}
+    verdict = weigh(changed(med=20, bash=-5), OLD, roles, GateConfig())
     assert not verdict.passed
-    assert verdict.figures["gain"]["difference"] == pytest.approx(7.5)
+    assert verdict.gain.difference == pytest.approx(7.5)
     assert "bash fell by 5.0 points" in verdict.reasons[0]
 
 
 def test_without_tasks_there_is_nothing_to_limit() -> None:
-    verdict = weigh({}, {}, KINDS, GateConfig())
+    verdict = weigh({}, {}, ROLES, GateConfig())
     assert verdict.passed
-    assert verdict.figures["gain"] is verdict.figures["worst"] is verdict.figures["ood"] is None
+    assert verdict.gain is verdict.worst is verdict.ood is None
     assert verdict.reasons == ["there was no task to compare on, so nothing was limited"]
     # A task that only one of the two was scored on is not compared.
-    assert weigh({"bash": 1.0}, {}, KINDS, GateConfig()).passed
+    assert weigh({"bash": 1.0}, {}, ROLES, GateConfig()).passed
 
 
 @given(st.dictionaries(st.sampled_from(sorted(OLD)), st.floats(-10, 10)), st.floats(0, 5), st.floats(0, 5))
 def test_passing_is_what_the_limits_say(changes: dict[str, float], forgetting: float, ood: float) -> None:
     new = changed(**changes)
-    verdict = weigh(new, OLD, KINDS, GateConfig(max_forgetting=forgetting, max_ood_loss=ood, min_gain=-1))
+    verdict = weigh(new, OLD, ROLES, GateConfig(max_forgetting=forgetting, max_ood_loss=ood, min_gain=-1))
     delta = {task: new[task] - OLD[task] for task in OLD}
     slack = 1e-9
     expected = (
@@ -185,12 +188,12 @@ def test_intervals_come_from_the_per_query_scores(tmp_path: Path) -> None:
         "the mean of 1 OOD task fell by 10.0 points (95 % interval of the fall 6.6 to 13.4), more than "
         "gate.max_ood_loss = 1.0"
     ]
-    figures = verdict.figures["tasks"]
-    assert figures["med"]["difference"] == pytest.approx(10)
-    assert figures["med"]["low"] < 10 < figures["med"]["high"]
-    assert figures["bash"]["low"] < 0 < figures["bash"]["high"]
-    assert figures["bash"]["difference"] == pytest.approx(0, abs=1e-9)
-    assert verdict.figures["gain"]["low"] == pytest.approx(figures["med"]["low"])
+    figures = verdict.tasks
+    assert figures["med"].difference == pytest.approx(10)
+    assert figures["med"].low < 10 < figures["med"].high
+    assert figures["bash"].low < 0 < figures["bash"].high
+    assert figures["bash"].difference == pytest.approx(0, abs=1e-9)
+    assert verdict.gain.low == pytest.approx(figures["med"].low)
     assert verdict == judge(new, old, {"med": "new", "bash": "learned", "wiki": "OOD"}, tmp_path, Config())
 
 
@@ -199,4 +202,4 @@ def test_scores_without_per_query_values_are_judged_by_points(tmp_path: Path) ->
     old = {"bash": Score("v0", "bash", "ndcg_at_10", 60.0, 3, None)}
     verdict = judge(new, old, {"bash": "learned"}, tmp_path, Config())
     assert verdict.reasons == ["bash fell by 10.0 points, more than gate.max_forgetting = 2.0"]
-    assert verdict.figures["tasks"]["bash"]["low"] is None
+    assert verdict.tasks["bash"].low is None

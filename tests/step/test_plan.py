@@ -15,18 +15,18 @@ def test_a_plan_counts_and_changes_nothing(learned: Workspace, write_pairs: Writ
         return sorted(path for path in learned.registry.root.rglob("*") if path.is_file() and path.suffix != ".lock")
 
     before = files()
-    plan = learned.plan(replay_rows=10)
+    plan = learned.plan(settings={"replay": {"rows": 10}})
     kept = {batch.domain: batch.kept for batch in learned.registry.batches()}
-    assert sum(window["rows"] for window in plan.spec.replay) == 10
+    assert sum(window.rows for window in plan.spec.provenance.replay) == 10
     assert plan.pairs == kept["third"] + 10
     assert plan.joint_pairs == sum(kept.values())
-    searching = learned.plan(replay_rows=10, merge="search")
+    searching = learned.plan(settings={"replay": {"rows": 10}}, merge="search")
     assert searching.pairs < plan.pairs  # rows are held out for the search
     assert searching.joint_pairs == plan.joint_pairs
     assert plan.tokens > 0
     assert plan.seconds > 0
     assert files() == before
-    assert learned.update(replay_rows=10).version.pairs_trained == plan.pairs
+    assert learned.update(settings={"replay": {"rows": 10}}).version.pairs_trained == plan.pairs
 
 
 def test_a_plan_counts_the_tokens_of_a_full_retraining_by_domain(workspace: Workspace, write_pairs: Write) -> None:

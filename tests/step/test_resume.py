@@ -33,7 +33,7 @@ def test_a_killed_update_resumes_to_the_same_weights(workspace: Workspace, write
         resumed = workspace.update(resume=True).version
         assert resumed.id == begun
         assert resumed.sha256 == expected.sha256
-        assert resumed.recipe["replay"] == expected.recipe["replay"] != []
+        assert resumed.provenance.replay == expected.provenance.replay != []
         assert resumed.pairs_trained == expected.pairs_trained
         assert workspace.status().interrupted is None
 
@@ -48,8 +48,8 @@ def test_an_update_killed_while_it_searches_resumes_to_the_same_weights(
     learned.promote(before)
     kill_update(learned.directory, "searching", advances, seed=5, replay=0.5, merge=rule)
     resumed = learned.update(resume=True).version
-    assert (resumed.sha256, resumed.recipe["weight"]) == (expected.sha256, expected.recipe["weight"])
-    assert resumed.recipe["search"] == expected.recipe["search"]
+    assert (resumed.sha256, resumed.provenance.weight) == (expected.sha256, expected.provenance.weight)
+    assert resumed.provenance.search == expected.provenance.search
 
 
 def test_what_was_interrupted_is_not_resumed_on_another_base_or_other_rows(

@@ -27,24 +27,21 @@ def test_coefficients_are_searched_on_rows_that_were_not_trained(
     for number, name in enumerate(("first", "second")):
         workspace.ingest(write_pairs(f"{name}.parquet", make_pairs(160, seed=number)))
         step = workspace.update(replay=0.1, merge=rule)
-    recipe = step.version.recipe
-    held = {window["domain"]: window["rows"] for window in recipe["held"]}
+    made = step.version.provenance
+    held = {window.domain: window.rows for window in made.held}
     assert set(held) == {"first", "second"}
     new = next(batch for batch in workspace.registry.batches("second"))
     assert held["second"] == new.kept // 10
-    assert recipe["new"][0]["rows"] == new.kept - held["second"]
-    assert step.version.pairs_trained == recipe["new"][0]["rows"] + recipe["replay"][0]["rows"]
-    assert set(recipe["search"]["reference"]["losses"]) == {"first", "second"}
-    best = recipe["search"]["best"]
-    assert best in recipe["search"]["candidates"]
-    assert recipe["weight"] == best["coefficients"]["weight" if rule == "search" else "t1"]
-    assert (
-        best["loss"] <= min(point["loss"] for point in recipe["search"]["candidates"])
-        or not recipe["search"]["floor_kept"]
-    )
-    cost, rows = recipe["search_cost"], sum(held.values())
+    assert made.new[0].rows == new.kept - held["second"]
+    assert step.version.pairs_trained == made.new[0].rows + made.replay[0].rows
+    assert set(made.search["reference"]["losses"]) == {"first", "second"}
+    best = made.search["best"]
+    assert best in made.search["candidates"]
+    assert made.weight == best["coefficients"]["weight" if rule == "search" else "t1"]
+    assert best["loss"] <= min(point["loss"] for point in made.search["candidates"]) or not made.search["floor_kept"]
+    cost, rows = made.search_cost, sum(held.values())
     if rule == "search":  # forward alone: all held-out rows for each candidate, what is in service among them
-        assert (cost["pairs"], cost["forward_pairs"]) == (0, rows * len(recipe["search"]["candidates"]))
+        assert (cost["pairs"], cost["forward_pairs"]) == (0, rows * len(made.search["candidates"]))
     else:
         assert cost["pairs"] > 0
     workspace.rebuild(step.version.id)

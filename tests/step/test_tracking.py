@@ -74,7 +74,7 @@ def test_tensorboard_gets_every_step_and_the_verdict(workspace: Workspace, write
     workspace.ingest(write_pairs("a#b.parquet", make_pairs(80)))
     step = workspace.update(track=["tensorboard"])
     shown = scalars(workspace.registry.path("tracking/v1"))
-    training = step.version.recipe["training"]
+    training = step.version.provenance.training
     count = training["steps"]
     assert [number for number, _ in shown["train/loss"]] == list(range(1, count + 1))
     # With fewer than 200 steps the curve that the version keeps has a point per step.
@@ -101,7 +101,7 @@ def test_a_resumed_step_goes_on_in_the_same_run(workspace: Workspace, write_pair
     assert len(scalars(folder)["train/loss"]) == 4
     with pytest.raises(InputError, match="Leave the others out"):
         workspace.update(resume=True, track=["tensorboard"])
-    training = workspace.update(resume=True).version.recipe["training"]
+    training = workspace.update(resume=True).version.provenance.training
     shown = scalars(folder)
     assert [number for number, _ in shown["train/loss"]] == list(range(1, training["steps"] + 1))
     assert [value for _, value in shown["train/loss"]] == pytest.approx([loss for _, loss in training["curve"]])

@@ -27,13 +27,13 @@ def test_two_steps_from_an_empty_folder(learned: Workspace) -> None:
     assert [version.status for version in (root, first, second)] == ["root", "accepted", "accepted"]
     assert second.parent == first.id
     assert learned.version().id == second.id == "v2"
-    assert first.recipe["replay"] == []
-    (window,) = second.recipe["replay"]
-    first_rows = first.recipe["new"][0]["rows"]
-    assert window["domain"] == "first"
-    assert window["rows"] == round(0.5 * first_rows)
-    assert second.pairs_trained == second.recipe["new"][0]["rows"] + window["rows"]
-    assert second.joint_pairs == first_rows + second.recipe["new"][0]["rows"]
+    assert first.provenance.replay == []
+    (window,) = second.provenance.replay
+    first_rows = first.provenance.new[0].rows
+    assert window.domain == "first"
+    assert window.rows == round(0.5 * first_rows)
+    assert second.pairs_trained == second.provenance.new[0].rows + window.rows
+    assert second.joint_pairs == first_rows + second.provenance.new[0].rows
     for version in (root, first, second):
         assert version.sha256 == weights_sha256(learned.registry.path(version.path))
     assert len({version.sha256 for version in (root, first, second)}) == 3
@@ -86,8 +86,8 @@ def test_running_mean_goes_from_the_base_and_remembers(workspace: Workspace, wri
     for number in range(3):
         workspace.ingest(write_pairs(f"d{number}.parquet", make_pairs(50, seed=number)))
         step = workspace.update(merge="running-mean")
-        assert step.spec.start == "v0"
-        weights.append(step.spec.weight)
+        assert step.spec.provenance.start == "v0"
+        weights.append(step.spec.provenance.weight)
     np.testing.assert_allclose(weights, [1, 1 / 2, 1 / 3])
     with pytest.raises(InputError, match="trained from the root base"):
         workspace.plan(merge="running-mean", start="current")
@@ -134,7 +134,7 @@ def test_a_rollback_during_an_update_is_not_overruled(workspace: Workspace, writ
     workspace.ingest(write_pairs("b.parquet", make_pairs(60, seed=1)))
     step = workspace.update(progress=Meddler(workspace))
     assert step.passed
-    assert step.in_service == workspace.version().id == "v0"
+    assert step.current == workspace.version().id == "v0"
 
 
 def test_what_killed_updates_left_is_swept(learned: Workspace) -> None:

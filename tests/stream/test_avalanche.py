@@ -103,7 +103,7 @@ def test_experiences_are_the_steps_and_then_what_waits(workspace: Workspace, wri
     assert [experience.version for experience in experiences] == [step.id, again.id, None]
     assert [experience.domains for experience in experiences] == [["first", "third"], ["first"], ["second"]]
     for experience, version in zip(experiences, (step, again), strict=False):
-        assert len(experience.dataset) == sum(window["rows"] for window in version.recipe["new"])
+        assert len(experience.dataset) == sum(window.rows for window in version.provenance.new)
     labels = [benchmark.labels[name] for name in ("first", "third")]
     assert set(experiences[0].dataset.targets_task_labels) == set(labels)
     # Each task under the number of the first experience that learns its domain; the OOD task after all of them.
@@ -139,13 +139,13 @@ def test_the_buffer_holds_what_our_own_step_replays(workspace: Workspace) -> Non
             assert len(buffer.buffer) == 31
             drawn.setdefault(policy, []).append([window.to_json() for window in buffer.windows])
     workspace.update(domains=["first"])
-    second = workspace.update(domains=["second"], replay=1, replay_rows=31).version
-    assert all(second.recipe["replay"] == draws[0] for draws in drawn.values())
+    second = workspace.update(domains=["second"], replay=1, settings={"replay": {"rows": 31}}).version
+    assert all(second.provenance.replay == draws[0] for draws in drawn.values())
     for policy, draws in drawn.items():
         config = workspace.config.replace("replay", policy=policy, share=1, rows=31)
         spec, _ = prepare(workspace.registry, config, domains=["third"], seed=0)
         assert spec.replay == draws[1]
-        assert {window["domain"] for window in spec.replay} == {"first", "second"}
+        assert {window.domain for window in spec.replay} == {"first", "second"}
 
 
 def test_a_buffer_is_resized_and_refuses_what_it_cannot_draw(workspace: Workspace) -> None:

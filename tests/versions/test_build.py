@@ -205,10 +205,10 @@ def test_opcm_steps_keep_their_state_and_are_rebuilt(tiny_model: Path, tmp_path:
     workspace = make_workspace(tmp_path / "w", tiny_model)
     for number in range(2):
         learn(workspace, tmp_path, number, merge="opcm")
-    state = workspace.version().recipe["state_next"]
+    state = workspace.version().provenance.state_next
     assert len(state["norms"]) == 2
     assert state["lambda"] > 0
-    assert workspace.version().recipe["start"] == "v0"
+    assert workspace.version().provenance.start == "v0"
     workspace.rebuild("v2")
 
 
@@ -321,9 +321,9 @@ def test_parameters_of_the_settings_belong_to_the_rule_of_the_settings(workspace
     settings.write_text(settings.read_text() + '[merge]\nmethod = "ties"\nparameters = {density = 0.4}\n')
     workspace = Workspace(workspace.directory)
     learn(workspace, tmp_path, 9)
-    assert workspace.version().recipe["parameters"] == {"density": 0.4}
+    assert workspace.version().provenance.parameters == {"density": 0.4}
     learn(workspace, tmp_path, 10, merge=0.5)
-    assert workspace.version().recipe["parameters"] == {}
+    assert workspace.version().provenance.parameters == {}
     with pytest.raises(InputError, match="takes alpha; not 'previous'"):
         learn(workspace, tmp_path, 11, merge="opcm", parameters={"previous": 2.0})
     with pytest.raises(InputError, match="finds lambda itself"):

@@ -107,13 +107,14 @@ def last_update(report: Report) -> Section | None:
     known = [task for task in report.tasks if task.name in last.changes]
     if not known:
         return None
-    rows, table = [], []
+    rows: list[tuple[str, str, str, float, tuple[float, float] | None]] = []
+    table = []
     for task in known:
-        each = last.changes[task.name]
-        ends = (each["low"], each["high"]) if each.get("low") is not None else None
+        change = last.changes[task.name]
+        ends = None if change.low is None or change.high is None else (change.low, change.high)
         tone = colour(number(report, task.domain)) if task.domain is not None else "ink"
-        rows.append((task.name, str(each["kind"]), tone, float(each["difference"]), ends))
-        table.append([task.name, each["kind"], each["old"], each["new"], each["difference"], ends, each.get("p")])
+        rows.append((task.name, change.role, tone, change.difference, ends))
+        table.append([task.name, change.role, change.old, change.new, change.difference, ends, change.p])
     columns = [
         Column("task"),
         Column("to this step"),

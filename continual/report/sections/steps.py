@@ -57,7 +57,7 @@ def lineage(report: Report) -> Section | None:
 
 def merging(report: Report) -> Section | None:
     """How each update was merged, and the newest search of coefficients."""
-    made = [row for row in report.versions if row.verdict in ("accepted", "refused") and "merge" in row.recipe]
+    made = [row for row in report.versions if row.verdict in ("accepted", "refused")]
     if not made:
         return None
     columns = [
@@ -70,10 +70,10 @@ def merging(report: Report) -> Section | None:
     ]
     rows: list[list[Any]] = []
     for row in made:
-        recipe = row.recipe
-        given = ", ".join(f"{name} {value:.3g}" for name, value in recipe.get("parameters", {}).items())
-        tried = len(recipe["search"]["candidates"]) if "search" in recipe else None
-        rows.append([row.id, recipe["merge"], recipe.get("weight"), given, recipe.get("start"), tried])
+        made_by = row.provenance
+        given = ", ".join(f"{name} {value:.3g}" for name, value in made_by.parameters.items())
+        tried = None if made_by.search is None else len(made_by.search.candidates)
+        rows.append([row.id, made_by.merge, made_by.weight, given, made_by.start, tried])
     table = Table("merging", "How each update joined what was in service.", columns, rows)
     figures = [Figure(chart) for chart in (_weights(made), _search(report)) if chart is not None]
     about = "An update model is merged with what is in service; the weight is the update's."
@@ -86,16 +86,16 @@ def merging(report: Report) -> Section | None:
 def searched(report: Report) -> Row | None:
     """Return the newest version on the way to the one in service whose coefficients were searched."""
     return next(
-        (report.versions[place] for place in reversed(report.path) if "search" in report.versions[place].recipe), None
+        (report.versions[place] for place in reversed(report.path) if report.versions[place].provenance.search), None
     )
 
 
 def replay(report: Report) -> Section | None:
     """Which rows each step trained on: new ones, and which of the old ones again."""
-    made = [row for row in report.versions if isinstance(row.recipe.get("new"), list) and row.verdict != "trained"]
+    made = [row for row in report.versions if row.parent is not None and row.verdict != "trained"]
     if not made:
         return None
-    drawn = {row.id: {each["domain"]: each["rows"] for each in row.recipe.get("replay", [])} for row in made}
+    drawn = {row.id: {window.domain: window.rows for window in row.provenance.replay} for row in made}
     totals: dict[str, int] = {}
     for windows in drawn.values():
         for domain, rows in windows.items():
@@ -103,14 +103,14 @@ def replay(report: Report) -> Section | None:
     # Beyond the colours, what is small is one part; the table has all.
     shown = sorted(totals, key=lambda name: -totals[name])[: SERIES - 1]
     shown = [name for name in totals if name in shown]
-    fresh = [float(sum(each["rows"] for each in row.recipe["new"])) for row in made]
+    fresh = [float(sum(window.rows for window in row.provenance.new)) for row in made]
     series = [("new", "faint", fresh)]
     series += [
         (f"{name}, again", colour(number(report, name)), [float(drawn[row.id].get(name, 0)) for row in made])
         for name in shown
     ]
     if len(totals) > len(shown):
-        rest = [float(sum(rows for name, rows in drawn[row.id].items() if name not in shown)) for row in made]
+        rest = [float(sum(count for name, count in drawn[row.id].items() if name not in shown)) for row in made]
         series.append(("others, again", "quiet", rest))
     series = [(name, tone, [int(value) for value in values]) for name, tone, values in series]
     labels = [row.id for row in made]
@@ -119,11 +119,11 @@ def replay(report: Report) -> Section | None:
         labels, series, "rows", stacked=True,
     )  # fmt: skip
     columns = [Column("version"), Column("new", "count"), *(Column(f"{name}, again", "count") for name in totals)]
-    rows = [
+    cells = [
         [row.id, int(new), *(drawn[row.id].get(name, 0) for name in totals)]
         for row, new in zip(made, fresh, strict=True)
     ]
-    table = Table("replay", "Rows drawn by each step.", columns, rows)
+    table = Table("replay", "Rows drawn by each step.", columns, cells)
     about = "What each step trained on: all new rows, and a sample of those of every domain learned before."
     return Section("replay", "Replay", "What was replayed", about, [Figure(chart, table, wide=True)])
 
@@ -192,10 +192,10 @@ def _cumulative(report: Report) -> Lines:
 
 def _weights(made: list[Row]) -> Lines | None:
     """Return the weight of each update, where the rule has one."""
-    known = [row for row in made if isinstance(row.recipe.get("weight"), float | int)]
+    known = [row for row in made if row.provenance.weight is not None]
     if len(known) < 2:
         return None
-    series = Series("weight", [float(row.recipe["weight"]) for row in known], "series-1")
+    series = Series("weight", [row.provenance.weight for row in known], "series-1")
     return Lines(
         "weights", "Weight of each update", "The weight with which each update was merged, 0 to 1.",
         [row.id for row in known], [series], "0 to 1", "number",
@@ -203,9 +203,10 @@ def _weights(made: list[Row]) -> Lines | None:
 
 
 def _chosen(row: Row) -> str:
-    found = row.recipe["search"]
-    best = ", ".join(f"{name} {value:.3g}" for name, value in found["best"]["coefficients"].items())
-    kept = "" if found["floor_kept"] else "; no coefficient kept every domain within its floor"
+    found = row.provenance.search
+    assert found is not None, "the row has a search"
+    best = ", ".join(f"{name} {value:.3g}" for name, value in found.best.coefficients.items())
+    kept = "" if found.floor_kept else "; no coefficient kept every domain within its floor"
     return (
         f"The search for {row.id} took the lowest mean loss on rows held out of training at which no domain is above "
         f"the dotted line across: {best}{kept}."
@@ -217,28 +218,29 @@ def _search(report: Report) -> Lines | None:
     row = searched(report)
     if row is None:
         return None
-    found = row.recipe["search"]
-    reference, curve = found["reference"]["losses"], found["curve"]
-    line = "weight" in curve[0]["coefficients"]  # else every point is a step of a gradient search
-    places = [float(point["coefficients"]["weight"] if line else step) for step, point in enumerate(curve)]
+    found = row.provenance.search
+    assert found is not None, "the row has a search"
+    reference, curve = found.reference.losses, found.curve
+    line = "weight" in curve[0].coefficients  # else every point is a step of a gradient search
+    places = [float(point.coefficients["weight"] if line else step) for step, point in enumerate(curve)]
     series = []
     for domain in reference:
         values = [
-            100 * (point["losses"][domain] / reference[domain] - 1)
-            if domain in point["losses"] and reference[domain]
+            100 * (point.losses[domain] / reference[domain] - 1)
+            if domain in point.losses and reference[domain]
             else None
             for point in curve
         ]
         place = number(report, domain)
         series.append(Series(domain, values, colour(place), place))
     series = hush(series, low_is_bad=False)
-    before = found["reference"]["loss"]
+    before = found.reference.loss
     if len(reference) > 1:
-        means: list[float | None] = [100 * (point["loss"] / before - 1) for point in curve]
+        means: list[float | None] = [100 * (point.loss / before - 1) for point in curve]
         series.append(Series("mean", means, "ink", len(series), heavy=True))
     order = sorted(range(len(places)), key=lambda place: places[place])
     series = [replace(each, values=[each.values[place] for place in order]) for each in series]
-    chosen = found["best"]["coefficients"]["weight"] if line else None
+    chosen = found.best.coefficients["weight"] if line else None
     return Lines(
         "search",
         f"Search for {row.id}",
@@ -248,6 +250,6 @@ def _search(report: Report) -> Lines | None:
         "change of the loss, %",
         places=[places[place] for place in order],
         axis="weight of the update" if line else "step of the search",
-        level=100 * row.recipe["config"]["merge"]["floor"],
+        level=100 * found.floor,
         chosen=chosen,
     )

@@ -10,26 +10,28 @@ from continual.report.sections.base import Section
 
 
 def made(report: Report) -> Section | None:
-    """How the version in service was made, as names and values, with the whole recipe."""
-    recipe = report.versions[report.position(report.current)].recipe
+    """How the version in service was made, as names and values, with the whole provenance."""
+    provenance = report.versions[report.position(report.current)].provenance
     facts = []
-    for key, name in (("base", "root base"), ("start", "trained from"), ("merge", "merge rule"), ("weight", "weight")):
-        if key in recipe:
-            value = recipe[key]
-            facts.append((name, f"{value:.3g}" if isinstance(value, float) else str(value)))
-    if recipe.get("parameters"):
-        facts.append(("parameters", ", ".join(f"{key} {value:.3g}" for key, value in recipe["parameters"].items())))
-    for key, name in (("new", "rows learned"), ("replay", "rows replayed")):
-        if isinstance(recipe.get(key), list):
-            facts.append((name, ", ".join(f"{each['domain']} {each['rows']:,}" for each in recipe[key]) or "none"))
-    if "seed" in recipe:
-        facts.append(("seed", str(recipe["seed"])))
-    facts += [(name, version) for name, version in dict(recipe.get("libraries", {})).items()]
+    if provenance.base is not None:
+        facts.append(("root base", provenance.base))
+    else:
+        facts += [("trained from", str(provenance.start)), ("merge rule", str(provenance.merge))]
+        if provenance.weight is not None:
+            facts.append(("weight", f"{provenance.weight:.3g}"))
+        if provenance.parameters:
+            facts.append(
+                ("parameters", ", ".join(f"{key} {value:.3g}" for key, value in provenance.parameters.items()))
+            )
+        for name, windows in (("rows learned", provenance.new), ("rows replayed", provenance.replay)):
+            facts.append((name, ", ".join(f"{window.domain} {window.rows:,}" for window in windows) or "none"))
+        facts.append(("seed", str(provenance.seed)))
+    facts += list(provenance.libraries.items())
     about = f"In service since {utc(report.since)}: {report.why}." if report.why else ""
-    text = json.dumps(recipe, indent=2, ensure_ascii=False)
+    text = json.dumps(provenance.to_json(), indent=2, ensure_ascii=False)
     title = f"How {report.current} was made"
     return Section(
-        "made", "How it was made", title, about, facts=facts, code=("The whole recipe, with its settings", text)
+        "made", "How it was made", title, about, facts=facts, code=("The whole provenance, with its settings", text)
     )
 
 

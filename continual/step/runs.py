@@ -1,0 +1,52 @@
+"""One update at a time: begun, resumed where it was killed, or discarded and begun again."""
+
+from __future__ import annotations
+
+from continual.config import Config
+from continual.errors import InputError, NothingToDoError
+from continual.progress import SILENT, Progress, Recorder
+from continual.registry import Registry
+from continual.step.request import Request
+from continual.step.spec import prepare, reopen
+from continual.step.tracking import tracked
+from continual.step.update import StepResult, update
+from continual.storage.locks import UPDATE_LOCK, exclusive
+from continual.versions.sweep import discard_run, sweep_steps
+
+
+def run_update(
+    registry: Registry,
+    config: Config,
+    request: Request,
+    *,
+    resume: bool = False,
+    restart: bool = False,
+    progress: Progress = SILENT,
+) -> StepResult:
+    """Take a step, or continue the one that was interrupted; see `Workspace.update`."""
+    if resume and restart:
+        raise InputError("--resume continues the interrupted update and --restart discards it. Choose one.")
+    with exclusive(registry.root / UPDATE_LOCK, "update"):
+        sweep_steps(registry)
+        run = registry.interrupted()
+        if resume:
+            if run is None:
+                raise NothingToDoError("No update was interrupted, so there is nothing to resume.")
+            if not request.empty:
+                raise InputError(
+                    f"--resume continues {run.id} with the options it was begun with. Leave the other options out, or "
+                    "start over with --restart."
+                )
+            spec, drawn = reopen(registry, run)
+        else:
+            if run is not None and not restart:
+                raise InputError(
+                    f"The update to {run.id} was interrupted. Continue it with `continual update --resume`, or discard "
+                    "it with `continual update --restart`."
+                )
+            spec, drawn = prepare(registry, config, request, progress=progress)
+        with tracked(registry, spec, resume=resume) as log:
+            if run is not None and restart:
+                discard_run(registry, run)
+            recorder = Recorder(registry.path(f"runs/{spec.version}"), progress, log)
+            return update(registry, spec, drawn, resume=resume, progress=recorder, log=recorder.log)
