@@ -14,7 +14,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 AVALANCHE := .venv-avalanche
 
-.PHONY: help install demo test test-avalanche lint docs bench clean
+.PHONY: help install demo test test-all test-avalanche lint docs bench clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -33,7 +33,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: install ## Three weeks of updates on real text, with a report
 	@PATH="$(CURDIR)/$(BIN):$$PATH" BEGAN=$(BEGAN) bash examples/demo.sh demo
 
-test: install ## Run the tests, and refuse less than 85 % branch coverage
+test: install ## Run the fast tests in 4 minutes; leaves out those marked slow, kill, real_model and browser
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not kill and not real_model and not browser"
+
+test-all: install ## Run every test in 12 minutes, and refuse less than 95 % branch coverage
 	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term-missing:skip-covered
 
 # torchvision, which Avalanche imports, does not fit a CPU build of torch and would break transformers beside it.

@@ -23,7 +23,7 @@ from continual import Workspace
 from continual.cli import main
 from tests.commands import Result, Run
 from tests.pairs import WORDS, Write
-from tests.workspaces import learn, make_workspace
+from tests.workspaces import Once, learn, make_workspace
 
 # No test fails for being slow, and CI draws the same examples every time.
 settings.register_profile("steady", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -31,8 +31,6 @@ settings.load_profile("steady")
 
 # Avalanche has an environment of its own: `make test-avalanche`.
 collect_ignore = [] if importlib.util.find_spec("avalanche") else ["stream/test_avalanche.py"]
-
-Once = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session")

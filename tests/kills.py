@@ -1,4 +1,4 @@
-"""Commands that are killed on the way, in processes of their own."""
+"""Commands that end on the way: interrupted in this process, or killed in one of their own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,36 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
+
+from continual import Workspace
+
+
+class Interrupter:
+    """A progress bar that interrupts a step at a moment of its progress."""
+
+    def __init__(self, label: str, advances: int) -> None:
+        self.at, self.left, self.label = label, advances, ""
+
+    def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
+        self.label = label
+
+    def advance(self, count: int) -> None:
+        if self.label.startswith(self.at):
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+
+    def finish(self) -> None:
+        pass
+
+
+def interrupt_update(workspace: Workspace, label: str, advances: int, **options: object) -> None:
+    """Run an update in this process and interrupt it at a moment of its progress."""
+    with pytest.raises(KeyboardInterrupt):
+        workspace.update(**options, progress=Interrupter(label, advances))  # type: ignore[arg-type]
+
 
 UPDATE = """
 import json, os, signal, sys

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from continual import Workspace
 from continual.models.weights import weights_sha256
 from tests import ROOT
-from tests.conftest import Once
 from tests.pairs import Write, make_pairs
+from tests.workspaces import Once
 
 WEIGHTS = {
     "v1": "f4a42fcd073c",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +10,9 @@ import pyarrow.parquet as pq
 
 from continual import Workspace
 from tests.pairs import make_pairs
+
+Once = Callable[[str, Callable[[Path], object]], Path]
+"""Makes a folder once for all workers of a run, by a name: the fixture `once`."""
 
 SETTINGS = """
 [ingest]

@@ -16,6 +16,13 @@ from tests.pairs import Write, make_pairs
 from tests.workspaces import SETTINGS
 
 
+def test_a_new_workspace_begins_with_its_base(tmp_path: Path, tiny_model: Path, run: Run) -> None:
+    result = run("init", tmp_path / "w", "--base", tiny_model)
+    assert result.code == 0
+    assert "is v0, in service" in result.out
+    assert "v0 is in service" in run("status", "-w", tmp_path / "w").out
+
+
 def test_the_weekly_loop(folder: Path, run: Run, write_pairs: Write) -> None:
     result = run("ingest", write_pairs("first.parquet", make_pairs(80)))
     assert result.code == 0

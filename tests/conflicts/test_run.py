@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,7 +39,7 @@ from continual.registry import Batch
 from continual.storage.locks import UPDATE_LOCK, exclusive
 from tests.commands import Run
 from tests.pairs import SCHEMA, WORDS, Write, make_pairs, sentence
-from tests.workspaces import SETTINGS
+from tests.workspaces import Once
 
 
 def rule(shift: int, numbers: range, filler: int) -> list[dict[str, object]]:
@@ -85,14 +86,16 @@ def test_equal_domains_do_not_conflict_and_contradictory_ones_do(tiny_model: Pat
 
 
 @pytest.fixture
-def three(tiny_model: Path, tmp_path: Path, write_pairs: Write) -> Workspace:
+def three(once: Once, no_steps: Path, tmp_path: Path) -> Workspace:
     """A workspace with three domains, of which nothing was learned."""
-    Workspace.init(tmp_path / "w", str(tiny_model))
-    (tmp_path / "w" / "continual.toml").write_text(SETTINGS)
-    workspace = Workspace(tmp_path / "w")
-    for number, name in enumerate(("first", "second", "third")):
-        workspace.ingest(write_pairs(f"{name}.parquet", make_pairs(60, seed=number)), holdout=0)
-    return workspace
+
+    def make(folder: Path) -> None:
+        workspace = Workspace(shutil.copytree(no_steps, folder / "w"))
+        for number, name in enumerate(("first", "second", "third")):
+            pq.write_table(pa.Table.from_pylist(make_pairs(60, seed=number)), folder / f"{name}.parquet")
+            workspace.ingest(folder / f"{name}.parquet", holdout=0)
+
+    return Workspace(shutil.copytree(once("three-domains", make) / "w", tmp_path / "w"))
 
 
 def trainings(workspace: Workspace) -> dict[str, object]:
@@ -217,6 +220,7 @@ Workspace(sys.argv[1]).conflicts(domains=["first", "second"], rows=32, progress=
 """
 
 
+@pytest.mark.kill
 def test_a_killed_analysis_goes_on_to_the_same_losses(three: Workspace) -> None:
     two = ["first", "second"]
     whole = three.conflicts(domains=two, rows=32)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -42,6 +44,7 @@ from tests.commands import Run
 from tests.pairs import make_pairs
 from tests.registries import version
 from tests.tasks import write_task
+from tests.workspaces import Once, make_workspace
 
 STEP = "[ingest]\nholdout = 0.3\n[suites]\nstep = {queries = 5, documents = 12}\n"
 
@@ -51,13 +54,14 @@ def task(name: str = "t", **changes: Any) -> Task:
 
 
 @pytest.fixture
-def workspace(tiny_model: Path, tmp_path: Path, write_pairs: Any) -> Workspace:
+def workspace(once: Once, tiny_model: Path, tmp_path: Path) -> Workspace:
     """A workspace with a task of 18 queries, whose step suite scores 5."""
-    Workspace.init(tmp_path / "w", str(tiny_model))
-    (tmp_path / "w" / "continual.toml").write_text(STEP)
-    made = Workspace(tmp_path / "w")
-    made.ingest(write_pairs("first.parquet", make_pairs(60)))
-    return made
+
+    def make(folder: Path) -> None:
+        pq.write_table(pa.Table.from_pylist(make_pairs(60)), folder / "first.parquet")
+        make_workspace(folder / "w", tiny_model, STEP).ingest(folder / "first.parquet")
+
+    return Workspace(shutil.copytree(once("step-suite", make) / "w", tmp_path / "w"))
 
 
 def test_settings_name_the_sample() -> None:

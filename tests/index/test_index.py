@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -28,7 +30,7 @@ from tests import ROOT
 from tests.commands import Run
 from tests.pairs import Write, make_pairs
 from tests.tasks import write_task
-from tests.workspaces import SETTINGS
+from tests.workspaces import SETTINGS, Once, make_workspace
 
 
 def measured(task: str, new_on_old: float, mapped: float | None = None) -> TaskCompatibility:
@@ -160,16 +162,17 @@ class Frozen:
 
 
 @pytest.fixture
-def workspace(tiny_model: Path, tmp_path: Path, write_pairs: Write) -> Workspace:
-    """A workspace that has learned a domain."""
-    Workspace.init(tmp_path / "w", str(tiny_model))
-    settings = SETTINGS.replace("step = false", "").replace(
-        "[train]", "[train]\nlearning_rate = 0.01\ndistillation = 0.0"
-    )
-    (tmp_path / "w" / "continual.toml").write_text(settings)
-    workspace = Workspace(tmp_path / "w")
-    workspace.ingest(write_pairs("med.parquet", make_pairs(100)))
-    return workspace
+def workspace(once: Once, tiny_model: Path, tmp_path: Path) -> Workspace:
+    """A workspace with a domain, whose updates move the embeddings."""
+
+    def make(folder: Path) -> None:
+        settings = SETTINGS.replace("step = false", "").replace(
+            "[train]", "[train]\nlearning_rate = 0.01\ndistillation = 0.0"
+        )
+        pq.write_table(pa.Table.from_pylist(make_pairs(100)), folder / "med.parquet")
+        make_workspace(folder / "w", tiny_model, settings).ingest(folder / "med.parquet")
+
+    return Workspace(shutil.copytree(once("index", make) / "w", tmp_path / "w"))
 
 
 def test_a_step_measures_the_index_of_its_parent(workspace: Workspace, write_pairs: Write) -> None:

@@ -265,6 +265,7 @@ def test_the_command(models: list[Path], tmp_path: Path) -> None:
         assert message in str(failed.exception)
 
 
+@pytest.mark.kill
 def test_killed_merges_leave_nothing_that_loads(models: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "result" / "out"
     command = ["merge", *map(str, models), "-m", "linear", "-o", str(out)]
@@ -280,6 +281,7 @@ def test_killed_merges_leave_nothing_that_loads(models: list[Path], tmp_path: Pa
     assert [path.name for path in out.parent.iterdir()] == ["out"]  # what the killed ones left is swept
 
 
+@pytest.mark.kill
 def test_a_merge_that_is_told_to_stop_leaves_nothing(models: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "result" / "out"
     words = [sys.executable, "-c", STOPPED, "merge", *map(str, models), "-o", str(out)]

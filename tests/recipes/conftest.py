@@ -12,16 +12,17 @@ import pytest
 from continual import Workspace
 from tests.pairs import make_pairs
 from tests.recipes.stock import ROWS, ingest
-from tests.workspaces import SETTINGS
+from tests.workspaces import Once, make_workspace
 
 
-@pytest.fixture(scope="module")
-def stocked(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def stocked(once: Once, tiny_model: Path) -> Path:
     """A workspace with two domains of 60 and 20 rows, and a task of a third."""
-    folder = tmp_path_factory.mktemp("recipes")
-    workspace = Workspace.init(folder / "w", str(tiny_model))
-    (folder / "w/continual.toml").write_text(SETTINGS)
-    workspace = Workspace(folder / "w")
+    return once("stocked", lambda folder: stock(folder, tiny_model)) / "w"
+
+
+def stock(folder: Path, model: Path) -> None:
+    workspace = make_workspace(folder / "w", model)
     for seed, (name, rows) in enumerate(ROWS.items()):
         ingest(workspace, folder, name, rows, seed, holdout=0.0)
     pairs = make_pairs(12, seed=9)
@@ -33,7 +34,6 @@ def stocked(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pq.write_table(pa.table({"query_id": ids, "text": texts["query"]}), task / "queries.parquet")
     pq.write_table(pa.table({"query_id": ids, "doc_id": ids, "score": [1] * len(ids)}), task / "qrels.parquet")
     workspace.add_task("other", task)
-    return folder / "w"
 
 
 @pytest.fixture

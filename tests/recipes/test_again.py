@@ -103,6 +103,7 @@ Workspace(sys.argv[1]).train("boom", options={"ratios": "0.5,1"}, progress=Kille
 """
 
 
+@pytest.mark.kill
 def test_a_killed_recipe_goes_on_with_the_phase_that_it_was_in(workspace: Workspace, tmp_path: Path) -> None:
     command = [sys.executable, "-c", KILLED, str(workspace.directory)]
     assert subprocess.run(command, env=os.environ, check=False).returncode == -signal.SIGKILL

@@ -195,6 +195,7 @@ def test_parameters_reach_the_merge_and_are_part_of_its_key(workspace: Workspace
     workspace.rebuild(sparse.version.id)
 
 
+@pytest.mark.slow
 def test_trainings_can_be_given_to_any_executor(workspace: Workspace, stocked: Path, tmp_path: Path) -> None:
     options = {"ratios": "0.5,1"}
     shutil.copytree(stocked, tmp_path / "other")

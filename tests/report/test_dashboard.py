@@ -227,6 +227,7 @@ def test_no_bar_of_a_step_goes_back_a_part(tiny_model: Path, tmp_path: Path, wri
     assert labels.seen[-1] == "comparing the indexes of v1 and v2"
 
 
+@pytest.mark.kill
 def test_an_update_shows_itself_and_leaves_nothing(tiny_model: Path, tmp_path: Path, write_pairs: Write) -> None:
     workspace = Workspace.init(tmp_path / "w", str(tiny_model))
     (tmp_path / "w" / "continual.toml").write_text(SETTINGS)

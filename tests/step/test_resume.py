@@ -13,10 +13,11 @@ from continual.errors import (
     InputError,
     NothingToDoError,
 )
-from tests.kills import kill_update
+from tests.kills import interrupt_update, kill_update
 from tests.pairs import Write, make_pairs
 
 
+@pytest.mark.kill
 def test_a_killed_update_resumes_to_the_same_weights(workspace: Workspace, write_pairs: Write) -> None:
     workspace.ingest(write_pairs("a.parquet", make_pairs(80)))
     workspace.update()
@@ -38,6 +39,7 @@ def test_a_killed_update_resumes_to_the_same_weights(workspace: Workspace, write
         assert workspace.status().interrupted is None
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize(("rule", "advances"), [("search", 3), ("self-positioning", 5)])
 def test_an_update_killed_while_it_searches_resumes_to_the_same_weights(
     learned: Workspace, write_pairs: Write, rule: str, advances: int
@@ -56,7 +58,7 @@ def test_what_was_interrupted_is_not_resumed_on_another_base_or_other_rows(
     learned: Workspace, write_pairs: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learned.ingest(write_pairs("c.parquet", make_pairs(60, seed=2)))
-    kill_update(learned.directory, "training", 1, seed=5, replay=0.5)
+    interrupt_update(learned, "training", 1, seed=5, replay=0.5)
     with monkeypatch.context() as patch:
         patch.setattr("continual.step.spec.libraries", lambda: {"torch": "99.0"})
         with pytest.raises(InputError, match=r"begun with torch .* \(now 99.0\).*--restart"):
@@ -84,7 +86,7 @@ def test_what_was_interrupted_is_not_resumed_on_another_base_or_other_rows(
 
 def test_an_interrupted_update_can_be_discarded(workspace: Workspace, write_pairs: Write) -> None:
     workspace.ingest(write_pairs("a.parquet", make_pairs(120)))
-    kill_update(workspace.directory, "training", 2, seed=5, replay=0.5)
+    interrupt_update(workspace, "training", 2, seed=5, replay=0.5)
     step = workspace.update(seed=6, restart=True)
     assert step.version.id == "v2"
     assert not list(workspace.registry.path("runs").glob("v*"))

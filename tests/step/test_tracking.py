@@ -91,6 +91,7 @@ def test_tensorboard_gets_every_step_and_the_verdict(workspace: Workspace, write
     assert "train.epochs: 1" in parameters.read_text()
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize("seconds", ["0", "1000"])  # a checkpoint at every step, or none before the kill
 def test_a_resumed_step_goes_on_in_the_same_run(workspace: Workspace, write_pairs: Write, seconds: str) -> None:
     settings = SETTINGS.replace("checkpoint_seconds = 0", f"checkpoint_seconds = {seconds}")

@@ -41,6 +41,7 @@ store.replace(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
+@pytest.mark.kill
 def test_what_a_killed_replacement_moved_aside_is_put_back(tmp_path: Path) -> None:
     for name in ("new", "v1"):
         (tmp_path / name).mkdir()

@@ -119,6 +119,7 @@ run(Path(sys.argv[1]), Path(sys.argv[2]), progress=KillAt(6))
 """
 
 
+@pytest.mark.kill
 def test_a_killed_run_ends_with_the_same_bytes(tiny_model: Path, tmp_path: Path) -> None:
     root = str(ROOT)
     killed = subprocess.run([sys.executable, "-c", KILLED, tiny_model, tmp_path / "cut", root], check=False)
