@@ -28,20 +28,22 @@ def test_coefficients_are_searched_on_rows_that_were_not_trained(
         workspace.ingest(write_pairs(f"{name}.parquet", make_pairs(160, seed=number)))
         step = workspace.update(replay=0.1, merge=rule)
     made = step.version.provenance
+    search, cost = made.search, made.search_cost
+    assert search is not None
+    assert cost is not None
     held = {window.domain: window.rows for window in made.held}
     assert set(held) == {"first", "second"}
     new = next(batch for batch in workspace.registry.batches("second"))
     assert held["second"] == new.kept // 10
     assert made.new[0].rows == new.kept - held["second"]
     assert step.version.pairs_trained == made.new[0].rows + made.replay[0].rows
-    assert set(made.search["reference"]["losses"]) == {"first", "second"}
-    best = made.search["best"]
-    assert best in made.search["candidates"]
-    assert made.weight == best["coefficients"]["weight" if rule == "search" else "t1"]
-    assert best["loss"] <= min(point["loss"] for point in made.search["candidates"]) or not made.search["floor_kept"]
-    cost, rows = made.search_cost, sum(held.values())
-    if rule == "search":  # forward alone: all held-out rows for each candidate, what is in service among them
-        assert (cost["pairs"], cost["forward_pairs"]) == (0, rows * len(made.search["candidates"]))
+    assert set(search.reference.losses) == {"first", "second"}
+    best = search.best
+    assert best in search.candidates
+    assert made.weight == best.coefficients["weight" if rule == "search" else "t1"]
+    assert best.loss <= min(point.loss for point in search.candidates) or not search.floor_kept
+    if rule == "search":  # forward only: all held-out rows for each candidate, the current version among them
+        assert (cost.pairs, cost.forward_pairs) == (0, sum(held.values()) * len(search.candidates))
     else:
         assert cost.pairs > 0
     workspace.rebuild(step.version.id)
