@@ -15,9 +15,15 @@ INSTALLED := .venv/installed
 AVALANCHE := .venv-avalanche
 LOWEST := .venv-lowest
 # Tests of what meets the dependencies most.
+<<<<<<< HEAD
 LOWEST_TESTS := tests/test_package.py tests/cli tests/stream/test_ingest.py tests/train/test_loop.py tests/eval/test_mteb.py tests/test_workspace.py tests/report/test_report.py
 
 .PHONY: help install demo test test-all test-avalanche test-lowest lint docs site dist test-dist bench clean
+=======
+LOWEST_TESTS := $(addprefix tests/test_,package.py cli.py ingest.py train.py mteb.py workspace.py report.py)
+
+.PHONY: help install demo test test-avalanche test-lowest lint docs site dist test-dist bench clean
+>>>>>>> refs/heads/package
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -64,6 +70,17 @@ $(LOWEST)/installed: pyproject.toml constraints-lowest.txt
 
 test-lowest: $(LOWEST)/installed ## Run a part of the tests with the oldest dependencies that are allowed
 	$(LOWEST)/bin/python -m pytest -n 1 --dist worksteal $(LOWEST_TESTS)
+
+$(LOWEST)/installed: pyproject.toml constraints-lowest.txt
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found. Install one, or run make PYTHON=/path/to/python."; exit 2; }
+	@echo "Installing into $(LOWEST); the first time takes about two minutes."
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check $(PIP_FLAGS) \
+		-c constraints-lowest.txt -e ".[model]" hypothesis pytest pytest-xdist
+	@touch $@
+
+test-lowest: $(LOWEST)/installed ## Run a part of the tests with the oldest dependencies that are allowed
+	$(LOWEST)/bin/python -m pytest -n 1 -k "not killed" $(LOWEST_TESTS)
 
 lint: install ## Check style, types, and that the command page is up to date
 	$(BIN)/ruff check .
