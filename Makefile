@@ -15,15 +15,10 @@ INSTALLED := .venv/installed
 AVALANCHE := .venv-avalanche
 LOWEST := .venv-lowest
 # Tests of what meets the dependencies most.
-<<<<<<< HEAD
-LOWEST_TESTS := tests/test_package.py tests/cli tests/stream/test_ingest.py tests/train/test_loop.py tests/eval/test_mteb.py tests/test_workspace.py tests/report/test_report.py
+LOWEST_TESTS := tests/test_package.py tests/cli tests/stream/test_ingest.py tests/train/test_loop.py \
+	tests/eval/test_mteb.py tests/test_workspace.py tests/report/test_report.py
 
 .PHONY: help install demo test test-all test-avalanche test-lowest lint docs site dist test-dist bench clean
-=======
-LOWEST_TESTS := $(addprefix tests/test_,package.py cli.py ingest.py train.py mteb.py workspace.py report.py)
-
-.PHONY: help install demo test test-avalanche test-lowest lint docs site dist test-dist bench clean
->>>>>>> refs/heads/package
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
