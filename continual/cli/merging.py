@@ -63,7 +63,7 @@ def merge(
         return
     if not models or out is None:
         raise InputError("Name the models to merge and the folder to make: continual merge MODEL MODEL -o DIR.")
-    from continual.merge.folders import merge as merge_folders
+    from continual.merge.folders import merge_folders
     from continual.models.weights import weights_sha256
 
     with Bars() as bars:
