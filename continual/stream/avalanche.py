@@ -67,7 +67,7 @@ try:
         from avalanche.training.storage_policy import ExemplarsBuffer
 except ModuleNotFoundError as error:
     raise InputError(
-        f"The Avalanche bridge needs the package {error.name}: install `continual[avalanche]`, best in an environment "
+        f"The Avalanche bridge needs the package {error.name}: install `continual-embeddings[avalanche]`, best in an environment "
         "of its own."
     ) from None
 

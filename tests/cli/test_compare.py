@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_cli import Run, Write, folder, run  # noqa: F401 - fixtures
-from tests.conftest import make_pairs
+from tests.commands import Run
+from tests.pairs import Write, make_pairs
 
 
-def test_four_comparisons_of_two_versions(folder: Path, run: Run, write_pairs: Write) -> None:  # noqa: F811
+def test_four_comparisons_of_two_versions(folder: Path, run: Run, write_pairs: Write) -> None:
     alone = run("compare")
     assert alone.code == 2
     assert "v0 is the root base, so it has no parent to compare with" in alone.err
@@ -35,13 +35,13 @@ def test_four_comparisons_of_two_versions(folder: Path, run: Run, write_pairs: W
         (("--queries", "-n", "0", "v0", "v0"), "-n takes a number from 1 up"),
     ],
 )
-def test_options_that_do_not_go_together(folder: Path, run: Run, words: tuple[str, ...], message: str) -> None:  # noqa: F811
+def test_options_that_do_not_go_together(folder: Path, run: Run, words: tuple[str, ...], message: str) -> None:
     result = run("compare", *words)
     assert result.code == 2
     assert message in result.err
 
 
-def test_a_failing_file_says_which_were_ingested(folder: Path, run: Run, write_pairs: Write) -> None:  # noqa: F811
+def test_a_failing_file_says_which_were_ingested(folder: Path, run: Run, write_pairs: Write) -> None:
     bad = folder / "bad.parquet"
     bad.write_text("not parquet")
     result = run("ingest", write_pairs("first.parquet", make_pairs(60)), bad)
