@@ -477,12 +477,12 @@ class Workspace:
         Raises:
             InputError: The folder holds something.
         """
-        from continual.export.export import export
+        from continual.export.export import export_version
 
         target, version = empty_folder(directory), self.registry.version(name)
         try:
             with kept(self.registry, version.id, progress=progress) as (folder,):
-                export(self.registry, version, folder, target)
+                export_version(self.registry, version, folder, target)
         except OSError as error:
             raise InputError(f"{name} cannot be exported to {target}: {error.strerror or error}.") from None
         return target
@@ -569,7 +569,7 @@ class Workspace:
             NothingToDoError: There is no task.
             WorkspaceBusy: A score is missing, and an update is running.
         """
-        from continual.eval.compare import compare
+        from continual.eval.compare import compare_versions
         from continual.eval.suites import suite_settings, suite_tasks
         from continual.versions.scores import score_missing, unscored
 
@@ -580,7 +580,7 @@ class Workspace:
                 for version in (one, other):
                     score_missing(self.registry, version, tasks, self.config, progress)
         settings = suite_settings(tasks, self.config, "step")
-        return compare(self.registry, one, other, tasks, self.config.eval, settings)
+        return compare_versions(self.registry, one, other, tasks, self.config.eval, settings)
 
     def regressions(
         self,
@@ -716,10 +716,10 @@ class Workspace:
 
         Arguments are those of `conflicts`.
         """
-        from continual.conflicts.plan import make_plan, prepare
+        from continual.conflicts.plan import plan_conflicts, prepare_conflicts
 
         options: dict[str, Any] = {"domains": domains, "rows": rows, "epochs": epochs, "start": start, "seed": seed}
-        return make_plan(self.registry, prepare(self.registry, self.config, **options), progress)
+        return plan_conflicts(self.registry, prepare_conflicts(self.registry, self.config, **options), progress)
 
     def conflicts(
         self,
@@ -756,13 +756,13 @@ class Workspace:
             WorkspaceBusy: An update is running, or another analysis.
         """
         from continual.conflicts.clusters import FILE
-        from continual.conflicts.plan import prepare
+        from continual.conflicts.plan import prepare_conflicts
         from continual.conflicts.run import run
 
         target = self.directory / FILE if out is None else Path(out).expanduser().resolve()
         options: dict[str, Any] = {"domains": domains, "rows": rows, "epochs": epochs, "start": start, "seed": seed}
-        inquiry = prepare(self.registry, self.config, **options)
-        return run(self.registry, inquiry, count=clusters, out=target, progress=progress)
+        job = prepare_conflicts(self.registry, self.config, **options)
+        return run(self.registry, job, count=clusters, out=target, progress=progress)
 
     def _joint(self, given: str | Path | None) -> str | None:
         """Return the joint version that a call or the settings name."""

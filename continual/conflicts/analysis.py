@@ -192,7 +192,7 @@ def chance(alone: Mapping[str, float], again: Mapping[str, float]) -> float:
     return float(np.sqrt(2 * np.mean(gaps**2)))
 
 
-def cluster(
+def cluster_domains(
     matrix: Sequence[Sequence[float | None]], count: int | None = None, *, cut: float = 0.0
 ) -> tuple[list[Merge], list[int], list[int]]:
     """Cluster domains by their conflicts, with average linkage.
@@ -240,7 +240,7 @@ def check_count(count: int | None, domains: int) -> None:
         raise InputError(f"--clusters takes a number from 1 to {domains}, the number of domains; not {count}.")
 
 
-def name_clusters(domains: Sequence[str], labels: Sequence[int]) -> dict[str, list[str]]:
+def name_domain_clusters(domains: Sequence[str], labels: Sequence[int]) -> dict[str, list[str]]:
     """Return the domains of each cluster under the names cluster-1, cluster-2, ..."""
     found: dict[str, list[str]] = {f"cluster-{label + 1}": [] for label in sorted(set(labels))}
     for domain, label in zip(domains, labels, strict=True):

@@ -51,7 +51,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Inquiry:
+class ConflictJob:
     """What is to be trained, fixed before it is.
 
     Attributes:
@@ -111,7 +111,7 @@ class ConflictPlan:
         return asdict(self)
 
 
-def prepare(
+def prepare_conflicts(
     registry: Registry,
     config: Config,
     *,
@@ -120,7 +120,7 @@ def prepare(
     epochs: int | None,
     start: str,
     seed: int,
-) -> Inquiry:
+) -> ConflictJob:
     """Draw the rows of an analysis and fix what is trained. Changes nothing.
 
     Args:
@@ -173,7 +173,7 @@ def prepare(
     decided = {"start": version.sha256, "settings": plain.deciding(), "seed": seed, **_machine(plain)}
     trainings = _trainings(told, decided)
     known = load_known(registry.root)
-    return Inquiry(version, plain, seed, tables, spared, trainings, known, config.trust_remote_code)
+    return ConflictJob(version, plain, seed, tables, spared, trainings, known, config.trust_remote_code)
 
 
 def _trainings(told: Mapping[str, list[Any]], decided: Mapping[str, Any]) -> list[Training]:
@@ -240,32 +240,32 @@ def _machine(config: TrainConfig) -> dict[str, Any]:
     return {"device": device.type, "precision": precision, "libraries": libraries}
 
 
-def make_plan(registry: Registry, inquiry: Inquiry, progress: Progress = SILENT) -> ConflictPlan:
+def plan_conflicts(registry: Registry, job: ConflictJob, progress: Progress = SILENT) -> ConflictPlan:
     """Return the cost of an analysis. Changes nothing."""
-    missing = inquiry.missing
+    missing = job.missing
     return ConflictPlan(
-        start=inquiry.start.id,
-        rows={domain: len(table) for domain, table in inquiry.tables.items()},
-        held={domain: len(table) for domain, table in inquiry.held.items()},
-        trainings=len(inquiry.trainings),
-        known=len(inquiry.trainings) - len(missing),
-        pairs=sum(map(inquiry.pairs, missing)),
-        seconds=_estimate(registry, inquiry, missing, progress) if missing else 0.0,
+        start=job.start.id,
+        rows={domain: len(table) for domain, table in job.tables.items()},
+        held={domain: len(table) for domain, table in job.held.items()},
+        trainings=len(job.trainings),
+        known=len(job.trainings) - len(missing),
+        pairs=sum(map(job.pairs, missing)),
+        seconds=_estimate(registry, job, missing, progress) if missing else 0.0,
     )
 
 
-def _estimate(registry: Registry, inquiry: Inquiry, missing: Sequence[Training], progress: Progress) -> float:
+def _estimate(registry: Registry, job: ConflictJob, missing: Sequence[Training], progress: Progress) -> float:
     """Return the seconds that trainings would take: by their tokens, and by how often a model is loaded."""
     from continual.models.encoder import load_encoder
     from continual.train.loop import estimate
 
-    trust = inquiry.trust_remote_code
+    trust = job.trust_remote_code
     domains = sorted({domain for each in missing for domain in each.domains})
-    table = joined(inquiry.tables, domains)
-    sample = joined({domain: inquiry.tables[domain].slice(0, _SAMPLE) for domain in domains}, domains)
-    with kept(registry, inquiry.start.id, progress=progress) as (folder,):
+    table = joined(job.tables, domains)
+    sample = joined({domain: job.tables[domain].slice(0, _SAMPLE) for domain in domains}, domains)
+    with kept(registry, job.start.id, progress=progress) as (folder,):
         progress.start("measuring a few batches", None, "batches")
-        cost = estimate(folder, table, inquiry.config, count=sample, trust_remote_code=trust)
+        cost = estimate(folder, table, job.config, count=sample, trust_remote_code=trust)
         began = time.perf_counter()
         load_encoder(folder, trust_remote_code=trust)
         loading = time.perf_counter() - began
@@ -274,7 +274,7 @@ def _estimate(registry: Registry, inquiry: Inquiry, missing: Sequence[Training],
     for each in missing:
         passes = _FORWARD * (2 if len(each.domains) == 1 else 1)  # of a single one the loss before, too
         for domain in each.domains:
-            rows = len(inquiry.tables[domain]) * inquiry.config.epochs + passes * len(inquiry.held[domain])
+            rows = len(job.tables[domain]) * job.config.epochs + passes * len(job.held[domain])
             seconds += rows * cost.row_tokens[domain] * per_token
         seconds += _LOADS * loading
     return seconds

@@ -25,15 +25,15 @@ from continual.conflicts.analysis import (
     Conflicts,
     chance,
     check_count,
-    cluster,
+    cluster_domains,
     conflict_matrix,
-    name_clusters,
+    name_domain_clusters,
 )
 from continual.conflicts.clusters import is_edited, render_clusters
 from continual.conflicts.plan import (
     SCHEMA,
     TRAININGS,
-    Inquiry,
+    ConflictJob,
     chosen_domains,
     joined,
     load_known,
@@ -62,7 +62,7 @@ _POLL_SECONDS = 2.0
 
 
 def run(
-    registry: Registry, inquiry: Inquiry, *, count: int | None, out: Path, progress: Progress = SILENT
+    registry: Registry, job: ConflictJob, *, count: int | None, out: Path, progress: Progress = SILENT
 ) -> Conflicts:
     """Do the trainings that are missing, and compare and cluster the domains.
 
@@ -70,8 +70,8 @@ def run(
 
     Args:
         registry: The workspace's registry.
-        inquiry: From `prepare`.
-        count: Clusters to cut into; None: see `continual.conflicts.analysis.cluster`.
+        job: From `prepare_conflicts`.
+        count: Clusters to cut into; None: see `continual.conflicts.analysis.cluster_domains`.
         out: File to write the clusters to.
         progress: A bar over the pairs of all trainings.
 
@@ -80,16 +80,16 @@ def run(
         DivergedError: A loss is no longer a number; what was trained before is kept.
         WorkspaceBusy: An update is running, or another analysis.
     """
-    check_count(count, len(inquiry.tables))
+    check_count(count, len(job.tables))
     _check_out(out)
     with exclusive(registry.root / LOCK, "analyze conflicts"):
-        if inquiry.missing and (what := holder(registry.root / UPDATE_LOCK)) is not None:
+        if job.missing and (what := holder(registry.root / UPDATE_LOCK)) is not None:
             raise WorkspaceBusy(
                 f"A `continual {what or 'update'}` is running in this workspace, and two trainings at once help "
                 "neither. Wait for it to end, then try again."
             )
-        known = _train_missing(registry, inquiry, progress)
-        found = _compare(inquiry, known, count, out)
+        known = _train_missing(registry, job, progress)
+        found = _compare(job, known, count, out)
         about = f"Clusters of domains by `continual analyze conflicts`, {found.made[:10]}, from {found.start}."
         try:
             with publish(out) as partial:
@@ -130,34 +130,34 @@ def _check_out(out: Path) -> None:
         raise InputError(f"{out} was edited by hand, and is not overwritten. Name another file with --out, or move it.")
 
 
-def _train_missing(registry: Registry, inquiry: Inquiry, progress: Progress) -> dict[str, Any]:
+def _train_missing(registry: Registry, job: ConflictJob, progress: Progress) -> dict[str, Any]:
     """Do what is missing, keep the losses of each training at once, and return all that is known."""
     known = load_known(registry.root)
-    missing = [each for each in inquiry.trainings if each.key not in known]
+    missing = [each for each in job.trainings if each.key not in known]
     folders = {each.key: registry.path(f"{FOLDER}/{each.key[:16]}") for each in missing}
     for path in registry.path(FOLDER).glob("*"):
         if path not in folders.values():
             remove(path)  # of an analysis that was not gone on with
     if not missing:
         return known
-    done = sum(inquiry.pairs(each) for each in inquiry.trainings if each.key in known)
+    done = sum(job.pairs(each) for each in job.trainings if each.key in known)
     models = f"{len(missing)} model{'s' * (len(missing) != 1)}"
-    progress.start(f"training {models}", done + sum(map(inquiry.pairs, missing)), "pairs", done)
+    progress.start(f"training {models}", done + sum(map(job.pairs, missing)), "pairs", done)
     for each in missing:
         _give_way(registry)
-        with kept(registry, inquiry.start.id) as (start,):
-            table, spared = joined(inquiry.tables, each.domains), joined(inquiry.held, each.domains)
+        with kept(registry, job.start.id) as (start,):
+            table, spared = joined(job.tables, each.domains), joined(job.held, each.domains)
             if each.turned:
                 table = table.take(list(range(len(table)))[::-1])  # other rows share a batch, and that is all
             known[each.key] = train_once(
                 start,
                 table,
                 spared,
-                inquiry.config,
-                seed=inquiry.seed,
+                job.config,
+                seed=job.seed,
                 folder=folders[each.key],
                 progress=_Whole(progress),
-                trust_remote_code=inquiry.trust_remote_code,
+                trust_remote_code=job.trust_remote_code,
             )
         _write(registry.path(TRAININGS), {"schema": SCHEMA, "trainings": known})
         remove(folders[each.key])
@@ -255,23 +255,23 @@ def _give_way(registry: Registry) -> None:
             time.sleep(_POLL_SECONDS)
 
 
-def _compare(inquiry: Inquiry, known: Mapping[str, Any], count: int | None, out: Path) -> Conflicts:
-    domains = list(inquiry.tables)
-    records = {(each.domains, each.turned): known[each.key] for each in inquiry.trainings}
+def _compare(job: ConflictJob, known: Mapping[str, Any], count: int | None, out: Path) -> Conflicts:
+    domains = list(job.tables)
+    records = {(each.domains, each.turned): known[each.key] for each in job.trainings}
     alone, again = (
         {domain: records[(domain,), turned]["losses"][domain] for domain in domains} for turned in (False, True)
     )
     joint = {(names[0], names[1]): found["losses"] for (names, _), found in records.items() if len(names) == 2}
     matrix, cut = conflict_matrix(domains, alone, joint), chance(alone, again)
-    merges, order, labels = cluster(matrix, count, cut=cut)
+    merges, order, labels = cluster_domains(matrix, count, cut=cut)
     return Conflicts(
         domains=domains,
-        start=inquiry.start.id,
+        start=job.start.id,
         made=now().isoformat(timespec="seconds"),
-        seed=inquiry.seed,
-        epochs=inquiry.config.epochs,
-        rows={domain: len(table) for domain, table in inquiry.tables.items()},
-        held={domain: len(table) for domain, table in inquiry.held.items()},
+        seed=job.seed,
+        epochs=job.config.epochs,
+        rows={domain: len(table) for domain, table in job.tables.items()},
+        held={domain: len(table) for domain, table in job.held.items()},
         before={domain: records[(domain,), False]["before"][domain] for domain in domains},
         alone=alone,
         again=again,
@@ -279,7 +279,7 @@ def _compare(inquiry: Inquiry, known: Mapping[str, Any], count: int | None, out:
         matrix=matrix,
         merges=merges,
         order=order,
-        clusters=name_clusters(domains, labels),
+        clusters=name_domain_clusters(domains, labels),
         cut=cut if count is None else None,
         trainings=len(records),
         pairs=sum(found["pairs"] for found in records.values()),

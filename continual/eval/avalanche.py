@@ -24,7 +24,7 @@ from avalanche.evaluation.metrics import GenericStreamForgetting
 from continual.config import EvalConfig
 from continual.errors import InputError
 from continual.eval.metrics import METRICS, Learned, Matrix
-from continual.eval.run import evaluate
+from continual.eval.run import score_tasks
 from continual.registry.registry import Registry
 from continual.train.pairs import PairEncoder
 
@@ -98,7 +98,7 @@ class RetrievalScores(PluginMetric[float]):  # type: ignore[misc]
                     dataclasses.replace(task, path=str(self._registry.path(task.path).resolve()))
                     for task in experience.tasks
                 ]
-                found = evaluate(folder / "model", "strategy", "unrecorded", tasks, folder, self._config)
+                found = score_tasks(folder / "model", "strategy", "unrecorded", tasks, folder, self._config)
             row |= {score.task: score.score for score in found}
         return float(np.mean([row[task.name] for task in experience.tasks]))
 

@@ -81,7 +81,7 @@ class Comparison:
         return asdict(self)
 
 
-def compare(
+def compare_versions(
     registry: Registry,
     first: Version,
     second: Version,

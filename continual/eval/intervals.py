@@ -13,14 +13,14 @@ from continual.eval.metrics import Learned, Matrix
 from continual.eval.significance import (
     OF_SCORES,
     Moments,
-    combine,
+    combine_moments,
     moments,
 )
 
 Ends = tuple[float, float] | None
 """Lower and upper end; None where there is no value, or a score has no values per query."""
 
-Rows = NDArray[np.int64]
+RowIndices = NDArray[np.int64]
 
 NONE = -1
 """No row."""
@@ -59,8 +59,8 @@ class Intervals:
 class Contrast:
     """Which score minus which other, row by row: both of shape [versions, tasks], NONE where there is none."""
 
-    first: Rows
-    second: Rows
+    first: RowIndices
+    second: RowIndices
 
     def moments(self, values: Sequence[Matrix]) -> Moments:
         """Return the moments over the queries of each task, NaN where there are none, [versions, tasks]."""
@@ -186,7 +186,7 @@ def _retained(
             part = moments(gains)
             gains_of[:, rows, task] = part.mean, part.variance, part.freedom
     gained_ends = _mean_ends(Moments(*gains_of), used, confidence)
-    low, high = combine(Moments(*parts), weights).ends(confidence)
+    low, high = combine_moments(Moments(*parts), weights).ends(confidence)
     ends = [_ends(*each) for each in zip(100.0 * share + low, 100.0 * share + high, strict=True)]
     sure = [each is not None and each[0] > 0 for each in gained_ends]
     return [each if known else None for each, known in zip(ends, sure, strict=True)], gained_ends
@@ -195,7 +195,7 @@ def _retained(
 def _mean_ends(parts: Moments, chosen: NDArray[np.bool_], confidence: float) -> list[Ends]:
     """Return the intervals of the means over the chosen tasks, by version."""
     weights = chosen / np.maximum(chosen.sum(1, keepdims=True), 1)
-    return [_ends(low, high) for low, high in zip(*combine(parts, weights).ends(confidence), strict=True)]
+    return [_ends(low, high) for low, high in zip(*combine_moments(parts, weights).ends(confidence), strict=True)]
 
 
 def _table(parts: Moments, confidence: float) -> list[list[Ends]]:

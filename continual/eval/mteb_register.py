@@ -79,7 +79,7 @@ def register(
     from continual.eval.run import own_randomness, quiet
 
     with quiet(), own_randomness():
-        found = mteb_tasks.find(source.removeprefix(mteb_tasks.PREFIX), subsets)
+        found = mteb_tasks.find_mteb_tasks(source.removeprefix(mteb_tasks.PREFIX), subsets)
         if name is not None and len(found) > 1:
             raise InputError(
                 f"{source} is a benchmark of {len(found)} tasks, which keep their names. Leave out {name!r}."
@@ -124,9 +124,9 @@ def _load(task: Any, name: str, domain: str | None) -> _Loaded:
 
     from continual.eval import mteb_tasks
 
-    mteb_tasks.load(task)
-    held, content = mteb_tasks.contents(task), mteb_tasks.digest(task)
-    mteb_tasks.unload(task)
+    mteb_tasks.load_task_data(task)
+    held, content = mteb_tasks.contents(task), mteb_tasks.digest_task_data(task)
+    mteb_tasks.unload_task_data(task)
     if not held.queries:
         raise DataError(f"The mteb task {task.metadata.name} has nothing to score in {', '.join(task.hf_subsets)}.")
     known = mteb_tasks.identity(task)

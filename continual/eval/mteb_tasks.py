@@ -54,7 +54,7 @@ class Contents:
     listed: bool
 
 
-def find(name: str, subsets: Sequence[str] = ()) -> list[Any]:
+def find_mteb_tasks(name: str, subsets: Sequence[str] = ()) -> list[Any]:
     """Return the task of a name, or the tasks of the benchmark of that name.
 
     Args:
@@ -165,8 +165,8 @@ def open_task(record: Task) -> Any:
         if part.metadata.dataset["revision"] != wanted["revision"]:
             changed = {**part.metadata.dataset, "revision": wanted["revision"]}
             part.metadata = part.metadata.model_copy(update={"dataset": changed})
-    load(task)
-    if digest(task) != record.mteb["content"]:
+    load_task_data(task)
+    if digest_task_data(task) != record.mteb["content"]:
         raise DataError(
             f"The data of the task {record.name} is not what was registered: {_origin(record)} was read with mteb "
             f"{record.mteb['version']}, and mteb {mteb.__version__} makes something else of it. Install the former, or "
@@ -179,7 +179,7 @@ def _origin(record: Task) -> str:
     return ", ".join(f"{part['dataset']} at {part['revision']}" for part in (record.mteb or {})["parts"])
 
 
-def load(task: Any) -> None:
+def load_task_data(task: Any) -> None:
     """Load the data of a task, from the local Hugging Face cache or from the Hub.
 
     Raises:
@@ -208,7 +208,7 @@ def unreadable(part: Any, error: Exception) -> DataError:
     )
 
 
-def digest(task: Any) -> str:
+def digest_task_data(task: Any) -> str:
     """Return the sha256 over what is scored of a loaded task, and over what a classifier is fitted on."""
     result = hashlib.sha256()
 
@@ -224,7 +224,7 @@ def digest(task: Any) -> str:
     return result.hexdigest()
 
 
-def unload(task: Any) -> None:
+def unload_task_data(task: Any) -> None:
     """Let go of the data of a task."""
     for part in parts(task):
         if part.data_loaded:
@@ -255,7 +255,7 @@ def contents(task: Any) -> Contents:
     return Contents(queries, documents, judgements, asked, relevant, listed)
 
 
-def cut(task: Any, sample: Sample) -> None:
+def cut_to_sample(task: Any, sample: Sample) -> None:
     """Keep only a sample of the queries and documents of a loaded task: of each subset and split by itself."""
     for data in (data for part in parts(task) for data in _splits(part)) if sample != WHOLE else ():
         qrels, ranked = data["relevant_docs"], data["top_ranked"]

@@ -25,7 +25,7 @@ WORDS = 3
 _WORD = re.compile(r"[^\W\d_]{3,}")
 
 
-def cluster(vectors: NDArray[np.floating], most: int = MOST, size: int = SIZE) -> NDArray[np.int64]:
+def cluster_queries(vectors: NDArray[np.floating], most: int = MOST, size: int = SIZE) -> NDArray[np.int64]:
     """Return the cluster of each vector, from 0, by k-means of their directions.
 
     The same vectors give the same clusters. With fewer than two times `size` there is one.
@@ -49,7 +49,7 @@ def cluster(vectors: NDArray[np.floating], most: int = MOST, size: int = SIZE) -
     return np.asarray(KMeans(count, n_init=4, random_state=0).fit_predict(directions), np.int64)
 
 
-def name_clusters(texts: Sequence[str], labels: Sequence[int]) -> list[list[str]]:
+def name_query_clusters(texts: Sequence[str], labels: Sequence[int]) -> list[list[str]]:
     """Return the words that set each cluster apart, the most telling first; a cluster may have none.
 
     A word weighs p * log(p / q): p is the share of the cluster's texts that have it, q that of all others, each with

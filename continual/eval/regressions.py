@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from continual.errors import DataError, NothingToDoError
-from continual.eval.query_clusters import cluster, name_clusters
+from continual.eval.query_clusters import cluster_queries, name_query_clusters
 from continual.eval.significance import holm, paired_interval
 from continual.eval.task_texts import TaskTexts
 from continual.registry import Registry, Version
@@ -245,9 +245,9 @@ def _clusters(scored: Scored, texts: TaskTexts, embed: Embed, confidence: float)
     queries = list(scored.change)
     known = texts.queries(queries)
     said = [known.get(query, "") for query in queries]
-    labels = cluster(embed(said))
+    labels = cluster_queries(embed(said))
     found = []
-    for label, words in enumerate(name_clusters(said, labels.tolist())):
+    for label, words in enumerate(name_query_clusters(said, labels.tolist())):
         inside = [query for query, each in zip(queries, labels, strict=True) if each == label]
         if not inside:
             continue

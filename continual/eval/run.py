@@ -24,19 +24,19 @@ from continual.config import EvalConfig
 from continual.errors import DataError
 from continual.eval.encoder import OnceEncoder
 from continual.eval.mteb_tasks import (
-    cut,
+    cut_to_sample,
     keep_per_query,
     open_task,
-    unload,
+    unload_task_data,
 )
 from continual.eval.suites import (
     MEASURES,
     WHOLE,
     Sample,
     instruction_of,
-    measure,
     score_path,
     score_settings,
+    trec_eval_measure,
 )
 from continual.eval.tasks import load_task
 from continual.progress import SILENT, Progress
@@ -48,7 +48,7 @@ FAMILIES = {theirs: ours for ours, theirs in MEASURES.items() if theirs != "P"}
 """trec_eval's families of measures, and mteb's names for them."""
 
 
-def evaluate(
+def score_tasks(
     model_path: Path,
     version: str,
     sha256: str,
@@ -137,9 +137,9 @@ def evaluate(
             if record.mteb is not None:
                 progress.start(f"evaluating {version} on {record.name}", None, "texts")
                 task = open_task(record)
-                cut(task, sample_of[record.name])
+                cut_to_sample(task, sample_of[record.name])
                 score(task, record)
-                unload(task)
+                unload_task_data(task)
         if keep is not None:
             encoder.save(keep)
     progress.finish()
@@ -178,7 +178,7 @@ def _score(encoder: OnceEncoder, task: Any, record: Task, settings: str, version
             "Leave the task out of suites.step and suites.release in continual.toml."
         )
     details = _means(rows, record.metric)
-    name, values, path = measure(record.metric), {}, None
+    name, values, path = trec_eval_measure(record.metric), {}, None
     if name is not None and per_query:
         own = float(np.mean([np.mean([query[name] for query in part.scores.values()]) for part in per_query.values()]))
         # mteb rounds to five digits; further apart than that, the values are not those of this run.

@@ -106,7 +106,7 @@ def stack(parts: Sequence[Moments]) -> Moments:
     return Moments(*(np.array([getattr(part, name) for part in parts]) for name in ("mean", "variance", "freedom")))
 
 
-def combine(parts: Moments, weights: Values) -> Moments:
+def combine_moments(parts: Moments, weights: Values) -> Moments:
     """Return the moments of weighted sums over the last axis, of samples that share no query.
 
     The degrees of freedom are those of Satterthwaite 1946, https://doi.org/10.2307/3002019.
@@ -155,7 +155,7 @@ def mean_interval(pairs: Sequence[tuple[ArrayLike, ArrayLike]], confidence: floa
     from scipy.special import stdtr
 
     parts = stack([moments(100.0 * values) for values in _differences(pairs)])
-    whole = combine(parts, np.full(len(pairs), 1.0 / len(pairs)))
+    whole = combine_moments(parts, np.full(len(pairs), 1.0 / len(pairs)))
     low, high = whole.ends(confidence)
     difference, error, freedom = float(whole.mean), float(np.sqrt(whole.variance)), float(whole.freedom)
     return Interval(

@@ -41,7 +41,7 @@ class Sample:
 WHOLE = Sample()
 
 
-def measure(metric: str) -> str | None:
+def trec_eval_measure(metric: str) -> str | None:
     """Return trec_eval's name of a metric of mteb, or None if it is no mean over queries that trec_eval computes."""
     family, _, cut = metric.rpartition("_")
     return f"{MEASURES[family]}_{cut}" if family in MEASURES and cut.isdecimal() else None
@@ -53,7 +53,7 @@ def sample_of(task: Task, suite: SuiteConfig) -> Sample:
     Only what ranks documents, with a main score that is a mean over queries, is sampled: other metrics need all items
     or pairs of queries. A task that is no larger than the sample is scored whole, and its score is that of the whole.
     """
-    if task.task_type not in RANKED or measure(task.metric) is None:
+    if task.task_type not in RANKED or trec_eval_measure(task.metric) is None:
         return WHOLE
     queries = suite.queries if suite.queries is not None and suite.queries < task.queries else None
     documents = suite.documents if suite.documents is not None and suite.documents < task.documents else None

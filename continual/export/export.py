@@ -13,7 +13,7 @@ RESULTS = "mteb"
 """The folder with mteb's result files; `mteb.ResultCache` reads it."""
 
 
-def export(registry: Registry, version: Version, snapshot: Path, target: Path) -> None:
+def export_version(registry: Registry, version: Version, snapshot: Path, target: Path) -> None:
     """Publish a copy of a version with a card of its own instead of the base's.
 
     Args:

@@ -28,13 +28,13 @@ from continual.conflicts.analysis import (
     LAST,
     Conflicts,
     chance,
-    cluster,
+    cluster_domains,
     conflict_matrix,
     last_conflicts,
-    name_clusters,
+    name_domain_clusters,
 )
 from continual.conflicts.clusters import read_clusters
-from continual.conflicts.plan import TRAININGS, prepare
+from continual.conflicts.plan import TRAININGS, prepare_conflicts
 from continual.errors import (
     DataError,
     InputError,
@@ -68,7 +68,7 @@ MATRIX: list[list[float | None]] = [
 
 
 def made(names: list[str] = NAMES, count: int | None = None, **changes: object) -> Conflicts:
-    merges, order, labels = cluster(MATRIX, count)
+    merges, order, labels = cluster_domains(MATRIX, count)
     found = Conflicts(
         domains=names,
         start="v0",
@@ -84,7 +84,7 @@ def made(names: list[str] = NAMES, count: int | None = None, **changes: object) 
         matrix=MATRIX,
         merges=merges,
         order=order,
-        clusters=name_clusters(names, labels),
+        clusters=name_domain_clusters(names, labels),
         cut=0.0 if count is None else None,
         trainings=10,
         pairs=100,
@@ -151,7 +151,7 @@ def test_equal_domains_do_not_conflict_and_contradictory_ones_do(tiny_model: Pat
     assert found[0, 1] < 0
     for pair in ((0, 2), (2, 0), (1, 2), (2, 1)):
         assert found[pair] > 0.5
-    assert cluster(matrix)[2] == [0, 0, 1]
+    assert cluster_domains(matrix)[2] == [0, 0, 1]
 
 
 def test_chance_is_how_far_the_losses_of_two_orders_take_a_conflict() -> None:
@@ -169,20 +169,20 @@ def test_chance_is_how_far_the_losses_of_two_orders_take_a_conflict() -> None:
 
 
 def test_clusters_of_a_matrix_worked_by_hand() -> None:
-    merges, order, labels = cluster(MATRIX)
+    merges, order, labels = cluster_domains(MATRIX)
     # med-table first, then bash-law; between the two the mean of 0.20, 0.20, 0.20 and 0.30.
     assert [set(merge[:2]) for merge in merges] == [{0, 2}, {1, 3}, {4, 5}]
     assert [merge[2] for merge in merges] == pytest.approx([-0.10, -0.02, 0.225])
     assert labels == [0, 1, 0, 1]
     assert {frozenset(order[:2]), frozenset(order[2:])} == {frozenset({0, 2}), frozenset({1, 3})}
-    assert name_clusters(NAMES, labels) == {"cluster-1": ["med", "table"], "cluster-2": ["bash", "law"]}
+    assert name_domain_clusters(NAMES, labels) == {"cluster-1": ["med", "table"], "cluster-2": ["bash", "law"]}
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_a_number_of_clusters_is_kept_to_even_where_conflicts_are_equal(count: int) -> None:
     even = [[None if i == j else 0.1 for j in range(4)] for i in range(4)]
     for matrix in (MATRIX, even):
-        labels = cluster(matrix, count)[2]
+        labels = cluster_domains(matrix, count)[2]
         assert len(set(labels)) == count
         assert list(dict.fromkeys(labels)) == list(range(count))
 
@@ -190,12 +190,12 @@ def test_a_number_of_clusters_is_kept_to_even_where_conflicts_are_equal(count: i
 def test_all_that_hurts_stays_alone_and_all_that_helps_is_one() -> None:
     worse = [[None if each is None else each + 1 for each in row] for row in MATRIX]
     better = [[None if each is None else each - 1 for each in row] for row in MATRIX]
-    assert cluster(worse)[2] == [0, 1, 2, 3]
-    assert cluster(better)[2] == [0, 0, 0, 0]
-    assert cluster([[None, -0.1], [0.05, None]])[2] == [0, 0]
-    assert cluster([[None, -0.1], [0.15, None]])[2] == [0, 1]
-    assert cluster([[None, -0.1], [0.15, None]], cut=0.03)[2] == [0, 0]
-    assert cluster(MATRIX, cut=0.25)[2] == [0, 0, 0, 0]
+    assert cluster_domains(worse)[2] == [0, 1, 2, 3]
+    assert cluster_domains(better)[2] == [0, 0, 0, 0]
+    assert cluster_domains([[None, -0.1], [0.05, None]])[2] == [0, 0]
+    assert cluster_domains([[None, -0.1], [0.15, None]])[2] == [0, 1]
+    assert cluster_domains([[None, -0.1], [0.15, None]], cut=0.03)[2] == [0, 0]
+    assert cluster_domains(MATRIX, cut=0.25)[2] == [0, 0, 0, 0]
 
 
 def test_the_tree_is_scipys() -> None:
@@ -207,7 +207,7 @@ def test_the_tree_is_scipys() -> None:
         np.fill_diagonal(both, 0)
         conflicts = squareform(both)
         tree = linkage(conflicts - conflicts.min(), "average")
-        merges, order, labels = cluster(matrix)
+        merges, order, labels = cluster_domains(matrix)
         assert order == dendrogram(tree, no_plot=True)["leaves"]
         np.testing.assert_allclose([merge[2] for merge in merges], tree[:, 2] + conflicts.min(), atol=1e-12)
         wanted = fcluster(tree, -conflicts.min(), "distance")
@@ -365,8 +365,8 @@ def test_one_more_domain_costs_its_own_trainings(three: Workspace) -> None:
     # What decides a loss makes another training of it.
     given = {"domains": None, "rows": 32, "epochs": None, "start": "base", "seed": 0}
     for options, missing in (({}, 0), ({"seed": 1}, 9), ({"rows": 30}, 9), ({"epochs": 2}, 9)):
-        inquiry = prepare(three.registry, three.config, **(given | options))  # type: ignore[arg-type]
-        assert len(inquiry.missing) == missing
+        job = prepare_conflicts(three.registry, three.config, **(given | options))  # type: ignore[arg-type]
+        assert len(job.missing) == missing
 
 
 KILLED = """

@@ -29,11 +29,11 @@ from continual.eval.suites import (
     WHOLE,
     Sample,
     first_by_hash,
-    measure,
     sample_of,
     score_path,
     score_settings,
     suite_tasks,
+    trec_eval_measure,
 )
 from continual.registry import Registry, Score, Task
 from continual.registry.catalog import now
@@ -83,7 +83,7 @@ def test_settings_name_the_sample() -> None:
     ],
 )
 def test_only_means_over_queries_have_values_per_query(metric: str, expected: str | None) -> None:
-    assert measure(metric) == expected
+    assert trec_eval_measure(metric) == expected
 
 
 def test_what_is_sampled() -> None:
@@ -122,11 +122,11 @@ def test_every_judged_document_stays_in_a_sample(tmp_path: Path) -> None:
 def test_tasks_of_mteb_are_cut_the_same_way() -> None:
     from mteb.mocks import MOCK_TASK_REGISTRY
 
-    from continual.eval.mteb_tasks import cut, load
+    from continual.eval.mteb_tasks import cut_to_sample, load_task_data
 
     reranking = MOCK_TASK_REGISTRY["MockMultilingualRerankingTask"]()
-    load(reranking)
-    cut(reranking, Sample(1, 1))
+    load_task_data(reranking)
+    cut_to_sample(reranking, Sample(1, 1))
     for subset in ("eng", "fra"):
         data = reranking.dataset[subset]["test"]
         (query,) = data["relevant_docs"]
@@ -146,7 +146,7 @@ def test_a_sampled_score_is_its_own(workspace: Workspace, monkeypatch: pytest.Mo
     paths = {score.path for score in workspace.registry.all_scores()}
     assert len(paths) == 2
     assert all((workspace.registry.root / path).is_file() for path in paths if path)
-    monkeypatch.delattr(scoring, "evaluate")
+    monkeypatch.delattr(scoring, "score_tasks")
     again = [workspace.evaluate(suite=suite).scores[0] for suite in ("step", "release")]
     assert [(each.score, each.new) for each in again] == [(step.score, False), (release.score, False)]
     assert [each.task for each in workspace.evaluate(tasks=["first"], suite="step").scores] == ["first"]
