@@ -1,4 +1,4 @@
-"""A version as others get it: the model folder, its card, and its scores as mteb keeps them."""
+"""Export a version: its model folder, a model card, and its scores in mteb's format."""
 
 from __future__ import annotations
 
@@ -10,23 +10,21 @@ from continual.registry import Registry, Version
 from continual.storage.files import publish, remove
 
 RESULTS = "mteb"
-"""The folder with mteb's result files; `mteb.ResultCache` reads it."""
+"""Name of the folder with mteb's result files, readable by `mteb.ResultCache`."""
 
 
 def export_version(registry: Registry, version: Version, snapshot: Path, target: Path) -> None:
-    """Publish a copy of a version with a card of its own instead of the base's.
+    """Copy a version to a new folder, with its own model card instead of the base's.
 
     Args:
-        registry: The workspace's registry.
-        version: The version.
-        snapshot: Its model folder.
-        target: The folder to make.
+        snapshot: The version's model folder.
+        target: The folder to create.
     """
     scored = any(owner == version.id for owner, _ in registry.scores())
     with publish(target) as partial:
         shutil.copytree(snapshot, partial, symlinks=False)
         (partial / CARD).write_text(model_card(registry, version, snapshot), encoding="utf-8")
-        remove(partial / RESULTS)  # of a base that was an export itself
+        remove(partial / RESULTS)  # present if the base is itself an export
         if scored:
             from continual.export.mteb_results import write_results
 

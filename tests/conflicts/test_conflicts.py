@@ -218,26 +218,30 @@ def test_the_verdict_says_what_came_out() -> None:
     found = made()
     assert found.ranked[0] == (pytest.approx(0.30), "table", "law")
     assert found.verdict == (
-        "On average of both directions, 4 of 6 pairs hurt each other, most table and law (+0.300); 1 help each other, "
-        "most med and table (-0.100); chance alone moves such a mean by about 0.030."
+        "Averaged over both directions, 4 of 6 pairs hurt each other, most of all table and law (+0.300); 1 of 6 pairs "
+        "helps each other, most of all med and table (-0.100); chance alone moves this average by about 0.030."
     )
     moved = [[None if each is None else each + by for each in row] for by in (0.2, -0.5) for row in MATRIX]
     worse, better = made(matrix=moved[:4]).verdict, made(matrix=moved[4:]).verdict
-    assert ", 6 of 6 pairs hurt each other, most table and law (+0.500); chance" in worse
-    assert ", no two domains hurt each other; 6 of 6 pairs help each other, most med and table (-0.600)" in better
-    assert ", no two domains hurt or help each other more than chance does: chance" in made(chance=0.31).verdict
+    assert ", 6 of 6 pairs hurt each other, most of all table and law (+0.500); chance" in worse
+    assert (
+        ", no two domains hurt each other; 6 of 6 pairs help each other, most of all med and table (-0.600)" in better
+    )
+    assert ", no two domains hurt or help each other by more than chance: chance" in made(chance=0.31).verdict
 
 
 def test_the_verdict_names_what_the_mean_of_two_directions_hides() -> None:
     matrix = [[None, 0.05, 0.0], [-0.06, None, 0.03], [0.0, 0.0, None]]
     # Chance is sqrt(2) times as far for one entry as for the mean of two: 0.0283.
     assert made(domains=NAMES[:3], matrix=matrix, chance=0.02).verdict == (
-        "On average of both directions, no two domains hurt or help each other more than chance does: chance alone "
-        "moves such a mean by about 0.020. In one direction alone, bash hurts med (+0.050, one of 3 such entries), "
-        "where chance is about 0.028. Measured on 3 domains, chance is a rough figure itself."
+        "Averaged over both directions, no two domains hurt or help each other by more than chance: chance alone moves "
+        "this average by about 0.020. In one direction only, bash hurts med (+0.050, the largest of 3 such effects); "
+        "chance alone moves one direction by about 0.028. With 3 domains, the chance level is itself a rough estimate."
     )
     one = made(matrix=[[None, -0.06], [0.03, None]], domains=NAMES[:2], chance=0.03).verdict
-    assert "In one direction alone, bash helps med (-0.060), where chance is about 0.042. Measured on 2 domains" in one
+    assert (
+        "In one direction only, bash helps med (-0.060); chance alone moves one direction by about 0.042. With" in one
+    )
     assert "rough" not in made().verdict
     assert "one direction" not in made().verdict
 
@@ -440,7 +444,7 @@ def test_it_gives_way_to_an_update(three: Workspace, monkeypatch: pytest.MonkeyP
     [
         ({"domains": ["first", "secnd"]}, NotFoundError, "Did you mean 'second'"),
         ({"domains": ["first"]}, NothingToDoError, "only first is named"),
-        ({"rows": 1}, InputError, "--rows takes a number from 2 up"),
+        ({"rows": 1}, InputError, "--rows must be a number from 2 up"),
         ({"rows": -5}, InputError, "not -5"),
         ({"epochs": 0}, InputError, "epochs"),
         ({"seed": -1}, InputError, "--seed"),

@@ -210,7 +210,7 @@ def test_a_benchmark_is_all_its_tasks(offered: Any, workspace: Workspace, monkey
         for name in ("MockSummarizationTask", "MockBitextMiningTask")
     ]
     suite.tasks = [tasks["MockClusteringTask"](), *lost]
-    with pytest.raises(DataError, match=r"So it is with 1 more.*--skip-missing\. Nothing was registered"):
+    with pytest.raises(DataError, match=r"1 more could not be loaded.*--skip-missing\. Nothing was registered"):
         workspace.add_mteb("mteb:Mock(eng, v1)")
     assert len(workspace.tasks()) == 4
     assert [report.name for report in workspace.add_mteb("mteb:Mock(eng, v1)", skip_missing=True)] == [
@@ -229,7 +229,7 @@ def test_names_and_subsets(offered: Any, workspace: Workspace, run: Run) -> None
     assert "no subset 'deu'" in run("task", "add", "mteb:MockMultilingualSTSTask", "--subset", "deu", *at).err
     unknown = run("task", "add", "mteb:SciFakt", *at)
     assert unknown.code == 2
-    assert "no task and no benchmark 'SciFakt'. Did you mean 'SciFact'?" in unknown.err
+    assert "no task or benchmark 'SciFakt'. Did you mean 'SciFact'?" in unknown.err
     assert "more than text" in run("task", "add", "mteb:CIFAR10", *at).err
     assert run("task", "add", "alone", *at).code == 2
     assert run("task", "add", "x", "folder", "--skip-missing", *at).code == 2
@@ -350,7 +350,7 @@ def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_data_set_that_is_nowhere_is_named(cached: Path, workspace: Workspace, run: Run) -> None:  # noqa: F811
     result = run("task", "add", "mteb:SciFact", "-w", workspace.directory)
     assert result.code == 2
-    assert f"The data set mteb/scifact (revision {revision_of('SciFact')}) of the mteb task SciFact" in result.err
+    assert f"The dataset mteb/scifact (revision {revision_of('SciFact')}) of the mteb task SciFact" in result.err
     assert "HF_HUB_OFFLINE unset" in result.err
     assert workspace.tasks() == []
     assert not list((workspace.registry.root / "tasks").glob("*"))
@@ -427,7 +427,7 @@ def test_followir_is_scored_by_p_mrr(cached: Path, workspace: Workspace, tiny_mo
     }
     cache(cached, f"mteb/{name}", revision_of(name), tables)
     workspace.add_mteb(f"mteb:{name}")
-    with pytest.raises(DataError, match=f"The data set mteb/{name}"):  # it reads this one when it scores
+    with pytest.raises(DataError, match=f"The dataset mteb/{name}"):  # it reads this one when it scores
         workspace.evaluate()
     changed = {"query-id": ["1", "2"], "corpus-ids": [["d1"], ["d2"]]}
     cache(cached, f"mteb/{name}", revision_of(name), {"qrel_diff": changed})

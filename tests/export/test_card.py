@@ -116,7 +116,7 @@ def test_a_licence_of_its_own_is_not_settled_by_the_base(
     text = (learned.export("v3", tmp_path / "out") / "README.md").read_text()
     assert ModelCard(text).data.license is None
     assert "`cc-by-nc-4.0`" in text
-    assert "is under the licence: `apache-2.0`" in text
+    assert "The licence of the base model, `base`: `apache-2.0`" in text
     for wrong in ("", "two\nlines", "x" * 201):
         with pytest.raises(InputError, match="--license takes a name"):
             learned.ingest(source, license=wrong)
