@@ -123,7 +123,6 @@ def prepare_conflicts(
     *,
     domains: Sequence[str] | None,
     rows: int,
-    epochs: int | None,
     start: str,
     seed: int,
 ) -> ConflictJob:
@@ -132,7 +131,6 @@ def prepare_conflicts(
     Args:
         domains: Names of the domains to compare; None compares all.
         rows: Maximum number of training rows per domain; 0 takes all that are not held out.
-        epochs: Passes over the rows; None uses `train.epochs`.
         start: Train from the root "base" or from "current".
         seed: Seed of the trainings, from 0 up.
 
@@ -147,7 +145,7 @@ def prepare_conflicts(
         raise InputError(f"--rows must be a number from 2 up, or all, not {rows}.")
     if seed < 0:
         raise InputError(f"--seed must be an integer from 0 up, not {seed}.")
-    plain = config.replace("train", epochs=epochs, distillation=0.0, guide_margin="off", anchor="base").train
+    plain = config.replace("train", distillation=0.0, guide_margin="off", anchor="base").train
     version = registry.version(ROOT if start == "base" else CURRENT)
     chosen = chosen_domains(registry, domains)
     batches = [batch for batch in registry.batches() if batch.domain in chosen]
@@ -247,7 +245,7 @@ def _machine(config: TrainConfig) -> dict[str, Any]:
     return {"device": device.type, "precision": precision, "libraries": libraries}
 
 
-def plan_conflicts(registry: Registry, job: ConflictJob, progress: Progress = SILENT) -> ConflictPlan:
+def estimate_conflicts(registry: Registry, job: ConflictJob, progress: Progress = SILENT) -> ConflictPlan:
     """Return the plan of an analysis with its cost. Changes nothing."""
     missing = job.missing
     return ConflictPlan(

@@ -14,6 +14,7 @@ from continual.errors import (
     NotFoundError,
     did_you_mean,
 )
+from continual.eval.add_task import MTEB
 from continual.progress import SILENT, Progress
 from continual.registry import Registry, Task
 from continual.registry.catalog import now
@@ -85,7 +86,7 @@ def register(
     from continual.eval.run import own_randomness, quiet
 
     with quiet(), own_randomness():
-        tasks = mteb_tasks.find_mteb_tasks(source.removeprefix(mteb_tasks.PREFIX), subsets)
+        tasks = mteb_tasks.find_mteb_tasks(source.removeprefix(MTEB), subsets)
         if name is not None and len(tasks) > 1:
             raise InputError(
                 f"{source} is a benchmark of {len(tasks)} tasks, and each keeps its own name. Remove {name!r} from "
@@ -147,7 +148,7 @@ def _load(task: Any, name: str, domain: str | None) -> _Loaded:
         queries=contents.queries,
         documents=contents.documents,
         judgements=contents.judgements,
-        origin=mteb_tasks.PREFIX + identity["task"],
+        origin=MTEB + identity["task"],
         sha256=_sha256(task),
         created_at=now(),
         task_type=task.metadata.type,

@@ -29,9 +29,6 @@ from continual.eval.suites import WHOLE, Sample
 from continual.eval.tasks import sampled_ids
 from continual.registry.records import Task
 
-PREFIX = "mteb:"
-"""Prefix of mteb's tasks and benchmarks, on the command line and in a task's origin."""
-
 
 @dataclass(frozen=True)
 class Contents:

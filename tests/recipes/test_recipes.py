@@ -639,23 +639,27 @@ def test_what_a_recipe_cannot_be_told_is_refused(workspace: Workspace) -> None:
         (
             {"recipe": "specialists", "options": {"method": "model_stock", "weights": "size"}},
             InputError,
-            "model_stock takes no weights: the models decide. Leave -o weights=size out.",
+            "model_stock takes no weights: the models decide. Leave --option weights=size out.",
         ),
         (
             {"recipe": "boom", "options": {"method": "slerp", "ratios": "0.5,1"}},
             InputError,
             "slerp merges 2 models, and the base is the first of them: boom has 2 more (subset-1, subset-2). Give "
-            "another method or another number of models with -o method=... or -o ratios=...",
+            "another method or another number of models with --option method=... or --option ratios=...",
         ),
         (
             {"recipe": "specialists", "options": {"method": "model_stock"}, "domains": ["big"]},
             InputError,
             "model_stock merges 2 or more models: specialists has 1 (learn-big). Give another method or another number "
-            "of models with -o method=... or -o by=...",
+            "of models with --option method=... or --option by=...",
         ),
         ({"recipe": "joint", "settings": {"eval": {"batch_size": 8}}}, InputError, "scored is set in continual.toml"),
         ({"recipe": "sequential", "options": {"by": "cluster"}}, InputError, "domain or kind"),
-        ({"recipe": "joint", "parameters": {"density": 0.5}}, InputError, "joint has no merge, so that -p would do"),
+        (
+            {"recipe": "joint", "parameters": {"density": 0.5}},
+            InputError,
+            "joint has no merge, so merge.parameters would do",
+        ),
         ({"recipe": "phased", "parameters": {"lambda": 0.5}}, InputError, "of its merge by a search, so that -p"),
         ({"recipe": "boom", "parameters": {"density": 0.5}}, InputError, "multislerp takes"),
         (
@@ -669,7 +673,7 @@ def test_what_a_recipe_cannot_be_told_is_refused(workspace: Workspace) -> None:
         ({"recipe": "joint", "seed": -1}, InputError, "from 0 up"),
         ({"recipe": "phased", "clusters": "none.toml"}, NotFoundError, "no file none.toml"),
         ({"recipe": "joint", "clusters": "none.toml"}, InputError, "joint does not go by clusters"),
-        ({"recipe": "specialists", "clusters": "none.toml"}, InputError, "only with -o by=cluster"),
+        ({"recipe": "specialists", "clusters": "none.toml"}, InputError, "only with --option by=cluster"),
         ({"recipe": "joint", "settings": {"merge": {"floor": 1}}}, InputError, "joint takes those of [train]."),
         ({"recipe": "phased", "settings": {"merge": {"search_rows": 1}}}, NothingToDoError, "no domain of big, small"),
     ):

@@ -1,9 +1,9 @@
 """One update, and what a map of its queries recovers on the index that it made old.
 
-    python benchmarks/compat.py --data DIR [--domain medquad] [--seed N] [--method auto] [--keep DIR]
+    python benchmarks/index.py --data DIR [--domain medquad] [--seed N] [--method auto] [--keep DIR]
 
 DIR holds a folder per domain with `train.parquet` and `test/{corpus,queries,qrels}.parquet`. A workspace is driven by
-the commands that a person would type: the base, the OOD tasks, `ingest`, `update` (the defaults), `compat fit v0 v1`.
+the commands that a person would type: the base, the OOD tasks, `ingest`, `update` (the defaults), `index fit v0 v1`.
 
 Prints a table. The last line is one JSON object: `worst` (the smallest share of full re-embedding's nDCG@10 that new
 queries have on the old index through the map, over the tasks), `worst_unmapped` (without it), `method`, and the figures
@@ -23,7 +23,7 @@ from stream import OOD, continual
 
 
 def run(args: argparse.Namespace, workspace: Path, out: Path) -> dict[str, Any]:
-    """Drive one workspace from the base to the map, and return what `compat fit` found."""
+    """Drive one workspace from the base to the map, and return what `index fit` found."""
     continual("init", "--base", args.base, workspace=workspace)
     if args.toml:
         settings = "".join(setting.replace("\\n", "\n") + "\n" for setting in args.toml)
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace, workspace: Path, out: Path) -> dict[str, Any]:
     # A version that the gate refused asks the index as well as another.
     continual("update", "--seed", str(args.seed), workspace=workspace, allow=(0, 3))
     words = ["fit", "v0", "v1", "-o", str(out), "--method", args.method, "--json"]
-    return dict(json.loads(continual("compat", *words, workspace=workspace)))
+    return dict(json.loads(continual("index", *words, workspace=workspace)))
 
 
 def table(found: dict[str, Any]) -> str:

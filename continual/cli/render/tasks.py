@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
-from rich.table import Table
 
-from continual.cli.render import console, say
+from continual.cli.render.console import console, say, table
 from continual.report.report import measured
 
 if TYPE_CHECKING:
@@ -18,27 +17,27 @@ if TYPE_CHECKING:
 
 
 def print_task(report: TaskReport) -> None:
-    """Say what was registered, and whether rows trained on before leak into it."""
+    """Print what was added, and how many training rows leak into it."""
     if report.unchanged:
-        say(f"The task {report.name} is registered already with the same content; nothing changed.")
+        say(f"The task {report.name} exists already with the same content. Nothing changed.")
         return
-    kind = f"a task of the domain {report.domain}" if report.domain else "out of domain"
+    kind = f"tests the domain {report.domain}" if report.domain else "out of domain"
     held = f"{report.task_type} on {report.queries:,} items"
     if report.judgements:
         held = f"{report.queries:,} queries, {report.documents:,} documents, {report.judgements:,} judgements"
     if not report.checked:
-        held += "; training rows are not checked against them"
-    say(f"Registered {report.name} ({kind}): {held}.")
+        held += ". Training rows are not checked for leaks into it, because mteb does not say what its texts are"
+    say(f"Added the task {report.name} ({kind}): {held}.")
     if report.leaked_rows:
-        near = f" ({report.near_rows:,} nearly)" if report.near_rows else ""
+        near = f" ({report.near_rows:,} as near duplicates)" if report.near_rows else ""
         say(
-            f"{report.leaked_rows:,} stored training rows are in it{near}; no later update will train on them, and for "
-            "versions that did it is not out of domain."
+            f"{report.leaked_rows:,} stored training rows leak into it{near}. Updates skip them from now on. The task "
+            "is not OOD for versions that were trained on them."
         )
 
 
 def print_tasks_added(reports: Sequence[TaskReport]) -> None:
-    """Say what was registered of mteb."""
+    """Print what was added, a line or two per task."""
     for report in reports:
         print_task(report)
     if len(reports) > 1:
@@ -49,14 +48,13 @@ def print_tasks_added(reports: Sequence[TaskReport]) -> None:
 def print_task_list(tasks: Sequence[Task]) -> None:
     """Print a line per task."""
     if not tasks:
-        say("There is no evaluation task. `continual ingest` holds one out, `continual task add` registers one.")
+        say("There is no evaluation task. `continual ingest` holds one out, and `continual task add` adds one.")
         return
     columns = ("task", "domain", "kind", "main score", "queries", "documents", "from")
-    table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.columns[4].justify = table.columns[5].justify = "right"
+    rows = table(*columns, numbers=(4, 6), header_style="bold")
     for task in tasks:
         documents = f"{task.documents:,}" if task.documents else ""
-        table.add_row(
+        rows.add_row(
             escape(task.name),
             escape(task.domain or "OOD"),
             task.task_type,
@@ -65,27 +63,26 @@ def print_task_list(tasks: Sequence[Task]) -> None:
             documents,
             escape(_origin(task)),
         )
-    console.print(table)
+    console.print(rows)
 
 
 def print_evaluation(found: Evaluation) -> None:
-    """Print a version's scores, and what they were made with where that is not everything."""
+    """Print a version's scores, and the sample of a task if not all of it was scored."""
     columns = ("task", "domain", "kind", "main score", "points", "queries", "sample")
-    table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.columns[4].justify = table.columns[5].justify = "right"
+    rows = table(*columns, numbers=(4, 6), header_style="bold")
     for score in found.scores:
         sample = score.settings.partition(", ")[2]
         domain = score.domain or ("OOD" if score.flag is None else "trained on")
         cells = (score.task, domain, score.task_type, measured([score.metric]))
-        table.add_row(*map(escape, cells), f"{score.score:.1f}", f"{score.queries:,}", escape(sample))
+        rows.add_row(*map(escape, cells), f"{score.score:.1f}", f"{score.queries:,}", escape(sample))
     say(f"{found.version}, suite {found.suite}")
-    console.print(table)
+    console.print(rows)
     for score in found.scores:
         if score.flag is not None:
             say(f"{score.task}: {score.flag}")
     known = sum(not score.new for score in found.scores)
     if known:
-        say(f"{known} of {len(found.scores)} scores were there and were not computed again.")
+        say(f"{known} of {len(found.scores)} scores existed and were not computed again.")
 
 
 def _origin(task: Task) -> str:
