@@ -174,8 +174,8 @@ def prepare_conflicts(
     }
     shared = {"start": version.sha256, "settings": plain.deciding(), "seed": seed, **_machine(plain)}
     trainings = _trainings(identities, shared)
-    known = load_known(registry.root)
-    return ConflictJob(version, plain, seed, tables, held, trainings, known, config.trust_remote_code)
+    results = load_results(registry.root)
+    return ConflictJob(version, plain, seed, tables, held, trainings, results, config.trust_remote_code)
 
 
 def _trainings(identities: Mapping[str, list[Any]], shared: Mapping[str, Any]) -> list[Training]:
@@ -292,7 +292,7 @@ def joined(tables: Mapping[str, pa.Table], domains: Sequence[str]) -> pa.Table:
     return pa.concat_tables([tables[domain] for domain in domains])
 
 
-def load_known(root: Path) -> dict[str, Any]:
+def load_results(root: Path) -> dict[str, Any]:
     """Return the results of all trainings so far, by key.
 
     Raises:

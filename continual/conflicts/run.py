@@ -36,7 +36,7 @@ from continual.conflicts.plan import (
     ConflictJob,
     chosen_domains,
     joined,
-    load_known,
+    load_results,
 )
 from continual.errors import DivergedError, InputError, WorkspaceBusy
 from continual.progress import SILENT, Progress
@@ -87,8 +87,8 @@ def run(
                 f"`continual {what or 'update'}` is running in this workspace, and two trainings at once would slow "
                 "each other down. Wait until it ends, then try again."
             )
-        known = _train_missing(registry, job, progress)
-        conflicts = _compare(job, known, count, out)
+        results = _train_missing(registry, job, progress)
+        conflicts = _compare(job, results, count, out)
         about = f"Clusters of domains by `continual analyze conflicts`, {conflicts.made[:10]}, from {conflicts.start}."
         try:
             with publish(out) as partial:
@@ -136,15 +136,15 @@ def _check_out(out: Path) -> None:
 
 def _train_missing(registry: Registry, job: ConflictJob, progress: Progress) -> dict[str, Any]:
     """Do the missing trainings, store the result of each at once, and return the results of all, by key."""
-    known = load_known(registry.root)
-    missing = [training for training in job.trainings if training.key not in known]
+    results = load_results(registry.root)
+    missing = [training for training in job.trainings if training.key not in results]
     folders = {training.key: registry.path(f"{FOLDER}/{training.key[:16]}") for training in missing}
     for path in registry.path(FOLDER).glob("*"):
         if path not in folders.values():
             remove(path)  # left by an analysis that was not resumed
     if not missing:
-        return known
-    done = sum(job.pairs(training) for training in job.trainings if training.key in known)
+        return results
+    done = sum(job.pairs(training) for training in job.trainings if training.key in results)
     models = f"{len(missing)} model{'s' * (len(missing) != 1)}"
     progress.start(f"training {models}", done + sum(map(job.pairs, missing)), "pairs", done)
     for training in missing:
@@ -153,7 +153,7 @@ def _train_missing(registry: Registry, job: ConflictJob, progress: Progress) -> 
             table, held_rows = joined(job.tables, training.domains), joined(job.held, training.domains)
             if training.turned:
                 table = table.take(list(range(len(table)))[::-1])  # only changes which rows share a batch
-            known[training.key] = train_once(
+            results[training.key] = train_once(
                 start,
                 table,
                 held_rows,
@@ -163,11 +163,11 @@ def _train_missing(registry: Registry, job: ConflictJob, progress: Progress) -> 
                 progress=_Whole(progress),
                 trust_remote_code=job.trust_remote_code,
             )
-        _write(registry.path(TRAININGS), {"schema": SCHEMA, "trainings": known})
+        _write(registry.path(TRAININGS), {"schema": SCHEMA, "trainings": results})
         remove(folders[training.key])
     progress.finish()
     remove(registry.path(FOLDER))
-    return known
+    return results
 
 
 def train_once(
@@ -259,13 +259,13 @@ def _wait_for_update(registry: Registry) -> None:
             time.sleep(_POLL_SECONDS)
 
 
-def _compare(job: ConflictJob, known: Mapping[str, Any], count: int | None, out: Path) -> Conflicts:
+def _compare(job: ConflictJob, results: Mapping[str, Any], count: int | None, out: Path) -> Conflicts:
     domains = list(job.tables)
-    results = {(training.domains, training.turned): known[training.key] for training in job.trainings}
+    by_training = {(training.domains, training.turned): results[training.key] for training in job.trainings}
     alone, again = (
-        {domain: results[(domain,), turned]["losses"][domain] for domain in domains} for turned in (False, True)
+        {domain: by_training[(domain,), turned]["losses"][domain] for domain in domains} for turned in (False, True)
     )
-    joint = {(names[0], names[1]): result["losses"] for (names, _), result in results.items() if len(names) == 2}
+    joint = {(names[0], names[1]): result["losses"] for (names, _), result in by_training.items() if len(names) == 2}
     matrix, cut = conflict_matrix(domains, alone, joint), chance(alone, again)
     merges, order, labels = cluster_domains(matrix, count, cut=cut)
     return Conflicts(
@@ -276,7 +276,7 @@ def _compare(job: ConflictJob, known: Mapping[str, Any], count: int | None, out:
         epochs=job.config.epochs,
         rows={domain: len(table) for domain, table in job.tables.items()},
         held={domain: len(table) for domain, table in job.held.items()},
-        before={domain: results[(domain,), False]["before"][domain] for domain in domains},
+        before={domain: by_training[(domain,), False]["before"][domain] for domain in domains},
         alone=alone,
         again=again,
         chance=cut,
@@ -285,9 +285,9 @@ def _compare(job: ConflictJob, known: Mapping[str, Any], count: int | None, out:
         order=order,
         clusters=name_domain_clusters(domains, labels),
         cut=cut if count is None else None,
-        trainings=len(results),
-        pairs=sum(result["pairs"] for result in results.values()),
-        seconds=sum(result["seconds"] for result in results.values()),
+        trainings=len(by_training),
+        pairs=sum(result["pairs"] for result in by_training.values()),
+        seconds=sum(result["seconds"] for result in by_training.values()),
         file=str(out),
     )
 

@@ -133,7 +133,7 @@ def _load(task: Any, name: str, domain: str | None) -> _Loaded:
     from continual.eval import mteb_tasks
 
     mteb_tasks.load_task_data(task)
-    contents, content = mteb_tasks.contents(task), mteb_tasks.digest_task_data(task)
+    contents, data_digest = mteb_tasks.contents(task), mteb_tasks.digest_task_data(task)
     mteb_tasks.unload_task_data(task)
     if not contents.queries:
         raise DataError(
@@ -153,7 +153,7 @@ def _load(task: Any, name: str, domain: str | None) -> _Loaded:
         created_at=now(),
         task_type=task.metadata.type,
         metric=identity["metric"],
-        mteb=identity | {"content": content, "version": mteb.__version__},
+        mteb=identity | {"content": data_digest, "version": mteb.__version__},
     )
     return _Loaded(record, contents.asked, contents.relevant, contents.listed)
 

@@ -99,12 +99,12 @@ def test_every_type_of_mtebs_mock_tasks(offered: Any, prompted: Path, tmp_path: 
     result = run("eval", "--json", "-w", workspace.directory)
     assert result.code == 0, result.err
     scores = {each["task"]: each for each in json.loads(result.out)["scores"]}
-    assert {each["kind"] for each in scores.values()} == {each.metadata.type for each in tasks.values()}
-    assert len({each["kind"] for each in scores.values()}) == 13
+    assert {each["task_type"] for each in scores.values()} == {each.metadata.type for each in tasks.values()}
+    assert len({each["task_type"] for each in scores.values()}) == 13
     for name, kind in tasks.items():
         assert scores[name]["metric"] == kind.metadata.main_score
         assert scores[name]["score"] == pytest.approx(mtebs_own(prompted, kind()), abs=1e-3), name
-    assert all(each["score"] != 0 or each["kind"] == "Summarization" for each in scores.values())
+    assert all(each["score"] != 0 or each["task_type"] == "Summarization" for each in scores.values())
     records = {task.name: task for task in workspace.tasks()}
     kept = workspace.registry.scores()
     assert {name for name in tasks if kept["v0", name].path} == {
@@ -241,7 +241,7 @@ def test_names_and_subsets(offered: Any, workspace: Workspace, run: Run) -> None
     listed = run("task", "list", *at).out
     assert all(each in listed for each in ("french", "OOD", "STS", "mteb:Mock", "(NA@NA)"))
     (listed_task,) = json.loads(run("task", "list", "--json", *at).out)["tasks"]
-    assert (listed_task["kind"], listed_task["metric"]) == ("STS", "cosine_spearman")
+    assert (listed_task["task_type"], listed_task["metric"]) == ("STS", "cosine_spearman")
 
 
 def test_rows_that_leak_into_a_task_of_mteb_are_held_back(offered: Any, workspace: Workspace, write_pairs: Any) -> None:

@@ -168,7 +168,7 @@ def test_leakage_found_later_from_end_to_end(
     step = workspace.update()
     assert step.roles == {"first": "learned", "late": "leaked", "second": "new"}
     assert step.spec.guarded == ["first", "late", "second"]
-    assert any("late is not counted as OOD" in reason for reason in step.version.verdict["reasons"])
+    assert any("late is not counted as OOD" in reason for reason in step.version.verdict.reasons)
     assert set(flags(workspace.registry)) == {("v1", "late"), ("v2", "late")}
     workspace.export("current", tmp_path / "out")
     assert "none, but trained on its texts" in (tmp_path / "out" / "README.md").read_text()

@@ -47,7 +47,7 @@ STEP = "[ingest]\nholdout = 0.3\n[suites]\nstep = {queries = 5, documents = 12}\
 
 
 def task(name: str = "t", **changes: Any) -> Task:
-    return dataclasses.replace(Task(name, 1, None, f"tasks/{name}", 100, 1000, 100, "folder", "x", now()), **changes)
+    return dataclasses.replace(Task(name, None, f"tasks/{name}", 100, 1000, 100, "folder", "x", now()), **changes)
 
 
 @pytest.fixture
@@ -90,9 +90,9 @@ def test_what_is_sampled() -> None:
     suite = SuiteConfig(queries=50, documents=2000)
     assert sample_of(task(), suite) == Sample(50, None)  # it has no more documents than that
     assert sample_of(task(queries=50), suite) == WHOLE
-    assert sample_of(task(kind="STS", metric="cosine_spearman"), suite) == WHOLE
-    assert sample_of(task(kind="InstructionReranking", metric="p-MRR"), suite) == WHOLE
-    assert sample_of(task(kind="Reranking", metric="map_at_1000"), suite) == Sample(50, None)
+    assert sample_of(task(task_type="STS", metric="cosine_spearman"), suite) == WHOLE
+    assert sample_of(task(task_type="InstructionReranking", metric="p-MRR"), suite) == WHOLE
+    assert sample_of(task(task_type="Reranking", metric="map_at_1000"), suite) == Sample(50, None)
 
 
 def test_a_sample_does_not_depend_on_the_order() -> None:
@@ -202,7 +202,7 @@ def test_what_eval_prints(workspace: Workspace, run: Run) -> None:  # noqa: F811
     again = run("eval", "current", "--suite", "step", *at)
     assert "1 of 1 scores were there" in again.out
     (score,) = json.loads(run("eval", "v0", "--suite", "step", "--json", *at).out)["scores"]
-    assert (score["task"], score["domain"], score["kind"], score["new"]) == ("first", "first", "Retrieval", False)
+    assert (score["task"], score["domain"], score["task_type"], score["new"]) == ("first", "first", "Retrieval", False)
     listed = json.loads(run("task", "list", "--json", *at).out)["tasks"]
     assert [(each["name"], each["queries"], each["origin"]) for each in listed] == [("first", 18, "holdout")]
 
@@ -250,7 +250,7 @@ def test_old_workspaces_keep_their_scores(tmp_path: Path, monkeypatch: pytest.Mo
     again = Registry(tmp_path / ".continual")
     assert again.scores({"t": "max_length=model"})["v0", "t"].score == 5.5
     (known,) = again.tasks()
-    assert (known.kind, known.metric, known.mteb) == ("Retrieval", "ndcg_at_10", None)
+    assert (known.task_type, known.metric, known.mteb) == ("Retrieval", "ndcg_at_10", None)
 
 
 def test_keys_of_local_tasks_did_not_change(workspace: Workspace) -> None:
