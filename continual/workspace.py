@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from continual import config as settings
 from continual.config import Config
-from continual.errors import InputError
 from continual.models.base import PACKAGED
 from continual.progress import SILENT, Progress
 from continual.registry import (
@@ -19,7 +18,6 @@ from continual.registry import (
 )
 from continual.registry.registry import CURRENT
 from continual.report.status import Status, read_status
-from continual.storage.locks import UPDATE_LOCK, exclusive
 from continual.versions.build import kept
 from continual.versions.create import (
     SETTINGS,
@@ -40,7 +38,6 @@ if TYPE_CHECKING:
     from continual.index.result import IndexComparison
     from continual.recipes.cost import RecipePlan
     from continual.recipes.jobs import Executor
-    from continual.recipes.plan import Layout
     from continual.recipes.run import Trained
     from continual.report.report import Report
     from continual.step.plan import Plan
@@ -258,105 +255,43 @@ class Workspace:
         request = Request.of(**options)
         return run_update(self.registry, self.config, request, resume=resume, restart=restart, progress=progress)
 
-    def plan_training(
-        self,
-        recipe: str,
-        *,
-        options: Mapping[str, str] | None = None,
-        parameters: Mapping[str, float] | None = None,
-        domains: Sequence[str] | None = None,
-        clusters: str | Path | None = None,
-        settings: Mapping[str, Mapping[str, Any]] | None = None,
-        seed: int | None = None,
-        progress: Progress = SILENT,
-    ) -> RecipePlan:
-        """Return the phases of a recipe, with their rows and their cost beside a joint training. Changes nothing.
-
-        Arguments are those of `train`.
-        """
-        from continual.recipes.cost import cost_of
-
-        layout = self._lay_out(recipe, options, parameters, domains, clusters, settings, seed, progress)
-        return cost_of(self.registry, self.config, layout, progress)
-
-    def train(
-        self,
-        recipe: str,
-        *,
-        options: Mapping[str, str] | None = None,
-        parameters: Mapping[str, float] | None = None,
-        domains: Sequence[str] | None = None,
-        clusters: str | Path | None = None,
-        settings: Mapping[str, Mapping[str, Any]] | None = None,
-        seed: int | None = None,
-        executor: Executor | None = None,
-        progress: Progress = SILENT,
-    ) -> Trained:
-        """Train a model on all domains, from the root base, as a recipe says. Puts nothing into service.
-
-        Every phase is a version. One that was made already is not made again: a killed call goes on where it was when
-        it is called once more.
+    def plan_training(self, recipe: str, *, progress: Progress = SILENT, **options: Any) -> RecipePlan:
+        """Return the phases of a recipe with their rows and their cost beside a joint training. Changes nothing.
 
         Args:
-            recipe: Its name, such as "joint" or "phased".
-            options: Of the recipe, as text by name, such as `{"ratios": "0.5,1"}`.
-            parameters: Of the method of its merges, such as `{"density": 0.5}`.
-            domains: Those to train on; by default all.
-            clusters: A file of clusters of domains; by default what `analyze conflicts` wrote, and without that each
-                domain is a cluster.
-            settings: By section, over those of the recipe: `{"train": {"learning_rate": 3e-4}}`.
-            seed: From 0 up; 0 by default.
-            executor: Maps a function over trainings that do not depend on each other, as `map` does: a pool's or a
+            recipe: Name of the recipe.
+            **options: Those of `train`: the fields of `continual.recipes.request.TrainRequest`.
+        """
+        from continual.recipes.request import TrainRequest, plan_training
+
+        request = TrainRequest.of(recipe, **options)
+        return plan_training(self.registry, self.config, self.directory, request, progress)
+
+    def train(
+        self, recipe: str, *, executor: Executor | None = None, progress: Progress = SILENT, **options: Any
+    ) -> Trained:
+        """Train a model on all domains, from the root base, by a recipe. The current version stays.
+
+        Every phase becomes a version, and a phase that exists is not trained again. So after a kill, the same call
+        continues where it stopped.
+
+        Args:
+            recipe: Name of the recipe, such as "joint" or "phased".
+            executor: Maps a function over trainings that are independent of each other, as `map` does: a pool's or a
                 cluster's. By default they run one after another here.
-            progress: Shows how far it is.
+            **options: options, domains, clusters, settings, seed; `continual.recipes.request.TrainRequest` describes
+                them.
 
         Raises:
             NotFoundError: There is no such recipe or domain.
-            InputError: An option, parameter or setting is wrong, or the recipe is one of `update` alone.
+            InputError: An option or setting is wrong, or the recipe works only with `update`.
             NothingToDoError: There are no rows.
+            WorkspaceBusy: An update or another training is running.
         """
-        from continual.recipes.run import run_recipe
+        from continual.recipes.request import TrainRequest, train_recipe
 
-        with exclusive(self.registry.root / UPDATE_LOCK, "train"):
-            layout = self._lay_out(recipe, options, parameters, domains, clusters, settings, seed, progress)
-            return run_recipe(self.registry, self.config, layout, executor=executor, progress=progress)
-
-    def _lay_out(
-        self,
-        recipe: str,
-        options: Mapping[str, str] | None,
-        parameters: Mapping[str, float] | None,
-        domains: Sequence[str] | None,
-        clusters: str | Path | None,
-        settings: Mapping[str, Mapping[str, Any]] | None,
-        seed: int | None,
-        progress: Progress,
-    ) -> Layout:
-        from continual.conflicts.clusters import FILE, read_clusters
-        from continual.recipes import find_recipe
-        from continual.recipes.plan import lay_out
-
-        found, known = find_recipe(recipe), self.directory / FILE
-        file = Path(clusters).expanduser() if clusters is not None else known if known.is_file() else None
-        if not found.by_clusters(options or {}):
-            if clusters is not None:
-                takes = "by" in found.options and "cluster" in found.options["by"].choices
-                hint = "goes by clusters only with --option by=cluster" if takes else "does not go by clusters"
-                raise InputError(f"{recipe} {hint}, so that --clusters would do nothing. Leave it out.")
-            file = None  # one that is out of date does not matter
-        names = [domain.name for domain in self.registry.domains()]
-        return lay_out(
-            self.registry,
-            self.config,
-            found,
-            options=options or {},
-            parameters=parameters,
-            domains=domains,
-            clusters=None if file is None else read_clusters(file, names),
-            settings=settings or {},
-            seed=seed or 0,
-            progress=progress,
-        )
+        request = TrainRequest.of(recipe, **options)
+        return train_recipe(self.registry, self.config, self.directory, request, executor=executor, progress=progress)
 
     def report(self, joint: str | Path | None = None) -> Report:
         """Return the R matrix, its metrics with their intervals, and the cost of every step.
@@ -370,9 +305,10 @@ class Workspace:
             NothingToDoError: No version was made yet.
             NotFoundError: There is no such joint version.
         """
+        from continual.report.joint import joint_name
         from continual.report.report import build_report
 
-        return build_report(self.registry, self._joint(joint), self.config.eval.confidence)
+        return build_report(self.registry, joint_name(self.directory, self.config, joint), self.config.eval.confidence)
 
     def write_figures(self, directory: str | Path, report: Report | None = None) -> list[Path]:
         """Write every chart of the report as SVG, PNG and CSV, and a summary in Markdown, as for a pull request.
@@ -404,8 +340,10 @@ class Workspace:
         """
         from continual.report.board import Board
         from continual.report.dashboard import PORT, serve
+        from continual.report.joint import joint_name
 
-        board = Board(self.registry.root, joint=self._joint(None), confidence=self.config.eval.confidence)
+        joint = joint_name(self.directory, self.config)
+        board = Board(self.registry.root, joint=joint, confidence=self.config.eval.confidence)
         serve(board, PORT if port is None else port, open_browser=open_browser, say=say)
 
     def status(self) -> Status:
@@ -677,11 +615,3 @@ class Workspace:
         from continual.conflicts.request import ConflictRequest, plan_conflicts
 
         return plan_conflicts(self.registry, self.config, self.directory, ConflictRequest(**options), progress)
-
-    def _joint(self, given: str | Path | None) -> str | None:
-        """Return the joint version that a call or the settings name."""
-        named = self.config.eval.joint
-        if given is not None or named is None:
-            return None if given is None else str(given)
-        folder = self.directory / named  # a path in the settings is relative to them
-        return str(folder) if (folder / STORE).is_dir() else named

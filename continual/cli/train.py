@@ -63,10 +63,13 @@ def train(
     if recipe is None:
         raise InputError("Name a recipe with --recipe; `continual train --list` shows them.")
     opened = open_workspace(workspace)
-    settings = parse_settings(setting) or {}
-    call: dict[str, Any] = {"domains": domain or None, "clusters": clusters, "seed": seed, "settings": settings}
-    call["options"] = parse_pairs(option, "--option", "ratios=0.5,1")
-    call["parameters"] = _parameters(settings)
+    call: dict[str, Any] = {
+        "options": parse_pairs(option, "--option", "ratios=0.5,1"),
+        "domains": domain or None,
+        "clusters": clusters,
+        "settings": parse_settings(setting),
+        "seed": seed,
+    }
     try:
         with Bars() as bars:
             if plan:
@@ -81,11 +84,3 @@ def train(
         print_json(planned.to_json()) if json else recipe_plan.print_plan(planned, file)
     else:
         print_json(trained.to_json()) if json else training.print_trained(trained)
-
-
-def _parameters(settings: dict[str, dict[str, Any]]) -> dict[str, float] | None:
-    """Take the parameters of the recipe's merge out of the settings of the call."""
-    from continual.config import Config
-
-    given = settings.get("merge", {}).pop("parameters", None)
-    return Config().change({"merge": {"parameters": given}}).merge.parameters if given else None

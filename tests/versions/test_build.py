@@ -21,31 +21,27 @@ from continual.errors import (
 )
 from continual.models.weights import weights_sha256
 from continual.versions.diff import group_of
-from tests.conftest import make_pairs
-from tests.merge.test_folders import kill_everywhere
-from tests.test_workspace import SETTINGS
+from tests.kills import kill_everywhere
+from tests.pairs import make_pairs
+from tests.workspaces import Once, make_workspace
 
 
-@pytest.fixture(scope="module")
-def made(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def made(once: Once, tiny_model: Path) -> Path:
     """A workspace with four steps, each merged by another rule."""
-    folder = tmp_path_factory.mktemp("stream")
-    workspace = make_workspace(folder / "w", tiny_model)
     steps: list[dict[str, object]] = [
         {},
         {"merge": "ties", "parameters": {"density": 0.4}},
         {"merge": "dare_ties", "parameters": {"density": 0.7}, "seed": 5},
         {"merge": 0.3, "start": "base"},
     ]
-    for number, options in enumerate(steps):
-        learn(workspace, folder, number, replay=0.3, **options)
-    return folder / "w"
 
+    def make(folder: Path) -> None:
+        workspace = make_workspace(folder / "w", tiny_model)
+        for number, options in enumerate(steps):
+            learn(workspace, folder, number, replay=0.3, **options)
 
-def make_workspace(folder: Path, model: Path) -> Workspace:
-    Workspace.init(folder, str(model))
-    (folder / "continual.toml").write_text(SETTINGS)
-    return Workspace(folder)
+    return once("four-rules", make) / "w"
 
 
 def learn(workspace: Workspace, folder: Path, number: int, **options: object) -> None:
@@ -273,6 +269,7 @@ def test_tensors_are_grouped_by_their_names(key: str, group: str) -> None:
     assert group_of(key) == group
 
 
+@pytest.mark.kill
 def test_killed_rebuilds_leave_nothing_that_loads(workspace: Workspace) -> None:
     version = workspace.version("v2")
     folder = workspace.registry.path(version.path)
