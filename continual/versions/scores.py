@@ -169,10 +169,10 @@ def score(
     on_score: Callable[[Score], None] | None = None,
     keep: Path | None = None,
 ) -> list[Score]:
-    """Score a model folder on tasks as a suite says; see `continual.eval.run.evaluate`."""
-    from continual.eval.run import evaluate
+    """Score a model folder on tasks as a suite says; see `continual.eval.run.score_tasks`."""
+    from continual.eval.run import score_tasks
 
-    return evaluate(
+    return score_tasks(
         snapshot,
         version,
         sha256,
