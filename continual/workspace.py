@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from continual import config as settings
-from continual.config import Config
+from continual.config import Config, load_config
 from continual.errors import InputError
 from continual.models.base import PACKAGED
 from continual.progress import SILENT, Progress
@@ -23,12 +22,7 @@ from continual.report.status import Status, read_status
 from continual.storage.files import empty_folder
 from continual.storage.locks import UPDATE_LOCK, exclusive
 from continual.versions.build import kept
-from continual.versions.create import (
-    SETTINGS,
-    STORE,
-    find,
-    found,
-)
+from continual.versions.create import SETTINGS, STORE, create_workspace, find_workspace
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -47,7 +41,7 @@ if TYPE_CHECKING:
     from continual.step.plan import Plan
     from continual.step.update import StepResult
     from continual.stream import Columns, IngestReport, TaskReport
-    from continual.versions.build import Collected
+    from continual.versions.collect import Collected
     from continual.versions.diff import Diff
     from continual.versions.scores import Evaluation
 
@@ -71,8 +65,8 @@ class Workspace:
     """
 
     def __init__(self, directory: str | Path | None = None) -> None:
-        self.directory = find(directory)
-        self.config: Config = settings.load(self.directory / SETTINGS)
+        self.directory = find_workspace(directory)
+        self.config: Config = load_config(self.directory / SETTINGS)
         self.registry = Registry(self.directory / STORE, self.config.catalog.busy_seconds)
 
     def __repr__(self) -> str:
@@ -94,7 +88,7 @@ class Workspace:
             ConfigError: There are settings already, and they are wrong.
             ModelError: The base is no sentence-transformers model.
         """
-        return cls(found(directory, base, trust_remote_code=trust_remote_code))
+        return cls(create_workspace(directory, base, trust_remote_code=trust_remote_code))
 
     def ingest(
         self,
@@ -541,7 +535,7 @@ class Workspace:
         Raises:
             WorkspaceBusy: An update is running.
         """
-        from continual.versions.build import collect
+        from continual.versions.collect import collect
 
         keep = self.config.store.keep_every if keep_every is None else keep_every
         if keep < 0:
@@ -611,7 +605,7 @@ class Workspace:
         from continual.eval.regressions import find_regressions
         from continual.eval.suites import suite_settings
         from continual.versions.scores import (
-            choose,
+            choose_tasks,
             query_embedder,
             rank_missing,
             score_missing,
@@ -625,7 +619,7 @@ class Workspace:
         if count < 1:
             raise InputError(f"-n takes a number from 1 up, not {count}.")
         one = self.registry.version(first if first is not None else str(other.parent))
-        chosen, again = choose(self.registry, self.config, tasks), {}
+        chosen, again = choose_tasks(self.registry, self.config, tasks), {}
         lacking = [
             need(self.registry, each, chosen, self.config) for need in (unscored, unranked) for each in (one, other)
         ]

@@ -24,7 +24,7 @@ from continual.report.report import measured
 if TYPE_CHECKING:
     from continual.eval.compare import Comparison
     from continual.merge.methods import Method, Parameter
-    from continual.versions.build import Collected
+    from continual.versions.collect import Collected
     from continual.versions.diff import Diff
 
 
