@@ -28,9 +28,7 @@ class ConfigSection(BaseModel):
 class IngestConfig(ConfigSection):
     """Checks of a new file, and the rows held out of it."""
 
-    holdout: Share = Field(
-        0.1, description="Share of a new domain's documents that become its evaluation task, 0 to 1."
-    )
+    holdout: Share = Field(0.1, description="Share of a new domain's documents held out as its evaluation task.")
     max_holdout_queries: Positive = Field(1000, description="Most queries in a held-out task.")
     max_chars: Positive = Field(
         20_000, description="Longest text of a row, in characters; rows with a longer one are rejected."
@@ -83,16 +81,10 @@ class TrainConfig(ConfigSection):
         ),
     )
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
-    warmup: Share = Field(
-        0.1, description="Share of the optimizer steps over which the learning rate rises to its peak, 0 to 1."
-    )
+    warmup: Share = Field(0.1, description="Share of the optimizer steps in which the learning rate rises to its peak.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of AdamW.")
-    max_grad_norm: float = Field(
-        1.0, gt=0, description="Largest gradient norm; larger gradients are scaled down to it."
-    )
-    temperature: float = Field(
-        0.05, gt=0, description="Temperature of the loss: cosine similarities are divided by it."
-    )
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm to which larger gradients are scaled down.")
+    temperature: float = Field(0.05, gt=0, description="Divisor of the cosine similarities in the loss.")
     bidirectional: bool = Field(
         False,
         description=("Average the query-to-document loss with the document-to-query loss; see docs/losses.md."),
@@ -100,8 +92,8 @@ class TrainConfig(ConfigSection):
     matryoshka: list[Positive] = Field(
         [],
         description=(
-            "Matryoshka dimensions, such as [64, 128]: the contrastive loss is averaged over embeddings cut to each of "
-            "these and whole embeddings."
+            "Matryoshka dimensions, such as [64, 128]: the contrastive loss is averaged over whole embeddings and "
+            "embeddings cut to each of these."
         ),
     )
     max_negatives: Annotated[int, Field(ge=0)] = Field(1, description="Most negatives used of those given with a row.")
@@ -137,8 +129,8 @@ class TrainConfig(ConfigSection):
     anchor: Literal["base", "current"] = Field(
         "base",
         description=(
-            "Reference model of distillation for new rows: base is the root base; current (`update --compatible`) is the "
-            "current version, for replayed rows too, which keeps its index usable for longer."
+            "Reference model of distillation for new rows: base, the root base; current, the current version, which "
+            "applies to replayed rows too and keeps its index usable for longer (`update --compatible`)."
         ),
     )
     compatibility: float = Field(
@@ -149,9 +141,7 @@ class TrainConfig(ConfigSection):
             "current version embeds them; 0: no second loss."
         ),
     )
-    max_length: Positive = Field(
-        128, description="Most tokens per text; longer texts are cut. The model's own maximum is a cap."
-    )
+    max_length: Positive = Field(128, description="Most tokens per text, capped by the model's own maximum.")
     lora_rank: Positive = Field(16, description="Rank of the LoRA factors.")
     lora_alpha: float = Field(32.0, gt=0, description="LoRA alpha: the update is alpha / rank * B A.")
     mix_domains: bool = Field(False, description="Mix domains within a batch, instead of one domain per batch.")
@@ -296,7 +286,7 @@ class StoreConfig(ConfigSection):
 
     keep_every: Annotated[int, Field(ge=0)] = Field(
         0,
-        description="Keep every n-th snapshot; 0: only those of the root base, the current version and pinned versions.",
+        description="Keep every n-th snapshot; 0: only those of the root base, the current and pinned versions.",
     )
 
 
