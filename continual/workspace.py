@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from continual.recipes.cost import RecipePlan
     from continual.recipes.jobs import Executor
     from continual.recipes.plan import Layout
-    from continual.recipes.run import Trained
+    from continual.recipes.result import RecipeResult
     from continual.report.report import Report
     from continual.step.plan import Plan
     from continual.step.update import StepResult
@@ -281,7 +281,7 @@ class Workspace:
         seed: int | None = None,
         executor: Executor | None = None,
         progress: Progress = SILENT,
-    ) -> Trained:
+    ) -> RecipeResult:
         """Train a model on all domains, from the root base, as a recipe says. Puts nothing into service.
 
         Every phase is a version. One that was made already is not made again: a killed call goes on where it was when

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from continual.recipes import Recipe
     from continual.recipes.cost import PhaseCost, RecipePlan
-    from continual.recipes.run import Trained
+    from continual.recipes.result import RecipeResult
 
 
 def recipes_json(recipes: Mapping[str, Recipe]) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def print_plan(plan: RecipePlan, clusters: Path | None = None) -> None:
     say("Nothing was changed. Run it without --plan.")
 
 
-def print_trained(trained: Trained) -> None:
+def print_trained(trained: RecipeResult) -> None:
     """Print what a recipe made, what it cost, and its scores beside the root base's and those in service."""
     version = trained.version
     table = Table("phase", "version", "pairs", "tokens", "time", "", box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -127,7 +127,7 @@ def print_trained(trained: Trained) -> None:
     )
 
 
-def _print_cost(trained: Trained) -> None:
+def _print_cost(trained: RecipeResult) -> None:
     """Print pairs, tokens and time beside those of a joint training: measured where there was one, else estimated."""
     cost, joint = trained.cost, trained.joint
     about = "" if joint.version else "about "

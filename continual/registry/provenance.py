@@ -163,8 +163,7 @@ class Provenance:
         keeps: sha256 that identifies a phase whose rows stay the same when the domains get more rows.
         clusters: Domains by cluster; only for a phase with `keeps`.
         training: Outcome of the training; None for a merge of `members`.
-        fold_error: Largest absolute difference between the embeddings of the folded model and of the base model with its
-            adapter.
+        fold_error: Largest difference between embeddings of the folded model and of its base with the adapter.
         search: Outcome of a search for merge coefficients.
         search_cost: Cost of that search.
         cost: Total cost of a phase and of the phases it depends on.

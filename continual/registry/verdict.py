@@ -94,8 +94,8 @@ class Verdict:
         schema = data.get("schema", 0)
         if not isinstance(schema, int) or schema > SCHEMA:
             raise SchemaError(
-                f"The verdict on a version has schema {schema}, but this continual reads schemas up to {SCHEMA}. Install "
-                "the newer continual that wrote it."
+                f"The verdict on a version has schema {schema}, but this continual reads schemas up to {SCHEMA}. "
+                "Install the newer continual that wrote it."
             )
         try:
             return _adapter().validate_python(data if schema else _upgraded(data))

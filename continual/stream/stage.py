@@ -18,8 +18,8 @@ from continual.progress import Progress
 from continual.registry.text import (
     SEPARATOR,
     clean,
-    hash_normalised,
     fault,
+    hash_normalised,
     normalise,
 )
 from continual.stream.readers.base import Rows, Source
