@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from continual.errors import ConfigError, did_you_mean
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+Names = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+"""A list of names. A single name may be given without brackets, as in `--set track.trackers=tensorboard`."""
 
 
 class ConfigSection(BaseModel):
@@ -223,7 +225,7 @@ class EvalConfig(ConfigSection):
 class TrackConfig(ConfigSection):
     """Experiment trackers that log the figures of an update."""
 
-    trackers: list[str] = Field(
+    trackers: Names = Field(
         [],
         description="Trackers that accelerate supports, such as tensorboard, wandb or mlflow; see docs/neighbours.md.",
     )
@@ -235,7 +237,7 @@ class TrackConfig(ConfigSection):
 class SuiteConfig(ConfigSection):
     """A selection of tasks, and the size of the sample scored of each."""
 
-    tasks: list[str] = Field(["*"], min_length=1, description="Task names, or patterns such as 'NanoBEIR*'.")
+    tasks: Names = Field(["*"], min_length=1, description="Task names, or patterns such as 'NanoBEIR*'.")
     queries: Positive | None = Field(None, description="Most queries per task; unset: all.")
     documents: Positive | None = Field(
         None, description="Most documents per corpus, in addition to those with judgements; unset: all."
@@ -260,25 +262,25 @@ class GateConfig(ConfigSection):
     )
 
 
-class CompatConfig(ConfigSection):
-    """What an update does to the index that the version before it filled; see docs/compatibility.md."""
+class IndexConfig(ConfigSection):
+    """What an update does to the index that its parent filled; see docs/compatibility.md."""
 
-    step: bool = Field(True, description="Measure it in every update, against the parent; off: by `compat check`.")
+    step: bool = Field(
+        True, description="Compare the index with the parent's in every update; `continual compare --index` always can."
+    )
     keep: Share = Field(
         0.99,
-        description="Share of full re-embedding's score that new queries keep on the old index, on every task, for "
-        "needs_reindex = no.",
+        description="Re-index: no, if new queries on the old index keep this share of full re-embedding's score on "
+        "every task.",
     )
     keep_mapped: Share = Field(
         0.95,
-        description="The same through a map, or as they are until the index is made anew, for "
-        "needs_reindex = with an adapter.",
+        description="Re-index: with an adapter, if new queries keep this share, through a query map or as they are.",
     )
     rows: Annotated[int, Field(ge=0)] = Field(
-        250,
-        description="Learned rows that a linear map is fitted on to see whether an adapter would do; 0: none is tried.",
+        250, description="Learned rows on which an update fits a linear query map, to see if it helps; 0: no map."
     )
-    fit_rows: Positive = Field(5000, description="Learned rows that `compat fit` fits a map on, at most.")
+    fit_rows: Positive = Field(5000, description="Learned rows that `continual index fit` fits a map on, at most.")
 
 
 class StoreConfig(ConfigSection):
@@ -308,7 +310,7 @@ class Config(ConfigSection):
     suites: SuitesConfig = SuitesConfig()
     gate: GateConfig = GateConfig()
     track: TrackConfig = TrackConfig()
-    compat: CompatConfig = CompatConfig()
+    index: IndexConfig = IndexConfig()
     store: StoreConfig = StoreConfig()
     catalog: CatalogConfig = CatalogConfig()
 
@@ -326,14 +328,16 @@ class Config(ConfigSection):
         data[section].update({name: value for name, value in changes.items() if value is not None})
         return validate(data, "the call")
 
-    def change(self, sections: Mapping[str, Mapping[str, object]]) -> Config:
+    def change(self, sections: Mapping[str, Mapping[str, object]], *, only: str | None = None) -> Config:
         """Return a copy with other settings, validated like a file.
 
         Args:
-            sections: Settings by section and name.
+            sections: Settings by section and name. A table such as `suites.step` or `merge.parameters` keeps the keys
+                that are not given; an empty table clears it.
+            only: Name of the one section that takes effect in this call; settings of others are rejected.
 
         Raises:
-            ConfigError: A section or setting does not exist, or a value is out of its range.
+            ConfigError: A section or setting does not exist or has no effect, or a value is out of its range.
         """
         if not sections:
             return self
@@ -341,12 +345,18 @@ class Config(ConfigSection):
         for section, values in sections.items():
             if not isinstance(data.get(section), dict):
                 raise ConfigError(f"There is no section [{section}] in continual.toml.{did_you_mean(section, data)}")
-            data[section] = data[section] | dict(values)
+            if only is not None and section != only:
+                names = ", ".join(f"{section}.{name}" for name in values)
+                raise ConfigError(f"{names} would have no effect: this command reads only the settings of [{only}].")
+            data[section] = _merged(data[section], values)
         return validate(data, "the call")
 
 
 RETIRED = {"eval": {"bootstrap"}}
 """Settings that no longer have an effect. Old files and provenances still contain them."""
+
+RENAMED = {"compat": "index"}
+"""Sections by their old name, which old files and provenances still contain."""
 
 
 def load_config(path: Path) -> Config:
@@ -372,6 +382,13 @@ def validate(data: dict[str, object], source: str) -> Config:
     Raises:
         ConfigError: Settings are unknown or out of range; the message names all.
     """
+    for old, new in RENAMED.items():
+        if old in data:
+            if new in data:
+                raise ConfigError(
+                    f"{source} has both [{old}] and [{new}]. [{old}] is the old name. Move all settings to [{new}]."
+                )
+            data = {(new if section == old else section): values for section, values in data.items()}
     for section, names in RETIRED.items():
         given = data.get(section)
         if isinstance(given, dict) and names & given.keys():
@@ -388,6 +405,16 @@ def validate(data: dict[str, object], source: str) -> Config:
                 where = ".".join(part for part in path if part.isidentifier())  # without the branch of a union
                 faults.append(f"{where}: {fault['msg']} (got {fault['input']!r})")
         raise ConfigError(f"{source} has invalid settings: " + "; ".join(faults)) from None
+
+
+def _merged(settings: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:
+    """Return settings with changes. Tables are merged key by key; an empty table replaces the previous one."""
+    merged = dict(settings)
+    for name, value in changes.items():
+        before = merged.get(name)
+        is_table = value and isinstance(before, dict) and isinstance(value, dict)
+        merged[name] = _merged(before, value) if is_table else value
+    return merged
 
 
 def _setting_names(path: list[str]) -> list[str]:

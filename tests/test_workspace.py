@@ -41,7 +41,7 @@ checkpoint_seconds = 0
 max_forgetting = 100
 max_ood_loss = 100
 min_gain = -100
-[compat]
+[index]
 step = false
 """
 
@@ -101,7 +101,7 @@ def test_every_version_loads_everywhere_and_keeps_what_the_base_was(
     from transformers import AutoModel
 
     texts = [str(row["positive"]) for row in make_pairs(100, seed=7)]
-    exported = learned.export("current", tmp_path / "exported")
+    exported = learned.export("current", tmp_path / "exported").directory
     ours = learned.load("current").encode(texts)
     np.testing.assert_allclose(SentenceTransformer(str(exported), device="cpu").encode(texts), ours, atol=1e-6)
     base = SentenceTransformer(str(tiny_model), device="cpu")
@@ -165,7 +165,8 @@ def test_a_refused_version_stays_a_candidate(workspace: Workspace, write_pairs: 
     workspace.ingest(write_pairs("a.parquet", make_pairs(60)))
     step = workspace.update()
     assert not step.passed
-    assert (step.version.verdict or {})["reasons"]
+    assert step.version.verdict is not None
+    assert step.version.verdict.reasons
     assert workspace.version().id == "v0"
     assert workspace.status().domains[0].learned == 0
     workspace.promote(step.version.id)
@@ -173,7 +174,7 @@ def test_a_refused_version_stays_a_candidate(workspace: Workspace, write_pairs: 
     assert workspace.status().domains[0].learned == workspace.status().domains[0].rows
     workspace.rollback()
     assert workspace.version().id == "v0"
-    with pytest.raises(InputError, match="Nothing was in service before v0"):
+    with pytest.raises(InputError, match="v0 is the first current version"):
         workspace.rollback()
 
 
@@ -207,7 +208,7 @@ def test_a_killed_update_resumes_to_the_same_weights(workspace: Workspace, write
         begun = workspace.status().interrupted
         with pytest.raises(InputError, match="--resume"):
             workspace.update()
-        with pytest.raises(InputError, match="Leave the others out"):
+        with pytest.raises(InputError, match="Leave the other options out"):
             workspace.update(resume=True, seed=5)
         resumed = workspace.update(resume=True).version
         assert resumed.id == begun
@@ -241,7 +242,7 @@ def test_what_was_interrupted_is_not_resumed_on_another_base_or_other_rows(
         with pytest.raises(InputError, match=r"begun with torch .* \(now 99.0\).*--restart"):
             learned.update(resume=True)
     learned.rollback()
-    with pytest.raises(InputError, match=r"in service now.*--restart"):
+    with pytest.raises(InputError, match=r"current version is now.*--restart"):
         learned.update(resume=True)
     learned.promote("v2")
     folder = tmp_path / "task"
@@ -315,7 +316,7 @@ def test_a_base_in_half_precision_becomes_fp32(tiny_model: Path, tmp_path: Path)
     half.save_pretrained(str(tmp_path / "half"))
     assert {str(t.dtype) for t in load_file(tmp_path / "half" / "model.safetensors").values()} == {"torch.float16"}
     workspace = Workspace.init(tmp_path / "w", str(tmp_path / "half"))
-    exported = SentenceTransformer(str(workspace.export("v0", tmp_path / "out")), device="cpu")
+    exported = SentenceTransformer(str(workspace.export("v0", tmp_path / "out").directory), device="cpu")
     texts = [str(row["positive"]) for row in make_pairs(20)]
     np.testing.assert_allclose(exported.encode(texts), workspace.load().encode(texts), atol=1e-6)
     assert exported.encode(texts).dtype == np.float32
@@ -428,26 +429,25 @@ def test_coefficients_are_searched_on_rows_that_were_not_trained(
     for number, name in enumerate(("first", "second")):
         workspace.ingest(write_pairs(f"{name}.parquet", make_pairs(160, seed=number)))
         step = workspace.update(replay=0.1, merge=rule)
-    recipe = step.version.recipe
-    held = {window.domain: window.rows for window in recipe["held"]}
+    made = step.version.provenance
+    search, cost = made.search, made.search_cost
+    assert search is not None
+    assert cost is not None
+    held = {window.domain: window.rows for window in made.held}
     assert set(held) == {"first", "second"}
     new = next(batch for batch in workspace.registry.batches("second"))
     assert held["second"] == new.kept // 10
-    assert recipe["new"][0]["rows"] == new.kept - held["second"]
-    assert step.version.pairs_trained == recipe["new"][0]["rows"] + recipe["replay"][0]["rows"]
-    assert set(recipe["search"]["reference"]["losses"]) == {"first", "second"}
-    best = recipe["search"]["best"]
-    assert best in recipe["search"]["candidates"]
-    assert recipe["weight"] == best["coefficients"]["weight" if rule == "search" else "t1"]
-    assert (
-        best["loss"] <= min(point["loss"] for point in recipe["search"]["candidates"])
-        or not recipe["search"]["floor_kept"]
-    )
-    cost, rows = recipe["search_cost"], sum(held.values())
-    if rule == "search":  # forward alone: all held-out rows for each candidate, what is in service among them
-        assert (cost["pairs"], cost["forward_pairs"]) == (0, rows * len(recipe["search"]["candidates"]))
+    assert made.new[0].rows == new.kept - held["second"]
+    assert step.version.pairs_trained == made.new[0].rows + made.replay[0].rows
+    assert set(search.reference.losses) == {"first", "second"}
+    best = search.best
+    assert best in search.candidates
+    assert made.weight == best.coefficients["weight" if rule == "search" else "t1"]
+    assert best.loss <= min(point.loss for point in search.candidates) or not search.floor_kept
+    if rule == "search":  # forward only: all held-out rows for each candidate, the current version among them
+        assert (cost.pairs, cost.forward_pairs) == (0, sum(held.values()) * len(search.candidates))
     else:
-        assert cost["pairs"] > 0
+        assert cost.pairs > 0
     workspace.rebuild(step.version.id)
     assert f"Search for {workspace.version().id}" in render_html(workspace.report()).html
 
@@ -489,8 +489,8 @@ def test_lost_files_are_named_before_anything_is_trained(
     with pytest.raises(DataError, match=r"corpus.parquet.*continual task add ood"):
         learned.ingest(write_pairs("d.parquet", make_pairs(40, seed=4)))
     assert learned.status().interrupted is None
-    assert not learned.add_task("ood", tmp_path / "ood").unchanged  # it is put back
-    assert learned.add_task("ood", tmp_path / "ood").unchanged
+    assert not learned.add_task("ood", tmp_path / "ood")[0].unchanged  # it is put back
+    assert learned.add_task("ood", tmp_path / "ood")[0].unchanged
     rows = learned.registry.path(learned.registry.batches()[0].path)
     rows.rename(rows.with_suffix(".away"))
     with pytest.raises(DataError, match="is missing"):
@@ -503,7 +503,7 @@ def test_calls_that_contradict_themselves_are_refused(learned: Workspace) -> Non
     with pytest.raises(InputError, match="Choose one"):
         learned.update(resume=True, restart=True)
     with pytest.raises(InputError, match=r"--merge 0\.3"):
-        learned.plan(merge="interpolate", parameters={"weight": 0.3})
+        learned.plan(merge="interpolate", settings={"merge": {"parameters": {"weight": 0.3}}})
 
 
 def test_a_running_update_is_not_called_interrupted(learned: Workspace, write_pairs: Write) -> None:

@@ -22,7 +22,7 @@ def check_settings(recipe: Recipe, settings: Mapping[str, Mapping[str, Any]]) ->
     idle = [name for name in names if not name.startswith("train.") and name not in searched]
     if idle:
         takes = ", ".join(["the settings of [train]", *searched])
-        own = "; its own options are set with -o (`continual train --list`)" if recipe.options else ""
+        own = "; its own options are set with --option (`continual train --list`)" if recipe.options else ""
         scores = any(name.startswith(("eval.", "suites.")) for name in idle)
         toml = " Settings of the evaluation belong in continual.toml." if scores else ""
         raise InputError(
@@ -40,7 +40,7 @@ def check_parameters(recipe: Recipe, phases: Sequence[Phase]) -> None:
     merges = [phase for phase in phases if isinstance(phase, Merge)]
     if all(phase.search for phase in merges):
         why = "searches the parameters of its merge" if merges else "has no merge"
-        raise InputError(f"{recipe.name} {why}, so -p would have no effect. Leave it out.")
+        raise InputError(f"{recipe.name} {why}, so merge.parameters would have no effect. Leave it out.")
 
 
 def check_held(recipe: Recipe, clusters: Mapping[str, Sequence[str]], held: Sequence[Window]) -> None:
@@ -76,8 +76,8 @@ def check_phases(recipe: Recipe, phases: Sequence[Phase]) -> None:
                 raise _wrong_count(recipe, phase)
             if phase.weights is not None and not method.weighted:
                 raise InputError(
-                    f"{method.name} takes no weights, because it computes them from the models. Leave -o weights=size "
-                    "out."
+                    f"{method.name} takes no weights, because it computes them from the models. Leave --option "
+                    "weights=size out."
                 )
             weights = list(phase.weights or [1.0] * len(phase.members))
             method.rehearse([0.0, *weights] if method.base == "first" else weights, method.resolve(phase.parameters))
@@ -91,6 +91,6 @@ def _wrong_count(recipe: Recipe, phase: Merge) -> InputError:
     return InputError(
         f"{method.name} merges {method.wanted} models{', and the base is the first of them' if first else ''}, but "
         f"{recipe.name} has {count}{' more' if first else ''} ({', '.join(phase.members)}). Choose another method or "
-        f"another number of models with {' or '.join(f'-o {name}=...' for name in options)}; see `continual merge "
-        "--list` and `continual train --list`."
+        f"another number of models with {' or '.join(f'--option {name}=...' for name in options)}; see `continual "
+        "merge --list` and `continual train --list`."
     )

@@ -212,7 +212,7 @@ class WorkspaceBenchmark(CLScenario):  # type: ignore[misc]
 
 
 class ReplayBuffer(ExemplarsBuffer):  # type: ignore[misc]
-    """The replay draw of `continual update --replay 1 --replay-rows N`, as a buffer for Avalanche's `ReplayPlugin`.
+    """The replay draw of `continual update --replay 1 --set replay.rows=N`, as a buffer for Avalanche's `ReplayPlugin`.
 
     After an experience it holds what the next step would replay: the policy's quota of every domain seen so far, each
     a window of hash space that goes on where the last one stopped. So it is drawn anew from all rows seen, not

@@ -36,6 +36,7 @@ from continual.conflicts.analysis import (
 from continual.conflicts.clusters import read_clusters
 from continual.conflicts.plan import TRAININGS, prepare
 from continual.errors import (
+    ConfigError,
     DataError,
     InputError,
     NotFoundError,
@@ -363,9 +364,15 @@ def test_one_more_domain_costs_its_own_trainings(three: Workspace) -> None:
     assert {key: trainings(three)[key] for key in known} == known
     assert [row[:2] for row in found.matrix[:2]] == two.matrix
     # What decides a loss makes another training of it.
-    given = {"domains": None, "rows": 32, "epochs": None, "start": "base", "seed": 0}
-    for options, missing in (({}, 0), ({"seed": 1}, 9), ({"rows": 30}, 9), ({"epochs": 2}, 9)):
-        inquiry = prepare(three.registry, three.config, **(given | options))  # type: ignore[arg-type]
+    given = {"domains": None, "rows": 32, "start": "base", "seed": 0}
+    longer = three.config.replace("train", epochs=2)
+    for options, config, missing in (
+        ({}, three.config, 0),
+        ({"seed": 1}, three.config, 9),
+        ({"rows": 30}, three.config, 9),
+        ({}, longer, 9),
+    ):
+        inquiry = prepare(three.registry, config, **(given | options))  # type: ignore[arg-type]
         assert len(inquiry.missing) == missing
 
 
@@ -442,7 +449,8 @@ def test_it_gives_way_to_an_update(three: Workspace, monkeypatch: pytest.MonkeyP
         ({"domains": ["first"]}, NothingToDoError, "only first is named"),
         ({"rows": 1}, InputError, "--rows takes a number from 2 up"),
         ({"rows": -5}, InputError, "not -5"),
-        ({"epochs": 0}, InputError, "epochs"),
+        ({"settings": {"train": {"epochs": 0}}}, ConfigError, "epochs"),
+        ({"settings": {"gate": {"min_gain": 1}}}, ConfigError, "gate.min_gain has no effect"),
         ({"seed": -1}, InputError, "--seed"),
         ({"start": "bse"}, InputError, "Did you mean 'base'"),
         ({"clusters": 0}, InputError, "from 1 to 3"),

@@ -15,7 +15,7 @@ import pytest
 
 from continual import Workspace
 from continual.cli import main
-from continual.cli.render_regressions import visible
+from continual.cli.render.queries import visible
 from continual.errors import (
     DataError,
     InputError,
@@ -199,7 +199,7 @@ def learned(tiny_model: Path, tmp_path: Path, write_pairs: Write) -> Workspace:
 
 
 def test_a_real_step_from_scores_to_documents(learned: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = learned.regressions(count=100)
+    found = learned.compare_queries(count=100)
     assert (found.first, found.second, found.scored_again) == ("v0", "v1", {})
     assert set(found.tasks) == {"t", "first"}
     scores = {version: pq.read_table(learned.registry.path(f"scores/{version}/t.parquet")) for version in ("v0", "v1")}
@@ -217,7 +217,7 @@ def test_a_real_step_from_scores_to_documents(learned: Workspace, monkeypatch: p
     old = learned.registry.scores()["v0", "t"]
     file = learned.registry.path(str(old.path))
     pq.write_table(scores["v0"].select(["query_id", "score"]), file)
-    again = learned.regressions(count=100)
+    again = learned.compare_queries(count=100)
     assert again.scored_again == {"v0": ["t"]}
     assert (again.losses, again.clusters) == (found.losses, found.clusters)
     assert pq.read_table(file).equals(scores["v0"])
@@ -226,19 +226,19 @@ def test_a_real_step_from_scores_to_documents(learned: Workspace, monkeypatch: p
 
 def test_calls_that_make_no_sense_are_refused(learned: Workspace) -> None:
     with pytest.raises(InputError, match="root base"):
-        learned.regressions(second="v0")
+        learned.compare_queries(b="v0")
     with pytest.raises(InputError, match="from 1 up"):
-        learned.regressions(count=0)
+        learned.compare_queries(count=0)
     with pytest.raises(NotFoundError, match="There is no task 'x'"):
-        learned.regressions(tasks=["x"])
-    assert learned.regressions("v1", "v0", tasks=["t"]).tasks == ["t"]
+        learned.compare_queries(tasks=["x"])
+    assert learned.compare_queries("v1", "v0", tasks=["t"]).tasks == ["t"]
 
 
 def test_the_command_prints_texts_as_they_are(
     learned: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(*words: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["continual", "regressions", *words, "-w", str(learned.directory)])
+        monkeypatch.setattr(sys, "argv", ["continual", "compare", "--queries", *words, "-w", str(learned.directory)])
         with pytest.raises(SystemExit) as ended:
             main()
             raise SystemExit(0)

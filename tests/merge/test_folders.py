@@ -258,8 +258,8 @@ def test_the_command(models: list[Path], tmp_path: Path) -> None:
     assert {method["name"] for method in listed} >= {"linear", "ties", "opcm", "karcher"}
     assert "density=0.5" in run.invoke(app, ["merge", "--list"]).stdout
     for bad, message in (
-        (["merge", str(models[0])], "continual merge MODEL MODEL -o DIR"),
-        ([*words[:-1], str(tmp_path / "x"), "-p", "density"], "KEY=VALUE"),
+        (["merge", str(models[0])], "continual merge MODEL MODEL --out DIR"),
+        ([*words[:-1], str(tmp_path / "x"), "-p", "density"], "NAME=VALUE"),
         ([*words[:-1], str(tmp_path / "x"), "-p", "normalize=1", "-p", "normalize=0"], "-p sets normalize twice"),
         ([*words[:5], "--weights", "a,b", "-o", str(tmp_path / "x")], "numbers with commas"),
     ):

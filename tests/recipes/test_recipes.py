@@ -414,12 +414,12 @@ def test_the_search_of_a_merge_is_part_of_its_cost(workspace: Workspace) -> None
 
 def test_parameters_reach_the_merge_and_are_part_of_its_key(workspace: Workspace) -> None:
     options = {"ratios": "0.5,1", "method": "ties"}
-    sparse = workspace.train("boom", options=options, parameters={"density": 0.2})
+    sparse = workspace.train("boom", options=options, settings={"merge": {"parameters": {"density": 0.2}}})
     assert sparse.version.provenance.parameters == {"density": 0.2}
-    dense = workspace.train("boom", options=options, parameters={"density": 0.9})
+    dense = workspace.train("boom", options=options, settings={"merge": {"parameters": {"density": 0.9}}})
     assert [each.again for each in dense.phases] == [True, True, False]
     assert dense.version.sha256 != sparse.version.sha256
-    plan = workspace.plan_training("boom", options=options, parameters={"density": 0.2})
+    plan = workspace.plan_training("boom", options=options, settings={"merge": {"parameters": {"density": 0.2}}})
     assert plan.phases[-1].made == sparse.version.id
     plain = workspace.plan_training("boom", options=options)
     assert [phase.made for phase in plain.phases] == [*(each.version for each in dense.phases[:2]), None]
@@ -639,24 +639,36 @@ def test_what_a_recipe_cannot_be_told_is_refused(workspace: Workspace) -> None:
         (
             {"recipe": "specialists", "options": {"method": "model_stock", "weights": "size"}},
             InputError,
-            "model_stock takes no weights, because it computes them from the models. Leave -o weights=size out.",
+            "model_stock takes no weights, because it computes them from the models. Leave --option weights=size out.",
         ),
         (
             {"recipe": "boom", "options": {"method": "slerp", "ratios": "0.5,1"}},
             InputError,
-            "slerp merges 2 models, and the base is the first of them, but boom has 2 more (subset-1, subset-2). Choose "
-            "another method or another number of models with -o method=... or -o ratios=...",
+            "slerp merges 2 models, and the base is the first of them, but boom has 2 more (subset-1, subset-2). "
+            "Choose another method or another number of models with --option method=... or --option ratios=...",
         ),
         (
             {"recipe": "specialists", "options": {"method": "model_stock"}, "domains": ["big"]},
             InputError,
-            "model_stock merges 2 or more models, but specialists has 1 (learn-big). Choose another method or another number "
-            "of models with -o method=... or -o by=...",
+            "model_stock merges 2 or more models, but specialists has 1 (learn-big). Choose another method or another "
+            "number of models with --option method=... or --option by=...",
         ),
-        ({"recipe": "joint", "settings": {"eval": {"batch_size": 8}}}, InputError, "of the evaluation belong in continual.toml"),
+        (
+            {"recipe": "joint", "settings": {"eval": {"batch_size": 8}}},
+            InputError,
+            "of the evaluation belong in continual.toml",
+        ),
         ({"recipe": "sequential", "options": {"by": "cluster"}}, InputError, "domain or kind"),
-        ({"recipe": "joint", "parameters": {"density": 0.5}}, InputError, "joint has no merge, so -p would have no effect"),
-        ({"recipe": "phased", "parameters": {"lambda": 0.5}}, InputError, "phased searches the parameters of its merge, so -p"),
+        (
+            {"recipe": "joint", "parameters": {"density": 0.5}},
+            InputError,
+            "joint has no merge, so merge.parameters would have no effect",
+        ),
+        (
+            {"recipe": "phased", "parameters": {"lambda": 0.5}},
+            InputError,
+            "phased searches the parameters of its merge",
+        ),
         ({"recipe": "boom", "parameters": {"density": 0.5}}, InputError, "multislerp takes"),
         (
             {"recipe": "boom", "options": {"method": "ties"}, "parameters": {"density": 2}},
@@ -666,11 +678,15 @@ def test_what_a_recipe_cannot_be_told_is_refused(workspace: Workspace) -> None:
         ({"recipe": "joint", "settings": {"trian": {}}}, ConfigError, "Did you mean 'train'"),
         ({"recipe": "joint", "settings": {"train": {"epoch": 1}}}, ConfigError, "train.epoch: unknown setting"),
         ({"recipe": "joint", "domains": ["bog"]}, NotFoundError, "no domain 'bog'"),
-        ({"recipe": "joint", "seed": -1}, InputError, "at least 0"),
+        ({"recipe": "joint", "seed": -1}, InputError, "from 0 up"),
         ({"recipe": "phased", "clusters": "none.toml"}, NotFoundError, "no file none.toml"),
         ({"recipe": "joint", "clusters": "none.toml"}, InputError, "joint does not go by clusters"),
-        ({"recipe": "specialists", "clusters": "none.toml"}, InputError, "only with -o by=cluster"),
-        ({"recipe": "joint", "settings": {"merge": {"floor": 1}}}, InputError, "joint takes only the settings of [train]."),
+        ({"recipe": "specialists", "clusters": "none.toml"}, InputError, "only with --option by=cluster"),
+        (
+            {"recipe": "joint", "settings": {"merge": {"floor": 1}}},
+            InputError,
+            "joint takes only the settings of [train].",
+        ),
         ({"recipe": "phased", "settings": {"merge": {"search_rows": 1}}}, NothingToDoError, "no domain of big, small"),
     ):
         with pytest.raises(error, match=None) as raised:

@@ -219,8 +219,9 @@ def prepared(workspace: Workspace, policy: str, rows: int = 20, seed: int = 0) -
 
 
 def test_what_limits_replay_is_said_before_and_after(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
-    from continual.cli.render import print_plan, print_step
-    from continual.cli.render_versions import print_version
+    from continual.cli.render.plan import print_plan
+    from continual.cli.render.step import print_step
+    from continual.cli.render.version import print_version
 
     print_plan(workspace.plan(replay=0.2, settings={"replay": {"rows": 7}}))
     print_plan(workspace.plan(replay=0.2))

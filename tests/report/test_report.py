@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from continual.config import CompatConfig
+from continual.config import IndexConfig
 from continual.errors import InputError, NotFoundError, NothingToDoError
-from continual.index.result import MapUsed, TaskCompatibility, judge
+from continual.index.result import IndexedTask, MapUsed, judge_index
 from continual.registry import (
     Batch,
     Registry,
@@ -178,7 +178,7 @@ def test_the_json_form_is_the_documented_one(stream: Registry) -> None:
     data = build_report(stream).to_json()
     assert json.loads(json.dumps(data)) == data
     keys = ["schema", "current", "versions", "tasks", "matrix", "metrics", "intervals", "joint", "ood_set", "flags"]
-    assert list(data) == [*keys, "compatibility", "conflicts"]
+    assert list(data) == [*keys, "index", "conflicts"]
     assert data["schema"] == 1
     assert data["current"] == "v3"
     assert data["versions"][0] == {
@@ -211,12 +211,12 @@ def test_the_json_form_is_the_documented_one(stream: Registry) -> None:
 
 def test_what_a_step_did_to_its_parents_index_is_shown(stream: Registry) -> None:
     scores = {"old_on_old": 70.0, "new_on_new": 80.0, "new_on_old": 76.0, "old_on_new": 75.0, "mapped_on_old": 78.0}
-    task = TaskCompatibility("wiki", None, "ndcg_at_10", 300, canary=0.987, overlap=0.8, **scores)
+    task = IndexedTask("wiki", None, "ndcg_at_10", 300, canary=0.987, overlap=0.8, **scores)
     for old, new in (("v0", "v1"), ("v0", "v3")):
-        stream.add_compatibility(judge(old, new, [task], MapUsed("affine", {}, 80, 20), CompatConfig()).to_json())
+        stream.add_compatibility(judge_index(old, new, [task], MapUsed("affine", {}, 80, 20), IndexConfig()).to_json())
     report = build_report(stream)
-    assert list(report.compatibility) == ["v1"]  # v0 is not the parent of v3
-    assert report.to_json()["compatibility"] == [None, report.compatibility["v1"].to_json(), None, None]
+    assert list(report.index) == ["v1"]  # v0 is not the parent of v3
+    assert report.to_json()["index"] == [None, report.index["v1"].to_json(), None, None]
     text = shown(report)
     assert max(map(len, text.splitlines())) <= 80
     (line,) = [line for line in text.splitlines() if "with an adapter" in line]

@@ -139,7 +139,7 @@ def test_a_damaged_snapshot_is_refused_whatever_it_is_wanted_for(workspace: Work
         connection.execute("DELETE FROM scores WHERE version = 'v2'")
     for use in (
         lambda: workspace.load("v2"),
-        lambda: workspace.diff("v1", "v2"),
+        lambda: workspace.compare_weights("v1", "v2"),
         lambda: workspace.promote("v2"),
         lambda: workspace.export("v2", tmp_path / "out"),
         lambda: workspace.evaluate("v2"),
@@ -151,7 +151,7 @@ def test_a_damaged_snapshot_is_refused_whatever_it_is_wanted_for(workspace: Work
     root = workspace.registry.path("versions/v0/model.safetensors")
     root.write_bytes(root.read_bytes()[:-4] + b"\0\0\1\0")
     with pytest.raises(ModelError, match="with these weights there"):  # from which both are measured
-        workspace.diff("v1", "v3")
+        workspace.compare_weights("v1", "v3")
 
 
 def test_gc_keeps_what_is_asked_for_and_what_was_dropped_still_works(workspace: Workspace, tmp_path: Path) -> None:
@@ -168,8 +168,8 @@ def test_gc_keeps_what_is_asked_for_and_what_was_dropped_still_works(workspace: 
     assert workspace.gc().dropped == []
 
     np.testing.assert_array_equal(workspace.load("v1").encode(["bal cem"]), before)
-    assert weights_sha256(workspace.export("v2", tmp_path / "out")) == workspace.version("v2").sha256
-    assert workspace.gc(keep_every=2).kept["v2"] == "every 2th"
+    assert weights_sha256(workspace.export("v2", tmp_path / "out").directory) == workspace.version("v2").sha256
+    assert workspace.gc(settings={"store": {"keep_every": 2}}).kept["v2"] == "every 2th"
     workspace.pin("v3", pinned=False)
     assert workspace.gc().dropped == ["v2", "v3"]
     workspace.rollback()
@@ -196,9 +196,9 @@ def test_an_update_goes_on_after_gc(workspace: Workspace, tmp_path: Path) -> Non
 
 
 def test_versions_that_were_dropped_are_compared(workspace: Workspace) -> None:
-    before = workspace.diff("v1", "v2")
+    before = workspace.compare_weights("v1", "v2")
     assert workspace.gc().dropped == ["v1", "v2", "v3"]
-    assert workspace.diff("v1", "v2") == before
+    assert workspace.compare_weights("v1", "v2") == before
 
 
 def test_opcm_steps_keep_their_state_and_are_rebuilt(tiny_model: Path, tmp_path: Path) -> None:
@@ -216,12 +216,12 @@ def test_rollback_walks_back_through_what_was_in_service(workspace: Workspace) -
     workspace.promote("v1")  # by mistake: what was in service before is v4, not v1's parent
     assert workspace.rollback().version == "v4"
     assert [workspace.rollback().version for _ in range(4)] == ["v3", "v2", "v1", "v0"]
-    with pytest.raises(InputError, match="Nothing was in service before"):
+    with pytest.raises(InputError, match="nothing to roll back to"):
         workspace.rollback()
 
 
 def test_diff_measures_task_vectors_and_drift(workspace: Workspace) -> None:
-    found = workspace.diff("v1", "v2")
+    found = workspace.compare_weights("v1", "v2")
     root, first, second = (
         load_file(workspace.registry.path(f"versions/{name}") / "model.safetensors") for name in ("v0", "v1", "v2")
     )
@@ -253,7 +253,7 @@ def test_diff_measures_task_vectors_and_drift(workspace: Workspace) -> None:
     assert found.drift is not None
     assert found.drift.texts > 100
     assert -1 <= found.drift.least <= found.drift.low <= found.drift.mean < 1
-    same = workspace.diff("v1", "v1").drift
+    same = workspace.compare_weights("v1", "v1").drift
     assert same is not None
     assert same.least == pytest.approx(1)
 
@@ -327,4 +327,4 @@ def test_parameters_of_the_settings_belong_to_the_rule_of_the_settings(workspace
     with pytest.raises(InputError, match="takes alpha; not 'previous'"):
         learn(workspace, tmp_path, 11, merge="opcm", parameters={"previous": 2.0})
     with pytest.raises(InputError, match="finds lambda itself"):
-        workspace.update(merge="self-positioning", parameters={"lambda": 2.0})
+        workspace.update(merge="self-positioning", settings={"merge": {"parameters": {"lambda": 2.0}}})

@@ -65,7 +65,7 @@ class Policy:
     """A registered replay policy.
 
     Attributes:
-        name: What `--replay-policy` calls it.
+        name: What `replay.policy` calls it.
         reference_url: Where it, or what it is like, was described.
         quota: Maps (history, rows wanted in all) to rows per domain.
         choose: Maps (candidates of a domain, rows wanted of it, seed) to the indices of different candidates, in
@@ -171,7 +171,7 @@ def check_rows(rows: int) -> None:
         InputError: It is negative.
     """
     if rows < 0:
-        raise InputError(f"--replay-rows takes a number from 0 up, not {rows}.")
+        raise InputError(f"replay.rows takes a number from 0 up, not {rows}.")
 
 
 for _name in ("uniform", "balanced", "temperature", "reservoir", "forgetting", "hardest", "diverse"):
