@@ -414,12 +414,18 @@ def test_the_search_of_a_merge_is_part_of_its_cost(workspace: Workspace) -> None
 
 def test_parameters_reach_the_merge_and_are_part_of_its_key(workspace: Workspace) -> None:
     options = {"ratios": "0.5,1", "method": "ties"}
-    sparse = workspace.train("boom", options=options, settings={"merge": {"parameters": {"density": 0.2}}})
+    sparse = workspace.train(
+        "boom", options=options, settings={"merge": {"settings": {"merge": {"parameters": {"density": 0.2}}}}}
+    )
     assert sparse.version.provenance.parameters == {"density": 0.2}
-    dense = workspace.train("boom", options=options, settings={"merge": {"parameters": {"density": 0.9}}})
+    dense = workspace.train(
+        "boom", options=options, settings={"merge": {"settings": {"merge": {"parameters": {"density": 0.9}}}}}
+    )
     assert [each.again for each in dense.phases] == [True, True, False]
     assert dense.version.sha256 != sparse.version.sha256
-    plan = workspace.plan_training("boom", options=options, settings={"merge": {"parameters": {"density": 0.2}}})
+    plan = workspace.plan_training(
+        "boom", options=options, settings={"merge": {"settings": {"merge": {"parameters": {"density": 0.2}}}}}
+    )
     assert plan.phases[-1].made == sparse.version.id
     plain = workspace.plan_training("boom", options=options)
     assert [phase.made for phase in plain.phases] == [*(each.version for each in dense.phases[:2]), None]
@@ -660,18 +666,18 @@ def test_what_a_recipe_cannot_be_told_is_refused(workspace: Workspace) -> None:
         ),
         ({"recipe": "sequential", "options": {"by": "cluster"}}, InputError, "domain or kind"),
         (
-            {"recipe": "joint", "parameters": {"density": 0.5}},
+            {"recipe": "joint", "settings": {"merge": {"parameters": {"density": 0.5}}}},
             InputError,
             "joint has no merge, so merge.parameters would have no effect",
         ),
         (
-            {"recipe": "phased", "parameters": {"lambda": 0.5}},
+            {"recipe": "phased", "settings": {"merge": {"parameters": {"lambda": 0.5}}}},
             InputError,
             "phased searches the parameters of its merge",
         ),
-        ({"recipe": "boom", "parameters": {"density": 0.5}}, InputError, "multislerp takes"),
+        ({"recipe": "boom", "settings": {"merge": {"parameters": {"density": 0.5}}}}, InputError, "multislerp takes"),
         (
-            {"recipe": "boom", "options": {"method": "ties"}, "parameters": {"density": 2}},
+            {"recipe": "boom", "options": {"method": "ties"}, "settings": {"merge": {"parameters": {"density": 2}}}},
             InputError,
             "ties: density = 2 is outside",
         ),
@@ -680,7 +686,7 @@ def test_what_a_recipe_cannot_be_told_is_refused(workspace: Workspace) -> None:
         ({"recipe": "joint", "domains": ["bog"]}, NotFoundError, "no domain 'bog'"),
         ({"recipe": "joint", "seed": -1}, InputError, "from 0 up"),
         ({"recipe": "phased", "clusters": "none.toml"}, NotFoundError, "no file none.toml"),
-        ({"recipe": "joint", "clusters": "none.toml"}, InputError, "joint does not go by clusters"),
+        ({"recipe": "joint", "clusters": "none.toml"}, InputError, "joint does not use clusters"),
         ({"recipe": "specialists", "clusters": "none.toml"}, InputError, "only with --option by=cluster"),
         (
             {"recipe": "joint", "settings": {"merge": {"floor": 1}}},
