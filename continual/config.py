@@ -412,8 +412,10 @@ def _merged(settings: Mapping[str, object], changes: Mapping[str, object]) -> di
     merged = dict(settings)
     for name, value in changes.items():
         before = merged.get(name)
-        is_table = value and isinstance(before, dict) and isinstance(value, dict)
-        merged[name] = _merged(before, value) if is_table else value
+        if value and isinstance(before, dict) and isinstance(value, dict):
+            merged[name] = _merged(before, value)
+        else:
+            merged[name] = value
     return merged
 
 

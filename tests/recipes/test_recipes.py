@@ -414,18 +414,12 @@ def test_the_search_of_a_merge_is_part_of_its_cost(workspace: Workspace) -> None
 
 def test_parameters_reach_the_merge_and_are_part_of_its_key(workspace: Workspace) -> None:
     options = {"ratios": "0.5,1", "method": "ties"}
-    sparse = workspace.train(
-        "boom", options=options, settings={"merge": {"settings": {"merge": {"parameters": {"density": 0.2}}}}}
-    )
+    sparse = workspace.train("boom", options=options, settings={"merge": {"parameters": {"density": 0.2}}})
     assert sparse.version.provenance.parameters == {"density": 0.2}
-    dense = workspace.train(
-        "boom", options=options, settings={"merge": {"settings": {"merge": {"parameters": {"density": 0.9}}}}}
-    )
+    dense = workspace.train("boom", options=options, settings={"merge": {"parameters": {"density": 0.9}}})
     assert [each.again for each in dense.phases] == [True, True, False]
     assert dense.version.sha256 != sparse.version.sha256
-    plan = workspace.plan_training(
-        "boom", options=options, settings={"merge": {"settings": {"merge": {"parameters": {"density": 0.2}}}}}
-    )
+    plan = workspace.plan_training("boom", options=options, settings={"merge": {"parameters": {"density": 0.2}}})
     assert plan.phases[-1].made == sparse.version.id
     plain = workspace.plan_training("boom", options=options)
     assert [phase.made for phase in plain.phases] == [*(each.version for each in dense.phases[:2]), None]
