@@ -47,7 +47,7 @@ def merge_update(
         current: Folder of the version that was current when the step began.
         update: The update model.
         root: Folder of the root base.
-        out: Folder of the new version; it must not exist.
+        out: Folder of the new version.
 
     Returns:
         State of the merge rule, for the next step.
@@ -91,7 +91,7 @@ def merge_members(
         provenance: Its `merge` (a merge method), `weights`, `parameters`, `seed` and `instructions` decide the merge.
         members: Folders of the models, in the order of the weights.
         base: Folder of the model that task vectors are measured from; a method without a base ignores it.
-        out: Folder of the new version; it must not exist.
+        out: Folder of the new version.
     """
     from continual.merge.engine import merge_models
     from continual.merge.methods import find_method
