@@ -22,7 +22,7 @@ from continual.errors import (
 )
 from continual.eval.hub_cache import pinned
 from continual.registry.text import hash_text
-from tests.cli.test_cli import Run, run  # noqa: F401  a fixture
+from tests.commands import Run
 
 PROMPTS = {
     "query": "query: ",
@@ -89,7 +89,7 @@ def mtebs_own(model: Path, task: Any) -> float:
     return 100 * float(result.task_results[0].get_score())
 
 
-def test_every_type_of_mtebs_mock_tasks(offered: Any, prompted: Path, tmp_path: Path, run: Run) -> None:  # noqa: F811
+def test_every_type_of_mtebs_mock_tasks(offered: Any, prompted: Path, tmp_path: Path, run: Run) -> None:
     workspace = Workspace.init(tmp_path / "w", str(prompted))
     tasks = mock_tasks()
     for name in tasks:
@@ -218,7 +218,7 @@ def test_a_benchmark_is_all_its_tasks(offered: Any, workspace: Workspace, monkey
     ]
 
 
-def test_names_and_subsets(offered: Any, workspace: Workspace, run: Run) -> None:  # noqa: F811
+def test_names_and_subsets(offered: Any, workspace: Workspace, run: Run) -> None:
     at = ("-w", workspace.directory)
     assert run("task", "add", "french", "mteb:MockMultilingualSTSTask", "--subset", "fra", *at).code == 0
     (task,) = workspace.tasks()
@@ -266,7 +266,7 @@ def test_rows_that_are_items_of_any_task_are_held_back(
     offered: Any,
     workspace: Workspace,
     write_pairs: Any,
-    run: Run,  # noqa: F811
+    run: Run,
 ) -> None:
     """Both texts of a pair may be an item: in STS, classification and clustering nothing is query or document."""
     for name in ("MockSTSTask", "MockMultilingualClusteringTask", "MockMultilingualParallelBitextMiningTask"):
@@ -347,7 +347,7 @@ def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def test_a_data_set_that_is_nowhere_is_named(cached: Path, workspace: Workspace, run: Run) -> None:  # noqa: F811
+def test_a_data_set_that_is_nowhere_is_named(cached: Path, workspace: Workspace, run: Run) -> None:
     result = run("task", "add", "mteb:SciFact", "-w", workspace.directory)
     assert result.code == 2
     assert f"The data set mteb/scifact (revision {revision_of('SciFact')}) of the mteb task SciFact" in result.err

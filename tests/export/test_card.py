@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,10 +23,9 @@ from continual.cli import app
 from continual.errors import InputError
 from continual.export.card import _eval_result, hub_id
 from continual.registry import Score, Task
-from tests.conftest import make_pairs
-from tests.test_workspace import SETTINGS
+from tests.pairs import Write, make_pairs
+from tests.workspaces import Once, make_workspace
 
-Write = Callable[[str, list[dict[str, object]]], Path]
 BASE_CARD = """---
 language: en
 license: apache-2.0
@@ -40,21 +38,21 @@ It knows nothing of what came later.
 """
 
 
-@pytest.fixture(scope="module")
-def two_steps(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def two_steps(once: Once, tiny_model: Path) -> Path:
     """A folder with a base that has a card, and a workspace on it, which has learned two domains with odd names."""
-    folder = tmp_path_factory.mktemp("stream")
-    shutil.copytree(tiny_model, folder / "base")
+    return once("with-card", lambda folder: learn_odd_names(folder, tiny_model))
+
+
+def learn_odd_names(folder: Path, model: Path) -> None:
+    shutil.copytree(model, folder / "base")
     (folder / "base" / "README.md").write_text(BASE_CARD)
-    Workspace.init(folder / "w", str(folder / "base"))
-    (folder / "w" / "continual.toml").write_text(SETTINGS)
-    workspace = Workspace(folder / "w")
+    workspace = make_workspace(folder / "w", folder / "base")
     for number, (name, license) in enumerate((("<script>alert(1)<|script>", "Apache-2.0"), ("pi`pe", None))):
         source = folder / f"{number}.parquet"
         pq.write_table(pa.Table.from_pylist(make_pairs(80, seed=number)), source)
         workspace.ingest(source, domain=name, license=license)
         assert workspace.update(replay=0.5).passed
-    return folder
 
 
 @pytest.fixture

@@ -21,16 +21,7 @@ from continual.report.figures import Heat, Lines, draw
 from continual.report.html import render_html
 from continual.report.report import Report, build_report
 from continual.report.sections import Section, sections
-from tests.report.test_report import (
-    START,
-    Page,
-    add_domain,
-    add_version,
-    make_registry,
-    make_task,
-    write_scores,
-    write_texts,
-)
+from tests.reports import START, Page, add_domain, add_version, make_registry, make_task, write_scores, write_texts
 
 QUERIES = [f"q{number:02d}" for number in range(40)]
 LATE = START + timedelta(days=90)
