@@ -30,7 +30,7 @@ from continual.recipes.recipe import (
 CORE = 0.4
 
 
-def _phases(inputs: RecipeInput, options: Mapping[str, Any]) -> list[Phase]:
+def phases(inputs: RecipeInput, options: Mapping[str, Any]) -> list[Phase]:
     """Return one training per subset, and the merge."""
     ratios = options["ratios"]
     subsets = [
@@ -50,7 +50,7 @@ RECIPE = Recipe(
     summary="Merge models of random subsets of all rows; as a step, train from the root base with a 40 % core.",
     reference="https://arxiv.org/abs/2602.05787",
     cost="the cost of joint times the sum of the ratios (2.8 by default); a step: the new rows and 40 % of the old",
-    phases=_phases,
+    phases=phases,
     options={
         "ratios": Option((0.4, 0.6, 0.8, 1.0), "share of each domain's rows in each subset", low=0.01, high=1.0),
         "method": Option("multislerp", "merge method; see `continual merge --list`"),

@@ -14,7 +14,7 @@ from continual.recipes.recipe import (
 )
 
 
-def _phases(inputs: RecipeInput, options: Mapping[str, Any]) -> list[Phase]:
+def phases(inputs: RecipeInput, options: Mapping[str, Any]) -> list[Phase]:
     """Return one training on all rows."""
     return [Train("joint", START, inputs.all())]
 
@@ -24,5 +24,5 @@ RECIPE = Recipe(
     summary="One training on all domains, one domain per batch, batches shuffled (BLS).",
     reference="https://arxiv.org/abs/2602.05787",
     cost="all rows, and all of them again for every new domain: the reference",
-    phases=_phases,
+    phases=phases,
 )

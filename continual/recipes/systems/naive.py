@@ -15,7 +15,7 @@ from continual.recipes.recipe import (
 )
 
 
-def _phases(inputs: RecipeInput, options: Mapping[str, Any]) -> list[Phase]:
+def phases(inputs: RecipeInput, options: Mapping[str, Any]) -> list[Phase]:
     """Return one training on all rows."""
     return [Train("mixed", START, inputs.all())]
 
@@ -25,6 +25,6 @@ RECIPE = Recipe(
     summary="One training on all domains, mixed within a batch in proportion to their rows.",
     reference="COLM 2025, phased training: baseline",
     cost="the cost of joint",
-    phases=_phases,
+    phases=phases,
     settings={"train": PLAIN["train"] | {"mix_domains": True}},
 )

@@ -29,7 +29,7 @@ from continual.recipes.recipe import (
 WARM_UP, MERGED = "warm-up", "merged"
 
 
-def _phases(inputs: RecipeInput, options: Mapping[str, Any]) -> list[Phase]:
+def phases(inputs: RecipeInput, options: Mapping[str, Any]) -> list[Phase]:
     """Return the four phases. New rows in a cluster change only its specialist, the merge and the enhancement."""
     clusters = inputs.groups("cluster")
     specialists = [Train(f"learn-{name}", WARM_UP, inputs.all(domains)) for name, domains in clusters.items()]
@@ -73,7 +73,7 @@ RECIPE = Recipe(
     summary="Warm-up, a specialist per cluster, a merge with searched coefficients, enhancement.",
     reference="COLM 2025; https://arxiv.org/abs/2410.15035",
     cost="all rows, two warm-ups and a search on held-out rows; a changed cluster: its rows, a warm-up and a search",
-    phases=_phases,
+    phases=phases,
     options={
         "warm-up": Option(
             0.1, "rows of the warm-up, as a share of all rows; the same number per cluster", low=0.001, high=1.0

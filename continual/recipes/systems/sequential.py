@@ -16,7 +16,7 @@ from continual.recipes.recipe import (
 )
 
 
-def _phases(inputs: RecipeInput, options: Mapping[str, Any]) -> list[Phase]:
+def phases(inputs: RecipeInput, options: Mapping[str, Any]) -> list[Phase]:
     """Return one training per domain or kind, each from the model of the one before."""
     groups = inputs.groups(options["by"])
     names = [f"learn-{name}" for name in groups]
@@ -32,7 +32,7 @@ RECIPE = Recipe(
     summary="Train on one domain (or kind of domain) after the other, without replay and merge.",
     reference="https://arxiv.org/abs/2602.05787",
     cost="only the new rows for every new domain: the lowest cost of all",
-    phases=_phases,
+    phases=phases,
     options={"by": Option("domain", "group that is trained together: domain or kind", choices=("domain", "kind"))},
     step={
         **PLAIN,

@@ -17,7 +17,7 @@ from continual.recipes.recipe import (
 )
 
 
-def _phases(inputs: RecipeInput, options: Mapping[str, Any]) -> list[Phase]:
+def phases(inputs: RecipeInput, options: Mapping[str, Any]) -> list[Phase]:
     """Return one training per group, from the root base, and the merge."""
     groups = inputs.groups(options["by"])
     sizes = tuple(float(sum(inputs.rows[domain] for domain in domains)) for domains in groups.values())
@@ -38,7 +38,7 @@ RECIPE = Recipe(
     summary="Train a model per domain, kind or cluster from the root base, and merge them.",
     reference="https://arxiv.org/abs/2602.05787",
     cost="all rows; a new domain costs only its own rows",
-    phases=_phases,
+    phases=phases,
     options={
         "by": Option("domain", "rows of a model: one domain, kind or cluster", choices=GROUPINGS),
         "method": Option("multislerp", "merge method; see `continual merge --list`"),

@@ -17,7 +17,7 @@ from continual.recipes.recipe import (
 FIRST = "retrieval"
 
 
-def _phases(inputs: RecipeInput, options: Mapping[str, Any]) -> list[Phase]:
+def phases(inputs: RecipeInput, options: Mapping[str, Any]) -> list[Phase]:
     """Return a training on the retrieval domains, and a training on all domains.
 
     Raises:
@@ -38,5 +38,5 @@ RECIPE = Recipe(
     summary="Train on the retrieval domains first, then on all domains.",
     reference="https://arxiv.org/abs/2405.17428",
     cost="all rows, and those of retrieval twice: more than joint",
-    phases=_phases,
+    phases=phases,
 )

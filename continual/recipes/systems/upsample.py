@@ -17,7 +17,7 @@ from continual.recipes.recipe import (
 )
 
 
-def _phases(inputs: RecipeInput, options: Mapping[str, Any]) -> list[Phase]:
+def phases(inputs: RecipeInput, options: Mapping[str, Any]) -> list[Phase]:
     """Return one training on all rows, with at least as many rows of every domain as the floor."""
     floor = share_of(max(inputs.rows.values()), options["floor"])
     return [Train("upsampled", START, tuple(Portion(name, max(rows, floor)) for name, rows in inputs.rows.items()))]
@@ -28,6 +28,6 @@ RECIPE = Recipe(
     summary="One training on all domains, with the rows of small domains repeated up to a floor.",
     reference="COLM 2025, phased training: second baseline",
     cost="all rows and the repeated ones, all of them again for every new domain: more than joint",
-    phases=_phases,
+    phases=phases,
     options={"floor": Option(0.5, "least rows of a domain, as a share of the rows of the largest domain", high=1.0)},
 )
