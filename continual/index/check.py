@@ -22,7 +22,7 @@ from continual.registry import (
     Task,
     Version,
 )
-from continual.replay import Rows, allot
+from continual.replay import RowReader, allot
 from continual.storage.files import empty_folder, publish, remove
 from continual.versions.build import kept
 
@@ -329,7 +329,7 @@ def _rows(
     """
     if not rows or not batches:
         return [], [], []
-    with Rows(registry) as source:
+    with RowReader(registry) as source:
         table = source.draw([], batches, allot("balanced", source.count(batches), 1.0, rows), {}).table
     texts = [table[name].to_pylist() for name in ("domain", "query", "positive")]
     taken = _tested(registry, tasks, {text for column in texts[1:] for text in column})

@@ -75,7 +75,7 @@ def _modules(model: Path) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     for number, module in enumerate(read_modules(model)):
-        found[f"{number}"] = module.kind
+        found[f"{number}"] = module.class_name
         if number:
             place = model / module.path
             try:
@@ -83,7 +83,7 @@ def _modules(model: Path) -> dict[str, Any]:
                 settings = loaded.get_config_dict()
             except (ImportError, AttributeError, TypeError, OSError, ValueError, KeyError):
                 settings = _settings(place / CONFIG)  # a module of the model's own code, or values it cannot have
-            found |= {f"{number} ({module.kind}) {key}": value for key, value in settings.items()}
+            found |= {f"{number} ({module.class_name}) {key}": value for key, value in settings.items()}
     return found
 
 

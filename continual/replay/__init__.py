@@ -1,6 +1,6 @@
 """Replay: which historical rows a step trains on again, and how they are read."""
 
-from continual.replay.draw import Draw, Rows
+from continual.replay.draw import Draw, RowReader
 from continual.replay.policies import (
     Candidates,
     Policy,
@@ -8,4 +8,4 @@ from continual.replay.policies import (
     get_policy,
 )
 
-__all__ = ["Candidates", "Draw", "Policy", "Rows", "allot", "get_policy"]
+__all__ = ["Candidates", "Draw", "Policy", "RowReader", "allot", "get_policy"]

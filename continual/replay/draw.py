@@ -73,7 +73,7 @@ class Draw:
         return int(self.table.num_rows)
 
 
-class Rows:
+class RowReader:
     """The trainable rows of a workspace: what the batches keep, without what an evaluation task holds.
 
     A row whose query is a query of a task, or whose positive is a relevant document of one, or nearly so, is never

@@ -21,7 +21,7 @@ from continual.errors import DataError, InputError, NothingToDoError
 from continual.registry.provenance import Window
 from continual.registry.records import Batch, Task
 from continual.registry.registry import CURRENT, Registry
-from continual.replay.draw import Rows
+from continual.replay.draw import RowReader
 from continual.replay.policies import allot, get_policy
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class WorkspaceBenchmark(CLScenario):  # type: ignore[misc]
                 rest.setdefault(batch.domain, []).append(batch)
         steps += [(None, some) for some in rest.values()]
         place = 0
-        with Rows(self.registry) as rows:
+        with RowReader(self.registry) as rows:
             for name, some in steps:
                 if not some:
                     continue
@@ -277,7 +277,7 @@ class ReplayBuffer(ExemplarsBuffer):  # type: ignore[misc]
     def _draw(self) -> None:
         registry = self._benchmark.registry
         history = [batch for batch in registry.batches() if batch.id in self._seen]
-        with Rows(registry) as rows:
+        with RowReader(registry) as rows:
             available = rows.count(history)
             quotas = allot(self._policy.name, available, 1.0, self.max_size, temperature=self._temperature)
             if not sum(quotas.values()):

@@ -22,7 +22,7 @@ from continual.registry.text import (
     fault,
     normalise,
 )
-from continual.stream.readers.base import Rows, Source
+from continual.stream.readers.base import Piece, Source
 from continual.stream.schema import Mapping
 
 # What a stored training row holds, in this order.
@@ -111,7 +111,7 @@ def stage(
     return Staged(rows_in, good, dict(sorted(reasons.items())))
 
 
-def _check(piece: Rows, mapping: Mapping, max_chars: int, text_only: bool, first: int) -> tuple[Any, dict[int, str]]:
+def _check(piece: Piece, mapping: Mapping, max_chars: int, text_only: bool, first: int) -> tuple[Any, dict[int, str]]:
     """Return the good rows as a record batch numbered from `first`, and the bad ones' reasons by position."""
     bad = dict(piece.faults)
     count = len(piece.numbers)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from continual.models.encoder import prompts
+from continual.models.encoder import encoding_prompts
 from continual.progress import SILENT, Progress
 from continual.registry.records import INSTRUCTED
 from continual.registry.text import normalise
@@ -194,7 +194,7 @@ def read_rows(
         documents.append(given.flatten())
 
     tokens = Tokens(model)
-    query_prompt, document_prompt = prompts(model)
+    query_prompt, document_prompt = encoding_prompts(model)
     instructions = _instructions(table)
     if query_prompt == document_prompt and _one_length(model) and not any(instructions):
         codes, texts = _codes(pa.concat_arrays([queries, *documents]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 
-def shares(weights: Mapping[str, float], available: Mapping[str, int], wanted: int) -> dict[str, int]:
+def split_by_weight(weights: Mapping[str, float], available: Mapping[str, int], wanted: int) -> dict[str, int]:
     """Split `wanted` in proportion to weights; what a domain cannot give, the others share in proportion.
 
     Args:
@@ -35,6 +35,8 @@ def shares(weights: Mapping[str, float], available: Mapping[str, int], wanted: i
         open_ -= full
     if wanted:
         rest = {domain: rows - quotas[domain] for domain, rows in available.items()}
-        for domain, rows in shares({domain: float(left) for domain, left in rest.items()}, rest, wanted).items():
+        for domain, rows in split_by_weight(
+            {domain: float(left) for domain, left in rest.items()}, rest, wanted
+        ).items():
             quotas[domain] += rows
     return quotas

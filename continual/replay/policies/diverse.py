@@ -22,7 +22,7 @@ ROUNDS = 10
 """Rounds of k-means, at most."""
 
 
-def spread(candidates: Candidates, rows: int, seed: int) -> Picks:
+def nearest_to_centres(candidates: Candidates, rows: int, seed: int) -> Picks:
     """Return the candidates nearest to the centres of k-means with as many clusters as rows.
 
     Clustered are query and positive side by side, in blocks of 2,048, each of which gives its share of the rows.
@@ -84,7 +84,7 @@ def _distances(points: Points, centres: Points) -> Points:
     return found
 
 
-@policy(name="diverse", reference_url="https://arxiv.org/abs/1708.00489", choose=spread)
+@policy(name="diverse", reference_url="https://arxiv.org/abs/1708.00489", choose=nearest_to_centres)
 def diverse(history: History, wanted: int) -> dict[str, int]:
     """Split `wanted` in proportion to the sizes; within a domain the candidates are spread over its embeddings."""
     return uniform(history, wanted)

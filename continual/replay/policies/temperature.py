@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from continual.replay.policies import History, policy
-from continual.replay.policies._shares import shares
+from continual.replay.policies._shares import split_by_weight
 
 
 @policy(name="temperature", reference_url="https://arxiv.org/abs/1907.05019")
@@ -13,4 +13,4 @@ def temperature(history: History, wanted: int) -> dict[str, int]:
     T = 1 is proportional, as `uniform`; the larger T, the more equal.
     """
     weights = {domain: rows ** (1 / history.temperature) for domain, rows in history.available.items()}
-    return shares(weights, history.available, wanted)
+    return split_by_weight(weights, history.available, wanted)

@@ -16,7 +16,7 @@ from continual.errors import DataError
 from continual.stream.readers.base import (
     HUB,
     PIECE_BYTES,
-    Rows,
+    Piece,
     file_sha256,
     file_stem,
 )
@@ -63,7 +63,7 @@ class ParquetSource:
         """Raise `DataError` if a column's type cannot hold what the mapping takes from it."""
         check_types(self.schema, mapping, self.name)
 
-    def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Rows]:
+    def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Piece]:
         """Yield these columns of all rows in order."""
         size = max(1, min(batch_rows, PIECE_BYTES // self._row_bytes))
         first = 1
@@ -109,7 +109,7 @@ class HubSource:
         """Raise `DataError` if a column's type cannot hold what the mapping takes from it."""
         check_types(self.schema, mapping, self.name)
 
-    def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Rows]:
+    def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Piece]:
         """Yield these columns of all rows in order."""
         first = 1
         selected = self._dataset.select_columns(list(columns)).with_format("arrow")
@@ -206,9 +206,9 @@ def _columns(schema: Any, name: str) -> list[str]:
     return columns
 
 
-def _piece(batch: Any, columns: Sequence[str], first: int) -> Rows:
+def _piece(batch: Any, columns: Sequence[str], first: int) -> Piece:
     values = {name: _values(batch.column(batch.schema.get_field_index(name))) for name in columns}
-    return Rows(range(first, first + batch.num_rows), values)
+    return Piece(range(first, first + batch.num_rows), values)
 
 
 def _values(array: Any) -> list[Any]:

@@ -20,7 +20,7 @@ PIECE_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class Piece:
     """A piece of a source.
 
     `numbers` are the rows' numbers in the source from 1 (of JSON Lines: the line numbers), `columns` the
@@ -55,7 +55,7 @@ class Source(Protocol):
     def check(self, mapping: Mapping) -> None:
         """Raise `DataError` if a column cannot hold what the mapping takes from it."""
 
-    def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Rows]:
+    def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Piece]:
         """Yield these columns of all rows in order, at most `batch_rows` at a time."""
 
 

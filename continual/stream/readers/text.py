@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, cast
 from continual.errors import DataError
 from continual.stream.readers.base import (
     PIECE_BYTES,
-    Rows,
+    Piece,
     file_sha256,
     file_stem,
 )
@@ -93,7 +93,7 @@ class JsonLinesSource(_TextFile):
         seen = [first[1], *(value for _, value, _ in objects if isinstance(value, dict))]
         self.columns = list(dict.fromkeys(key for value in seen for key in value))
 
-    def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Rows]:
+    def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Piece]:
         """Yield these columns of all rows in order; a line that is no JSON object is a fault."""
         numbers: list[int] = []
         values: dict[str, list[Any]] = {name: [] for name in columns}
@@ -108,10 +108,10 @@ class JsonLinesSource(_TextFile):
                 values[name].append(value.get(name))
             size += length
             if len(numbers) >= batch_rows or size >= PIECE_BYTES:
-                yield Rows(numbers, values, faults)
+                yield Piece(numbers, values, faults)
                 numbers, values, faults, size = [], {name: [] for name in columns}, {}, 0
         if numbers:
-            yield Rows(numbers, values, faults)
+            yield Piece(numbers, values, faults)
 
     def _objects(self) -> Iterator[tuple[int, Any, int]]:
         """Yield (line number, value, bytes); the value is None for what is no JSON.
@@ -150,7 +150,7 @@ class CsvSource(_TextFile):
         if twice:
             raise DataError(f"{name} has more than one column {twice[0]!r}. Rename one of them.")
 
-    def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Rows]:
+    def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Piece]:
         """Yield these columns of all rows in order; a row with too many or too few fields is a fault."""
         places = [self.columns.index(name) for name in columns]
         width = len(self.columns)
@@ -172,7 +172,7 @@ class CsvSource(_TextFile):
                 name: [record[place] if place < len(record) else None for record in piece]
                 for name, place in zip(columns, places, strict=True)
             }
-            yield Rows(range(first, first + len(piece)), values, faults)
+            yield Piece(range(first, first + len(piece)), values, faults)
             first += len(piece)
 
     def _records(self) -> Iterator[list[str]]:
