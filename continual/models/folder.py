@@ -37,7 +37,7 @@ OBJECTS = (
 )
 """Files of a model and of its transformer that the library reads where they are there, each a JSON object."""
 
-ROLES = ("query", "document", "passage", "corpus")
+RESERVED_PROMPTS = ("query", "document", "passage", "corpus")
 """Names of prompts that the library or mteb puts before every text of a kind."""
 
 SETTINGS = "*config.json"
