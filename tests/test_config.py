@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from continual import Workspace
 from continual.config import Config, load, render, validate
 from continual.errors import ConfigError
 
@@ -45,3 +46,16 @@ def test_settings_without_effect_are_refused() -> None:
     assert Config().change({"store": {"keep_every": 3}}, only="store").store.keep_every == 3
     with pytest.raises(ConfigError, match=r"train.epochs has no effect here.*\[store\]"):
         Config().change({"train": {"epochs": 2}}, only="store")
+
+
+def test_settings_are_checked_all_at_once(workspace: Workspace) -> None:
+    (workspace.directory / "continual.toml").write_text(
+        "[train]\nepochs = 0\nlearning_rte = 1\n[gate]\nmin_gain = nan\n"
+    )
+    with pytest.raises(ConfigError, match=r"train.epochs.*train.learning_rte.*gate.min_gain"):
+        Workspace(workspace.directory)
+
+
+def test_settings_that_decide_nothing_any_more_are_still_read(workspace: Workspace) -> None:
+    (workspace.directory / "continual.toml").write_text("[eval]\nbootstrap = 500\nconfidence = 0.9\n")
+    assert Workspace(workspace.directory).config.eval.confidence == 0.9

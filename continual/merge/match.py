@@ -75,7 +75,7 @@ def _modules(model: Path) -> dict[str, Any]:
 
     modules: dict[str, Any] = {}
     for number, module in enumerate(read_modules(model)):
-        modules[f"{number}"] = module.kind
+        modules[f"{number}"] = module.class_name
         if number:
             folder = model / module.path
             try:
@@ -83,7 +83,7 @@ def _modules(model: Path) -> dict[str, Any]:
                 settings = loaded.get_config_dict()
             except (ImportError, AttributeError, TypeError, OSError, ValueError, KeyError):
                 settings = _settings(folder / CONFIG)  # the model's own code, or settings that the class rejects
-            modules |= {f"{number} ({module.kind}) {key}": value for key, value in settings.items()}
+            modules |= {f"{number} ({module.class_name}) {key}": value for key, value in settings.items()}
     return modules
 
 

@@ -13,7 +13,7 @@ from continual.progress import SILENT, Progress
 from continual.registry import Batch, Provenance, Registry, Run, Spec, Version
 from continual.registry.provenance import libraries
 from continual.registry.registry import CURRENT, ROOT
-from continual.replay import Draw, Rows, get_policy
+from continual.replay import Draw, RowReader, get_policy
 from continual.step.draw import cursors_of, draw
 from continual.step.request import Request
 
@@ -108,7 +108,7 @@ def reopen(registry: Registry, run: Run) -> tuple[Spec, Draw]:
     learned = registry.learned(parent)
     batches = registry.batches()
     config = validate(made.config, "the run's settings")
-    with Rows(registry) as rows:
+    with RowReader(registry) as rows:
         drawn = rows.draw(
             [batch for batch in batches if batch.id in spec.batches],
             [batch for batch in batches if batch.id in learned],

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from continual.models.encoder import embed, prompts
+from continual.models.encoder import embed, encoding_prompts
 from continual.registry.text import normalise
 from continual.train.losses import info_nce
 from continual.train.rows import constant_features, read_rows
@@ -95,7 +95,7 @@ class PairEncoder(nn.Module):
         self._names = _token_features(model)
         self._constants = [
             constant_features(model, model.preprocess(["a"], prompt=prompt, task=role))
-            for role, prompt in zip(ROLES, prompts(model), strict=True)
+            for role, prompt in zip(ROLES, encoding_prompts(model), strict=True)
         ]
 
     def forward(self, pairs: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from continual.models.encoder import prompts
+from continual.models.encoder import encoding_prompts
 from continual.progress import SILENT, Progress
 from continual.registry.records import INSTRUCTED
 from continual.registry.text import normalise
@@ -228,7 +228,7 @@ def _encode_texts(
         instructions: Instruction of each row's query, or None for the model's own prompt, [rows].
         model: The model that has the prompts.
     """
-    query_prompt, document_prompt = prompts(model)
+    query_prompt, document_prompt = encoding_prompts(model)
     if query_prompt == document_prompt and _one_length(model) and not any(instructions):
         codes, texts = _codes(pa.concat_arrays([queries, *documents]))
         return codes, [(texts, query_prompt, "document")]

@@ -5,57 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from continual.cli import main
-from tests.conftest import make_pairs
-from tests.test_workspace import SETTINGS
-
-Write = Callable[[str, list[dict[str, object]]], Path]
+from tests.commands import Run
+from tests.pairs import Write, make_pairs
+from tests.workspaces import SETTINGS
 
 
-@dataclass
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Return a function that calls the command line in this process."""
-
-    def call(*words: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["continual", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-            raise SystemExit(0)
-        streams = capsys.readouterr()
-        code = ended.value.code
-        return Result(code if isinstance(code, int) else 0, streams.out, streams.err)
-
-    return call
-
-
-@pytest.fixture
-def folder(tmp_path: Path, tiny_model: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A workspace in the working directory."""
-    monkeypatch.chdir(tmp_path)
-    result = run("init", "w", "--base", tiny_model)
+def test_a_new_workspace_begins_with_its_base(tmp_path: Path, tiny_model: Path, run: Run) -> None:
+    result = run("init", tmp_path / "w", "--base", tiny_model)
     assert result.code == 0
     assert "is version v0, the current version" in result.out
-    (tmp_path / "w" / "continual.toml").write_text(SETTINGS)
-    monkeypatch.chdir(tmp_path / "w")
-    return tmp_path / "w"
+    assert "v0 is the current version" in run("status", "-w", tmp_path / "w").out
 
 
 def test_the_weekly_loop(folder: Path, run: Run, write_pairs: Write) -> None:
@@ -213,7 +178,7 @@ def test_bad_files_are_refused_and_change_nothing(folder: Path, run: Run, tmp_pa
 def test_bad_domain_names(folder: Path, run: Run, write_pairs: Write, name: str) -> None:
     result = run("ingest", write_pairs("a.parquet", make_pairs(40)), "--domain", name)
     assert result.code == 2
-    assert "cannot name a domain" in result.err
+    assert "not allowed as the name of a domain" in result.err
 
 
 def test_bases_that_are_none(tmp_path: Path, run: Run) -> None:

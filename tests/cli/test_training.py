@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 
 from continual.recipes import recipes
-from tests.cli.test_cli import Run, Write, folder, run  # noqa: F401 - fixtures
-from tests.conftest import make_pairs
+from tests.commands import Run
+from tests.pairs import Write, make_pairs
 
 
 @pytest.fixture
-def stocked(folder: Path, run: Run, write_pairs: Write) -> Path:  # noqa: F811
+def stocked(folder: Path, run: Run, write_pairs: Write) -> Path:
     for seed, (name, rows) in enumerate({"big": 50, "small": 30}.items()):
         assert run("ingest", write_pairs(f"{name}.parquet", make_pairs(rows, seed=seed))).code == 0
     return folder
 
 
-def test_recipes_are_listed_with_what_they_cost(folder: Path, run: Run) -> None:  # noqa: F811
+def test_recipes_are_listed_with_what_they_cost(folder: Path, run: Run) -> None:
     said = run("train", "--list").out
     assert all(f"{name} (" in said for name in recipes())
     assert "--option ratios=0.4,0.6,0.8,1.0: share of each domain in each subset" in said
@@ -29,7 +29,7 @@ def test_recipes_are_listed_with_what_they_cost(folder: Path, run: Run) -> None:
     assert listed["boom"]["update"] is True
 
 
-def test_a_plan_and_its_training(stocked: Path, run: Run) -> None:  # noqa: F811
+def test_a_plan_and_its_training(stocked: Path, run: Run) -> None:
     plan = run("train", "--recipe", "boom", "--option", "ratios=0.5,0.9", "--plan")
     assert plan.code == 0
     assert "subset-1" in plan.out
@@ -58,7 +58,7 @@ def test_a_plan_and_its_training(stocked: Path, run: Run) -> None:  # noqa: F811
     assert "v3" in run("report").out
 
 
-def test_the_plan_of_a_run_that_is_partly_done(stocked: Path, run: Run) -> None:  # noqa: F811
+def test_the_plan_of_a_run_that_is_partly_done(stocked: Path, run: Run) -> None:
     assert "To train: 64 pairs, about" in run("train", "--recipe", "sequential", "--plan").out
     assert run("train", "--recipe", "sequential").code == 0
     plan = run("train", "--recipe", "specialists", "--plan")
@@ -71,7 +71,7 @@ def test_the_plan_of_a_run_that_is_partly_done(stocked: Path, run: Run) -> None:
     assert "Every training exists already." in left
 
 
-def test_a_plan_says_what_its_clusters_and_its_search_are(stocked: Path, run: Run) -> None:  # noqa: F811
+def test_a_plan_says_what_its_clusters_and_its_search_are(stocked: Path, run: Run) -> None:
     alone = run("train", "--recipe", "phased", "--plan").out
     assert "Clusters: each domain is one. `continual analyze conflicts` finds" in alone
     # 4 and 2 rows are held out, and take turns for a hundred steps; six times all of them are evaluated.
@@ -88,7 +88,7 @@ def test_a_plan_says_what_its_clusters_and_its_search_are(stocked: Path, run: Ru
     assert "Clusters" not in run("train", "--recipe", "joint", "--plan").out
 
 
-def test_rows_that_are_left_out_are_named(stocked: Path, run: Run, write_pairs: Write) -> None:  # noqa: F811
+def test_rows_that_are_left_out_are_named(stocked: Path, run: Run, write_pairs: Write) -> None:
     pairs = [pair | {"negatives": []} if place < 3 else pair for place, pair in enumerate(make_pairs(24, seed=8))]
     file = str(write_pairs("labels.parquet", pairs))
     assert run("ingest", file, "--kind", "classification", "--holdout", "0").code == 0
@@ -113,18 +113,18 @@ def test_rows_that_are_left_out_are_named(stocked: Path, run: Run, write_pairs: 
         (("--recipe", "two-stage"), "continual ingest --kind"),
     ],
 )
-def test_bad_calls_change_nothing(stocked: Path, run: Run, words: tuple[str, ...], message: str) -> None:  # noqa: F811
+def test_bad_calls_change_nothing(stocked: Path, run: Run, words: tuple[str, ...], message: str) -> None:
     result = run("train", *words)
     assert result.code == 2
     assert message in result.err
     assert json.loads(run("versions", "list", "--json").out)["versions"][-1]["id"] == "v0"
 
 
-def test_an_update_by_a_recipe_says_so_in_its_plan(stocked: Path, run: Run) -> None:  # noqa: F811
+def test_an_update_by_a_recipe_says_so_in_its_plan(stocked: Path, run: Run) -> None:
     plan = json.loads(run("update", "--recipe", "boom", "--set", "train.temperature=0.02", "--plan", "--json").out)
     assert plan["spec"]["provenance"]["recipe"] == "boom"
-    assert plan["spec"]["merge"] == "equal"
-    assert plan["spec"]["config"]["train"]["temperature"] == 0.02
+    assert plan["spec"]["provenance"]["merge"] == "equal"
+    assert plan["spec"]["provenance"]["config"]["train"]["temperature"] == 0.02
     refused = run("update", "--recipe", "phased")
     assert refused.code == 2
-    assert "`continual train --recipe phased` runs it" in refused.err
+    assert "Run it with `continual train --recipe phased`" in refused.err

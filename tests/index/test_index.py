@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -26,14 +27,10 @@ from continual.index.result import (
 from continual.models.weights import weights_sha256
 from continual.registry import Task
 from tests import ROOT
-from tests.cli import test_cli
-from tests.conftest import make_pairs
-from tests.eval import test_run as test_eval
-from tests.test_workspace import SETTINGS
-
-Write = Callable[[str, list[dict[str, object]]], Path]
-run = test_cli.run  # fixtures
-other_model = test_eval.other_model
+from tests.commands import Run
+from tests.pairs import Write, make_pairs
+from tests.tasks import write_task
+from tests.workspaces import SETTINGS, Once, make_workspace
 
 
 def measured(task: str, new_on_old: float, mapped: float | None = None) -> IndexedTask:
@@ -120,7 +117,7 @@ def test_both_models_search_the_indexes_of_both(tiny_model: Path, other_model: P
     from continual.eval.tasks import local_metadata
     from continual.index.cross import Side, compare_indexes
 
-    task = test_eval.write_task(tmp_path, "words")
+    task = write_task(tmp_path, "words")
     sides = [
         Side(name, weights_sha256(folder), folder, tmp_path / f"{name}.safetensors")
         for name, folder in (("v0", tiny_model), ("v1", other_model))
@@ -167,16 +164,17 @@ class Frozen:
 
 
 @pytest.fixture
-def workspace(tiny_model: Path, tmp_path: Path, write_pairs: Write) -> Workspace:
-    """A workspace that has learned a domain."""
-    Workspace.init(tmp_path / "w", str(tiny_model))
-    settings = SETTINGS.replace("step = false", "").replace(
-        "[train]", "[train]\nlearning_rate = 0.01\ndistillation = 0.0"
-    )
-    (tmp_path / "w" / "continual.toml").write_text(settings)
-    workspace = Workspace(tmp_path / "w")
-    workspace.ingest(write_pairs("med.parquet", make_pairs(100)))
-    return workspace
+def workspace(once: Once, tiny_model: Path, tmp_path: Path) -> Workspace:
+    """A workspace with a domain, whose updates move the embeddings."""
+
+    def make(folder: Path) -> None:
+        settings = SETTINGS.replace("step = false", "").replace(
+            "[train]", "[train]\nlearning_rate = 0.01\ndistillation = 0.0"
+        )
+        pq.write_table(pa.Table.from_pylist(make_pairs(100)), folder / "med.parquet")
+        make_workspace(folder / "w", tiny_model, settings).ingest(folder / "med.parquet")
+
+    return Workspace(shutil.copytree(once("index", make) / "w", tmp_path / "w"))
 
 
 def test_a_step_measures_the_index_of_its_parent(workspace: Workspace, write_pairs: Write) -> None:
@@ -281,7 +279,7 @@ def test_a_map_is_fitted_on_texts_of_tasks_only_where_there_are_no_others(
     assert kept() == left
 
 
-def test_the_commands(workspace: Workspace, run: test_cli.Run, tmp_path: Path) -> None:
+def test_the_commands(workspace: Workspace, run: Run, tmp_path: Path) -> None:
     where = ("-w", workspace.directory)
     assert "No indexes were compared" in run("index", "show", *where).out
     updated = run("update", "--compatible", *where)

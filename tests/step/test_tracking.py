@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +15,9 @@ from typer.testing import CliRunner
 from continual import Workspace
 from continual.cli import app
 from continual.errors import InputError, NotFoundError
-from tests.conftest import kill_update, make_pairs
-from tests.test_workspace import SETTINGS, workspace
-
-__all__ = ["workspace"]
-Write = Callable[[str, list[dict[str, object]]], Path]
+from tests.kills import kill_update
+from tests.pairs import Write, make_pairs
+from tests.workspaces import SETTINGS
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -94,6 +91,7 @@ def test_tensorboard_gets_every_step_and_the_verdict(workspace: Workspace, write
     assert "train.epochs: 1" in parameters.read_text()
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize("seconds", ["0", "1000"])  # a checkpoint at every step, or none before the kill
 def test_a_resumed_step_goes_on_in_the_same_run(workspace: Workspace, write_pairs: Write, seconds: str) -> None:
     settings = SETTINGS.replace("checkpoint_seconds = 0", f"checkpoint_seconds = {seconds}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +21,8 @@ from continual.train.objective import Objective
 from continual.train.step import open_session
 from continual.train.team import Team
 from continual.versions.build import combine
-from tests.conftest import SCHEMA, make_pairs
+from tests.pairs import SCHEMA, Write, make_pairs
 
-Write = Callable[[str, list[dict[str, object]]], Path]
 SAYS = "zat zot zil"
 PROMPT = f"Instruct: {SAYS}\nQuery: "
 CPU = torch.device("cpu")

@@ -1,4 +1,4 @@
-"""A version is a recipe: built again bit for bit, its snapshot dropped and kept, compared with another."""
+"""Versions are rebuilt bit for bit, dropped and kept, and compared."""
 
 from __future__ import annotations
 
@@ -21,31 +21,27 @@ from continual.errors import (
 )
 from continual.models.weights import weights_sha256
 from continual.versions.diff import group_of
-from tests.conftest import make_pairs
-from tests.merge.test_folders import kill_everywhere
-from tests.test_workspace import SETTINGS
+from tests.kills import kill_everywhere
+from tests.pairs import make_pairs
+from tests.workspaces import Once, make_workspace
 
 
-@pytest.fixture(scope="module")
-def made(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def made(once: Once, tiny_model: Path) -> Path:
     """A workspace with four steps, each merged by another rule."""
-    folder = tmp_path_factory.mktemp("stream")
-    workspace = make_workspace(folder / "w", tiny_model)
     steps: list[dict[str, object]] = [
         {},
-        {"merge": "ties", "parameters": {"density": 0.4}},
-        {"merge": "dare_ties", "parameters": {"density": 0.7}, "seed": 5},
+        {"merge": "ties", "settings": {"merge": {"parameters": {"density": 0.4}}}},
+        {"merge": "dare_ties", "settings": {"merge": {"parameters": {"density": 0.7}}}, "seed": 5},
         {"merge": 0.3, "start": "base"},
     ]
-    for number, options in enumerate(steps):
-        learn(workspace, folder, number, replay=0.3, **options)
-    return folder / "w"
 
+    def make(folder: Path) -> None:
+        workspace = make_workspace(folder / "w", tiny_model)
+        for number, options in enumerate(steps):
+            learn(workspace, folder, number, replay=0.3, **options)
 
-def make_workspace(folder: Path, model: Path) -> Workspace:
-    Workspace.init(folder, str(model))
-    (folder / "continual.toml").write_text(SETTINGS)
-    return Workspace(folder)
+    return once("four-rules", make) / "w"
 
 
 def learn(workspace: Workspace, folder: Path, number: int, **options: object) -> None:
@@ -117,10 +113,10 @@ def test_a_damaged_snapshot_is_mended_and_a_changed_adapter_is_noticed(workspace
     factors = workspace.registry.path("adapters/v1/adapter_model.safetensors")
     save_file({name: 2 * tensor for name, tensor in load_file(factors).items()}, factors)
     for name in ("v1", "v2"):
-        with pytest.raises(RebuildError, match="v1 was recorded with the weights"):
+        with pytest.raises(RebuildError, match="Rebuilding v1 gives weights"):
             workspace.rebuild(name)
     shutil.rmtree(factors.parent)
-    with pytest.raises(ModelError, match="adapter of v1 is gone"):
+    with pytest.raises(ModelError, match="adapter of v1, is missing"):
         workspace.rebuild("v3")
 
 
@@ -150,7 +146,7 @@ def test_a_damaged_snapshot_is_refused_whatever_it_is_wanted_for(workspace: Work
             use()
     root = workspace.registry.path("versions/v0/model.safetensors")
     root.write_bytes(root.read_bytes()[:-4] + b"\0\0\1\0")
-    with pytest.raises(ModelError, match="with these weights there"):  # from which both are measured
+    with pytest.raises(ModelError, match="with the recorded weights there"):  # from which both are measured
         workspace.compare_weights("v1", "v3")
 
 
@@ -181,7 +177,7 @@ def test_gc_never_drops_what_it_cannot_build_again(workspace: Workspace) -> None
     factors = workspace.registry.path("adapters/v2/adapter_model.safetensors")
     save_file({name: 2 * tensor for name, tensor in load_file(factors).items()}, factors)
     done = workspace.gc()
-    assert "cannot be built again" in done.kept["v2"]
+    assert "cannot be rebuilt" in done.kept["v2"]
     assert done.dropped == ["v1", "v3"]
 
 
@@ -273,6 +269,7 @@ def test_tensors_are_grouped_by_their_names(key: str, group: str) -> None:
     assert group_of(key) == group
 
 
+@pytest.mark.kill
 def test_killed_rebuilds_leave_nothing_that_loads(workspace: Workspace) -> None:
     version = workspace.version("v2")
     folder = workspace.registry.path(version.path)
@@ -289,8 +286,9 @@ def test_killed_rebuilds_leave_nothing_that_loads(workspace: Workspace) -> None:
 
 def test_a_seeded_rule_drops_other_elements_at_every_step(tiny_model: Path, tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path / "w", tiny_model)
+    settings = {"merge": {"parameters": {"density": 0.5}}}
     for number in range(2):
-        learn(workspace, tmp_path, number, merge="dare_linear", parameters={"density": 0.5}, replay=0.0)
+        learn(workspace, tmp_path, number, merge="dare_linear", settings=settings, replay=0.0)
     root, first, second = (
         load_file(workspace.registry.path(version.path) / "model.safetensors") for version in workspace.versions()
     )
@@ -325,6 +323,6 @@ def test_parameters_of_the_settings_belong_to_the_rule_of_the_settings(workspace
     learn(workspace, tmp_path, 10, merge=0.5)
     assert workspace.version().provenance.parameters == {}
     with pytest.raises(InputError, match="takes alpha; not 'previous'"):
-        learn(workspace, tmp_path, 11, merge="opcm", parameters={"previous": 2.0})
+        learn(workspace, tmp_path, 11, merge="opcm", settings={"merge": {"parameters": {"previous": 2.0}}})
     with pytest.raises(InputError, match="finds lambda itself"):
         workspace.update(merge="self-positioning", settings={"merge": {"parameters": {"lambda": 2.0}}})

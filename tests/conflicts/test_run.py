@@ -1,40 +1,33 @@
-"""Conflicts of domains: the matrix where the truth is known, the clustering by hand, resumption, refusals, the page."""
+"""The analysis of conflicts in a workspace: where the truth is known, resumption, refusals."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from scipy.cluster.hierarchy import dendrogram, fcluster, linkage
-from scipy.spatial.distance import squareform
 
 from continual import Workspace
 from continual.config import TrainConfig
 from continual.conflicts import run as analysis
 from continual.conflicts.analysis import (
     LAST,
-    Conflicts,
-    chance,
-    cluster,
+    cluster_domains,
     conflict_matrix,
     last_conflicts,
-    name_clusters,
 )
 from continual.conflicts.clusters import read_clusters
-from continual.conflicts.plan import TRAININGS, prepare
+from continual.conflicts.plan import TRAININGS, prepare_conflicts
 from continual.errors import (
     ConfigError,
     DataError,
@@ -43,73 +36,11 @@ from continual.errors import (
     NothingToDoError,
     WorkspaceBusy,
 )
-from continual.registry import Batch, Registry
-from continual.report.figures import Dendrogram, Pairs
-from continual.report.html import render_html
-from continual.report.report import build_report
-from continual.report.sections import sections
+from continual.registry import Batch
 from continual.storage.locks import UPDATE_LOCK, exclusive
-from tests import ROOT
-from tests.cli import test_cli
-from tests.conftest import SCHEMA, WORDS, make_pairs, sentence
-from tests.report.test_report import HOSTILE, Page, add_domain, add_version, make_registry
-from tests.test_workspace import SETTINGS
-
-Write = Callable[[str, list[dict[str, object]]], Path]
-run = test_cli.run  # fixture
-
-NAMES = ["med", "bash", "table", "law"]
-MATRIX: list[list[float | None]] = [
-    [None, 0.30, -0.12, 0.20],
-    [0.10, None, 0.30, -0.02],
-    [-0.08, 0.10, None, 0.40],
-    [0.20, -0.02, 0.20, None],
-]
-"""Conflicts: med-table -0.10, bash-law -0.02, med-bash 0.20, med-law 0.20, bash-table 0.20, table-law 0.30."""
-
-
-def made(names: list[str] = NAMES, count: int | None = None, **changes: object) -> Conflicts:
-    merges, order, labels = cluster(MATRIX, count)
-    found = Conflicts(
-        domains=names,
-        start="v0",
-        made="2026-03-02T09:30:00+00:00",
-        seed=0,
-        epochs=2,
-        rows=dict.fromkeys(names, 256),
-        held=dict.fromkeys(names, 128),
-        before=dict.fromkeys(names, 1.0),
-        alone=dict.fromkeys(names, 0.5),
-        again=dict.fromkeys(names, 0.52),
-        chance=0.03,
-        matrix=MATRIX,
-        merges=merges,
-        order=order,
-        clusters=name_clusters(names, labels),
-        cut=0.0 if count is None else None,
-        trainings=10,
-        pairs=100,
-        seconds=9.0,
-        file="conflicts.toml",
-    )
-    return replace(found, **changes)  # type: ignore[arg-type]
-
-
-def keep(registry: Registry, found: Conflicts) -> Conflicts:
-    """Make it the last analysis of a workspace."""
-    path = registry.path(LAST)
-    path.parent.mkdir()
-    path.write_text(json.dumps(found.to_json()), encoding="utf-8")
-    return found
-
-
-# The matrix.
-
-
-def test_the_matrix_is_joint_minus_alone() -> None:
-    alone = {"b": 1.0, "a": 2.0}
-    joint = {("a", "b"): {"a": 2.5, "b": 0.75}}
-    assert conflict_matrix(["b", "a"], alone, joint) == [[None, -0.25], [0.5, None]]
+from tests.commands import Run
+from tests.pairs import SCHEMA, WORDS, Write, make_pairs, sentence
+from tests.workspaces import Once
 
 
 def rule(shift: int, numbers: range, filler: int) -> list[dict[str, object]]:
@@ -152,117 +83,20 @@ def test_equal_domains_do_not_conflict_and_contradictory_ones_do(tiny_model: Pat
     assert found[0, 1] < 0
     for pair in ((0, 2), (2, 0), (1, 2), (2, 1)):
         assert found[pair] > 0.5
-    assert cluster(matrix)[2] == [0, 0, 1]
-
-
-def test_chance_is_how_far_the_losses_of_two_orders_take_a_conflict() -> None:
-    """By simulation: a domain's loss with another one that does nothing differs as that of another order does."""
-    rng = np.random.default_rng(0)
-    gaps = rng.normal(0, 0.02, 400) * np.sqrt(2)
-    names = [f"d{number}" for number in range(400)]
-    found = chance(dict.fromkeys(names, 1.0), dict(zip(names, 1.0 + gaps, strict=True)))
-    losses = rng.normal(0, 0.02, (20_000, 4))
-    conflicts = (losses[:, 0] - losses[:, 1] + losses[:, 2] - losses[:, 3]) / 2
-    assert np.mean(np.abs(conflicts) <= found) == pytest.approx(0.95, abs=0.015)
-
-
-# The clustering.
-
-
-def test_clusters_of_a_matrix_worked_by_hand() -> None:
-    merges, order, labels = cluster(MATRIX)
-    # med-table first, then bash-law; between the two the mean of 0.20, 0.20, 0.20 and 0.30.
-    assert [set(merge[:2]) for merge in merges] == [{0, 2}, {1, 3}, {4, 5}]
-    assert [merge[2] for merge in merges] == pytest.approx([-0.10, -0.02, 0.225])
-    assert labels == [0, 1, 0, 1]
-    assert {frozenset(order[:2]), frozenset(order[2:])} == {frozenset({0, 2}), frozenset({1, 3})}
-    assert name_clusters(NAMES, labels) == {"cluster-1": ["med", "table"], "cluster-2": ["bash", "law"]}
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_a_number_of_clusters_is_kept_to_even_where_conflicts_are_equal(count: int) -> None:
-    even = [[None if i == j else 0.1 for j in range(4)] for i in range(4)]
-    for matrix in (MATRIX, even):
-        labels = cluster(matrix, count)[2]
-        assert len(set(labels)) == count
-        assert list(dict.fromkeys(labels)) == list(range(count))
-
-
-def test_all_that_hurts_stays_alone_and_all_that_helps_is_one() -> None:
-    worse = [[None if each is None else each + 1 for each in row] for row in MATRIX]
-    better = [[None if each is None else each - 1 for each in row] for row in MATRIX]
-    assert cluster(worse)[2] == [0, 1, 2, 3]
-    assert cluster(better)[2] == [0, 0, 0, 0]
-    assert cluster([[None, -0.1], [0.05, None]])[2] == [0, 0]
-    assert cluster([[None, -0.1], [0.15, None]])[2] == [0, 1]
-    assert cluster([[None, -0.1], [0.15, None]], cut=0.03)[2] == [0, 0]
-    assert cluster(MATRIX, cut=0.25)[2] == [0, 0, 0, 0]
-
-
-def test_the_tree_is_scipys() -> None:
-    rng = np.random.default_rng(3)
-    for size in (2, 5, 9):
-        entries = rng.normal(size=(size, size))
-        matrix = [[None if i == j else float(entries[i, j]) for j in range(size)] for i in range(size)]
-        both = (entries + entries.T) / 2
-        np.fill_diagonal(both, 0)
-        conflicts = squareform(both)
-        tree = linkage(conflicts - conflicts.min(), "average")
-        merges, order, labels = cluster(matrix)
-        assert order == dendrogram(tree, no_plot=True)["leaves"]
-        np.testing.assert_allclose([merge[2] for merge in merges], tree[:, 2] + conflicts.min(), atol=1e-12)
-        wanted = fcluster(tree, -conflicts.min(), "distance")
-        assert [[a == b for b in labels] for a in labels] == [[a == b for b in wanted] for a in wanted]
-
-
-def test_the_verdict_says_what_came_out() -> None:
-    found = made()
-    assert found.ranked[0] == (pytest.approx(0.30), "table", "law")
-    assert found.verdict == (
-        "On average of both directions, 4 of 6 pairs hurt each other, most table and law (+0.300); 1 help each other, "
-        "most med and table (-0.100); chance alone moves such a mean by about 0.030."
-    )
-    moved = [[None if each is None else each + by for each in row] for by in (0.2, -0.5) for row in MATRIX]
-    worse, better = made(matrix=moved[:4]).verdict, made(matrix=moved[4:]).verdict
-    assert ", 6 of 6 pairs hurt each other, most table and law (+0.500); chance" in worse
-    assert ", no two domains hurt each other; 6 of 6 pairs help each other, most med and table (-0.600)" in better
-    assert ", no two domains hurt or help each other more than chance does: chance" in made(chance=0.31).verdict
-
-
-def test_the_verdict_names_what_the_mean_of_two_directions_hides() -> None:
-    matrix = [[None, 0.05, 0.0], [-0.06, None, 0.03], [0.0, 0.0, None]]
-    # Chance is sqrt(2) times as far for one entry as for the mean of two: 0.0283.
-    assert made(domains=NAMES[:3], matrix=matrix, chance=0.02).verdict == (
-        "On average of both directions, no two domains hurt or help each other more than chance does: chance alone "
-        "moves such a mean by about 0.020. In one direction alone, bash hurts med (+0.050, one of 3 such entries), "
-        "where chance is about 0.028. Measured on 3 domains, chance is a rough figure itself."
-    )
-    one = made(matrix=[[None, -0.06], [0.03, None]], domains=NAMES[:2], chance=0.03).verdict
-    assert "In one direction alone, bash helps med (-0.060), where chance is about 0.042. Measured on 2 domains" in one
-    assert "rough" not in made().verdict
-    assert "one direction" not in made().verdict
-
-
-def test_the_json_form_is_the_documented_one() -> None:
-    data = made().to_json()
-    assert json.loads(json.dumps(data)) == data
-    assert Conflicts.from_json(data) == made()
-    page = (ROOT / "docs" / "conflicts.md").read_text(encoding="utf-8")
-    assert all(f"`{key}`" in page for key in data)
-
-
-# The analysis in a workspace.
+    assert cluster_domains(matrix)[2] == [0, 0, 1]
 
 
 @pytest.fixture
-def three(tiny_model: Path, tmp_path: Path, write_pairs: Write) -> Workspace:
+def three(once: Once, no_steps: Path, tmp_path: Path) -> Workspace:
     """A workspace with three domains, of which nothing was learned."""
-    Workspace.init(tmp_path / "w", str(tiny_model))
-    (tmp_path / "w" / "continual.toml").write_text(SETTINGS)
-    workspace = Workspace(tmp_path / "w")
-    for number, name in enumerate(("first", "second", "third")):
-        workspace.ingest(write_pairs(f"{name}.parquet", make_pairs(60, seed=number)), holdout=0)
-    return workspace
+
+    def make(folder: Path) -> None:
+        workspace = Workspace(shutil.copytree(no_steps, folder / "w"))
+        for number, name in enumerate(("first", "second", "third")):
+            pq.write_table(pa.Table.from_pylist(make_pairs(60, seed=number)), folder / f"{name}.parquet")
+            workspace.ingest(folder / f"{name}.parquet", holdout=0)
+
+    return Workspace(shutil.copytree(once("three-domains", make) / "w", tmp_path / "w"))
 
 
 def trainings(workspace: Workspace) -> dict[str, object]:
@@ -372,8 +206,8 @@ def test_one_more_domain_costs_its_own_trainings(three: Workspace) -> None:
         ({"rows": 30}, three.config, 9),
         ({}, longer, 9),
     ):
-        inquiry = prepare(three.registry, config, **(given | options))  # type: ignore[arg-type]
-        assert len(inquiry.missing) == missing
+        job = prepare_conflicts(three.registry, config, **(given | options))  # type: ignore[arg-type]
+        assert len(job.missing) == missing
 
 
 KILLED = """
@@ -393,6 +227,7 @@ Workspace(sys.argv[1]).conflicts(domains=["first", "second"], rows=32, progress=
 """
 
 
+@pytest.mark.kill
 def test_a_killed_analysis_goes_on_to_the_same_losses(three: Workspace) -> None:
     two = ["first", "second"]
     whole = three.conflicts(domains=two, rows=32)
@@ -447,7 +282,7 @@ def test_it_gives_way_to_an_update(three: Workspace, monkeypatch: pytest.MonkeyP
     [
         ({"domains": ["first", "secnd"]}, NotFoundError, "Did you mean 'second'"),
         ({"domains": ["first"]}, NothingToDoError, "only first is named"),
-        ({"rows": 1}, InputError, "--rows takes a number from 2 up"),
+        ({"rows": 1}, InputError, "--rows must be a number from 2 up"),
         ({"rows": -5}, InputError, "not -5"),
         ({"settings": {"train": {"epochs": 0}}}, ConfigError, "epochs"),
         ({"settings": {"gate": {"min_gain": 1}}}, ConfigError, "gate.min_gain has no effect"),
@@ -482,7 +317,7 @@ def test_domains_of_which_every_row_is_in_a_task_are_named(three: Workspace, tmp
     judged = {"query_id": ids, "doc_id": ["d"] * len(ids), "score": [1] * len(ids)}
     pq.write_table(pa.table(judged), folder / "qrels.parquet")
     three.add_task("late", folder)
-    with pytest.raises(InputError, match=r"too few rows of first \(0\), second \(0\)\."):
+    with pytest.raises(InputError, match=r"too few rows of first \(0\), second \(0\):"):
         three.plan_conflicts(domains=["first", "second"])
 
 
@@ -504,7 +339,7 @@ def test_damaged_and_unwritable_files_are_named(three: Workspace, tmp_path: Path
     assert last_conflicts(three.registry.root) is None
 
 
-def test_on_the_command_line(three: Workspace, run: test_cli.Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_on_the_command_line(three: Workspace, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     folder = str(three.directory)
     planned = run("analyze", "conflicts", "--rows", "16", "--plan", "-w", folder)
     cost = "9 trainings (3 domains alone, in two orders, and 3 pairs of domains): 192 pairs to train, about"
@@ -530,55 +365,3 @@ def test_on_the_command_line(three: Workspace, run: test_cli.Run, capsys: pytest
             assert (wrong.code, message in wrong.err, "measuring" in wrong.err) == (2, True, False)
     wrong = run("analyze", "conflicts", "--rows", "many", "-w", folder)
     assert (wrong.code, "--rows takes a number, or all" in wrong.err) == (2, True)
-
-
-# The page.
-
-
-def test_the_page_shows_the_last_analysis_and_none_where_there_was_none(tmp_path: Path) -> None:
-    registry = make_registry(tmp_path)
-    for name in (*HOSTILE, "later"):
-        add_domain(registry, name)
-    add_version(registry, "v0", None, {HOSTILE[0]: 60.0})
-    report = build_report(registry)
-    assert report.conflicts is None
-    assert "conflicts" not in [section.name for section in sections(report)]
-    assert report.to_json()["conflicts"] is None
-
-    found = keep(registry, made(HOSTILE))
-    report = build_report(registry)
-    assert report.conflicts == found
-    (section,) = (each for each in sections(report) if each.name == "conflicts")
-    assert section.about.startswith(found.verdict)
-    assert section.notes == ["Not compared: later."]
-    heat, tree = (figure.chart for figure in section.figures)
-    assert isinstance(heat, Pairs)
-    assert isinstance(tree, Dendrogram)
-    names = [HOSTILE[place] for place in found.order]
-    assert heat.labels == tree.leaves == names
-    assert heat.groups == [2, 2]
-    rows = list(csv.reader(io.StringIO(heat.table().to_csv())))
-    assert rows[0] == ["loss together minus alone", *names]
-    one, other = found.order[:2]
-    assert rows[1][:3] == [names[0], "", str(MATRIX[one][other])]
-    # The joins by name: the tree's numbers are places in its order now.
-    joins = [set(row[:2]) for row in tree.table().rows]
-    assert joins[:2] == [{HOSTILE[0], HOSTILE[2]}, {HOSTILE[1], HOSTILE[3]}]
-    assert joins[2] == {"; ".join(names[:2]), "; ".join(names[2:])}
-    assert [row[2] for row in tree.table().rows] == pytest.approx([-0.10, -0.02, 0.225])
-    page = Page(render_html(report).html)
-    assert found.verdict in page.text
-    assert [each for each in page.all("script") if "alert" in str(each)] == []
-
-
-def test_an_analysis_changes_the_dashboard(tmp_path: Path) -> None:
-    from continual.report.board import Board
-
-    registry = make_registry(tmp_path)
-    add_domain(registry, "med")
-    add_version(registry, "v0", None, {"med": 60.0})
-    board = Board(registry.root)
-    first = board.state()["revision"]
-    keep(registry, made())
-    assert board.state()["revision"] != first
-    assert made().verdict in Page(board.page().html).text
