@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from continual.errors import ConfigError, did_you_mean
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+Names = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+"""A list of names; a single name may go without brackets, as in `--set track.trackers=tensorboard`."""
 
 
 class Section(BaseModel):
@@ -214,7 +216,7 @@ class EvalConfig(Section):
 class TrackConfig(Section):
     """Where the figures of an update are logged."""
 
-    trackers: list[str] = Field(
+    trackers: Names = Field(
         [], description="Trackers that accelerate knows: tensorboard, wandb, mlflow ...; see docs/neighbours.md."
     )
     project: str | None = Field(
@@ -225,7 +227,7 @@ class TrackConfig(Section):
 class SuiteConfig(Section):
     """A choice of tasks, and how much of each is scored."""
 
-    tasks: list[str] = Field(["*"], min_length=1, description="Names of tasks, or patterns such as 'NanoBEIR*'.")
+    tasks: Names = Field(["*"], min_length=1, description="Names of tasks, or patterns such as 'NanoBEIR*'.")
     queries: Positive | None = Field(None, description="Queries of each task, at most; unset: all.")
     documents: Positive | None = Field(
         None, description="Documents in each corpus, at most, beside those that the queries are judged on; unset: all."
@@ -252,25 +254,25 @@ class GateConfig(Section):
     )
 
 
-class CompatConfig(Section):
-    """What an update does to the index that the version before it filled; see docs/compatibility.md."""
+class IndexConfig(Section):
+    """What an update does to the index that its parent filled; see docs/compatibility.md."""
 
-    step: bool = Field(True, description="Measure it in every update, against the parent; off: by `compat check`.")
+    step: bool = Field(
+        True, description="Compare the index with the parent's in every update; `continual compare --index` always can."
+    )
     keep: Share = Field(
         0.99,
-        description="Share of full re-embedding's score that new queries keep on the old index, on every task, for "
-        "needs_reindex = no.",
+        description="Re-index: no, if new queries on the old index keep this share of full re-embedding's score on "
+        "every task.",
     )
     keep_mapped: Share = Field(
         0.95,
-        description="The same through a map, or as they are until the index is made anew, for "
-        "needs_reindex = with an adapter.",
+        description="Re-index: with an adapter, if new queries keep this share, through a query map or as they are.",
     )
     rows: Annotated[int, Field(ge=0)] = Field(
-        250,
-        description="Learned rows that a linear map is fitted on to see whether an adapter would do; 0: none is tried.",
+        250, description="Learned rows on which an update fits a linear query map, to see if it helps; 0: no map."
     )
-    fit_rows: Positive = Field(5000, description="Learned rows that `compat fit` fits a map on, at most.")
+    fit_rows: Positive = Field(5000, description="Learned rows that `continual index fit` fits a map on, at most.")
 
 
 class StoreConfig(Section):
@@ -299,7 +301,7 @@ class Config(Section):
     suites: SuitesConfig = SuitesConfig()
     gate: GateConfig = GateConfig()
     track: TrackConfig = TrackConfig()
-    compat: CompatConfig = CompatConfig()
+    index: IndexConfig = IndexConfig()
     store: StoreConfig = StoreConfig()
     catalog: CatalogConfig = CatalogConfig()
 
@@ -317,14 +319,16 @@ class Config(Section):
         data[section].update({name: value for name, value in changes.items() if value is not None})
         return validate(data, "the call")
 
-    def change(self, sections: Mapping[str, Mapping[str, object]]) -> Config:
+    def change(self, sections: Mapping[str, Mapping[str, object]], *, only: str | None = None) -> Config:
         """Return a copy with settings of some sections changed, validated like a file.
 
         Args:
-            sections: By section: settings by name.
+            sections: By section: settings by name. A table, such as `suites.step` or `merge.parameters`, keeps the
+                keys that it is not given; an empty one clears it.
+            only: The one section whose settings take effect in this call; others are refused.
 
         Raises:
-            ConfigError: There is no such section or setting, or a value is out of its range.
+            ConfigError: There is no such section or setting, it has no effect, or a value is out of its range.
         """
         if not sections:
             return self
@@ -332,12 +336,18 @@ class Config(Section):
         for section, values in sections.items():
             if not isinstance(data.get(section), dict):
                 raise ConfigError(f"There is no section {section!r} of settings.{did_you_mean(section, data)}")
-            data[section] = data[section] | dict(values)
+            if only is not None and section != only:
+                names = ", ".join(f"{section}.{name}" for name in values)
+                raise ConfigError(f"{names} has no effect here: this command reads only the settings of [{only}].")
+            data[section] = _merged(data[section], values)
         return validate(data, "the call")
 
 
 RETIRED = {"eval": {"bootstrap"}}
-"""Settings that decide nothing any more: old files and recorded recipes still have them."""
+"""Settings that decide nothing any more: old files and recorded configs still have them."""
+
+RENAMED = {"compat": "index"}
+"""Sections by their old name: old files and recorded configs still have them."""
 
 
 def load(path: Path) -> Config:
@@ -360,6 +370,13 @@ def validate(data: dict[str, object], source: str) -> Config:
         data: Nested settings, as TOML or `model_dump` gives them.
         source: Where they come from, for the message.
     """
+    for old, new in RENAMED.items():
+        if old in data:
+            if new in data:
+                raise ConfigError(
+                    f"{source} has both [{old}] and [{new}]. [{old}] is the old name. Move all settings to [{new}]."
+                )
+            data = {(new if section == old else section): values for section, values in data.items()}
     for section, names in RETIRED.items():
         given = data.get(section)
         if isinstance(given, dict) and names & given.keys():
@@ -376,6 +393,15 @@ def validate(data: dict[str, object], source: str) -> Config:
                 where = ".".join(part for part in path if part.isidentifier())  # without the branch of a union
                 faults.append(f"{where}: {fault['msg']} (got {fault['input']!r})")
         raise ConfigError(f"{source} has settings that cannot be used: " + "; ".join(faults)) from None
+
+
+def _merged(settings: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:
+    """Return settings with some changed. Tables are merged key by key; an empty one replaces what was there."""
+    merged = dict(settings)
+    for name, value in changes.items():
+        known = merged.get(name)
+        merged[name] = _merged(known, value) if value and isinstance(known, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _known(path: list[str]) -> list[str]:

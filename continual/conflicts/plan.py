@@ -117,7 +117,6 @@ def prepare(
     *,
     domains: Sequence[str] | None,
     rows: int,
-    epochs: int | None,
     start: str,
     seed: int,
 ) -> Inquiry:
@@ -128,7 +127,6 @@ def prepare(
         config: Its settings.
         domains: Domains to compare; None: all.
         rows: Of each domain, at most; 0: all but those that are held out.
-        epochs: Passes over them; None: `train.epochs`.
         start: Train from the root "base" or from "current".
         seed: From 0 up.
 
@@ -143,7 +141,7 @@ def prepare(
         raise InputError(f"--rows takes a number from 2 up, or all; not {rows}.")
     if seed < 0:
         raise InputError(f"--seed takes an integer from 0 up, not {seed}.")
-    plain = config.replace("train", epochs=epochs, distillation=0.0, guide_margin="off", anchor="base").train
+    plain = config.replace("train", distillation=0.0, guide_margin="off", anchor="base").train
     version = registry.version(ROOT if start == "base" else CURRENT)
     chosen = chosen_domains(registry, domains)
     batches = [batch for batch in registry.batches() if batch.domain in chosen]

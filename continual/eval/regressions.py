@@ -181,8 +181,8 @@ def find_regressions(
     kept = [task for task in tasks if all(scores[each.id, task.name].path for each in (first, second))]
     if not kept:
         raise NothingToDoError(
-            "None of the tasks has a score per query, so no query can be told to have fallen. Tasks that rank "
-            "documents have one: add one with `continual task add`."
+            "None of the tasks has a score per query, so queries cannot be compared. Tasks that rank documents have "
+            "one; add one with `continual task add`."
         )
     found, clusters = {}, []
     texts = {task.name: TaskTexts(registry, task) for task in kept}

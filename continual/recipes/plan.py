@@ -311,7 +311,7 @@ def _check_settings(recipe: Recipe, settings: Mapping[str, Mapping[str, Any]]) -
     idle = [name for name in names if not name.startswith("train.") and name not in searched]
     if idle:
         takes = ", ".join(["those of [train]", *searched])
-        own = ", and its own options with -o; `continual train --list` shows them" if recipe.options else ""
+        own = ", and its own options with --option; `continual train --list` shows them" if recipe.options else ""
         scores = any(name.startswith(("eval.", "suites.")) for name in idle)
         toml = " How a result is scored is set in continual.toml." if scores else ""
         raise InputError(
@@ -328,7 +328,7 @@ def _check_parameters(recipe: Recipe, phases: Sequence[Phase]) -> None:
     merges = [phase for phase in phases if isinstance(phase, Merge)]
     if all(phase.search for phase in merges):
         why = "finds the parameters of its merge by a search" if merges else "has no merge"
-        raise InputError(f"{recipe.name} {why}, so that -p would do nothing. Leave it out.")
+        raise InputError(f"{recipe.name} {why}, so merge.parameters would do nothing. Leave it out.")
 
 
 def _check_held(recipe: Recipe, clusters: Mapping[str, Sequence[str]], held: Sequence[Window]) -> None:
@@ -360,7 +360,7 @@ def _check(recipe: Recipe, phases: Sequence[Phase]) -> None:
             if not method.fits(len(phase.members), method.base != "none"):
                 raise _unfit(recipe, phase)
             if phase.weights is not None and not method.weighted:
-                raise InputError(f"{method.name} takes no weights: the models decide. Leave -o weights=size out.")
+                raise InputError(f"{method.name} takes no weights: the models decide. Leave --option weights=size out.")
             weights = list(phase.weights or [1.0] * len(phase.members))
             method.rehearse([0.0, *weights] if method.base == "first" else weights, method.resolve(phase.parameters))
 
@@ -373,8 +373,8 @@ def _unfit(recipe: Recipe, phase: Merge) -> InputError:
     return InputError(
         f"{method.name} merges {method.wanted} models{', and the base is the first of them' if first else ''}: "
         f"{recipe.name} has {count}{' more' if first else ''} ({', '.join(phase.members)}). Give another method or "
-        f"another number of models with {' or '.join(f'-o {name}=...' for name in options)}; `continual merge --list` "
-        "and `continual train --list` show what there is."
+        f"another number of models with {' or '.join(f'--option {name}=...' for name in options)}; `continual merge "
+        "--list` and `continual train --list` show what there is."
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from continual import __version__
 from continual.errors import SchemaError
 
 SCHEMA = 1
@@ -249,8 +250,8 @@ def _adapter() -> TypeAdapter[Provenance]:
 
 def libraries() -> dict[str, str]:
     """Return the installed versions of the libraries that decide weights and scores, by name."""
-    found = {}
-    for name in ("continual", "torch", "transformers", "peft", "sentence-transformers", "mteb"):
+    found = {"continual": __version__}
+    for name in ("torch", "transformers", "peft", "sentence-transformers", "mteb"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

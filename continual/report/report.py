@@ -20,7 +20,7 @@ from continual.eval.metrics import METRICS, intransigence, ood_mean
 from continual.eval.ood import Flag, flags
 from continual.eval.query_scores import QueryScores, aligned
 from continual.eval.regressions import Regressions
-from continual.index.result import Compatibility
+from continual.index.result import IndexComparison
 from continual.registry.provenance import Cost, Provenance
 from continual.registry.records import (
     Alias,
@@ -137,8 +137,7 @@ class Report:
         regressions: Which queries the last update answers worse and better than its parent, without clusters; None
             where no ranking was kept.
         flags: By version and task, what the version's lineage trained on of a task that came later.
-        compatibility: By version, what it does to the index of its parent; those where it was not measured are left
-            out.
+        index: By version, its comparison with the index of its parent, if that was measured.
         conflicts: The last analysis of what the domains do to each other; None where none was made.
     """
 
@@ -156,7 +155,7 @@ class Report:
     joint: str | None = None
     regressions: Regressions | None = None
     flags: dict[tuple[str, str], Flag] = field(default_factory=dict)
-    compatibility: dict[str, Compatibility] = field(default_factory=dict)
+    index: dict[str, IndexComparison] = field(default_factory=dict)
     conflicts: Conflicts | None = None
 
     @property
@@ -187,8 +186,8 @@ class Report:
         (confidence; score, over_base, since_learned: as matrix, [low, high] or null; gained, ood_change: one a
         version; metrics: as metrics),
         joint (name of the joint version or null), ood_set (the tasks behind ood_mean), flags (version, task, rows,
-        near, learned_by, domains, why: scores on texts that were trained on), compatibility (per version, what it does
-        to its parent's index, or null) and conflicts (the last analysis of domains, or null).
+        near, learned_by, domains, why: scores on texts that were trained on), index (per version, the comparison with
+        its parent's index, or null) and conflicts (the last analysis of domains, or null).
         """
         fields = ("id", "parent", "domains", "pairs_trained", "tokens_trained", "seconds", "joint_pairs", "verdict")
         return {
@@ -202,9 +201,7 @@ class Report:
             "joint": self.joint,
             "ood_set": self.ood_set,
             "flags": [asdict(flag) | {"why": flag.why} for flag in self.flags.values()],
-            "compatibility": [
-                self.compatibility[row.id].to_json() if row.id in self.compatibility else None for row in self.versions
-            ],
+            "index": [self.index[row.id].to_json() if row.id in self.index else None for row in self.versions],
             "conflicts": None if self.conflicts is None else self.conflicts.to_json(),
         }
 
@@ -317,9 +314,9 @@ def build_report(registry: Registry, joint: str | None = None, confidence: float
         joint=best.name if best else None,
         regressions=last_regressions(registry, versions, known.tasks, scores, confidence),
         flags=known.flags,
-        compatibility={
-            new: Compatibility.from_json(found)
-            for (old, new), found in known.compatibility.items()
+        index={
+            new: IndexComparison.from_json(found)
+            for (old, new), found in known.index.items()
             if new in position and old == rows[position[new]].parent
         },
         conflicts=last_conflicts(registry.root),
@@ -337,7 +334,7 @@ class _Known:
     domain_of: dict[str, str]
     tasks: list[Task]
     flags: dict[tuple[str, str], Flag]
-    compatibility: dict[tuple[str, str], dict[str, Any]]
+    index: dict[tuple[str, str], dict[str, Any]]
 
 
 def _read(registry: Registry) -> _Known:
@@ -351,7 +348,7 @@ def _read(registry: Registry) -> _Known:
             domain_of={batch.id: batch.domain for batch in registry.batches()},
             tasks=registry.tasks(),
             flags=flags(registry),
-            compatibility=registry.compatibility(),
+            index=registry.compatibility(),
         )
 
 

@@ -77,7 +77,7 @@ def print_report(report: Report, console: Console | None = None) -> None:
         if number:
             console.print()
         console.print(rows)
-    if report.compatibility:
+    if report.index:
         console.print()
         console.print(Text("What each step did to the index of its parent", style="bold"))
         console.print(_indexes(report, marks))
@@ -241,8 +241,8 @@ def _indexes(report: Report, marks: dict[str, str]) -> Table:
     for name in ("index of", "cosine", "overlap", "kept", "map", "re-index"):
         table.add_column(name, justify="right", no_wrap=True)
     for place, row in enumerate(report.versions):
-        if row.id in report.compatibility:
-            found = report.compatibility[row.id]
+        if row.id in report.index:
+            found = report.index[row.id]
             mapped = "" if found.kept_mapped is None else f"{found.kept_mapped:.1%}"
             figures = (f"{found.mean('canary'):.3f}", f"{found.mean('overlap'):.0%}", f"{found.kept:.1%}", mapped)
             table.add_row(_name(report, place, marks), found.old, *figures, found.needs_reindex)

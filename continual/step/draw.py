@@ -30,7 +30,7 @@ SAMPLE = 128
 
 
 @dataclass(frozen=True)
-class Stock:
+class Available:
     """What a step draws from.
 
     Attributes:
@@ -55,7 +55,7 @@ def draw(
     seed: int,
     look: bool,
     progress: Progress = SILENT,
-) -> tuple[Draw, Stock]:
+) -> tuple[Draw, Available]:
     """Return the rows of a step, and what they were drawn from.
 
     Args:
@@ -74,7 +74,7 @@ def draw(
     picked: dict[str, str] = {}
     with RowReader(registry) as rows:
         available = rows.count(history)
-        stock = Stock(rows.count([*history, *new]), rows.guarded, rows.skipped(new))
+        stock = Available(rows.count([*history, *new]), rows.guarded, rows.skipped(new))
         quotas = allot(
             policy.name,
             available,

@@ -68,8 +68,8 @@ try:
         from avalanche.training.storage_policy import ExemplarsBuffer
 except ModuleNotFoundError as error:
     raise InputError(
-        f"The Avalanche bridge needs the package {error.name}, which is not installed. Install `continual[avalanche]`, "
-        "preferably in a separate environment."
+        f"The Avalanche bridge needs the package {error.name}, which is not installed. Install "
+        "`continual-embeddings[avalanche]`, preferably in a separate environment."
     ) from None
 
 from continual.train.pairs import Documents, PairDataset  # noqa: E402 - imports transformers
@@ -213,7 +213,7 @@ class WorkspaceBenchmark(CLScenario):  # type: ignore[misc]
 
 
 class ReplayBuffer(ExemplarsBuffer):  # type: ignore[misc]
-    """The replay draw of `continual update --replay 1 --replay-rows N`, as a buffer for Avalanche's `ReplayPlugin`.
+    """The replay draw of `continual update --replay 1 --set replay.rows=N`, as a buffer for Avalanche's `ReplayPlugin`.
 
     After an experience the buffer holds what the next step would replay: the policy's quota of every domain seen so
     far, each a window of hash space that starts where the last one stopped. The buffer is therefore drawn from all

@@ -24,11 +24,11 @@ from continual.report.terminal import print_report
 from continual.step.gate import decide
 from continual.step.judge import as_verdict
 from continual.stream.leaks import LEAKS_SCHEMA, write_leaks
-from tests.cli.test_cli import Run, run  # noqa: F401  a fixture
-from tests.conftest import make_pairs
-from tests.report.test_report import START, add_domain, add_version, make_registry, make_task
-from tests.stream.test_tasks import make_task as write_folder
-from tests.test_workspace import SETTINGS
+from tests.commands import Run
+from tests.pairs import make_pairs
+from tests.reports import START, add_domain, add_version, make_registry, make_task
+from tests.tasks import write_beir
+from tests.workspaces import SETTINGS
 
 LATE = START + timedelta(days=100)
 
@@ -133,7 +133,7 @@ def test_leakage_found_later_from_end_to_end(
     tiny_model: Path,
     tmp_path: Path,
     write_pairs: Any,
-    run: Run,  # noqa: F811
+    run: Run,
 ) -> None:
     Workspace.init(tmp_path / "w", str(tiny_model))
     (tmp_path / "w" / "continual.toml").write_text(SETTINGS)
@@ -145,7 +145,7 @@ def test_leakage_found_later_from_end_to_end(
         texts = rows.draw([trained], [], {}, {}).table.to_pylist()[:3]
     documents = [{"_id": f"d{n}", "text": row["positive"]} for n, row in enumerate(texts)]
     queries = [{"_id": f"q{n}", "text": row["query"].upper()} for n, row in enumerate(texts)]
-    folder = write_folder(tmp_path / "late", documents, queries, [(f"q{n}", f"d{n}", 1) for n in range(3)])
+    folder = write_beir(tmp_path / "late", documents, queries, [(f"q{n}", f"d{n}", 1) for n in range(3)])
     added = run("task", "add", "late", folder, *at)
     assert "3 stored training rows are in it; no later update will train on them" in added.out
     assert "late" not in json.loads(run("status", "--json", *at).out)["ood_tasks"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import random
 import warnings
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ import pytest
 from continual.config import EvalConfig
 from continual.errors import DataError, InvalidNameError, ModelError
 from continual.registry import Task
-from tests.conftest import sentence
+from tests.tasks import write_task
 
 
 class Counter:
@@ -34,46 +33,6 @@ class Counter:
 
     def finish(self) -> None:
         self.bars.append(("finished", None, ""))
-
-
-def write_task(root: Path, name: str, seed: int = 0, queries: int = 12, documents: int = 40) -> Task:
-    """Write a folder whose queries share words with one to three documents of graded relevance."""
-    rng = random.Random(seed)
-    folder = root / "tasks" / name
-    folder.mkdir(parents=True)
-    texts = {f"d{number}": sentence(rng, rng.randint(2, 30)) for number in range(documents)}
-    texts["twin"] = texts["d0"]
-    asked, judged = {}, []
-    for number in range(queries):
-        relevant = rng.sample(sorted(texts), rng.randint(1, 3))
-        asked[f"q{number}"] = " ".join(" ".join(texts[key].split()[:2]) for key in relevant)
-        judged += [(f"q{number}", key, grade) for grade, key in enumerate(relevant, start=1)]
-        judged.append((f"q{number}", next(key for key in texts if key not in relevant), 0))
-    asked["nobody"] = "a query without judgements"
-    judged.append(("stranger", "d1", 1))
-    columns = {
-        "corpus": {"doc_id": list(texts), "text": list(texts.values())},
-        "queries": {"query_id": list(asked), "text": list(asked.values())},
-        "qrels": dict(zip(("query_id", "doc_id", "score"), map(list, zip(*judged, strict=True)), strict=True)),
-    }
-    for part, column in columns.items():
-        pq.write_table(pa.table(column), folder / f"{part}.parquet")
-    return Task(name, 0, None, f"tasks/{name}", queries, documents, len(judged), "x", "0", datetime.now(UTC))
-
-
-@pytest.fixture(scope="module")
-def other_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with other weights and a query prompt."""
-    import torch
-    from sentence_transformers import SentenceTransformer
-
-    model = SentenceTransformer(str(tiny_model), device="cpu")
-    torch.manual_seed(7)
-    for weight in model.parameters():
-        weight.data += 0.2 * torch.randn_like(weight)
-    folder = tmp_path_factory.mktemp("other") / "model"
-    model.save_pretrained(str(folder))
-    return folder
 
 
 def reference(

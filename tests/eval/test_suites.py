@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -38,10 +40,11 @@ from continual.eval.suites import (
 from continual.registry import Registry, Score, Task
 from continual.registry.catalog import now
 from continual.registry.migrations import MIGRATIONS
-from tests.cli.test_cli import Run, run  # noqa: F401  a fixture
-from tests.conftest import make_pairs
-from tests.eval.test_run import write_task
-from tests.registry.test_registry import version
+from tests.commands import Run
+from tests.pairs import make_pairs
+from tests.registries import version
+from tests.tasks import write_task
+from tests.workspaces import Once, make_workspace
 
 STEP = "[ingest]\nholdout = 0.3\n[suites]\nstep = {queries = 5, documents = 12}\n"
 
@@ -51,13 +54,14 @@ def task(name: str = "t", **changes: Any) -> Task:
 
 
 @pytest.fixture
-def workspace(tiny_model: Path, tmp_path: Path, write_pairs: Any) -> Workspace:
+def workspace(once: Once, tiny_model: Path, tmp_path: Path) -> Workspace:
     """A workspace with a task of 18 queries, whose step suite scores 5."""
-    Workspace.init(tmp_path / "w", str(tiny_model))
-    (tmp_path / "w" / "continual.toml").write_text(STEP)
-    made = Workspace(tmp_path / "w")
-    made.ingest(write_pairs("first.parquet", make_pairs(60)))
-    return made
+
+    def make(folder: Path) -> None:
+        pq.write_table(pa.Table.from_pylist(make_pairs(60)), folder / "first.parquet")
+        make_workspace(folder / "w", tiny_model, STEP).ingest(folder / "first.parquet")
+
+    return Workspace(shutil.copytree(once("step-suite", make) / "w", tmp_path / "w"))
 
 
 def test_settings_name_the_sample() -> None:
@@ -178,7 +182,7 @@ def test_a_suite_of_some_tasks() -> None:
         suite_tasks(tasks[1:], config, "release")
 
 
-def test_bad_calls(workspace: Workspace, run: Run, tiny_model: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_bad_calls(workspace: Workspace, run: Run, tiny_model: Path, tmp_path: Path) -> None:
     at = ("-w", workspace.directory)
     wrong = run("eval", "--suite", "relaese", *at)
     assert wrong.code == 2
@@ -193,7 +197,7 @@ def test_bad_calls(workspace: Workspace, run: Run, tiny_model: Path, tmp_path: P
     assert run("task", "list", "-w", empty.directory).code == 0
 
 
-def test_what_eval_prints(workspace: Workspace, run: Run) -> None:  # noqa: F811
+def test_what_eval_prints(workspace: Workspace, run: Run) -> None:
     at = ("-w", workspace.directory)
     shown = run("eval", "--suite", "step", *at)
     assert shown.code == 0

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +25,8 @@ from continual.merge.folders import merge
 from continual.models.weights import weights_sha256
 from continual.progress import Silent
 from continual.train.lora import fold
-from tests.merge.test_engine import moved, task_norm, weights
-from tests.train.test_lora import make_adapter
+from tests.kills import kill_everywhere
+from tests.weights import make_adapter, moved, task_norm, weights
 
 TEXTS = ["bal cem dis", "fol gum haj"]
 
@@ -258,8 +255,8 @@ def test_the_command(models: list[Path], tmp_path: Path) -> None:
     assert {method["name"] for method in listed} >= {"linear", "ties", "opcm", "karcher"}
     assert "density=0.5" in run.invoke(app, ["merge", "--list"]).stdout
     for bad, message in (
-        (["merge", str(models[0])], "continual merge MODEL MODEL -o DIR"),
-        ([*words[:-1], str(tmp_path / "x"), "-p", "density"], "KEY=VALUE"),
+        (["merge", str(models[0])], "continual merge MODEL MODEL --out DIR"),
+        ([*words[:-1], str(tmp_path / "x"), "-p", "density"], "NAME=VALUE"),
         ([*words[:-1], str(tmp_path / "x"), "-p", "normalize=1", "-p", "normalize=0"], "-p sets normalize twice"),
         ([*words[:5], "--weights", "a,b", "-o", str(tmp_path / "x")], "numbers with commas"),
     ):
@@ -268,60 +265,7 @@ def test_the_command(models: list[Path], tmp_path: Path) -> None:
         assert message in str(failed.exception)
 
 
-KILLS = int(os.environ.get("KILLS", "4"))
-"""Moments at which each command is killed, 4 or more; each costs a process that imports torch."""
-
-KILLED = """
-import atexit, os, pathlib, signal, sys
-from continual.cli import main
-from continual.merge import engine, files
-from continual.registry import store
-
-left = first = int(sys.argv.pop(1))
-atexit.register(lambda: print("calls:", first - left))
-
-def counted(function):
-    def call(*args, **kwargs):
-        global left
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **kwargs)
-    return call
-
-files.Writer.write = counted(files.Writer.write)
-store._sync = counted(store._sync)
-store.remove = counted(store.remove)
-pathlib.Path.rename = counted(pathlib.Path.rename)
-pathlib.Path.replace = counted(pathlib.Path.replace)
-main()
-"""
-
-
-def kill_everywhere(command: list[str], check: Callable[[], None], reset: Callable[[], None] = lambda: None) -> None:
-    """Kill a command at some of its writes, flushes, renames and removals, and let it end at last.
-
-    Args:
-        command: What is run.
-        check: Called after every end, violent or not.
-        reset: Called before every start.
-    """
-
-    def start(moment: int) -> subprocess.CompletedProcess[str]:
-        reset()
-        words = [sys.executable, "-c", KILLED, str(moment), *command]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        check()
-        return done
-
-    calls = int(start(1_000_000).stdout.rpartition("calls:")[2])
-    early = [calls * part // (KILLS - 2) for part in range(1, KILLS - 2)]
-    for moment in (*early, calls - 3, calls - 2, calls - 1):
-        done = start(moment)
-        assert done.returncode == -signal.SIGKILL, done.stderr
-    assert start(1_000_000).returncode == 0
-
-
+@pytest.mark.kill
 def test_killed_merges_leave_nothing_that_loads(models: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "result" / "out"
     command = ["merge", *map(str, models), "-m", "linear", "-o", str(out)]
@@ -337,6 +281,7 @@ def test_killed_merges_leave_nothing_that_loads(models: list[Path], tmp_path: Pa
     assert [path.name for path in out.parent.iterdir()] == ["out"]  # what the killed ones left is swept
 
 
+@pytest.mark.kill
 def test_a_merge_that_is_told_to_stop_leaves_nothing(models: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "result" / "out"
     words = [sys.executable, "-c", STOPPED, "merge", *map(str, models), "-o", str(out)]
@@ -349,12 +294,12 @@ def test_a_merge_that_is_told_to_stop_leaves_nothing(models: list[Path], tmp_pat
 STOPPED = """
 import os, signal, sys
 from continual.cli import main
-from continual.merge import files
+from continual.models.tensors import Writer
 
 def stop(*args):
     os.kill(os.getpid(), signal.SIGTERM)
 
-files.Writer.write = stop
+Writer.write = stop
 main()
 """
 

@@ -18,7 +18,8 @@ from continual.merge.folders import merge
 from continual.merge.sources import Model
 from continual.models.base import check_model, resolve_base
 from continual.models.encoder import load_encoder
-from tests.merge.test_engine import shard, weights
+from continual.models.weights import weights_sha256
+from tests.weights import shard, weights
 
 
 @pytest.fixture
@@ -152,3 +153,9 @@ def test_values_that_are_no_numbers_are_refused_by_tensor_and_model(tiny_model: 
 def test_an_empty_name_is_no_model() -> None:
     with pytest.raises(ModelError, match="is empty"):
         resolve_base("")
+
+
+def test_weights_without_safetensors_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(ModelError, match="no safetensors"):
+        weights_sha256(tmp_path)

@@ -39,7 +39,7 @@ from continual.report.figures.tree import place_in_lanes
 from continual.report.files import write_figures
 from continual.report.html import palette
 from continual.report.report import build_report
-from tests.report.test_report import HOSTILE, HOSTILE_DOCUMENT, HOSTILE_QUERY, HOSTILE_TASK, hostile_registry
+from tests.reports import HOSTILE, HOSTILE_DOCUMENT, HOSTILE_QUERY, HOSTILE_TASK, hostile_registry
 
 SVG = "{http://www.w3.org/2000/svg}"
 

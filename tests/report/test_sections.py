@@ -13,24 +13,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from continual.config import CompatConfig
-from continual.index.result import MapUsed, TaskCompatibility, judge
+from continual.config import IndexConfig
+from continual.index.result import IndexedTask, MapUsed, judge_index
 from continual.registry import Registry
 from continual.registry.records import Leak
 from continual.report.figures import Heat, Lines, draw
 from continual.report.html import render_html
 from continual.report.report import Report, build_report
 from continual.report.sections import Section, sections
-from tests.report.test_report import (
-    START,
-    Page,
-    add_domain,
-    add_version,
-    make_registry,
-    make_task,
-    write_scores,
-    write_texts,
-)
+from tests.reports import START, Page, add_domain, add_version, make_registry, make_task, write_scores, write_texts
 
 QUERIES = [f"q{number:02d}" for number in range(40)]
 LATE = START + timedelta(days=90)
@@ -176,10 +167,10 @@ def test_the_index_section_says_whether_to_re_embed(tmp_path: Path) -> None:
 
     def measure(old: str, new: str, on_old: float) -> None:
         scores = {"old_on_old": 70.0, "new_on_new": 80.0, "new_on_old": on_old, "old_on_new": 75.0}
-        task = TaskCompatibility(
-            "wiki", None, "ndcg_at_10", 40, canary=0.987, overlap=0.8, mapped_on_old=78.0, **scores
+        task = IndexedTask("wiki", None, "ndcg_at_10", 40, canary=0.987, overlap=0.8, mapped_on_old=78.0, **scores)
+        registry.add_compatibility(
+            judge_index(old, new, [task], MapUsed("affine", {}, 80, 20), IndexConfig()).to_json()
         )
-        registry.add_compatibility(judge(old, new, [task], MapUsed("affine", {}, 80, 20), CompatConfig()).to_json())
 
     measure("v0", "v1", 76.0)
     section = find(build_report(registry), "index")

@@ -12,6 +12,7 @@ from typing import Any
 from continual.eval.avalanche import RetrievalScores, retrieval_metrics
 from continual.stream.avalanche import ReplayBuffer, WorkspaceBenchmark
 from tests import ROOT
+from tests.pairs import Write, make_pairs
 
 # isort: split
 import numpy as np
@@ -30,9 +31,7 @@ from continual.errors import InputError, NotFoundError, NothingToDoError
 from continual.eval.metrics import bwt, forgetting, fwt
 from continual.step.spec import prepare
 from continual.train.pairs import PairEncoder, PairLoss
-from tests.conftest import make_pairs
 
-Write = Callable[[str, list[dict[str, object]]], Path]
 SETTINGS = """
 [ingest]
 holdout = 0.2

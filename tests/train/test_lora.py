@@ -18,18 +18,9 @@ from continual.models.weights import weights_sha256
 from continual.train.attention import attend_in_fp32
 from continual.train.fused import FusedLora
 from continual.train.lora import attach, fold, prove_fold, save_adapter
+from tests.weights import make_adapter
 
 TEXTS = ["bal cem dis", "fol gum haj", "kil lom nan per"]
-
-
-def make_adapter(model: Path, folder: Path, seed: int = 0) -> Path:
-    """Save an adapter with random factors."""
-    encoder = load_encoder(model, device="cpu")
-    generator = torch.Generator().manual_seed(seed)
-    for _, parameter in attach(encoder, 4, 8, seed):
-        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
-    save_adapter(encoder, weights_sha256(model), folder)
-    return folder
 
 
 def load_peft(model: Path, adapter: Path):

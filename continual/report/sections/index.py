@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from continual.index.result import Compatibility
+from continual.index.result import IndexComparison
 from continual.report.figures import (
     Column,
     Lines,
@@ -17,7 +17,7 @@ from continual.report.sections.base import Figure, Section
 
 def index(report: Report) -> Section | None:
     """What each step did to the index of its parent, and whether to re-embed."""
-    found = {row.id: report.compatibility[row.id] for row in report.versions if row.id in report.compatibility}
+    found = {row.id: report.index[row.id] for row in report.versions if row.id in report.index}
     if not found:
         return None
     columns = [
@@ -52,16 +52,16 @@ def index(report: Report) -> Section | None:
     )
 
 
-def _verdict(found: Compatibility) -> str:
+def _verdict(found: IndexComparison) -> str:
     if found.needs_reindex == "yes":
-        return f"needs the index of {found.old} made anew"
+        return f"needs the index of {found.old} to be rebuilt"
     how = f"can ask the index of {found.old}"
     if found.needs_reindex == "no":
         return f"{how} as it is"
-    return f"{how} {'through a map of its queries' if found.map_helps else 'as it is'} until it is made anew"
+    return f"{how} {'through a map of its queries' if found.map_helps else 'as it is'} until it is rebuilt"
 
 
-def _kept(found: dict[str, Compatibility]) -> Lines | None:
+def _kept(found: dict[str, IndexComparison]) -> Lines | None:
     if len(found) < 2:
         return None
     series = [Series("as it is", [each.kept for each in found.values()], "series-1")]
@@ -74,7 +74,7 @@ def _kept(found: dict[str, Compatibility]) -> Lines | None:
     )  # fmt: skip
 
 
-def _tasks(last: Compatibility) -> Table:
+def _tasks(last: IndexComparison) -> Table:
     columns = [
         Column("task"), Column("old on old", "points"), Column("new on new", "points"), Column("new on old", "points"),
         Column("old on new", "points"), Column("map on old", "points"), Column("kept", "kept"),

@@ -26,7 +26,7 @@ def queries(report: Report) -> Section | None:
     tasks = names(found.tasks) if len(found.tasks) <= 6 else f"{len(found.tasks)} tasks"
     about = (
         f"Of {found.queries:,} queries of {tasks}, {found.second} answers {found.worse:,} worse than {found.first} and "
-        f"{found.better:,} better. Single queries move by chance: the command 'continual regressions' groups them by "
+        f"{found.better:,} better. Single queries move by chance: 'continual compare --queries' groups them by "
         "subject, with intervals."
     )
     tables = [
