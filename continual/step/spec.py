@@ -179,7 +179,7 @@ def _state(parent: Version, rule: Rule) -> dict[str, Any]:
         InputError: The rule builds on all updates so far, and another rule merged some of them.
     """
     before = parent.provenance.merge
-    if before not in (None, rule.name) and rule.remembers:
+    if before not in (None, rule.name) and rule.stateful:
         raise InputError(
             f"--merge {rule.name} continues from a root base or from a version that it made, but {before} made "
             f"{parent.id}, so what was learned until then would be lost. Use --merge {before} or --merge interpolate. "

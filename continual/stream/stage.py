@@ -18,8 +18,8 @@ from continual.progress import Progress
 from continual.registry.text import (
     SEPARATOR,
     clean,
-    digest,
     fault,
+    hash_normalised,
     normalise,
 )
 from continual.stream.readers.base import Piece, Source
@@ -130,17 +130,17 @@ def _check(piece: Piece, mapping: Mapping, max_chars: int, text_only: bool, firs
         except BadRow as error:
             bad[index] = str(error)
             continue
-        positive_hash = digest(positive_key)
+        positive_hash = hash_normalised(positive_key)
         row = (
             first,
-            digest(query_key + SEPARATOR + positive_key),
+            hash_normalised(query_key + SEPARATOR + positive_key),
             query,
             positive,
             given,
             doc_id,
-            digest(query_key),
+            hash_normalised(query_key),
             positive_hash,
-            positive_hash if doc_id is None else digest(doc_id),
+            positive_hash if doc_id is None else hash_normalised(doc_id),
             _rank(query, positive, given, doc_id),
         )
         for append, value in zip(appends, row, strict=True):

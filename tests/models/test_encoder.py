@@ -15,7 +15,7 @@ from continual.errors import ModelError
 from continual.models.base import PACKAGED, resolve_base
 from continual.models.encoder import embed, encoding_prompts, inner_transformer, load_encoder
 from continual.train.hardware import resolve_precision
-from continual.train.rows import Rows, read_rows
+from continual.train.rows import TrainingRows, read_rows
 
 ROWS = {
     "query": ["bal cem", "bal cem dis", "bal  cem"],
@@ -36,7 +36,7 @@ def table() -> pa.Table:
     )
 
 
-def encoded(rows: Rows, texts: np.ndarray) -> np.ndarray:
+def encoded(rows: TrainingRows, texts: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         return embed(rows.tokens.model, rows.tokens.features(texts, torch.device("cpu"))).numpy()
 
