@@ -204,7 +204,7 @@ def test_what_eval_prints(workspace: Workspace, run: Run) -> None:
     assert "v0, suite step" in shown.out
     assert "nDCG@10" in shown.out
     again = run("eval", "current", "--suite", "step", *at)
-    assert "1 of 1 scores were there" in again.out
+    assert "1 of 1 scores existed" in again.out
     (score,) = json.loads(run("eval", "v0", "--suite", "step", "--json", *at).out)["scores"]
     assert (score["task"], score["domain"], score["task_type"], score["new"]) == ("first", "first", "Retrieval", False)
     listed = json.loads(run("task", "list", "--json", *at).out)["tasks"]
