@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from continual import config as settings
-from continual.config import Config
+from continual.config import Config, load_config
 from continual.models.base import PACKAGED
 from continual.progress import SILENT, Progress
 from continual.registry import (
@@ -19,12 +18,7 @@ from continual.registry import (
 from continual.registry.registry import CURRENT
 from continual.report.status import Status, read_status
 from continual.versions.build import kept
-from continual.versions.create import (
-    SETTINGS,
-    STORE,
-    find,
-    found,
-)
+from continual.versions.create import SETTINGS, STORE, create_workspace, find_workspace
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -38,12 +32,12 @@ if TYPE_CHECKING:
     from continual.index.result import IndexComparison
     from continual.recipes.cost import RecipePlan
     from continual.recipes.jobs import Executor
-    from continual.recipes.run import Trained
+    from continual.recipes.result import RecipeResult
     from continual.report.report import Report
     from continual.step.plan import Plan
     from continual.step.update import StepResult
     from continual.stream import Columns, IngestReport, TaskReport
-    from continual.versions.build import Collected
+    from continual.versions.collect import Collected
     from continual.versions.diff import Diff
     from continual.versions.manage import VersionList
     from continual.versions.scores import Evaluation
@@ -60,7 +54,7 @@ class Workspace:
         NotFoundError: There is no workspace there.
         ConfigError: Its settings cannot be used.
 
-    Example:
+    Examples:
         >>> workspace = Workspace.init("search", base="packaged")  # doctest: +SKIP
         >>> workspace.ingest("medical.parquet")  # doctest: +SKIP
         >>> workspace.update(replay=0.1).passed  # doctest: +SKIP
@@ -68,8 +62,8 @@ class Workspace:
     """
 
     def __init__(self, directory: str | Path | None = None) -> None:
-        self.directory = find(directory)
-        self.config: Config = settings.load(self.directory / SETTINGS)
+        self.directory = find_workspace(directory)
+        self.config: Config = load_config(self.directory / SETTINGS)
         self.registry = Registry(self.directory / STORE, self.config.catalog.busy_seconds)
 
     def __repr__(self) -> str:
@@ -91,7 +85,7 @@ class Workspace:
             ConfigError: There are settings already, and they are wrong.
             ModelError: The base is no sentence-transformers model.
         """
-        return cls(found(directory, base, trust_remote_code=trust_remote_code))
+        return cls(create_workspace(directory, base, trust_remote_code=trust_remote_code))
 
     def ingest(
         self,
@@ -246,7 +240,7 @@ class Workspace:
             NothingToDoError: Nothing is new, or nothing was interrupted.
             InputError: An option is wrong; or a step was interrupted, and neither `resume` nor `restart` is given.
 
-        Example:
+        Examples:
             >>> workspace.update(replay=0.1, settings={"train": {"epochs": 2}})  # doctest: +SKIP
         """
         from continual.step.request import Request
@@ -269,7 +263,7 @@ class Workspace:
 
     def train(
         self, recipe: str, *, executor: Executor | None = None, progress: Progress = SILENT, **options: Any
-    ) -> Trained:
+    ) -> RecipeResult:
         """Train a model on all domains, from the root base, by a recipe. The current version stays.
 
         Every phase becomes a version, and a phase that exists is not trained again. So after a kill, the same call

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from continual.registry import (
-    Batch,
-    Version,
-)
+from continual.registry import Batch, Provenance, Verdict, Version
 from continual.registry.catalog import now
 
 
@@ -22,11 +19,11 @@ def version(name: str, parent: str | None = None, batches: list[str] | None = No
         tokens_trained=100,
         seconds=1.5,
         joint_pairs=20,
-        recipe={"merge": "interpolate"},
-        verdict={"passed": True} if parent else None,
+        provenance=Provenance(merge="interpolate"),
+        verdict=Verdict(passed=True, reasons=[]) if parent else None,
         created_at=now(),
     )
 
 
-def batch(domain: str) -> Batch:
-    return Batch("", 0, domain, "f", "s", "data/x", 10, 8, 1, 0, 0, 1, None, {}, now())
+def batch(domain: str, name: str = "b1") -> Batch:
+    return Batch(name, domain, "f", "s", "data/x", 10, 8, 1, 0, 0, 1, None, {}, now())

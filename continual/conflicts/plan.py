@@ -21,7 +21,7 @@ from continual.errors import (
 from continual.progress import SILENT, Progress
 from continual.registry import Registry, Version
 from continual.registry.registry import CURRENT, ROOT
-from continual.replay import Rows
+from continual.replay import RowReader
 from continual.versions.build import kept
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def prepare_conflicts(
     version = registry.version(ROOT if start == "base" else CURRENT)
     chosen = chosen_domains(registry, domains)
     batches = [batch for batch in registry.batches() if batch.domain in chosen]
-    with Rows(registry) as source:
+    with RowReader(registry) as source:
         counts = source.count(batches)
         if not any(counts.values()):
             raise _too_few(dict.fromkeys(chosen, 0))

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from continual.errors import InputError
+from continual.eval.mteb_tasks import MTEB
 from continual.progress import SILENT, Progress
 from continual.registry import Registry
 from continual.stream import TaskReport, import_task
-
-MTEB = "mteb:"
-"""Prefix of mteb's tasks and benchmarks, on the command line and in a task's origin."""
 
 
 def add_task(

@@ -14,7 +14,6 @@ from continual.errors import (
     NotFoundError,
     did_you_mean,
 )
-from continual.eval.add_task import MTEB
 from continual.progress import SILENT, Progress
 from continual.registry import Registry, Task
 from continual.registry.catalog import now

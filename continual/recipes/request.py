@@ -1,4 +1,4 @@
-"""What a caller asks of a recipe: stated once, and used by the plan, the training and the command line."""
+"""Options of a training by a recipe, shared by its plan, the training and the command line."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from continual.recipes.cost import RecipePlan, cost_of
 from continual.recipes.jobs import Executor
 from continual.recipes.plan import Layout, lay_out
 from continual.recipes.recipe import Recipe
-from continual.recipes.run import Trained, run_recipe
+from continual.recipes.result import RecipeResult
+from continual.recipes.run import run_recipe
 from continual.registry import Registry
 from continual.storage.locks import UPDATE_LOCK, exclusive
 
 
 class TrainRequest(BaseModel):
-    """The options of one training by a recipe.
+    """Options of a training by a recipe.
 
     Attributes:
         recipe: Name of the recipe, such as "joint" or "phased".
         options: Options of the recipe, as text by name: `{"ratios": "0.5,1"}`.
         domains: Domains to train on; by default all.
-        clusters: File with clusters of domains; by default `conflicts.toml` of the workspace, and without that file
-            each domain is a cluster.
-        settings: Settings by section, over those of the recipe: `{"train": {"learning_rate": 3e-4}}`. Those of
-            `merge.parameters` go to the merges of the recipe.
-        seed: Seed of the draws and of the trainings, 0 or more.
+        clusters: File with clusters of domains; by default `conflicts.toml` of the workspace. Without that file, each
+            domain is a cluster.
+        settings: Settings by section and name, such as `{"train": {"learning_rate": 3e-4}}`; they replace those of
+            the recipe. `merge.parameters` applies to the merges of the recipe.
+        seed: Seed of the draws and the trainings, 0 or more.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,7 +47,7 @@ class TrainRequest(BaseModel):
 
     @classmethod
     def of(cls, recipe: str, **options: Any) -> TrainRequest:
-        """Return the request for a recipe; an option that is None keeps its default.
+        """Return the request for a recipe. An option that is None keeps its default.
 
         Raises:
             InputError: An option is unknown or has the wrong type.
@@ -57,16 +58,20 @@ class TrainRequest(BaseModel):
             fault = error.errors()[0]
             name = str(fault["loc"][0])
             if fault["type"] == "extra_forbidden":
-                raise InputError(f"train takes no option {name!r}.{did_you_mean(name, cls.model_fields)}") from None
+                raise InputError(
+                    f"There is no option {name!r} of train.{did_you_mean(name, cls.model_fields)}"
+                ) from None
             if name == "seed":
                 raise InputError(f"--seed takes an integer from 0 up, not {fault['input']!r}.") from None
-            raise InputError(f"train: {name}: {fault['msg']} (got {fault['input']!r}).") from None
+            raise InputError(
+                f"The option {name} of train is invalid: {fault['msg']} (got {fault['input']!r})."
+            ) from None
 
 
 def plan_training(
     registry: Registry, config: Config, directory: Path, request: TrainRequest, progress: Progress = SILENT
 ) -> RecipePlan:
-    """Return the phases of a recipe with their rows and their cost. Changes nothing; see `Workspace.plan_training`."""
+    """Return the phases of a recipe with their rows and cost, and change nothing; see `Workspace.plan_training`."""
     return cost_of(registry, config, _lay_out(registry, config, directory, request, progress), progress)
 
 
@@ -78,8 +83,8 @@ def train_recipe(
     *,
     executor: Executor | None = None,
     progress: Progress = SILENT,
-) -> Trained:
-    """Run a recipe, one at a time in a workspace; see `Workspace.train`."""
+) -> RecipeResult:
+    """Run a recipe under the update lock; see `Workspace.train`."""
     with exclusive(registry.root / UPDATE_LOCK, "train"):
         layout = _lay_out(registry, config, directory, request, progress)
         return run_recipe(registry, config, layout, executor=executor, progress=progress)

@@ -1,4 +1,4 @@
-"""The registry: what was learned, from what, and which version is in service. Imports no torch."""
+"""The registry: the records of domains, batches, tasks, versions, scores and aliases. It does not import torch."""
 
 from continual.registry.provenance import Cost, Provenance, TrainResult, Window
 from continual.registry.records import (

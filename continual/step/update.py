@@ -30,8 +30,8 @@ from continual.step.tracking import step_figures
 from continual.storage.files import remove
 from continual.train.coefficients import search
 from continual.train.job import Job
-from continual.versions.build import join, materialise, prove
-from continual.versions.scores import score, score_missing
+from continual.versions.build import materialise, merge_update, prove
+from continual.versions.scores import score_missing, score_model
 from continual.versions.sweep import discard_run
 
 HOPELESS = (DivergedError, FoldError, NothingToDoError)
@@ -248,7 +248,7 @@ def merge(step: Step, provenance: Provenance, drawn: Draw, progress: Progress) -
         seed = provenance.seed
         found = search(rule.name, drawn.held_table, step.config, **folders, seed=seed, progress=progress)
         provenance = found.decide(provenance)
-    state = join(step.spec.version, provenance, parent, Model(folded), root, step.target, progress)
+    state = merge_update(step.spec.version, provenance, parent, Model(folded), root, step.target, progress)
     return replace(provenance, state_next=state)
 
 
@@ -261,7 +261,7 @@ def evaluate(step: Step, sha256: str, progress: Progress) -> tuple[list[Score], 
     vectors = {name: vectors_file(registry, name) if config.index.step else None for name in (parent, new)}
     for known in {version.id: version for version in (step.root, step.parent)}.values():
         score_missing(registry, known, tasks, config, progress, keep=vectors.get(known.id))
-    scores = score(registry, new, step.target, sha256, tasks, config, progress, keep=vectors[new])
+    scores = score_model(registry, new, step.target, sha256, tasks, config, progress, keep=vectors[new])
     if not config.index.step:
         return scores, None
     old_side = Side(parent, step.parent.sha256, step.folder(step.parent), vectors[parent])

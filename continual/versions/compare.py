@@ -1,4 +1,4 @@
-"""Two versions compared: their scores, their answers to single queries, their weights."""
+"""Comparison of two versions: scores, answers to single queries, and weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from continual.registry.registry import ROOT
 from continual.storage.locks import UPDATE_LOCK, exclusive
 from continual.versions.build import kept
 from continual.versions.scores import (
-    choose,
+    choose_tasks,
     query_embedder,
     rank_missing,
     score_missing,
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 
 def version_pair(registry: Registry, a: str | None, b: str) -> tuple[Version, Version]:
-    """Return the versions A and B of a comparison; without A, it is B's parent.
+    """Return the two versions of a comparison. If `a` is None, the first one is the parent of the second.
 
     Raises:
         NotFoundError: There is no such version.
-        InputError: A is missing, and B is the root base.
+        InputError: `a` is None, and the second version is the root base.
     """
     second = registry.version(b)
     if a is not None:
@@ -56,7 +56,7 @@ def compare_scores(
 ) -> Comparison:
     """Compare the scores of two versions; see `Workspace.compare`."""
     first, second = version_pair(registry, a, b)
-    chosen = choose(registry, config, tasks)
+    chosen = choose_tasks(registry, config, tasks)
     _score(registry, config, first, second, chosen, progress)
     return compare_versions(registry, first, second, chosen, config.eval, suite_settings(chosen, config, "step"))
 
@@ -76,7 +76,7 @@ def compare_queries(
     first, second = version_pair(registry, a, b)
     if count < 1:
         raise InputError(f"-n takes a number from 1 up, not {count}.")
-    chosen = choose(registry, config, tasks)
+    chosen = choose_tasks(registry, config, tasks)
     again = _score(registry, config, first, second, chosen, progress, rankings=True)
     return find_regressions(
         registry,
@@ -110,13 +110,13 @@ def _score(
     *,
     rankings: bool = False,
 ) -> dict[str, list[str]]:
-    """Score two versions on the tasks that they lack, under the update lock.
+    """Score two versions on the tasks they have no score on, under the update lock.
 
     Args:
-        rankings: Also score again what has scores but no rankings, because it was scored before these were kept.
+        rankings: Also score again on tasks without rankings, which older versions of `continual` did not keep.
 
     Returns:
-        The names of the tasks that were scored again, by version.
+        Names of the tasks that were scored again, by version.
     """
     versions = {version.id: version for version in (first, second)}.values()
     lacks = (unscored, unranked) if rankings else (unscored,)

@@ -1,4 +1,4 @@
-"""What a person does to versions: list, promote, roll back, pin, rebuild, drop snapshots."""
+"""Commands on versions: list, promote, roll back, pin, rebuild, and collect garbage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from continual.progress import SILENT, Progress
 from continual.registry import Alias, Registry, Version
 from continual.registry.registry import CURRENT
 from continual.storage.locks import UPDATE_LOCK, exclusive
-from continual.versions.build import Collected, collect, kept, rebuild
+from continual.versions.build import kept, rebuild
+from continual.versions.collect import Collected, collect
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class VersionList:
 
     Attributes:
         current: Id of the current version.
-        versions: The root base first.
-        dropped: Ids of the versions whose snapshot was dropped; a command that needs one rebuilds it.
+        versions: All versions, the root base first.
+        dropped: Ids of the versions whose snapshot was dropped. A command that needs one rebuilds it.
     """
 
     current: str
@@ -30,34 +31,36 @@ class VersionList:
     dropped: set[str]
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain data; each version says whether its snapshot was dropped."""
+        """Return the list as plain data. Each version has a field `dropped`."""
         rows = [asdict(version) | {"dropped": version.id in self.dropped} for version in self.versions]
         return {"current": self.current, "versions": rows}
 
 
 def list_versions(registry: Registry) -> VersionList:
-    """Return all versions, and which of them have no snapshot."""
+    """Return all versions, with the ids of those without a snapshot."""
     versions = registry.versions()
     dropped = {version.id for version in versions if not registry.path(version.path).is_dir()}
     return VersionList(registry.version(CURRENT).id, versions, dropped)
 
 
 def promote(registry: Registry, name: str, reason: str, progress: Progress = SILENT) -> Alias:
-    """Make a version the current one; see `Workspace.promote`."""
+    """Make a version the current version; see `Workspace.promote`."""
     version = registry.version(name)
     if version.id == registry.version(CURRENT).id:
-        raise InputError(f"{version.id} is already the current version.")
+        raise InputError(
+            f"{version.id} is already the current version. List the others with `continual versions list`."
+        )
     with kept(registry, version.id, progress=progress):
         return registry.set_alias(CURRENT, version.id, reason)
 
 
 def rollback(registry: Registry, reason: str, progress: Progress = SILENT) -> Alias:
-    """Make the previous version the current one again; see `Workspace.rollback`."""
+    """Make the previous version the current version again; see `Workspace.rollback`."""
     before = registry.before(CURRENT)
     if before is None:
         raise InputError(
             f"{registry.version(CURRENT).id} is the first current version, so there is nothing to roll back to. "
-            "`continual promote VERSION` makes another version current."
+            "Make another version current with `continual promote VERSION`."
         )
     with kept(registry, before, progress=progress):
         return registry.set_alias(CURRENT, before, reason)

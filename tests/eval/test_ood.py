@@ -18,7 +18,7 @@ from continual import Workspace
 from continual.config import GateConfig
 from continual.eval.ood import flags, flags_of
 from continual.registry import Leak, Registry
-from continual.replay.draw import Rows
+from continual.replay.draw import RowReader
 from continual.report.report import build_report
 from continual.report.terminal import print_report
 from continual.step.gate import decide
@@ -146,7 +146,7 @@ def test_leakage_found_later_from_end_to_end(
     workspace.ingest(write_pairs("first.parquet", make_pairs(40)))
     workspace.update()
     trained = workspace.registry.batches()[0]
-    with Rows(workspace.registry) as rows:
+    with RowReader(workspace.registry) as rows:
         texts = rows.draw([trained], [], {}, {}).table.to_pylist()[:3]
     documents = [{"_id": f"d{n}", "text": row["positive"]} for n, row in enumerate(texts)]
     queries = [{"_id": f"q{n}", "text": row["query"].upper()} for n, row in enumerate(texts)]

@@ -19,7 +19,7 @@ from continual.recipes import find_recipe
 from continual.recipes.recipe import (
     Merge,
     Portion,
-    Stock,
+    RecipeInput,
     Train,
 )
 from continual.recipes.systems import boom
@@ -42,26 +42,26 @@ def test_the_subsets_of_boom_have_the_shares_of_each_domain(workspace: Workspace
 
 
 def test_subsets_are_drawn_without_replacement_and_each_anew(workspace: Workspace) -> None:
-    from continual.recipes.rows import read_material
+    from continual.recipes.rows import read_training_rows
 
-    material = read_material(workspace.registry, workspace.registry.batches())
-    all_rows = set(material.tables["big"]["query"].to_pylist())
+    rows = read_training_rows(workspace.registry, workspace.registry.batches())
+    all_rows = set(rows.tables["big"]["query"].to_pylist())
     draws = []
     for number in (1, 2):
-        table, (window,) = material.take([Portion("big", 30, draw=number)], seed=0)
+        table, (window,) = rows.take([Portion("big", 30, draw=number)], seed=0)
         drawn = table["query"].to_pylist()
         assert len(set(drawn)) == len(drawn) == 30 == window.rows
         assert set(drawn) < all_rows
-        again, _ = material.take([Portion("big", 30, draw=number)], seed=0)
+        again, _ = rows.take([Portion("big", 30, draw=number)], seed=0)
         assert again.equals(table)
         draws.append(set(drawn))
     assert 5 <= len(draws[0] & draws[1]) <= 25  # 15 are expected of two independent halves
-    assert set(material.take([Portion("big", 30, draw=1)], seed=1)[0]["query"].to_pylist()) != draws[0]
+    assert set(rows.take([Portion("big", 30, draw=1)], seed=1)[0]["query"].to_pylist()) != draws[0]
 
 
 def test_a_subset_holds_a_row_of_each_domain_it_learns() -> None:
-    stock = Stock({"big": 60, "small": 20}, {}, {}, lambda: 0)
-    first, second, _ = boom.phases(stock, {"ratios": (0.01, 0.5), "weights": "equal", "method": "mean"})
+    inputs = RecipeInput({"big": 60, "small": 20}, {}, {}, lambda: 0)
+    first, second, _ = boom.phases(inputs, {"ratios": (0.01, 0.5), "weights": "equal", "method": "mean"})
     assert [portion.rows for portion in first.portions] == [1, 1]
     assert [portion.rows for portion in second.portions] == [30, 10]
 
@@ -117,11 +117,11 @@ def test_a_text_that_rows_of_a_batch_share_is_one(workspace: Workspace, tmp_path
 
 
 def test_a_warm_up_is_no_larger_than_the_smallest_cluster() -> None:
-    stock = Stock({"a": 100, "b": 30, "c": 6}, {}, {"x": ["a", "b"], "y": ["c"]}, lambda: 8)
+    inputs = RecipeInput({"a": 100, "b": 30, "c": 6}, {}, {"x": ["a", "b"], "y": ["c"]}, lambda: 8)
     phases = find_recipe("phased").phases
     assert phases is not None
     options = {"warm-up": 0.5, "base": "root", "matryoshka": "yes"}
-    warm_up, *_, merge, enhance = phases(stock, options)
+    warm_up, *_, merge, enhance = phases(inputs, options)
     assert isinstance(warm_up, Train)
     assert isinstance(merge, Merge)
     assert isinstance(enhance, Train)
@@ -134,10 +134,10 @@ def test_a_warm_up_is_no_larger_than_the_smallest_cluster() -> None:
 def test_small_domains_are_repeated_up_to_the_floor(workspace: Workspace) -> None:
     (phase,) = workspace.plan_training("upsample", options={"floor": "0.75"}).phases
     assert phase.rows == {"big": 60, "small": 45}
-    from continual.recipes.rows import read_material
+    from continual.recipes.rows import read_training_rows
 
-    material = read_material(workspace.registry, workspace.registry.batches())
-    table, _ = material.take([Portion("small", 45)], seed=0)
+    rows = read_training_rows(workspace.registry, workspace.registry.batches())
+    table, _ = rows.take([Portion("small", 45)], seed=0)
     counts = table["query"].value_counts().field("counts").to_pylist()
     assert sorted(counts) == [2] * 15 + [3] * 5
 
@@ -145,28 +145,28 @@ def test_small_domains_are_repeated_up_to_the_floor(workspace: Workspace) -> Non
 def test_two_stages_are_retrieval_and_then_everything() -> None:
     recipe = find_recipe("two-stage")
     assert recipe.phases is not None
-    stock = Stock({"a": 3, "b": 4}, {"a": "classification", "b": "retrieval"}, {}, lambda: 8)
-    first, second = recipe.phases(stock, {})
+    inputs = RecipeInput({"a": 3, "b": 4}, {"a": "classification", "b": "retrieval"}, {}, lambda: 8)
+    first, second = recipe.phases(inputs, {})
     assert isinstance(first, Train)
     assert isinstance(second, Train)
     assert first.portions == (Portion("b"),)
     assert second.portions == (Portion("a"), Portion("b"))
     assert second.start == first.name
     with pytest.raises(InputError, match="all 2 are of kind retrieval"):
-        recipe.phases(Stock({"a": 3, "b": 4}, dict.fromkeys("ab", "retrieval"), {}, lambda: 8), {})
+        recipe.phases(RecipeInput({"a": 3, "b": 4}, dict.fromkeys("ab", "retrieval"), {}, lambda: 8), {})
 
 
 def test_sequential_goes_by_domain_or_kind() -> None:
     recipe = find_recipe("sequential")
     assert recipe.phases is not None
-    stock = Stock({"a": 3, "b": 4, "c": 5}, {"a": "x", "b": "y", "c": "x"}, {}, lambda: 8)
-    by_domain = recipe.phases(stock, {"by": "domain"})
+    inputs = RecipeInput({"a": 3, "b": 4, "c": 5}, {"a": "x", "b": "y", "c": "x"}, {}, lambda: 8)
+    by_domain = recipe.phases(inputs, {"by": "domain"})
     assert [(each.name, each.start) for each in by_domain if isinstance(each, Train)] == [
         ("learn-a", "root"),
         ("learn-b", "learn-a"),
         ("learn-c", "learn-b"),
     ]
-    by_kind = recipe.phases(stock, {"by": "kind"})
+    by_kind = recipe.phases(inputs, {"by": "kind"})
     assert [each.portions for each in by_kind if isinstance(each, Train)] == [
         (Portion("a"), Portion("c")),
         (Portion("b"),),
@@ -177,7 +177,7 @@ def test_sequential_goes_by_domain_or_kind() -> None:
 def test_a_domain_may_be_called_as_a_phase_is(name: str) -> None:
     recipe = find_recipe(name)
     assert recipe.phases is not None
-    phases = recipe.phases(Stock({"root": 3, "merged": 4}, {}, {}, lambda: 8), recipe.resolve({}))
+    phases = recipe.phases(RecipeInput({"root": 3, "merged": 4}, {}, {}, lambda: 8), recipe.resolve({}))
     assert len({"root", *(phase.name for phase in phases)}) == len(phases) + 1
 
 
@@ -210,38 +210,46 @@ def test_what_a_recipe_cannot_be_told_is_refused(workspace: Workspace) -> None:
         ({"recipe": "bom"}, NotFoundError, "no recipe 'bom'. Did you mean 'boom'"),
         ({"recipe": "continual"}, InputError, "continual update --recipe continual"),
         ({"recipe": "boom", "options": {"ratio": "1"}}, InputError, "Did you mean 'ratios'"),
-        ({"recipe": "boom", "options": {"ratios": "0.5,x"}}, InputError, "numbers with commas"),
+        ({"recipe": "boom", "options": {"ratios": "0.5,x"}}, InputError, "numbers separated by commas"),
         ({"recipe": "boom", "options": {"ratios": "1.5"}}, InputError, "from 0.01 to 1"),
         ({"recipe": "boom", "options": {"method": "slurp"}}, NotFoundError, "no merge method 'slurp'"),
         ({"recipe": "boom", "options": {"method": "sce", "weights": "size"}}, InputError, "sce takes no weights"),
         (
             {"recipe": "specialists", "options": {"method": "model_stock", "weights": "size"}},
             InputError,
-            "model_stock takes no weights: the models decide. Leave --option weights=size out.",
+            "model_stock takes no weights, because it computes them from the models. Leave --option weights=size out.",
         ),
         (
             {"recipe": "boom", "options": {"method": "slerp", "ratios": "0.5,1"}},
             InputError,
-            "slerp merges 2 models, and the base is the first of them: boom has 2 more (subset-1, subset-2). Give "
-            "another method or another number of models with --option method=... or --option ratios=...",
+            "slerp merges 2 models, and the base is the first of them, but boom has 2 more (subset-1, subset-2). "
+            "Choose another method or another number of models with --option method=... or --option ratios=...",
         ),
         (
             {"recipe": "specialists", "options": {"method": "model_stock"}, "domains": ["big"]},
             InputError,
-            "model_stock merges 2 or more models: specialists has 1 (learn-big). Give another method or another number "
-            "of models with --option method=... or --option by=...",
+            "model_stock merges 2 or more models, but specialists has 1 (learn-big). Choose another method or another "
+            "number of models with --option method=... or --option by=...",
         ),
-        ({"recipe": "joint", "settings": {"eval": {"batch_size": 8}}}, InputError, "scored is set in continual.toml"),
+        (
+            {"recipe": "joint", "settings": {"eval": {"batch_size": 8}}},
+            InputError,
+            "of the evaluation belong in continual.toml",
+        ),
         ({"recipe": "sequential", "options": {"by": "cluster"}}, InputError, "domain or kind"),
         (
-            {"recipe": "joint", "parameters": {"density": 0.5}},
+            {"recipe": "joint", "settings": {"merge": {"parameters": {"density": 0.5}}}},
             InputError,
-            "joint has no merge, so merge.parameters would do",
+            "joint has no merge, so merge.parameters would have no effect",
         ),
-        ({"recipe": "phased", "parameters": {"lambda": 0.5}}, InputError, "of its merge by a search, so that -p"),
-        ({"recipe": "boom", "parameters": {"density": 0.5}}, InputError, "multislerp takes"),
         (
-            {"recipe": "boom", "options": {"method": "ties"}, "parameters": {"density": 2}},
+            {"recipe": "phased", "settings": {"merge": {"parameters": {"lambda": 0.5}}}},
+            InputError,
+            "phased searches the parameters of its merge",
+        ),
+        ({"recipe": "boom", "settings": {"merge": {"parameters": {"density": 0.5}}}}, InputError, "multislerp takes"),
+        (
+            {"recipe": "boom", "options": {"method": "ties"}, "settings": {"merge": {"parameters": {"density": 2}}}},
             InputError,
             "ties: density = 2 is outside",
         ),
@@ -250,9 +258,13 @@ def test_what_a_recipe_cannot_be_told_is_refused(workspace: Workspace) -> None:
         ({"recipe": "joint", "domains": ["bog"]}, NotFoundError, "no domain 'bog'"),
         ({"recipe": "joint", "seed": -1}, InputError, "from 0 up"),
         ({"recipe": "phased", "clusters": "none.toml"}, NotFoundError, "no file none.toml"),
-        ({"recipe": "joint", "clusters": "none.toml"}, InputError, "joint does not go by clusters"),
+        ({"recipe": "joint", "clusters": "none.toml"}, InputError, "joint does not use clusters"),
         ({"recipe": "specialists", "clusters": "none.toml"}, InputError, "only with --option by=cluster"),
-        ({"recipe": "joint", "settings": {"merge": {"floor": 1}}}, InputError, "joint takes those of [train]."),
+        (
+            {"recipe": "joint", "settings": {"merge": {"floor": 1}}},
+            InputError,
+            "joint takes only the settings of [train].",
+        ),
         ({"recipe": "phased", "settings": {"merge": {"search_rows": 1}}}, NothingToDoError, "no domain of big, small"),
     ):
         with pytest.raises(error, match=None) as raised:

@@ -249,22 +249,23 @@ def test_joint_keeps_its_batches_apart_where_a_workspace_mixes_them(workspace: W
 
 
 def test_the_searched_merge_is_not_worse_than_any_of_eleven_on_the_line(workspace: Workspace) -> None:
-    from continual.recipes.rows import read_material
+    from continual.recipes.rows import read_training_rows
     from continual.train.objective import Objective
 
     done = workspace.train("phased", settings={"train": {"epochs": 3}})
     versions = {each.name: workspace.version(each.version) for each in done.phases}
     folders = {name: workspace.registry.path(version.path) for name, version in versions.items()}
-    material = read_material(workspace.registry, workspace.registry.batches(), workspace.config.merge.search_rows)
-    assert material.held is not None
-    windows, held = material.held
-    assert windows == versions["merged"].provenance.held
+    rows = read_training_rows(workspace.registry, workspace.registry.batches(), workspace.config.merge.search_rows)
+    held = rows.held
+    assert held is not None
+    assert rows.held_windows == versions["merged"].provenance.held
     config = workspace.config.train
     objective = Objective(folders["warm-up"], held, config)
     one, two = (Objective(folders[name], held, config).parameters() for name in ("learn-big", "learn-small"))
     line = [objective.evaluate({name: one[name].lerp(two[name], step / 10) for name in one}) for step in range(11)]
-    found = versions["merged"].provenance.search["best"]
-    assert found["losses"].keys() == {"big", "small"}
-    assert found["loss"] <= min(sum(losses.values()) / 2 for losses in line) + 1e-6
+    search = versions["merged"].provenance.search
+    assert search is not None
+    assert search.best.losses.keys() == {"big", "small"}
+    assert search.best.loss <= min(sum(losses.values()) / 2 for losses in line) + 1e-6
     merged = Objective(folders["merged"], held, config)  # what was searched is what was merged
-    assert merged.evaluate(merged.parameters()) == pytest.approx(found["losses"], abs=1e-5)
+    assert merged.evaluate(merged.parameters()) == pytest.approx(search.best.losses, abs=1e-5)

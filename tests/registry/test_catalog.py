@@ -76,7 +76,10 @@ def test_between_transactions_the_file_is_free_for_others(registry: Registry) ->
 
 
 def test_a_connection_of_this_process_to_the_file_is_waited_for(registry: Registry) -> None:
-    with duckdb.connect(str(registry.catalog.path)), pytest.raises(WorkspaceBusy, match="a connection of this one"):
+    with (
+        duckdb.connect(str(registry.catalog.path)),
+        pytest.raises(WorkspaceBusy, match="DuckDB connection of this one"),
+    ):
         registry.domains()
     assert registry.domains() == []
 
@@ -156,7 +159,7 @@ def test_what_failed_to_be_detached_is_free_at_last(
 
     engine._home = kept = Failing(attach._start())
     with attached(other):
-        registry.add_batch(batch("b"))
+        registry.add_batch(batch("b", "b2"))
         assert not is_free(registry.catalog.path)
     assert engine._home is kept
     assert is_free(registry.catalog.path)
@@ -181,7 +184,9 @@ def test_a_catalog_of_an_older_schema_is_brought_up_to_date(
     with duckdb.connect(str(old.catalog.path)) as connection:
         columns = [name for name, *_ in connection.execute("DESCRIBE versions").fetchall()]
         made = version("v0")
-        fields = [getattr(made, name) for name in columns]
+        assert made.verdict is None
+        row = {"position": 0, "recipe": made.provenance.to_json()}
+        fields = [row[name] if name in row else getattr(made, name) for name in columns]
         values = [json.dumps(value) if isinstance(value, dict | list) else value for value in fields]
         connection.execute(f"INSERT INTO versions VALUES ({', '.join('?' * len(values))})", values)
     (found,) = Registry(old.root).versions()

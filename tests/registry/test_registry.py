@@ -7,18 +7,13 @@ import dataclasses
 import pytest
 
 from continual.errors import NotFoundError
-from continual.registry import (
-    Registry,
-    Run,
-    Score,
-    Task,
-)
+from continual.registry import Provenance, Registry, Run, Score, Spec, Task
 from continual.registry.catalog import now
 from tests.registries import batch, version
 
 
 def test_a_record_comes_back_as_it_went_in(registry: Registry) -> None:
-    task = Task("a", 1, "a", "tasks/a", 1, 2, 3, "holdout", "x", now())
+    task = Task("a", "a", "tasks/a", 1, 2, 3, "holdout", "x", now())
     made = registry.add_batch(batch("a"), task)
     assert registry.batches() == [made]
     assert registry.tasks() == [task]
@@ -31,7 +26,7 @@ def test_a_record_comes_back_as_it_went_in(registry: Registry) -> None:
 
 def test_domains_keep_the_order_of_the_stream(registry: Registry) -> None:
     for name in ("z", "a", "z", "m"):
-        registry.add_batch(batch(name))
+        registry.add_batch(batch(name, registry.next_batch_id()))
     assert [domain.name for domain in registry.domains()] == ["z", "a", "m"]
     assert [each.id for each in registry.batches("z")] == ["b1", "b3"]
 
@@ -60,9 +55,13 @@ def test_an_unknown_version_is_answered_with_the_nearest(registry: Registry) -> 
         registry.version("curent")
 
 
+def run(name: str) -> Run:
+    return Run(name, "running", Spec(name, "v0", [], [], 0, Provenance(seed=1)), now(), None)
+
+
 def test_ids_of_discarded_runs_are_not_used_again(registry: Registry) -> None:
     registry.add_version(version("v0"))
-    registry.begin_run(Run("v1", "running", {"seed": 1}, now(), None))
+    registry.begin_run(run("v1"))
     assert registry.next_version_id() == "v2"
-    registry.begin_run(Run("v2", "running", {"seed": 1}, now(), None))
-    assert [(run.id, run.state) for run in registry.runs()] == [("v1", "discarded"), ("v2", "running")]
+    registry.begin_run(run("v2"))
+    assert [(begun.id, begun.state) for begun in registry.runs()] == [("v1", "discarded"), ("v2", "running")]

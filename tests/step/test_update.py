@@ -188,7 +188,7 @@ def test_lost_files_are_named_before_anything_is_trained(
     assert learned.add_task("ood", tmp_path / "ood")[0].unchanged
     rows = learned.registry.path(learned.registry.batches()[0].path)
     rows.rename(rows.with_suffix(".away"))
-    with pytest.raises(DataError, match="is gone"):
+    with pytest.raises(DataError, match="is missing"):
         learned.update()
     rows.with_suffix(".away").rename(rows)
     assert learned.update().passed

@@ -1,4 +1,4 @@
-"""A version is a recipe: built again bit for bit, its snapshot dropped and kept, compared with another."""
+"""Versions are rebuilt bit for bit, dropped and kept, and compared."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def made(once: Once, tiny_model: Path) -> Path:
     """A workspace with four steps, each merged by another rule."""
     steps: list[dict[str, object]] = [
         {},
-        {"merge": "ties", "parameters": {"density": 0.4}},
-        {"merge": "dare_ties", "parameters": {"density": 0.7}, "seed": 5},
+        {"merge": "ties", "settings": {"merge": {"parameters": {"density": 0.4}}}},
+        {"merge": "dare_ties", "settings": {"merge": {"parameters": {"density": 0.7}}}, "seed": 5},
         {"merge": 0.3, "start": "base"},
     ]
 
@@ -113,10 +113,10 @@ def test_a_damaged_snapshot_is_mended_and_a_changed_adapter_is_noticed(workspace
     factors = workspace.registry.path("adapters/v1/adapter_model.safetensors")
     save_file({name: 2 * tensor for name, tensor in load_file(factors).items()}, factors)
     for name in ("v1", "v2"):
-        with pytest.raises(RebuildError, match="v1 was recorded with the weights"):
+        with pytest.raises(RebuildError, match="Rebuilding v1 gives weights"):
             workspace.rebuild(name)
     shutil.rmtree(factors.parent)
-    with pytest.raises(ModelError, match="adapter of v1 is gone"):
+    with pytest.raises(ModelError, match="adapter of v1, is missing"):
         workspace.rebuild("v3")
 
 
@@ -146,7 +146,7 @@ def test_a_damaged_snapshot_is_refused_whatever_it_is_wanted_for(workspace: Work
             use()
     root = workspace.registry.path("versions/v0/model.safetensors")
     root.write_bytes(root.read_bytes()[:-4] + b"\0\0\1\0")
-    with pytest.raises(ModelError, match="with these weights there"):  # from which both are measured
+    with pytest.raises(ModelError, match="with the recorded weights there"):  # from which both are measured
         workspace.compare_weights("v1", "v3")
 
 
@@ -177,7 +177,7 @@ def test_gc_never_drops_what_it_cannot_build_again(workspace: Workspace) -> None
     factors = workspace.registry.path("adapters/v2/adapter_model.safetensors")
     save_file({name: 2 * tensor for name, tensor in load_file(factors).items()}, factors)
     done = workspace.gc()
-    assert "cannot be built again" in done.kept["v2"]
+    assert "cannot be rebuilt" in done.kept["v2"]
     assert done.dropped == ["v1", "v3"]
 
 
@@ -286,8 +286,9 @@ def test_killed_rebuilds_leave_nothing_that_loads(workspace: Workspace) -> None:
 
 def test_a_seeded_rule_drops_other_elements_at_every_step(tiny_model: Path, tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path / "w", tiny_model)
+    settings = {"merge": {"parameters": {"density": 0.5}}}
     for number in range(2):
-        learn(workspace, tmp_path, number, merge="dare_linear", parameters={"density": 0.5}, replay=0.0)
+        learn(workspace, tmp_path, number, merge="dare_linear", settings=settings, replay=0.0)
     root, first, second = (
         load_file(workspace.registry.path(version.path) / "model.safetensors") for version in workspace.versions()
     )
@@ -309,7 +310,7 @@ def test_gc_waits_for_those_who_read(workspace: Workspace) -> None:
 
 
 def test_model_stock_is_no_rule_of_a_stream(workspace: Workspace) -> None:
-    with pytest.raises(InputError, match="model_stock cannot be the rule"):
+    with pytest.raises(InputError, match="model_stock cannot be a merge rule"):
         workspace.update(merge="model_stock")
 
 
@@ -322,6 +323,6 @@ def test_parameters_of_the_settings_belong_to_the_rule_of_the_settings(workspace
     learn(workspace, tmp_path, 10, merge=0.5)
     assert workspace.version().provenance.parameters == {}
     with pytest.raises(InputError, match="takes alpha; not 'previous'"):
-        learn(workspace, tmp_path, 11, merge="opcm", parameters={"previous": 2.0})
+        learn(workspace, tmp_path, 11, merge="opcm", settings={"merge": {"parameters": {"previous": 2.0}}})
     with pytest.raises(InputError, match="finds lambda itself"):
         workspace.update(merge="self-positioning", settings={"merge": {"parameters": {"lambda": 2.0}}})

@@ -13,10 +13,10 @@ from continual.report.figures.numbers import duration
 from continual.report.report import measured
 
 if TYPE_CHECKING:
-    from continual.recipes.run import Trained
+    from continual.recipes.result import RecipeResult
 
 
-def print_trained(trained: Trained) -> None:
+def print_trained(trained: RecipeResult) -> None:
     """Print what a recipe made, its cost, and its scores beside those of the root base and the current version."""
     version = trained.version
     phases = table("phase", "version", "pairs", "tokens", "time", "", numbers=(2, 5))
@@ -44,7 +44,7 @@ def print_trained(trained: Trained) -> None:
     )
 
 
-def _print_cost(trained: Trained) -> None:
+def _print_cost(trained: RecipeResult) -> None:
     """Print pairs, tokens and time beside those of a joint training, measured if there was one."""
     cost, joint = trained.cost, trained.joint
     about = "" if joint.version else "about "

@@ -11,7 +11,7 @@ from continual.registry import Alias
 from continual.registry.registry import utc
 
 if TYPE_CHECKING:
-    from continual.versions.build import Collected
+    from continual.versions.collect import Collected
     from continual.versions.manage import VersionList
 
 
