@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from continual.errors import InputError
-from continual.eval.mteb_tasks import MTEB
+from continual.eval.suites import MTEB
 from continual.progress import SILENT, Progress
 from continual.registry import Registry
 from continual.stream import TaskReport, import_task

@@ -14,6 +14,7 @@ from continual.errors import (
     NotFoundError,
     did_you_mean,
 )
+from continual.eval.suites import MTEB
 from continual.progress import SILENT, Progress
 from continual.registry import Registry, Task
 from continual.registry.catalog import now
