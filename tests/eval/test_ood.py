@@ -104,8 +104,8 @@ def test_the_terminal_marks_flagged_scores(stream: Registry, encoding: str) -> N
 def test_a_task_known_at_the_draw_is_none_of_it(stream: Registry) -> None:
     """What the step recorded counts, not the clock: a task may come while an update runs."""
     with stream.catalog.transaction() as connection:
-        recipe = json.dumps({"merge": "interpolate", "weight": 0.6, "seed": 0, "guarded": ["med", "wiki", "late"]})
-        connection.execute("UPDATE versions SET recipe = ? WHERE id = 'v1'", [recipe])
+        provenance = json.dumps({"merge": "interpolate", "weight": 0.6, "seed": 0, "guarded": ["med", "wiki", "late"]})
+        connection.execute("UPDATE versions SET provenance = ? WHERE id = 'v1'", [provenance])
     assert flags(stream) == {}
 
 
