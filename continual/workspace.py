@@ -366,7 +366,7 @@ class Workspace:
             NothingToDoError: No version was made yet.
             NotFoundError: There is no such joint version.
         """
-        from continual.report.report import build_report
+        from continual.report.build import build_report
 
         return build_report(self.registry, self._joint(joint), self.config.eval.confidence)
 

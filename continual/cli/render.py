@@ -189,7 +189,7 @@ def print_report(report: Report, *, html: Path | None, as_csv: bool, as_json: bo
     elif as_csv:
         print(report.to_csv(), end="")
     else:
-        from continual.report.terminal import print_report as print_tables
+        from continual.report.terminal import print_tables
 
         print_tables(report)
         if html is not None:

@@ -45,7 +45,7 @@ def model_card(registry: Registry, version: Version, snapshot: Path) -> str:
         version: The version.
         snapshot: Its model folder; the base's card in it says in which language and under which licence the base is.
     """
-    from continual.report.report import build_report
+    from continual.report.build import build_report
 
     lineage = registry.lineage(version)
     learned = registry.learned(version)

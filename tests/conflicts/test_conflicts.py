@@ -43,9 +43,9 @@ from continual.errors import (
     WorkspaceBusy,
 )
 from continual.registry import Batch, Registry
-from continual.report.figures import Dendrogram, Pairs
+from continual.report.build import build_report
+from continual.report.figures import Dendrogram, PairMatrix
 from continual.report.html import render_html
-from continual.report.report import build_report
 from continual.report.sections import sections
 from continual.storage.locks import UPDATE_LOCK, exclusive
 from tests import ROOT
@@ -544,7 +544,7 @@ def test_the_page_shows_the_last_analysis_and_none_where_there_was_none(tmp_path
     assert section.about.startswith(found.verdict)
     assert section.notes == ["Not compared: later."]
     heat, tree = (figure.chart for figure in section.figures)
-    assert isinstance(heat, Pairs)
+    assert isinstance(heat, PairMatrix)
     assert isinstance(tree, Dendrogram)
     names = [HOSTILE[place] for place in found.order]
     assert heat.labels == tree.leaves == names

@@ -20,9 +20,9 @@ import uvicorn
 
 from continual import Workspace
 from continual.report.board import Board
+from continual.report.build import build_report
 from continual.report.dashboard import make_app
 from continual.report.html import write_html
-from continual.report.report import build_report
 from tests.conflicts.test_conflicts import keep, made
 from tests.conftest import make_pairs
 from tests.report.test_report import HOSTILE, HOSTILE_DOCUMENT, HOSTILE_QUERY, HOSTILE_TASK, hostile_registry

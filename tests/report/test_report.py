@@ -28,18 +28,19 @@ from continual.registry import (
     Task,
     Version,
 )
+from continual.report.build import build_report
 from continual.report.figures import (
-    Bars,
+    BarChart,
     Chart,
-    Heat,
-    Lines,
+    HeatMap,
+    LineChart,
 )
 from continual.report.files import markdown
 from continual.report.html import render_html, write_html
-from continual.report.report import Report, build_report
+from continual.report.report import Report
 from continual.report.sections import sections
 from continual.report.summary import bills
-from continual.report.terminal import print_report
+from continual.report.terminal import print_tables
 
 START = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 HOSTILE = ["<script>alert(1)</script>", "<img src=x onerror=alert(2)>", "--ink", "%{x} $a$ &lt; ]]> `b`"]
@@ -296,7 +297,7 @@ def test_nothing_to_report(tmp_path: Path) -> None:
 
 def shown(report: Report, width: int = 80, **options: Any) -> str:
     stream = io.StringIO()
-    print_report(report, Console(file=stream, width=width, highlight=False, **options))
+    print_tables(report, Console(file=stream, width=width, highlight=False, **options))
     return stream.getvalue()
 
 
@@ -343,10 +344,10 @@ def test_what_a_recipe_made_has_its_name(trial: Registry) -> None:
     tables = {table.name: table for section in sections(report) for table in section.tables}
     assert [row[0] for row in tables["metrics"].rows] == ["v0", "v1", "v2", "v3", "v4", "v10 (joint)"]
     (matrix,) = (figure.chart for section in sections(report) for figure in section.figures if section.name == "matrix")
-    assert isinstance(matrix, Heat)
+    assert isinstance(matrix, HeatMap)
     assert matrix.rows[-1] == ("v10 (joint)", "med, bash, table", "trained")
     (steps,) = (
-        figure.behind for section in sections(report) for figure in section.figures if section.name == "lineage"
+        figure.values for section in sections(report) for figure in section.figures if section.name == "lineage"
     )
     assert steps.rows[-1][:3] == ["v10", "v0", "joint: med, bash, table"]
     ceiling = build_report(trial, "v10")
@@ -534,7 +535,7 @@ def test_a_large_report_stays_light(tmp_path: Path) -> None:
     report = build_report(registry)
     assert len(render_html(report).html.encode()) < 2e6
     gain = chart(report, "gain")
-    assert isinstance(gain, Lines)
+    assert isinstance(gain, LineChart)
     # Only what matters has a name: the four lowest and the highest.
     last = {each.name: float(each.values[-1] or 0.0) for each in gain.series}
     loud = {each.name for each in gain.series if not each.quiet}
@@ -559,9 +560,9 @@ def chart(report: Report, name: str) -> Chart:
 def test_curves_follow_what_is_in_service(stream: Registry) -> None:
     report = build_report(stream)
     gain, since, ood = (chart(report, name) for name in ("gain", "forgetting", "ood"))
-    assert isinstance(gain, Lines)
-    assert isinstance(since, Lines)
-    assert isinstance(ood, Lines)
+    assert isinstance(gain, LineChart)
+    assert isinstance(since, LineChart)
+    assert isinstance(ood, LineChart)
     assert gain.labels == ["v0", "v1", "v3"]  # v2 was refused
     assert {each.name: each.values for each in gain.series} == {
         "med": [0.0, 12.0, 11.0],
@@ -585,7 +586,7 @@ def test_replay_is_shown_by_domain(stream: Registry) -> None:
         recipe["new"] = [{"domain": "x", "rows": new}]
         recipe["replay"] = [{"domain": domain, "rows": rows} for domain, rows in replay.items()]
     bars = chart(report, "replay")
-    assert isinstance(bars, Bars)
+    assert isinstance(bars, BarChart)
     assert bars.labels == ["v1", "v2", "v3"]
     assert [(name, values) for name, _, values in bars.series] == [
         ("new", [100, 90, 80]),

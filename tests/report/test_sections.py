@@ -17,10 +17,11 @@ from continual.config import CompatConfig
 from continual.index.result import MapUsed, TaskCompatibility, judge
 from continual.registry import Registry
 from continual.registry.records import Leak
-from continual.report.figures import Heat, Lines, draw
+from continual.report.build import build_report
+from continual.report.figures import HeatMap, LineChart, draw_chart
 from continual.report.html import render_html
-from continual.report.report import Report, build_report
-from continual.report.sections import Section, sections
+from continual.report.report import Report
+from continual.report.sections import ReportSection, sections
 from tests.report.test_report import (
     START,
     Page,
@@ -75,13 +76,13 @@ def report(tmp_path: Path) -> Report:
     return build_report(measured(tmp_path))
 
 
-def find(report: Report, name: str) -> Section:
+def find(report: Report, name: str) -> ReportSection:
     return next(section for section in sections(report) if section.name == name)
 
 
-def chart(report: Report, section: str) -> Lines:
+def chart(report: Report, section: str) -> LineChart:
     found = find(report, section).figures[0].chart
-    assert isinstance(found, Lines)
+    assert isinstance(found, LineChart)
     return found
 
 
@@ -108,8 +109,8 @@ def test_curves_have_the_intervals_of_their_queries(report: Report) -> None:
 
 def test_what_was_learned_is_followed_from_the_next_step_on(report: Report) -> None:
     gain, since = (figure.chart for figure in find(report, "domains").figures)
-    assert isinstance(gain, Lines)
-    assert isinstance(since, Lines)
+    assert isinstance(gain, LineChart)
+    assert isinstance(since, LineChart)
     assert [(each.name, each.values) for each in gain.series] == [("med", [0.0, 10.0, 9.0])]
     assert [(each.name, each.values) for each in since.series] == [("med", [None, 0.0, -1.0])]
 
@@ -122,7 +123,7 @@ def test_scores_on_what_was_trained_on_are_marked_and_said(report: Report) -> No
     assert "never" not in about
     matrix = find(report, "matrix")
     heat = matrix.figures[0].chart
-    assert isinstance(heat, Heat)
+    assert isinstance(heat, HeatMap)
     column = heat.columns.index("late")
     assert heat.flagged == {(1, column), (2, column)}
     (why,) = matrix.notes
@@ -193,15 +194,15 @@ def test_the_index_section_says_whether_to_re_embed(tmp_path: Path) -> None:
     measure("v1", "v2", 80.0)
     section = find(build_report(registry), "index")
     (figure,) = section.figures
-    assert isinstance(figure.chart, Lines)
+    assert isinstance(figure.chart, LineChart)
     assert [each.values for each in figure.chart.series] == [
         pytest.approx([76 / 80, 1.0]),
         pytest.approx([78 / 80] * 2),
     ]
     assert section.about.endswith("v2 can ask the index of v1 as it is.")
-    assert {"96 %", "98 %", "100 %"} == set(re.findall(r">([^<]*%)</text>", draw(figure.chart)))
-    assert "95.0 %" in figure.behind.to_markdown()
-    assert [row["version"] for row in csv.DictReader(io.StringIO(figure.behind.to_csv()))] == ["v1", "v2"]
+    assert {"96 %", "98 %", "100 %"} == set(re.findall(r">([^<]*%)</text>", draw_chart(figure.chart)))
+    assert "95.0 %" in figure.values.to_markdown()
+    assert [row["version"] for row in csv.DictReader(io.StringIO(figure.values.to_csv()))] == ["v1", "v2"]
     measure("v1", "v2", 78.0)
     assert find(build_report(registry), "index").about.endswith("the index of v1 as it is until it is made anew.")
     text = Page(render_html(build_report(registry)).html).text
