@@ -296,7 +296,7 @@ def test_figures_as_files(tmp_path: Path) -> None:
         assert escape_markdown(name) in page
     assert not any(tag in page for tag in ("<script", "<img", "<iframe"))
     (tmp_path / "taken").write_text("")
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="can't be written"):
         write_figures(report, tmp_path / "taken")
 
 

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -28,6 +29,8 @@ from continual.registry import (
     Task,
     Version,
 )
+from continual.registry.provenance import Provenance, Window
+from continual.registry.verdict import TaskChange, Verdict
 from continual.report.build import build_report
 from continual.report.figures import (
     BarChart,
@@ -57,12 +60,27 @@ def make_registry(root: Path) -> Registry:
 
 def add_domain(registry: Registry, name: str) -> str:
     """Register a batch of a domain with its task, and return the batch's id."""
-    batch = Batch("", 0, name, f"{name}.parquet", "0", f"data/{name}/0.parquet", 9, 9, 0, 0, 0, 0, None, {}, START)
+    batch = Batch(
+        registry.next_batch_id(),
+        name,
+        f"{name}.parquet",
+        "0",
+        f"data/{name}/0.parquet",
+        9,
+        9,
+        0,
+        0,
+        0,
+        0,
+        None,
+        {},
+        START,
+    )
     return registry.add_batch(batch, make_task(name, name)).id
 
 
 def make_task(name: str, domain: str | None) -> Task:
-    return Task(name, 0, domain, f"tasks/{name}", 300, 1500, 300, "holdout", "0", START)
+    return Task(name, domain, f"tasks/{name}", 300, 1500, 300, "holdout", "0", START)
 
 
 def add_version(
@@ -76,7 +94,7 @@ def add_version(
     pairs: int = 0,
     joint: int = 0,
     reasons: tuple[str, ...] = (),
-    changes: dict[str, Any] | None = None,
+    changes: dict[str, TaskChange] | None = None,
     recipe: str = "",
 ) -> None:
     number = int(name[1:])
@@ -92,17 +110,14 @@ def add_version(
         tokens_trained=pairs * 60,
         seconds=pairs / 25,
         joint_pairs=joint,
-        recipe={"base": "packaged"}
+        provenance=Provenance(base="packaged")
         if parent is None
-        else {"merge": "interpolate", "weight": 0.6, "seed": 0}
-        | ({"recipe": recipe, "phase": "merged"} if recipe else {}),
+        else Provenance(
+            merge="interpolate", weight=0.6, recipe=recipe or "continual", phase="merged" if recipe else None
+        ),
         verdict=None
         if parent is None
-        else {
-            "passed": status == "accepted",
-            "reasons": list(reasons),
-            "figures": {"tasks": changes or {}, "confidence": 0.9},
-        },
+        else Verdict(status == "accepted", list(reasons), confidence=0.9, tasks=changes or {}),
         created_at=START + timedelta(days=7 * number),
     )
     records = [Score(name, task, "ndcg_at_10", score, 300, None) for task, score in scores.items()]
@@ -162,7 +177,7 @@ def hostile_registry(root: Path) -> Registry:
     registry.add_task(make_task(HOSTILE_TASK, None))
     scores = dict.fromkeys(HOSTILE, 50.0)
     add_version(registry, "v0", None, scores)
-    change = {"kind": "new", "new": 60.0, "old": 50.0, "difference": 10.0, "low": 9.0, "high": 11.0, "p": 0.001}
+    change = TaskChange(difference=10.0, low=9.0, high=11.0, role="new", new=60.0, old=50.0, p=0.001)
     better = dict.fromkeys(scores, 60.0)
     reasons = tuple(f"{name} gained" for name in HOSTILE)
     changes = dict.fromkeys([*scores, HOSTILE_TASK], change)
@@ -243,7 +258,9 @@ def test_metrics_follow_each_versions_own_lineage(stream: Registry) -> None:
 
 
 def test_a_domain_learned_in_two_steps_counts_from_the_first(stream: Registry) -> None:
-    more = Batch("", 0, "med", "more.parquet", "1", "data/med/1.parquet", 9, 9, 0, 0, 0, 0, None, {}, START)
+    more = Batch(
+        stream.next_batch_id(), "med", "more.parquet", "1", "data/med/1.parquet", 9, 9, 0, 0, 0, 0, None, {}, START
+    )
     batch = stream.add_batch(more).id
     scores = {"med": 73.0, "bash": 62.0, "table": 55.0, "wiki": 80.5}
     add_version(stream, "v4", "v3", scores, batches=(batch,), pairs=100, joint=7000)
@@ -292,7 +309,7 @@ def test_nothing_to_report(tmp_path: Path) -> None:
     registry.add_scores([Score("v0", "wiki", "ndcg_at_10", 80.0, 300, None)])
     report = build_report(registry)
     assert report.metrics["ood_mean"] == [80.0]
-    assert "No update was made yet" in shown(report, 200)
+    assert "There has been no update yet" in shown(report, 200)
 
 
 def shown(report: Report, width: int = 80, **options: Any) -> str:
@@ -304,7 +321,7 @@ def shown(report: Report, width: int = 80, **options: Any) -> str:
 def test_the_terminal_shows_what_matters(stream: Registry) -> None:
     text = shown(build_report(stream))
     assert max(map(len, text.splitlines())) <= 80
-    assert "v3 is in service since" in text
+    assert "v3 has been the current version since" in text
     assert "55.0●▲" in text
     assert "✗ v2" in text
     assert "8,400" in text
@@ -339,7 +356,7 @@ def test_what_a_recipe_made_has_its_name(trial: Registry) -> None:
     report = build_report(trial)
     text = shown(report)
     assert "v10 (joint)" in text
-    assert "'continual report --joint v10' takes it for" in " ".join(text.split())
+    assert "'continual report --joint v10' computes" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 80
     tables = {table.name: table for section in sections(report) for table in section.tables}
     assert [row[0] for row in tables["metrics"].rows] == ["v0", "v1", "v2", "v3", "v4", "v10 (joint)"]
@@ -351,16 +368,16 @@ def test_what_a_recipe_made_has_its_name(trial: Registry) -> None:
     )
     assert steps.rows[-1][:3] == ["v10", "v0", "joint: med, bash, table"]
     ceiling = build_report(trial, "v10")
-    assert "ceiling of intransigence, is v10 (joint)." in shown(ceiling)
-    assert "ceiling of intransigence, is v10 (joint)." in Page(render_html(ceiling).html).text
+    assert "compares with the joint version v10 (joint)." in shown(ceiling)
+    assert "compares with the joint version v10 (joint)." in Page(render_html(ceiling).html).text
 
 
 def test_an_unknown_joint_version_is_answered_with_those_there_are(trial: Registry) -> None:
     with pytest.raises(NotFoundError) as caught:
         build_report(trial, "nothing")
     text = str(caught.value)
-    assert "Known: current, v0, v1, v2, v3, v4, v10." in text
-    assert text.endswith("`continual train --recipe joint` makes one; already made: v10.")
+    assert "This workspace has current, v0, v1, v2, v3, v4, v10." in text
+    assert text.endswith("`continual train --recipe joint` (already trained: v10).")
     with pytest.raises(NotFoundError, match="Did you mean 'current'"):
         build_report(trial, "curent")
 
@@ -436,7 +453,7 @@ def test_the_page_holds_every_number_and_needs_nothing_else(stream: Registry) ->
         for score in row:
             assert score is None or f"{score:.1f}" in parsed.text
     for words in (
-        "v3 is in service since",
+        "v3 has been the current version since",
         "med fell by 6.0 points",
         "8,400 of 12,000 pairs",
         "lineage",
@@ -499,13 +516,13 @@ def test_a_page_without_tasks_or_steps(tmp_path: Path) -> None:
     batch = add_domain(registry, "med")
     registry.add_task(make_task("wiki", None))
     add_version(registry, "v0", None, {"med": 1.0, "wiki": 2.0})
-    assert "No update was made yet" in Page(render_html(build_report(registry)).html).text
+    assert "There has been no update yet" in Page(render_html(build_report(registry)).html).text
     assert [section.name for section in sections(build_report(registry))] == ["matrix", "made", "terms"]
     bare = make_registry(tmp_path / "bare")
     add_version(bare, "v0", None, {})
     add_version(bare, "v1", "v0", {}, batches=(batch,))
     text = Page(render_html(build_report(bare)).html).text
-    assert "v1 is in service" in text
+    assert "v1 has been the current version" in text
     assert "no evaluation task yet" in shown(build_report(bare))
 
 
@@ -518,7 +535,7 @@ def test_the_file_is_written_whole_or_not_at_all(stream: Registry, tmp_path: Pat
     with pytest.raises(InputError, match="is a folder"):
         write_html(report, target.parent)
     assert target.exists()
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="can't be written"):
         write_html(report, target / "inside.html")
 
 
@@ -582,14 +599,19 @@ def test_replay_is_shown_by_domain(stream: Registry) -> None:
     report = build_report(stream)
     drawn = [("v1", 100, {}), ("v2", 90, {"med": 10}), ("v3", 80, {"med": 10, "bash": 5})]
     for name, new, replay in drawn:
-        recipe = report.versions[report.position(name)].recipe
-        recipe["new"] = [{"domain": "x", "rows": new}]
-        recipe["replay"] = [{"domain": domain, "rows": rows} for domain, rows in replay.items()]
+        place = report.position(name)
+        windows = {domain: Window(domain, "", "", rows, "") for domain, rows in {"x": new, **replay}.items()}
+        provenance = replace(
+            report.versions[place].provenance,
+            new=[windows["x"]],
+            replay=[windows[domain] for domain in replay],
+        )
+        report.versions[place] = replace(report.versions[place], provenance=provenance)
     bars = chart(report, "replay")
     assert isinstance(bars, BarChart)
     assert bars.labels == ["v1", "v2", "v3"]
     assert [(name, values) for name, _, values in bars.series] == [
         ("new", [100, 90, 80]),
-        ("med, again", [0, 10, 10]),
-        ("bash, again", [0, 0, 5]),
+        ("med, replayed", [0, 10, 10]),
+        ("bash, replayed", [0, 0, 5]),
     ]
