@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from continual import Workspace
-from continual.recipes.rows import read_material
+from continual.recipes.rows import read_training_rows
 from continual.train.objective import Objective
 
 
@@ -39,10 +39,10 @@ def main() -> None:
 def table(workspace: Workspace, made: dict[str, str], domains: list[str]) -> str:
     """Return the losses on the line and of the merge; `made` has the version of each phase."""
     versions = {phase: workspace.version(version) for phase, version in made.items()}
-    material = read_material(workspace.registry, workspace.registry.batches(), workspace.config.merge.search_rows)
-    if material.held is None or material.held[0] != versions["merged"].provenance.held:
+    rows = read_training_rows(workspace.registry, workspace.registry.batches(), workspace.config.merge.search_rows)
+    if rows.held is None or rows.held_windows != versions["merged"].provenance.held:
         raise RuntimeError("the rows held out now are not those that the search was given")
-    config, held = workspace.config.train, material.held[1]
+    config, held = workspace.config.train, rows.held
     folders = {phase: workspace.registry.path(version.path) for phase, version in versions.items()}
     objective = Objective(folders["warm-up"], held, config)
     one, two = (Objective(folders[f"learn-{name}"], held, config).parameters() for name in domains)

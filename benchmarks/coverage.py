@@ -40,7 +40,7 @@ from continual.eval.significance import (
     paired,
     paired_interval,
 )
-from continual.step.gate import decide
+from continual.step.gate import decide as judge_step
 
 Values = NDArray[np.float64]
 Ends = tuple[Values, Values]
@@ -215,11 +215,11 @@ def gate(
         }
         old = dict.fromkeys(kinds, 0.0)
         for name, limits in (("gate", GateConfig()), ("strict", GateConfig(max_forgetting=0, max_ood_loss=0))):
-            decision = decide(points, old, kinds, limits, intervals, means)
-            refused[name] = refused.get(name, 0) + (not verdict.passed)
+            decision = judge_step(points, old, kinds, limits, intervals, means)
+            refused[name] = refused.get(name, 0) + (not decision.passed)
         tested = [intervals[task] for task in kinds if kinds[task] == "learned"] + list(means.values())
         choices = decide([-each.difference for each in tested], [each.p_below() for each in tested], 0.0)
-        assert choices["holm"] == (not verdict.passed)  # the last one is the strict one
+        assert choices["holm"] == (not decision.passed)  # the last one is the strict one
         for name, choice in choices.items():
             refused[name] = refused.get(name, 0) + choice
     return {name: count / args.repetitions for name, count in refused.items()}

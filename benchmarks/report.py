@@ -30,10 +30,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from continual.config import CompatConfig, Config
+from continual.config import Config, IndexConfig
 from continual.eval.query_scores import CACHE
 from continual.eval.suites import SCORES
-from continual.index.result import MapUsed, TaskCompatibility, judge
+from continual.index.result import IndexedTask, MapUsed, judge_index
 from continual.registry import (
     Batch,
     Registry,
@@ -120,8 +120,8 @@ def _compatibility(old: str, new: str, points: dict[str, float]) -> dict[str, An
             "old_on_new": 0.93 * value,
             "mapped_on_old": 0.98 * value,
         }
-        tasks.append(TaskCompatibility(name, None, "ndcg_at_10", QUERIES, canary=0.98, overlap=0.8, **figures))
-    return judge(old, new, tasks, MapUsed("affine", {}, 1600, 200), CompatConfig()).to_json()
+        tasks.append(IndexedTask(name, None, "ndcg_at_10", QUERIES, canary=0.98, overlap=0.8, **figures))
+    return judge_index(old, new, tasks, MapUsed("affine", {}, 1600, 200), IndexConfig()).to_json()
 
 
 def _batch(domain: str, number: int) -> Batch:

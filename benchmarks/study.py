@@ -279,7 +279,7 @@ def settings(args: argparse.Namespace) -> Config:
     cut = {} if args.full else {"queries": 200, "documents": args.documents}
     suites = {"step": cut}
     gate = {"max_forgetting": 100.0, "max_ood_loss": 100.0, "min_gain": -100.0}
-    shared = {"suites": suites, "gate": gate, "compat": {"step": False}, "eval": {"max_length": 128}}
+    shared = {"suites": suites, "gate": gate, "index": {"step": False}, "eval": {"max_length": 128}}
     return validate(shared, "the study")
 
 

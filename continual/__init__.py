@@ -1,7 +1,7 @@
 """Continual learning for text-embedding models.
 
-`Workspace` is the whole API, `Columns` names the columns of a file for it, and `continual.errors` is what it raises.
-They are imported when first asked for, so that `import continual` costs nothing.
+`Workspace` is the whole API. `Columns` names the columns of a data file. `continual.errors` holds the errors.
+`import continual` loads neither of the classes; the first access does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Columns", "Workspace", "__version__"]
 
 __version__ = "0.1.0"
 
-_PLACES = {"Columns": "continual.stream", "Workspace": "continual.workspace"}
+_MODULES = {"Columns": "continual.stream", "Workspace": "continual.workspace"}
 
 
 def __dir__() -> list[str]:
@@ -25,6 +25,6 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PLACES:
-        return getattr(import_module(_PLACES[name]), name)
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'continual' has no attribute {name!r}")

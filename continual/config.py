@@ -1,7 +1,7 @@
-"""Settings of a workspace: validated once, frozen, and stored with every version they made.
+"""The settings of a workspace: validated once, frozen, and stored with every version made with them.
 
-`continual.toml` holds only what differs from the defaults below; an unknown key is an error, because a
-misspelt limit that is silently ignored is worse than a refusal.
+`continual.toml` needs only the settings that differ from the defaults below. An unknown key is an error: a misspelt
+limit must not be ignored silently.
 """
 
 from __future__ import annotations
@@ -11,286 +11,297 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from continual.errors import ConfigError, did_you_mean
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+Names = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+"""A list of names. A single name may be given without brackets, as in `--set track.trackers=tensorboard`."""
 
 
-class Section(BaseModel):
-    """A frozen group of settings that refuses unknown keys."""
+class ConfigSection(BaseModel):
+    """A frozen group of settings that rejects unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class IngestConfig(Section):
-    """How new files are checked and split."""
+class IngestConfig(ConfigSection):
+    """Checks of a new file, and the rows held out of it."""
 
     holdout: Share = Field(0.1, description="Share of a new domain's documents held out as its evaluation task.")
-    max_holdout_queries: Positive = Field(1000, description="Queries kept in a held-out task, at most.")
-    max_chars: Positive = Field(20_000, description="Characters in one text; a longer one rejects its row.")
+    max_holdout_queries: Positive = Field(1000, description="Most queries in a held-out task.")
+    max_chars: Positive = Field(
+        20_000, description="Longest text of a row, in characters; rows with a longer one are rejected."
+    )
     max_reject_share: Share = Field(
-        0.1, description="Share of bad rows above which the whole file is refused and nothing changes."
+        0.1, description="Largest share of bad rows, 0 to 1; a file with more is rejected as a whole."
     )
-    batch_rows: Positive = Field(10_000, description="Rows read at a time; bounds the memory of an ingest.")
+    batch_rows: Positive = Field(10_000, description="Rows read at a time; fewer need less memory.")
 
 
-class ReplayConfig(Section):
-    """Which historical rows a step trains on again."""
+class ReplayConfig(ConfigSection):
+    """The old rows that an update trains on again."""
 
-    share: Share = Field(0.3, description="Share of the training rows of every domain in the lineage, 0 to 1.")
+    share: Share = Field(0.3, description="Share of the rows of every domain learned before to replay, 0 to 1.")
     rows: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="Rows of the lineage in all, at most, so that a step's cost stops growing; unset: no limit."
+        None, description="Most rows to replay in total, which bounds the cost of an update; unset: no limit."
     )
-    policy: str = Field("uniform", description="Name of a replay policy; see docs/replay.md.")
-    temperature: float = Field(2.0, ge=1, description="Of the policy temperature: 1 is uniform, more is more equal.")
+    policy: str = Field("uniform", description="Replay policy; see docs/replay.md.")
+    temperature: float = Field(
+        2.0,
+        ge=1,
+        description="For the policy temperature: 1 draws in proportion to a domain's rows, higher values more equally.",
+    )
     candidates: Positive = Field(
-        4, description="Rows that the policies hardest and diverse look at, for each row that they replay."
+        4, description="For the policies hardest and diverse: rows they choose from, per replayed row."
     )
 
 
-class BatchBand(Section):
-    """How many pairs share a batch, if their longest text is in a band of lengths."""
+class BatchBand(ConfigSection):
+    """Batch size of the rows whose longest text has a certain length."""
 
-    tokens: Positive = Field(description="Tokens of a row's longest text, at most.")
-    pairs: Annotated[int, Field(ge=2)] = Field(description="Pairs in a batch of such rows.")
-
-
-IDLE = frozenset({"checkpoint_seconds"})
-"""Settings of [train] that do not decide what a training comes to."""
+    tokens: Positive = Field(description="Most tokens of a row's longest text.")
+    pairs: Annotated[int, Field(ge=2)] = Field(description="Pairs per batch.")
 
 
-class TrainConfig(Section):
-    """The update model: LoRA on all linear layers, trained with InfoNCE."""
+RUNTIME_ONLY = frozenset({"checkpoint_seconds"})
+"""Settings of [train] that do not affect the trained weights."""
 
-    epochs: Positive = Field(1, description="Passes over the drawn rows.")
-    batch_size: Annotated[int, Field(ge=2)] = Field(32, description="Pairs that share in-batch negatives.")
+
+class TrainConfig(ConfigSection):
+    """Training of the update model: LoRA on all linear layers, with the InfoNCE loss."""
+
+    epochs: Positive = Field(1, description="Passes over the training rows.")
+    batch_size: Annotated[int, Field(ge=2)] = Field(32, description="Pairs per batch; they share in-batch negatives.")
     batch_sizes: list[BatchBand] = Field(
         [],
         description=(
-            "Batch size by length, such as [{tokens = 500, pairs = 512}, {tokens = 1000, pairs = 64}]: rows whose "
-            "longest text, as max_length cuts it, is in one band share batches; those beyond the last have batch_size."
+            "Batch size by text length, such as [{tokens = 500, pairs = 512}, {tokens = 1000, pairs = 64}]: a row "
+            "belongs to the first band that fits its longest text, cut at max_length; longer rows use batch_size."
         ),
     )
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
-    warmup: Share = Field(0.1, description="Share of the optimizer steps with a rising learning rate.")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm above which gradients are scaled down.")
+    warmup: Share = Field(0.1, description="Share of the optimizer steps in which the learning rate rises to its peak.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of AdamW.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm to which larger gradients are scaled down.")
     temperature: float = Field(0.05, gt=0, description="Divisor of the cosine similarities in the loss.")
     bidirectional: bool = Field(
         False,
-        description=(
-            "Mean of the loss of finding each query's document and that of finding each document's query; see "
-            "docs/losses.md."
-        ),
+        description=("Average the query-to-document loss with the document-to-query loss; see docs/losses.md."),
     )
     matryoshka: list[Positive] = Field(
         [],
         description=(
-            "Leading dimensions, such as [64, 128], that are to serve as embeddings too: the contrastive loss is its "
-            "mean over them and the whole."
+            "Matryoshka dimensions, such as [64, 128]: the contrastive loss is averaged over whole embeddings and "
+            "embeddings cut to each of these."
         ),
     )
-    max_negatives: Annotated[int, Field(ge=0)] = Field(1, description="Given negatives used per row, at most.")
+    max_negatives: Annotated[int, Field(ge=0)] = Field(1, description="Most negatives used of those given with a row.")
     guide_margin: Annotated[float, Field(ge=-2, le=2)] | Literal["off"] = Field(
         "off",
         description=(
-            "An in-batch negative is masked when its cosine to the query before training is above the positive's minus "
-            "this margin; 'off': no guide."
+            "Mask an in-batch negative if, before training, its cosine to the query is above the positive's minus this "
+            "margin; 'off': mask none this way."
         ),
     )
     distillation: float = Field(
         8.0,
         ge=0,
         description=(
-            "Weight of keeping embeddings where they were: the loss gains this times the mean over texts of how far "
-            "each is from its embedding before training (of new rows under the anchor, of replayed ones under the "
-            "model that training starts from), as distillation_scale measures it; 0: none."
+            "Weight of the distillation loss: the mean distance of a text's embedding from that of a reference model, "
+            "which is the anchor for new rows and the model training starts from for replayed rows; 0: no distillation."
         ),
     )
     distillation_scale: Annotated[float, Field(gt=0)] | Literal["off"] = Field(
         0.01,
         description=(
-            "Distance, as 1 - cosine, beyond which moving on costs a text ever less: of a distance x it is charged "
-            "scale * log(1 + x / scale), so that what need not move stays, and what must may; 'off': x itself."
+            "Scale of the robust distillation loss: a distance x (1 - cosine) costs scale * log(1 + x / scale), so a "
+            "text that has to move far costs little more than one that moves a little; 'off': x itself."
         ),
     )
     distillation_loss: Literal["cosine", "kl"] = Field(
         "cosine",
         description=(
-            "What distillation compares on replayed rows: cosine, their embeddings; kl, how each query shares its "
-            "probability among the replayed documents of its batch. New rows are held near the anchor with either."
+            "Distillation loss of replayed rows: cosine compares embeddings; kl compares, for each query, the softmax "
+            "over the replayed documents of its batch. New rows use cosine in both cases."
         ),
     )
     anchor: Literal["base", "current"] = Field(
         "base",
         description=(
-            "The model near whose embeddings distillation holds new rows: the root base; or what is in service, and "
-            "replayed rows too (`update --compatible`), so that its index stays of use longer."
+            "Reference model of distillation for new rows: base, the root base; current, the current version, which "
+            "applies to replayed rows too and keeps its index usable for longer (`update --compatible`)."
         ),
     )
     compatibility: float = Field(
         1.0,
         ge=0,
         description=(
-            "With anchor = current: weight of a second contrastive loss, of the queries against the documents as the "
-            "index has them; 0: none."
+            "With anchor = current: weight of a second contrastive loss between the queries and the documents as the "
+            "current version embeds them; 0: no second loss."
         ),
     )
-    max_length: Positive = Field(128, description="Tokens per text; capped by the model's own maximum.")
+    max_length: Positive = Field(128, description="Most tokens per text, capped by the model's own maximum.")
     lora_rank: Positive = Field(16, description="Rank of the LoRA factors.")
-    lora_alpha: float = Field(32.0, gt=0, description="LoRA scale numerator: the update is alpha / rank * B A.")
-    mix_domains: bool = Field(False, description="Mix domains within a batch instead of one domain per batch.")
+    lora_alpha: float = Field(32.0, gt=0, description="LoRA alpha: the update is alpha / rank * B A.")
+    mix_domains: bool = Field(False, description="Mix domains within a batch, instead of one domain per batch.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Arithmetic of the encoder; auto is bf16 where the hardware computes in it."
+        "auto", description="Precision of the encoder; auto is bf16 on hardware that supports it."
     )
     micro_batch_tokens: Positive = Field(
         16_384,
         description=(
-            "Padded tokens whose activations are kept at once; bounds memory. What a batch has beyond it is encoded "
-            "twice (gradient caching), with the same result."
+            "Padded tokens whose activations are in memory at once. A larger batch is encoded twice (gradient "
+            "caching), with the same result."
         ),
     )
-    checkpoint_seconds: float = Field(60.0, ge=0, description="Seconds between checkpoints of a running step.")
+    checkpoint_seconds: float = Field(60.0, ge=0, description="Seconds between checkpoints.")
 
     @field_validator("batch_sizes")
     @classmethod
-    def _ascend(cls, bands: list[BatchBand]) -> list[BatchBand]:
+    def _check_order(cls, bands: list[BatchBand]) -> list[BatchBand]:
         tokens = [band.tokens for band in bands]
         if tokens != sorted(set(tokens)):
-            raise ValueError("the tokens of the bands must rise from each to the next")
+            raise ValueError("the tokens of each band must be more than those of the band before")
         return bands
 
     @field_validator("matryoshka")
     @classmethod
-    def _differ(cls, dimensions: list[int]) -> list[int]:
+    def _check_unique(cls, dimensions: list[int]) -> list[int]:
         if len(set(dimensions)) < len(dimensions):
-            raise ValueError("each number of dimensions is given once")
+            raise ValueError("a number of dimensions is given twice")
         return dimensions
 
     def deciding(self) -> dict[str, Any]:
-        """Return the settings that decide what a training comes to, as JSON has them."""
-        return self.model_dump(mode="json", exclude=set(IDLE))
+        """Return the settings that affect the trained weights, as plain JSON data."""
+        return self.model_dump(mode="json", exclude=set(RUNTIME_ONLY))
 
     @property
     def asks_old_index(self) -> bool:
-        """Whether queries are also trained against documents as the version in service embeds them."""
+        """Whether queries are also trained against documents as the current version embeds them."""
         return self.anchor == "current" and self.compatibility > 0
 
 
-class MergeConfig(Section):
-    """How an update joins what is in service."""
+class MergeConfig(ConfigSection):
+    """Merge of the update model with the current version."""
 
-    start: Literal["current", "base"] = Field("current", description="The model that training starts from.")
-    method: str = Field("interpolate", description="The merge rule, or a merge method; see docs/merging.md.")
+    start: Literal["current", "base"] = Field(
+        "current", description="Model that training starts from: the current version, or the root base."
+    )
+    method: str = Field("interpolate", description="Merge rule or merge method; see docs/merging.md.")
     weight: float = Field(
-        0.8, gt=0, le=1, description="Weight w of the update: interpolate moves current + w (update - current)."
+        0.8,
+        gt=0,
+        le=1,
+        description="Weight w of the update, above 0 to 1; interpolate makes current + w (update - current).",
     )
     search_rows: Positive = Field(
         64,
-        description="Rows of each domain that the searching rules hold out of training; a tenth of a new one at most.",
+        description="For rules that search: rows of each domain held out of training, at most a tenth of a new domain.",
     )
     floor: float = Field(
-        0.02, ge=0, description="How much worse than now a search may leave the loss of a domain, as a share of it."
+        0.02,
+        ge=0,
+        description="For rules that search: largest allowed rise of a domain's loss, as a share of its loss now.",
     )
     parameters: dict[str, float] = Field({}, description="Parameters of the merge method, such as {density = 0.5}.")
 
 
-class EvalConfig(Section):
-    """How versions are scored."""
+class EvalConfig(ConfigSection):
+    """Evaluation of versions."""
 
     batch_size: Positive = Field(64, description="Texts encoded at a time.")
-    max_length: Positive | None = Field(None, description="Tokens per text; unset: the model's own maximum.")
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the intervals.")
+    max_length: Positive | None = Field(None, description="Most tokens per text; unset: the model's own maximum.")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence level of the intervals, between 0.5 and 1.")
     joint: str | None = Field(
         None,
         min_length=1,
-        description="What was trained on all domains at once, for the report: a version, or a workspace's folder.",
+        description="Model trained on all domains, to compare with in the report: a version, or a workspace folder.",
     )
 
 
-class TrackConfig(Section):
-    """Where the figures of an update are logged."""
+class TrackConfig(ConfigSection):
+    """Experiment trackers that log the figures of an update."""
 
-    trackers: list[str] = Field(
-        [], description="Trackers that accelerate knows: tensorboard, wandb, mlflow ...; see docs/neighbours.md."
+    trackers: Names = Field(
+        [],
+        description="Trackers that accelerate supports, such as tensorboard, wandb or mlflow; see docs/neighbours.md.",
     )
     project: str | None = Field(
-        None, min_length=1, description="Project, or experiment, that runs belong to; unset: the workspace's folder."
+        None, min_length=1, description="Project or experiment of the runs; unset: the name of the workspace folder."
     )
 
 
-class SuiteConfig(Section):
-    """A choice of tasks, and how much of each is scored."""
+class SuiteConfig(ConfigSection):
+    """A selection of tasks, and the size of the sample scored of each."""
 
-    tasks: list[str] = Field(["*"], min_length=1, description="Names of tasks, or patterns such as 'NanoBEIR*'.")
-    queries: Positive | None = Field(None, description="Queries of each task, at most; unset: all.")
+    tasks: Names = Field(["*"], min_length=1, description="Task names, or patterns such as 'NanoBEIR*'.")
+    queries: Positive | None = Field(None, description="Most queries per task; unset: all.")
     documents: Positive | None = Field(
-        None, description="Documents in each corpus, at most, beside those that the queries are judged on; unset: all."
+        None, description="Most documents per corpus, in addition to those with judgements; unset: all."
     )
 
 
-class SuitesConfig(Section):
-    """Which tasks are scored when; a suite is {tasks = [...], queries = N, documents = N}, see docs/evaluation.md."""
+class SuitesConfig(ConfigSection):
+    """Suites of tasks. A suite is {tasks = [...], queries = N, documents = N}; see docs/evaluation.md."""
 
-    step: SuiteConfig = Field(SuiteConfig(), description="After each update.")
-    release: SuiteConfig = Field(SuiteConfig(), description="By `continual eval`.")
+    step: SuiteConfig = Field(SuiteConfig(), description="Scored by `continual update`.")
+    release: SuiteConfig = Field(SuiteConfig(), description="Scored by `continual eval`.")
 
 
-class GateConfig(Section):
-    """Limits, in points (0-100) against the parent; what may be the luck of the queries breaks none."""
+class GateConfig(ConfigSection):
+    """Limits of an update against its parent, in points (0-100). A change that may be due to chance breaks none."""
 
-    max_forgetting: float = Field(
-        2.0, ge=0, description="Largest fall allowed on the task of any domain learned before."
-    )
-    max_ood_loss: float = Field(1.0, ge=0, description="Largest fall allowed of the mean over the OOD tasks.")
-    min_gain: float = Field(0.0, description="Smallest mean gain on the tasks of the domains just learned.")
+    max_forgetting: float = Field(2.0, ge=0, description="Largest allowed drop on the task of a domain learned before.")
+    max_ood_loss: float = Field(1.0, ge=0, description="Largest allowed drop of the mean over the OOD tasks.")
+    min_gain: float = Field(0.0, description="Smallest allowed mean gain on the tasks of the new domains.")
     false_alarms: float = Field(
-        0.05, gt=0, lt=0.5, description="Share of updates that changed nothing which may be refused by luck, at most."
+        0.05, gt=0, lt=0.5, description="Largest share of harmless updates that the gate may refuse by chance."
     )
 
 
-class CompatConfig(Section):
-    """What an update does to the index that the version before it filled; see docs/compatibility.md."""
+class IndexConfig(ConfigSection):
+    """What an update does to the index that its parent filled; see docs/compatibility.md."""
 
-    step: bool = Field(True, description="Measure it in every update, against the parent; off: by `compat check`.")
+    step: bool = Field(
+        True, description="Compare the index with the parent's in every update; `continual compare --index` always can."
+    )
     keep: Share = Field(
         0.99,
-        description="Share of full re-embedding's score that new queries keep on the old index, on every task, for "
-        "needs_reindex = no.",
+        description="Re-index: no, if new queries on the old index keep this share of full re-embedding's score on "
+        "every task.",
     )
     keep_mapped: Share = Field(
         0.95,
-        description="The same through a map, or as they are until the index is made anew, for "
-        "needs_reindex = with an adapter.",
+        description="Re-index: with an adapter, if new queries keep this share, through a query map or as they are.",
     )
     rows: Annotated[int, Field(ge=0)] = Field(
-        250,
-        description="Learned rows that a linear map is fitted on to see whether an adapter would do; 0: none is tried.",
+        250, description="Learned rows on which an update fits a linear query map, to see if it helps; 0: no map."
     )
-    fit_rows: Positive = Field(5000, description="Learned rows that `compat fit` fits a map on, at most.")
+    fit_rows: Positive = Field(5000, description="Learned rows that `continual index fit` fits a map on, at most.")
 
 
-class StoreConfig(Section):
-    """What `continual gc` keeps."""
+class StoreConfig(ConfigSection):
+    """Snapshots that `continual gc` keeps."""
 
     keep_every: Annotated[int, Field(ge=0)] = Field(
-        0, description="Every n-th version keeps its snapshot; 0: only the root base, current and pinned ones do."
+        0,
+        description="Keep every n-th snapshot; 0: only those of the root base, the current and pinned versions.",
     )
 
 
-class CatalogConfig(Section):
-    """Access to the catalog file."""
+class CatalogConfig(ConfigSection):
+    """Access to the catalog file, which one process at a time can open."""
 
-    busy_seconds: float = Field(10.0, ge=0, description="Seconds to wait for another process before giving up.")
+    busy_seconds: float = Field(10.0, ge=0, description="Seconds to wait for another process before the command fails.")
 
 
-class Config(Section):
+class Config(ConfigSection):
     """All settings of a workspace."""
 
-    trust_remote_code: bool = Field(False, description="Run code that a model brings with it.")
+    trust_remote_code: bool = Field(False, description="Run Python code that comes with the base model.")
     ingest: IngestConfig = IngestConfig()
     replay: ReplayConfig = ReplayConfig()
     train: TrainConfig = TrainConfig()
@@ -299,16 +310,16 @@ class Config(Section):
     suites: SuitesConfig = SuitesConfig()
     gate: GateConfig = GateConfig()
     track: TrackConfig = TrackConfig()
-    compat: CompatConfig = CompatConfig()
+    index: IndexConfig = IndexConfig()
     store: StoreConfig = StoreConfig()
     catalog: CatalogConfig = CatalogConfig()
 
     def replace(self, section: str, **changes: object) -> Config:
-        """Return a copy with settings of one section changed, validated like a file.
+        """Return a copy with other settings in one section, validated like a file.
 
         Args:
             section: Name of a section, such as "train".
-            **changes: Settings of it; None leaves a setting as it is.
+            **changes: Settings by name; None keeps a setting as it is.
 
         Raises:
             ConfigError: A value is out of its range.
@@ -317,49 +328,67 @@ class Config(Section):
         data[section].update({name: value for name, value in changes.items() if value is not None})
         return validate(data, "the call")
 
-    def change(self, sections: Mapping[str, Mapping[str, object]]) -> Config:
-        """Return a copy with settings of some sections changed, validated like a file.
+    def change(self, sections: Mapping[str, Mapping[str, object]], *, only: str | None = None) -> Config:
+        """Return a copy with other settings, validated like a file.
 
         Args:
-            sections: By section: settings by name.
+            sections: Settings by section and name. A table such as `suites.step` or `merge.parameters` keeps the keys
+                that are not given; an empty table clears it.
+            only: Name of the one section that takes effect in this call; settings of others are rejected.
 
         Raises:
-            ConfigError: There is no such section or setting, or a value is out of its range.
+            ConfigError: A section or setting does not exist or has no effect, or a value is out of its range.
         """
         if not sections:
             return self
         data = self.model_dump()
         for section, values in sections.items():
             if not isinstance(data.get(section), dict):
-                raise ConfigError(f"There is no section {section!r} of settings.{did_you_mean(section, data)}")
-            data[section] = data[section] | dict(values)
+                raise ConfigError(f"There is no section [{section}] in continual.toml.{did_you_mean(section, data)}")
+            if only is not None and section != only:
+                names = ", ".join(f"{section}.{name}" for name in values)
+                raise ConfigError(f"{names} would have no effect: this command reads only the settings of [{only}].")
+            data[section] = _merged(data[section], values)
         return validate(data, "the call")
 
 
 RETIRED = {"eval": {"bootstrap"}}
-"""Settings that decide nothing any more: old files and recorded recipes still have them."""
+"""Settings that no longer have an effect. Old files and provenances still contain them."""
+
+RENAMED = {"compat": "index"}
+"""Sections by their old name, which old files and provenances still contain."""
 
 
-def load(path: Path) -> Config:
+def load_config(path: Path) -> Config:
     """Read and validate `continual.toml`.
 
     Raises:
-        ConfigError: The file is no TOML, or settings are unknown or out of range; all of them are named.
+        ConfigError: The file is not valid TOML, or settings are unknown or out of range; the message names all.
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}. Mend it by hand.") from None
+        raise ConfigError(f"{path} is not valid TOML: {error}. Correct the file in a text editor.") from None
     return validate(data, str(path))
 
 
 def validate(data: dict[str, object], source: str) -> Config:
-    """Build a `Config`, or raise one `ConfigError` that names every fault.
+    """Return the settings of nested data.
 
     Args:
-        data: Nested settings, as TOML or `model_dump` gives them.
-        source: Where they come from, for the message.
+        data: Settings by section and name, as TOML or `model_dump` returns them.
+        source: Origin of the data, for the message.
+
+    Raises:
+        ConfigError: Settings are unknown or out of range; the message names all.
     """
+    for old, new in RENAMED.items():
+        if old in data:
+            if new in data:
+                raise ConfigError(
+                    f"{source} has both [{old}] and [{new}]. [{old}] is the old name. Move all settings to [{new}]."
+                )
+            data = {(new if section == old else section): values for section, values in data.items()}
     for section, names in RETIRED.items():
         given = data.get(section)
         if isinstance(given, dict) and names & given.keys():
@@ -371,54 +400,29 @@ def validate(data: dict[str, object], source: str) -> Config:
         for fault in error.errors():
             path = [str(part) for part in fault["loc"]]
             if fault["type"] == "extra_forbidden":
-                faults.append(f"{'.'.join(path)}: unknown setting.{did_you_mean(path[-1], _known(path[:-1]))}")
+                faults.append(f"{'.'.join(path)}: unknown setting.{did_you_mean(path[-1], _setting_names(path[:-1]))}")
             else:
                 where = ".".join(part for part in path if part.isidentifier())  # without the branch of a union
                 faults.append(f"{where}: {fault['msg']} (got {fault['input']!r})")
-        raise ConfigError(f"{source} has settings that cannot be used: " + "; ".join(faults)) from None
+        raise ConfigError(f"{source} has invalid settings: " + "; ".join(faults)) from None
 
 
-def _known(path: list[str]) -> list[str]:
-    """Return the names that a section takes, or the file."""
+def _merged(settings: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:
+    """Return settings with changes. Tables are merged key by key; an empty table replaces the previous one."""
+    merged = dict(settings)
+    for name, value in changes.items():
+        before = merged.get(name)
+        if value and isinstance(before, dict) and isinstance(value, dict):
+            merged[name] = _merged(before, value)
+        else:
+            merged[name] = value
+    return merged
+
+
+def _setting_names(path: list[str]) -> list[str]:
+    """Return the names of the settings in a section, or of the sections if the path is empty."""
     section: object = Config
     for name in path:
         field = getattr(section, "model_fields", {}).get(name)
         section = field.annotation if field else None
     return list(getattr(section, "model_fields", {}))
-
-
-def render(config: Config) -> str:
-    """Return a `continual.toml` with every setting and its meaning; those that have their default as comments."""
-    lines = ["# Settings of this continual workspace. Commented lines show the defaults."]
-    mark = "" if config.trust_remote_code else "# "
-    lines.append(
-        f"{mark}trust_remote_code = {_toml(config.trust_remote_code)}  # Run code that a model brings with it."
-    )
-    for name in Config.model_fields:
-        section = getattr(config, name)
-        if not isinstance(section, Section):
-            continue
-        lines += ["", f"[{name}]  # {type(section).__doc__}"]
-        defaults = type(section)()
-        for key, setting in type(section).model_fields.items():
-            value = getattr(section, key)
-            mark = "# " if value == getattr(defaults, key) else ""
-            if value is None:
-                lines.append(f"# {key} = ...  # {setting.description}")
-            else:
-                lines.append(f"{mark}{key} = {_toml(value)}  # {setting.description}")
-    return "\n".join(lines) + "\n"
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    if isinstance(value, Section):
-        return _toml(value.model_dump(exclude_none=True))
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + "}"
-    return str(value)

@@ -2,21 +2,21 @@
 
     ContinualError                     exit code
     ├── InputError                     2   the input or the call is wrong
-    │   ├── ConfigError                    continual.toml, or a setting out of its range
-    │   │   └── DivergedError                  a training whose loss is no longer a number
-    │   ├── DataError                      a file, its columns, or too many of its rows
+    │   ├── ConfigError                    wrong settings, in continual.toml or in a call
+    │   │   └── DivergedError                  the training loss is no longer a number
+    │   ├── DataError                      an unreadable file, missing columns, or too many bad rows
     │   ├── ModelError                     not a sentence-transformers model, or models that do not match
-    │   ├── InvalidNameError               a name that is not allowed, or already taken
-    │   ├── NotFoundError                  no such workspace, domain, task, version
-    │   ├── NothingToDoError               an update with nothing new, a report with no version
+    │   ├── InvalidNameError               a name that is not allowed or already taken
+    │   ├── NotFoundError                  no such workspace, domain, task or version
+    │   ├── NothingToDoError               no new rows to learn, no task to evaluate ...
     │   └── SchemaError                    a workspace written by a newer `continual`
-    ├── FoldError                      1   the folded weights are not what was trained
-    ├── RebuildError                   1   a version built again is not what was recorded
-    ├── GateRefused                    3   the update is worse than the limits allow
-    └── WorkspaceBusy                  4   another process uses the workspace
+    ├── FoldError                      1   the folded model encodes differently from the trained one
+    ├── RebuildError                   1   a rebuilt version differs from its record
+    ├── GateRefused                    3   the update breaks a limit of the gate
+    └── WorkspaceBusy                  4   another process is using the workspace
 
-A message names the fact, the values, and the next command to run. Anything else that reaches the
-command line is a bug of ours: exit code 1, with its traceback.
+A message says what happened with the values, what was expected, and which command or setting fixes it. Any other
+exception that reaches the command line is a bug in `continual`: exit code 1, with its traceback.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from collections.abc import Iterable
 
 
 class ContinualError(Exception):
-    """Root of the tree; `exit_code` is what the command line ends with."""
+    """Root of the tree. `exit_code` is the exit code of the command line."""
 
     exit_code: int = 1
 
 
 class InputError(ContinualError):
-    """The input or the call is wrong; nothing was changed."""
+    """The input or the call is wrong. Nothing was changed."""
 
     exit_code = 2
 
 
 class ConfigError(InputError):
-    """A setting is missing, of the wrong type, or out of its range."""
+    """A setting is missing, has the wrong type, or is out of its range."""
 
 
 class DataError(InputError):
@@ -46,53 +46,57 @@ class DataError(InputError):
 
 
 class ModelError(InputError):
-    """A path or id is no sentence-transformers model, or two models do not match."""
+    """A path or id is not a sentence-transformers model, or two models do not match."""
 
 
 class InvalidNameError(InputError):
-    """A domain, task or alias name is not allowed, or already taken."""
+    """A domain, task or alias name is not allowed or already taken."""
 
 
 class NotFoundError(InputError):
-    """Nothing is known under this name."""
+    """There is no workspace, domain, task or version of this name."""
 
 
 class NothingToDoError(InputError):
-    """The command is right, but there is nothing for it to work on."""
+    """The command is right, but it has nothing to work on."""
 
 
 class SchemaError(InputError):
-    """The workspace was written by a newer version of `continual`."""
+    """A newer version of `continual` wrote the workspace, or a record in it is damaged."""
 
 
 class DivergedError(ConfigError):
-    """The loss is no longer a number: the same settings would end so again."""
+    """The training loss is no longer a number. Another run with the same settings ends the same way."""
 
 
 class FoldError(ContinualError):
-    """The folded weights do not encode as the model that was trained."""
+    """The folded model does not encode as the base model with its adapter does."""
 
 
 class RebuildError(ContinualError):
-    """A version that was built again has not the weights that were recorded."""
+    """The weights of a rebuilt version differ from those recorded."""
 
 
 class GateRefused(ContinualError):
-    """The update is worse than the gate allows; it stays as a candidate."""
+    """The update breaks a limit of the gate. Its version is kept, but does not become the current version."""
 
     exit_code = 3
 
 
 class WorkspaceBusy(ContinualError):
-    """Another process holds the workspace for longer than the configured wait."""
+    """Another process used the workspace for longer than the configured wait."""
 
     exit_code = 4
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the nearest known name, or what is known, or an empty string."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    if near:
-        return f" Did you mean {near[0]!r}?"
-    return f" Known: {', '.join(known)}." if known else ""
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return a hint that starts with a space, to append to a message about an unknown name.
+
+    The hint names the most similar of `names`, or lists all of them if none is similar. It is empty if there are no
+    names.
+    """
+    names = sorted(names)
+    similar = difflib.get_close_matches(name, names, n=1)
+    if similar:
+        return f" Did you mean {similar[0]!r}?"
+    return f" Known: {', '.join(names)}." if names else ""

@@ -1,4 +1,4 @@
-"""What long work tells the person who waits, a label, a total, and how far it is; and what it logs for later."""
+"""Progress bars and logged figures of long operations."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Any, Protocol
 
 
 class Progress(Protocol):
-    """One bar at a time: `start` ends the bar before it."""
+    """One progress bar at a time: `start` ends the previous bar."""
 
     def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
-        """Begin a bar.
+        """Start a bar.
 
         Args:
-            label: What is being done, such as "training".
-            total: Units in all; None when nobody knows.
-            unit: Plural name of what is counted, such as "pairs".
-            done: Units that were done before, by a run that this one resumes: they count, but not for the rate.
+            label: The operation, such as "training".
+            total: Number of units; None if it is unknown.
+            unit: Plural name of the units, such as "pairs".
+            done: Units done by the run that this one resumes. They count towards the total, but not towards the rate.
         """
 
     def advance(self, count: int) -> None:
-        """Count `count` more units as done."""
+        """Count more units as done."""
 
     def finish(self) -> None:
         """End the bar."""
 
 
 class Silent:
-    """Shows nothing: the default in the library."""
+    """Show no progress: the default of the library."""
 
     def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         """Show nothing."""
@@ -47,36 +47,36 @@ SILENT = Silent()
 
 
 class Log(Protocol):
-    """Takes the figures of a step, for a curve."""
+    """Take figures of a running step, for its curves."""
 
     def __call__(self, values: Mapping[str, float], step: int) -> None:
-        """Keep values by name, such as "train/loss", at an optimizer step counted from 1."""
+        """Log values by name, such as "train/loss", at an optimizer step, counted from 1."""
 
 
 def no_log(values: Mapping[str, float], step: int) -> None:
-    """Keep nothing: the default."""
+    """Log nothing: the default."""
 
 
 PROGRESS_FILE = "progress.json"
-"""In the folder of a running step: how far it is, for whoever looks on."""
+"""File in the folder of a running step that holds its progress."""
 
 _SECONDS = 1.0
-"""Time between two writings of it."""
+"""Least time between two writes of the progress file."""
 
 _LOSSES = 120
-"""Points of the loss curve in it."""
+"""Largest number of points of the loss curve in the progress file."""
 
 
 class Recorder:
-    """Passes on progress and figures, and writes them to a small file about once a second.
+    """Forward progress and figures, and write them to the progress file about once a second.
 
-    The file is replaced whole, so a reader sees a state or the one before, never half of one. It is an aid for who
-    looks on: where it cannot be written, the work goes on without it.
+    Every write replaces the whole file, so a reader never sees half a state. A write that fails is skipped: the file
+    only informs the dashboard and `continual status`.
 
     Args:
-        folder: Of the running step; made when the work begins.
-        progress: Shows how far it is.
-        log: Takes the figures.
+        folder: Folder of the running step; the first write creates it.
+        progress: Gets every call.
+        log: Gets every figure.
     """
 
     def __init__(self, folder: Path, progress: Progress = SILENT, log: Log = no_log) -> None:
@@ -87,7 +87,7 @@ class Recorder:
         self._written = float("-inf")
 
     def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
-        """Begin a bar, and write it at once."""
+        """Start a bar and write it at once."""
         self._progress.start(label, total, unit, done)
         self._bar = {"label": label, "total": total, "unit": unit, "done": done, "before": done, "began": time.time()}
         self._write(at_once=True)
@@ -104,7 +104,7 @@ class Recorder:
         self._progress.finish()
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Keep the loss of every so many steps, and pass everything on."""
+        """Forward the values, and keep the loss of every n-th step for the progress file."""
         self._log(values, step)
         loss = values.get("train/loss")
         if loss is None or step % self._every:
@@ -112,7 +112,7 @@ class Recorder:
         self._losses.append((step, round(float(loss), 5)))
         if len(self._losses) > _LOSSES:
             self._every *= 2
-            self._losses = [pair for pair in self._losses if pair[0] % self._every == 0]
+            self._losses = [(kept_step, value) for kept_step, value in self._losses if kept_step % self._every == 0]
 
     def _write(self, *, at_once: bool = False) -> None:
         now = time.monotonic()

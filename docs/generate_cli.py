@@ -24,12 +24,15 @@ PAGE = Path(__file__).parent / "cli.md"
 INTRODUCTION = """\
 # Command line
 
-This page is made from the commands by `make docs`. Do not edit it by hand.
+`make docs` writes this page from the commands. Don't edit it by hand.
 
-Every command works on one workspace: the folder given with `-w`, else `$CONTINUAL_WORKSPACE`, else the nearest
-folder upwards that holds a `continual.toml`. With `--json` it prints one JSON object on standard output.
-Progress and messages go to standard error. An option without a default here takes its value from `continual.toml`,
-or is off.
+Every command works on one workspace: the folder given with `-w`, or `$CONTINUAL_WORKSPACE`, or the nearest folder
+upwards with a `continual.toml`. With `--json` it prints one JSON object on standard output. Progress and messages go to
+standard error.
+
+A command with `--set` takes any setting of `continual.toml` for one call: `--set train.epochs=2`. The value is TOML,
+but a word needs no quotes. A key of a table has its own name: `--set merge.parameters.density=0.5`. Everyday settings
+have options of their own.
 """
 
 EXIT_CODES = """\
@@ -38,11 +41,11 @@ EXIT_CODES = """\
 | Code | Meaning |
 |---|---|
 | 0 | Done. |
-| 1 | A bug of ours; the traceback says where. |
-| 2 | The input or the call is wrong; nothing was changed. |
-| 3 | The gate refused the update; the version stays as a candidate. |
+| 1 | A bug in continual; the traceback says where. |
+| 2 | The input or the options are wrong; nothing was changed. |
+| 3 | The gate refused the update; its version is kept as a candidate. |
 | 4 | Another process uses the workspace. |
-| 130 | Interrupted; what was finished is kept, and the command goes on where it was when it is given again. |
+| 130 | Interrupted. Finished work is kept; run the command again to continue, or `continual update --resume`. |
 """
 
 
@@ -108,7 +111,7 @@ def _names(option: Any) -> str:
 def _value(option: Any) -> str:
     if option.is_flag:
         return ""
-    return f"`{option.metavar or option.name.upper()}`" + (", repeatable" if option.multiple else "")
+    return f"`{option.metavar or option.name.upper()}`"
 
 
 def _default(option: Any) -> str:

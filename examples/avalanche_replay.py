@@ -5,7 +5,7 @@ our replay draw hands to Avalanche's ReplayPlugin. The workspace is only read.
 
     python examples/avalanche_replay.py WORKSPACE --rows 100
 
-needs `continual[avalanche]`; see docs/avalanche.md.
+needs `continual-embeddings[avalanche]`; see docs/avalanche.md.
 """
 
 from __future__ import annotations

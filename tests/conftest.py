@@ -1,14 +1,12 @@
-"""Fixtures: a tiny real model, and small real data, in seconds."""
+"""Fixtures: a tiny real model, workspaces that have learned from small real data, and the command line."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
-import random
-import signal
-import subprocess
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any Hugging Face library is imported
@@ -18,7 +16,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads would wai
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 from hypothesis import settings
+
+from continual import Workspace
+from continual.cli import main
+from tests.commands import Result, Run
+from tests.pairs import WORDS, Write
+from tests.workspaces import Once, learn, make_workspace
 
 # No test fails for being slow, and CI draws the same examples every time.
 settings.register_profile("steady", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -27,34 +32,38 @@ settings.load_profile("steady")
 # Avalanche has an environment of its own: `make test-avalanche`.
 collect_ignore = [] if importlib.util.find_spec("avalanche") else ["stream/test_avalanche.py"]
 
-WORDS = [consonant + vowel + end for consonant in "bcdfghjklmnpqrstvwxyz" for vowel in "aeiou" for end in "lt"]
 
-SCHEMA = pa.schema(
-    [
-        ("query", pa.string()),
-        ("positive", pa.string()),
-        ("negatives", pa.list_(pa.string())),
-        ("doc_id", pa.string()),
-        ("domain", pa.string()),
-    ]
-)
-"""Columns of a draw: what training reads."""
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Return a function that makes a folder once for all workers of a run. Tests copy it before they change it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
+    def make_once(name: str, make: Callable[[Path], object]) -> Path:
+        folder, unfinished = shared / name, shared / f"{name}.unfinished"
+        with FileLock(shared / f"{name}.lock"):
+            if not folder.exists():
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir()
+                make(unfinished)
+                unfinished.rename(folder)
+        return folder
 
-def sentence(rng: random.Random, words: int) -> str:
-    """Return some made-up words."""
-    return " ".join(rng.choice(WORDS) for _ in range(words))
+    return make_once
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_model(once: Once) -> Path:
     """A random BERT (2 layers, 32 dimensions) as a sentence-transformers folder, with prompts and normalisation."""
+    return once("tiny", make_tiny_model) / "model"
+
+
+def make_tiny_model(folder: Path) -> None:
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Normalize, Pooling, Transformer
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
-    folder = tmp_path_factory.mktemp("tiny")
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *"abcdefghijklmnopqrstuvwxyz0123456789:.,?"]
     torch.manual_seed(0)
     config = BertConfig(
@@ -74,28 +83,27 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         device="cpu",
     )
     model.save_pretrained(str(folder / "model"))
-    return folder / "model"
 
 
-def make_pairs(rows: int, seed: int = 0, offset: int = 0) -> list[dict[str, object]]:
-    """Return rows whose query shares words with its positive: a domain that can be learned."""
-    rng = random.Random(seed)
-    pairs: list[dict[str, object]] = []
-    for number in range(offset, offset + rows):
-        topic = sentence(rng, 4)
-        pairs.append(
-            {
-                "query": topic,
-                "positive": f"{sentence(rng, 3)} {topic} {sentence(rng, 6)}",
-                "negatives": [sentence(rng, 10)],
-                "doc_id": f"d{seed}-{number}",
-            }
-        )
-    return pairs
+@pytest.fixture(scope="session")
+def other_model(once: Once, tiny_model: Path) -> Path:
+    """The tiny model with other weights and a query prompt."""
+
+    def make(folder: Path) -> None:
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        model = SentenceTransformer(str(tiny_model), device="cpu")
+        torch.manual_seed(7)
+        for weight in model.parameters():
+            weight.data += 0.2 * torch.randn_like(weight)
+        model.save_pretrained(str(folder / "model"))
+
+    return once("other", make) / "model"
 
 
 @pytest.fixture
-def write_pairs(tmp_path: Path):
+def write_pairs(tmp_path: Path) -> Write:
     """Return a function that writes rows to a Parquet file and gives its path."""
 
     def write(name: str, rows: list[dict[str, object]]) -> Path:
@@ -106,25 +114,47 @@ def write_pairs(tmp_path: Path):
     return write
 
 
-KILLED = """
-import json, os, signal, sys
-from continual import Workspace
-
-class Killer:
-    done = 0
-    def start(self, label, total, unit, done=0): self.label = label
-    def finish(self): pass
-    def advance(self, count):
-        if self.label.startswith(sys.argv[2]):
-            self.done += 1
-            if self.done == int(sys.argv[3]):
-                os.kill(os.getpid(), signal.SIGKILL)
-
-Workspace(sys.argv[1]).update(**json.loads(sys.argv[4]), progress=Killer())
-"""
+@pytest.fixture(scope="session")
+def no_steps(once: Once, tiny_model: Path) -> Path:
+    """A workspace that has learned nothing."""
+    return once("no-steps", lambda folder: make_workspace(folder / "w", tiny_model)) / "w"
 
 
-def kill_update(directory: Path, label: str, advances: int, **options: object) -> None:
-    """Run an update in another process and kill it at a moment of its progress."""
-    command = [sys.executable, "-c", KILLED, str(directory), label, str(advances), json.dumps(options)]
-    assert subprocess.run(command, env=os.environ, check=False).returncode == -signal.SIGKILL
+@pytest.fixture(scope="session")
+def two_steps(once: Once, no_steps: Path) -> Path:
+    """A workspace that has learned two domains, in two steps."""
+
+    def make(folder: Path) -> None:
+        made = Workspace(shutil.copytree(no_steps, folder / "w"))
+        for seed, domain in enumerate(("first", "second")):
+            learn(made, domain, 80, seed=seed, replay=0.5)
+
+    return once("two-steps", make) / "w"
+
+
+@pytest.fixture
+def workspace(no_steps: Path, tmp_path: Path) -> Workspace:
+    """A copy of the workspace that has learned nothing."""
+    return Workspace(shutil.copytree(no_steps, tmp_path / "w"))
+
+
+@pytest.fixture
+def learned(two_steps: Path, tmp_path: Path) -> Workspace:
+    """A copy of the workspace that has learned two domains."""
+    return Workspace(shutil.copytree(two_steps, tmp_path / "w"))
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return a function that calls the command line in this process."""
+
+    def call(*words: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["continual", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+            raise SystemExit(0)
+        streams = capsys.readouterr()
+        code = ended.value.code
+        return Result(code if isinstance(code, int) else 0, streams.out, streams.err)
+
+    return call

@@ -58,7 +58,7 @@ def test_a_real_model_learns_real_text(tmp_path: Path) -> None:
     assert "stdlib" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
     texts = [f"Return the {word} of an array." for word in ("mean", "sum", "norm", "rank", "trace")]
-    continual("export", "current", tmp_path / "exported", folder=folder)
+    continual("export", "current", "--out", tmp_path / "exported", folder=folder)
     ours = Workspace(folder).load("current")
     exported = SentenceTransformer(str(tmp_path / "exported"), device="cpu")
     np.testing.assert_allclose(exported.encode(texts), ours.encode(texts), atol=1e-6)

@@ -8,16 +8,21 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 
-from continual.cli.app import app
+from continual.cli.groups import app
 from continual.errors import ContinualError
+
+# Each of these modules adds its commands to the groups, in the order of `continual --help` and docs/cli.md.
+# isort: off
+from continual.cli import loop, report, compare, versions, tasks, train, merge, index, analyze  # noqa: F401
+# isort: on
 
 __all__ = ["app", "main"]
 
 
 def main() -> None:
-    """Run the command line, and turn our own errors into one line on stderr and an exit code.
+    """Run the command line. Our own errors become a message on stderr and an exit code.
 
-    A SIGTERM ends it as Ctrl-C does, so that a scheduler's stop leaves no unfinished folders either.
+    SIGTERM ends a command as Ctrl-C does, so that a scheduler's stop leaves no unfinished folders.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     with _leading() as leads:
@@ -26,12 +31,14 @@ def main() -> None:
         try:
             app()
         except ContinualError as error:
+            for note in getattr(error, "__notes__", ()):
+                print(f"continual: {note}", file=sys.stderr)
             print(f"continual: {error}", file=sys.stderr)
             sys.exit(error.exit_code)
 
 
 def _leading() -> AbstractContextManager[bool]:
-    """Yield whether this process runs the command: of those that torchrun started, one does, and the others help."""
+    """Yield whether this process runs the command. Of the processes that torchrun starts, the first does."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return nullcontext(True)
     from continual.train.launch import leading
@@ -40,5 +47,5 @@ def _leading() -> AbstractContextManager[bool]:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # another one would interrupt the removal of what is unfinished
+    signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the removal of unfinished folders
     raise KeyboardInterrupt

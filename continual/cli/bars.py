@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class Bars:
     """Shows one bar at a time in a terminal, and one line per finished bar elsewhere (logs, CI).
 
-    Use it as a context manager, so that a bar never outlives an error: work that failed gets no line that it is done.
+    Between two bars the terminal is free to print to. Use it as a context manager, so that an error ends the bar
+    without the line that says it is done.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -26,23 +27,22 @@ class Bars:
         self._done, self._began = 0, 0.0
 
     def __enter__(self) -> Bars:
-        if self._stream.isatty():
-            self._rich = _rich_progress(self._stream)
-            self._rich.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.finish()
-        if self._rich is not None:
-            self._rich.stop()
+        else:
+            self._close()
 
     def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         """Begin a bar; the one before it ends."""
         self.finish()
         self._label, self._unit, self._done, self._began = label, unit, 0, time.monotonic()
-        if self._rich is not None:
+        if self._stream.isatty():
+            self._rich = _rich_progress(self._stream)
             self._task = self._rich.add_task(label, total=total, unit=unit, completed=done)
+            self._rich.start()
 
     def advance(self, count: int) -> None:
         """Count more units as done."""
@@ -51,7 +51,7 @@ class Bars:
             self._rich.advance(self._task, count)
 
     def finish(self) -> None:
-        """End the bar: it is replaced by a line that says how much was done and how fast."""
+        """Replace the bar with a line that says how much was done and how fast."""
         if not self._label:
             return
         seconds = max(time.monotonic() - self._began, 1e-9)
@@ -59,17 +59,21 @@ class Bars:
         if self._done and seconds >= 0.01:
             rate = f"{per_second(self._done / seconds)} {self._unit}/s"
             line = f"{self._label}: {self._done:,} {self._unit} in {seconds:.1f} s ({rate})"
-        if self._rich is not None:
-            if self._task is not None:
-                self._rich.remove_task(self._task)
-            self._rich.console.print(line, style="dim", markup=False, highlight=False)
+        rich = self._rich
+        self._close()
+        if rich is not None:
+            rich.console.print(line, style="dim", markup=False, highlight=False)
         else:
             print(line, file=self._stream, flush=True)
-        self._label, self._task = "", None
+
+    def _close(self) -> None:
+        if self._rich is not None:
+            self._rich.stop()
+        self._label, self._rich, self._task = "", None, None
 
 
 def per_second(rate: float) -> str:
-    """Return a rate with as many digits as say something."""
+    """Return a rate with at least two digits."""
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"
 
 

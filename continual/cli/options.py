@@ -1,4 +1,4 @@
-"""Options that every command shares, and the opening of the workspace they name."""
+"""Options that several commands share, and the opening of the workspace that they name."""
 
 from __future__ import annotations
 
@@ -17,79 +17,23 @@ WorkspaceOption = Annotated[
         "--workspace",
         "-w",
         metavar="DIR",
-        help="The workspace; by default $CONTINUAL_WORKSPACE, or the nearest folder upwards with a continual.toml.",
+        help="Workspace; by default $CONTINUAL_WORKSPACE, or the nearest folder upwards with a continual.toml.",
         show_default=False,
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-
-ParameterOption = Annotated[
-    list[str] | None,
-    typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="Parameter of the merge method; once for each."),
-]
-
-
-def parse_parameters(given: list[str] | None) -> dict[str, float] | None:
-    """Return `KEY=VALUE` texts as numbers by name; true and false are 1 and 0.
-
-    Raises:
-        InputError: One is not of this form, or two are of one parameter.
-    """
-    if not given:
-        return None
-    from continual.errors import InputError
-
-    words = {"true": 1.0, "false": 0.0}
-    found: dict[str, float] = {}
-    for text in given:
-        key, equals, value = (part.strip() for part in text.partition("="))
-        if key in found:
-            raise InputError(f"-p sets {key} twice. Give it once.")
-        try:
-            found[key] = words[value.lower()] if value.lower() in words else float(value)
-        except ValueError:
-            equals = ""
-        if not equals:
-            raise InputError(f"-p takes KEY=VALUE with a number, such as -p density=0.5; not {text!r}.")
-    return found
-
-
 SettingOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="SECTION.KEY=VALUE",
-        help="A setting of continual.toml for this call alone, such as train.learning_rate=3e-4; once for each.",
+        help="Setting of continual.toml for this call only, such as train.learning_rate=3e-4 or "
+        "merge.parameters.density=0.5; repeatable.",
     ),
 ]
-
-
-def parse_settings(given: list[str] | None) -> dict[str, dict[str, Any]] | None:
-    """Return `SECTION.KEY=VALUE` texts as settings by section; a value is TOML, and a word may go without quotes.
-
-    Raises:
-        InputError: One is not of this form, or two are of one setting.
-    """
-    if not given:
-        return None
-    import tomllib
-
-    from continual.errors import InputError
-
-    found: dict[str, dict[str, Any]] = {}
-    for text in given:
-        name, equals, value = (part.strip() for part in text.partition("="))
-        section, dot, key = name.partition(".")
-        if not (equals and dot and section and key and value):
-            raise InputError(f"--set takes SECTION.KEY=VALUE, such as train.epochs=1; not {text!r}.")
-        if key in found.get(section, {}):
-            raise InputError(f"--set sets {name} twice. Give it once.")
-        try:
-            parsed = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            parsed = value
-        found.setdefault(section, {})[key] = parsed
-    return found
+VersionArgument = Annotated[
+    str, typer.Argument(metavar="VERSION", help="Version: an id such as v3, or an alias such as current.")
+]
 
 
 def open_workspace(directory: Path | None) -> Workspace:

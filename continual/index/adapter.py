@@ -18,25 +18,25 @@ from continual.errors import FoldError
 from continual.eval.run import quiet
 from continual.index.maps import QueryMap
 
-NOTE = "compatibility.json"
-"""The file that says what the folder is for, and what it was measured to do."""
+NOTE = "index.json"
+"""The file with the comparison: which versions the folder is for, and what its queries find."""
 
 TOLERANCE = 1e-4
 """Largest difference of a coordinate between the folder's vectors and the map's."""
 
 
-def write_adapter(model: Path, turn: QueryMap, target: Path, note: Mapping[str, Any]) -> None:
+def write_adapter(model: Path, query_map: QueryMap, target: Path, note: Mapping[str, Any]) -> None:
     """Copy a model to a folder, with a map after its last module.
 
     Args:
         model: The new model's sentence-transformers folder.
-        turn: The map.
+        query_map: The map.
         target: The folder to make.
-        note: What to tell of it: at least `old` and `new`, the ids of the versions.
+        note: Written to `NOTE`; it needs `old` and `new`, the ids of the versions.
     """
     shutil.copytree(model, target, symlinks=False)
     listed = json.loads((target / "modules.json").read_text(encoding="utf-8"))
-    for module in modules(turn):
+    for module in modules(query_map):
         kind = type(module).__name__
         place = len(listed)
         path = f"{place}_{kind}"
@@ -49,10 +49,10 @@ def write_adapter(model: Path, turn: QueryMap, target: Path, note: Mapping[str, 
     (target / "README.md").write_text(_CARD.format(**note), encoding="utf-8")
 
 
-def modules(turn: QueryMap) -> list[Dense | Normalize]:
+def modules(query_map: QueryMap) -> list[Dense | Normalize]:
     """Return the modules that do what a map does, in fp32."""
     made: list[Dense | Normalize] = []
-    for layer in turn.layers:
+    for layer in query_map.layers:
         outputs, inputs = layer.weight.shape
         made.append(
             Dense(
@@ -64,7 +64,7 @@ def modules(turn: QueryMap) -> list[Dense | Normalize]:
                 init_bias=None if layer.bias is None else torch.from_numpy(layer.bias.astype(np.float32)),
             )
         )
-    if turn.normalise:
+    if query_map.normalise:
         made = [Normalize(), *made, Normalize()] if made else [Normalize()]
     return made
 
@@ -77,14 +77,14 @@ def prove_adapter(
     max_length: int | None = None,
     trust_remote_code: bool = False,
 ) -> float:
-    """Load a folder as anybody would, and compare what it makes of a few queries with what it must.
+    """Load a folder as a user would, and compare its vectors of a few queries with the map's.
 
     Args:
-        folder: It.
+        folder: The folder that `write_adapter` made.
         queries: A few texts.
         expected: Their vectors, [queries, dimensions].
-        max_length: Tokens per text at which these were made; None: the model's own limit.
-        trust_remote_code: Run code that the model brings with it.
+        max_length: Tokens per text with which they were made; None for the model's own limit.
+        trust_remote_code: Run Python code from the model folder.
 
     Returns:
         The largest difference of a coordinate.
@@ -101,8 +101,8 @@ def prove_adapter(
     error = float(np.abs(np.asarray(found) - expected).max())
     if not error <= TOLERANCE:
         raise FoldError(
-            f"{folder} does not encode queries as the map that was fitted: a coordinate differs by {error:.1e}, more "
-            f"than {TOLERANCE:g}."
+            f"{folder} does not encode queries as the fitted map does: a coordinate differs by {error:.1e}, at most "
+            f"{TOLERANCE:g} is expected. The folder is not kept."
         )
     return error
 
@@ -116,8 +116,8 @@ tags: [continual, query-adapter]
 
 # Queries of {new} for the index of {old}
 
-The model {new} with a map into the embedding space of {old} after its last module. Encode **queries only** with it, and
-search them in the index that {old} filled, until that is made anew with {new}. Documents are not encoded with it.
+The model {new} with a map into the embedding space of {old} after its last module. Encode **queries only** with it and
+search the index that {old} filled, until it is rebuilt with {new}. Never encode documents with it.
 
 ```python
 from sentence_transformers import SentenceTransformer
@@ -125,5 +125,5 @@ from sentence_transformers import SentenceTransformer
 queries = SentenceTransformer("this folder").encode_query(["..."])
 ```
 
-`compatibility.json` has what it was measured to do, task by task.
+`index.json` holds its scores on that index, task by task.
 """

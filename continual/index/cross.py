@@ -15,10 +15,10 @@ from mteb.types import PromptType
 from continual.config import EvalConfig
 from continual.eval.encoder import OnceEncoder, Vectors
 from continual.eval.mteb_tasks import (
-    cut,
+    cut_to_sample,
     keep_per_query,
     open_task,
-    unload,
+    unload_task_data,
 )
 from continual.eval.run import own_randomness, quiet
 from continual.eval.suites import (
@@ -26,16 +26,16 @@ from continual.eval.suites import (
     WHOLE,
     Sample,
     instruction_of,
-    measure,
+    trec_eval_measure,
 )
 from continual.eval.tasks import load_task
-from continual.index.result import TaskCompatibility, overlap
+from continual.index.result import IndexedTask, overlap
 from continual.progress import SILENT, Progress
 from continual.registry.names import check_name
 from continual.registry.records import Task
 
-Turn = Callable[[Vectors], Vectors]
-"""A map of query vectors, [queries, dimensions] to the same shape."""
+VectorMap = Callable[[Vectors], Vectors]
+"""A map of query vectors, [queries, dimensions], to vectors of the same shape."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Side:
     """A model that is compared.
 
     Attributes:
-        version: Its id.
+        version: Id of the version.
         sha256: Digest of its weights.
         folder: Its sentence-transformers folder.
-        kept: A file with vectors that an evaluation of it may have left.
+        kept: File in which an evaluation may have left its vectors.
     """
 
     version: str
@@ -62,7 +62,7 @@ class Side:
         instructed: Collection[str] = (),
         progress: Progress = SILENT,
     ) -> OnceEncoder:
-        """Return its encoder; arguments as that takes them."""
+        """Return its encoder."""
         with quiet():
             return OnceEncoder(
                 self.folder,
@@ -78,18 +78,18 @@ class Side:
 
 
 class Crossed:
-    """Two models as one to mteb: queries go through one of them, documents through the other.
+    """Two models that mteb sees as one: the first encodes queries, the second documents.
 
     Args:
-        queries: Encodes what is a query.
-        documents: Encodes what is a document.
-        turn: Applied to the query vectors; None leaves them.
+        queries: The model for queries.
+        documents: The model for documents.
+        query_map: Applied to query vectors, if given.
     """
 
-    def __init__(self, queries: OnceEncoder, documents: OnceEncoder, turn: Turn | None = None) -> None:
-        self.queries, self.documents, self.turn = queries, documents, turn
+    def __init__(self, queries: OnceEncoder, documents: OnceEncoder, query_map: VectorMap | None = None) -> None:
+        self.queries, self.documents, self.query_map = queries, documents, query_map
         revisions = [encoder.mteb_model_meta.revision or "" for encoder in (queries, documents)]
-        name = f"continual/{queries.version}-on-{documents.version}{'-mapped' if turn else ''}"
+        name = f"continual/{queries.version}-on-{documents.version}{'-mapped' if query_map else ''}"
         self.mteb_model_meta = ModelMeta.create_empty(overwrites={"name": name, "revision": "-".join(revisions)})
 
     def encode(self, inputs: Any, *, task_metadata: Any, prompt_type: PromptType | None = None, **more: Any) -> Vectors:
@@ -98,7 +98,7 @@ class Crossed:
         if prompt_type == PromptType.document:
             return self.documents.encode(inputs, **options)
         vectors = self.queries.encode(inputs, **options)
-        return vectors if self.turn is None else self.turn(vectors)
+        return vectors if self.query_map is None else self.query_map(vectors)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
         """Return the similarity of every pair by the index's model, [first, second]."""
@@ -110,14 +110,14 @@ class Crossed:
 
 
 class _Watched(Crossed):
-    """The old index under new queries, which also notes how far apart both models put each text."""
+    """New queries on the old index; also records the cosine of each text's embeddings under both models."""
 
     def __init__(self, queries: OnceEncoder, documents: OnceEncoder) -> None:
         super().__init__(queries, documents)
         self.cosines: list[float] = []
 
     def encode(self, inputs: Any, *, task_metadata: Any, prompt_type: PromptType | None = None, **more: Any) -> Vectors:
-        """Return what `Crossed` does."""
+        """Encode under both models, and return the vectors that `Crossed` would."""
         options = {"task_metadata": task_metadata, "prompt_type": prompt_type, **more}
         batches = list(inputs)
         new, old = self.queries.encode(batches, **options), self.documents.encode(batches, **options)
@@ -135,8 +135,8 @@ def cosines(first: Vectors, second: Vectors) -> np.ndarray[Any, np.dtype[np.floa
 
 
 def comparable(tasks: Sequence[Task]) -> list[Task]:
-    """Return the tasks that ask an index: those that rank documents, with a main score that is a mean over queries."""
-    return [task for task in tasks if task.task_type in RANKED and measure(task.metric) is not None]
+    """Return the tasks that search an index: they rank documents, and their main score is a mean over queries."""
+    return [task for task in tasks if task.task_type in RANKED and trec_eval_measure(task.metric) is not None]
 
 
 def compare_indexes(
@@ -146,26 +146,27 @@ def compare_indexes(
     registry_root: Path,
     *,
     samples: Mapping[str, Sample] | None = None,
-    turn: Turn | None = None,
+    query_map: VectorMap | None = None,
     progress: Progress = SILENT,
-) -> list[TaskCompatibility]:
+) -> list[IndexedTask]:
     """Search every task with both models in the indexes of both.
 
     Args:
         old: The model that filled the index.
-        new: The one that would ask it.
-        tasks: Those that `comparable` gives.
+        new: The model whose queries search it.
+        tasks: From `comparable`.
         registry_root: The `.continual` folder.
-        samples: How much of each task is searched, by its name; one that is not named is searched whole.
-        turn: A map of new query vectors into the old space, tried too.
-        progress: Shows that it works.
+        samples: How much of each task is searched, by its name; others are searched whole.
+        query_map: A map of new query vectors into the old space; its queries search too, if given.
 
     Raises:
         DataError: A task cannot be read.
         ModelError: A model gives numbers that are not finite.
     """
     found = []
-    progress.start(f"comparing the indexes of {old.version} and {new.version}", None, "texts")  # told by the encoders
+    progress.start(
+        f"comparing the indexes of {old.version} and {new.version}", None, "texts"
+    )  # counted by the encoders
     for record in tasks:
         sample = (samples or {}).get(record.name, WHOLE)
         with quiet(), own_randomness():
@@ -173,31 +174,31 @@ def compare_indexes(
                 task = load_task(check_name(record.name, "task"), registry_root / record.path, sample)
             else:
                 task = open_task(record)
-                cut(task, sample)
+                cut_to_sample(task, sample)
             for encoder in (old, new):
                 encoder.instruct(task.metadata, instruction_of(record))
             if record.mteb is None:
                 _learn(task, old, new)
-            found.append(_compare(old, new, task, record, turn))
+            found.append(_compare(old, new, task, record, query_map))
             if record.mteb is not None:
-                unload(task)
+                unload_task_data(task)
     progress.finish()
     return found
 
 
 def _learn(task: Any, *encoders: OnceEncoder) -> None:
-    """Encode the texts of a local task, all roles in one go, so that few batches are half full."""
+    """Encode all texts of a local task at once, so that few batches are half full."""
     for encoder in encoders:
         for role, texts in task.texts.items():
             encoder.learn(role, texts, task.metadata)
 
 
-def _compare(old: OnceEncoder, new: OnceEncoder, task: Any, record: Task, turn: Turn | None) -> TaskCompatibility:
+def _compare(old: OnceEncoder, new: OnceEncoder, task: Any, record: Task, query_map: VectorMap | None) -> IndexedTask:
     watched = _Watched(new, old)
     new_on_old, _, _ = _search(watched, task, record)
     old_on_old, before, queries = _search(old, task, record)
     new_on_new, after, _ = _search(new, task, record)
-    return TaskCompatibility(
+    return IndexedTask(
         task=record.name,
         domain=record.domain,
         metric=record.metric,
@@ -208,13 +209,13 @@ def _compare(old: OnceEncoder, new: OnceEncoder, task: Any, record: Task, turn: 
         new_on_new=new_on_new,
         new_on_old=new_on_old,
         old_on_new=_search(Crossed(old, new), task, record)[0],
-        mapped_on_old=None if turn is None else _search(Crossed(new, old, turn), task, record)[0],
+        mapped_on_old=None if query_map is None else _search(Crossed(new, old, query_map), task, record)[0],
     )
 
 
 def _search(model: Any, task: Any, record: Task) -> tuple[float, dict[Any, list[str]], int]:
     """Return the main score in points, the first documents of every query, and the number of queries."""
-    name = measure(record.metric)
+    name = trec_eval_measure(record.metric)
     assert name is not None, record
     original = task.task_specific_scores
     per_query = keep_per_query(task)

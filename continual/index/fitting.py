@@ -1,4 +1,4 @@
-"""Which map of query vectors to take: several are fitted, and judged on rows that they were not fitted on."""
+"""The choice of a query map: several are fitted, and compared on held-out rows."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from continual.index.result import DEPTH
 from continual.progress import SILENT, Progress
 
 LEAST = 50
-"""Rows that a map is fitted on, at least: fewer say nothing of which map is better."""
+"""Fewest rows to fit a map on: fewer can't tell which map is better."""
 
 HELD_OUT = 0.2
-"""Share of the rows that a map is chosen on."""
+"""Share of the rows that the maps are compared on."""
 
 RIDGES = (1.0, 0.1, 0.01, 0.001)
-"""Strengths of the ridge that are tried, see `affine`; the strongest leaves most as it is."""
+"""Ridge strengths to try, see `affine`; the strongest changes least."""
 
 RANKS = (16, 64)
-"""Ranks of the affine map's change that are tried, beside the full one."""
+"""Ranks of the affine map's change to try, besides the full rank."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Candidate:
     """A map that was tried.
 
     Attributes:
-        map: It.
-        agreement: Mean share of the first ten passages that it finds on the old vectors of those that the new model
-            finds on its own, for the queries of the held-out rows; 0 to 1.
-        shares: The same per query.
+        map: The map.
+        agreement: Of the first ten passages that the new model finds, the share that the map finds on the old vectors:
+            the mean over held-out queries, 0 to 1.
+        shares: The same, per query.
     """
 
     map: QueryMap
@@ -54,10 +54,10 @@ class Fitted:
     """The map that was chosen, with the others that were tried.
 
     Attributes:
-        map: It, fitted on the rows that are not held out.
+        map: The map, fitted on the rows that are not held out.
         candidates: All that were tried, the simplest first.
-        rows: Rows it was fitted on.
-        held_out: Rows it was chosen on.
+        rows: Rows that it was fitted on.
+        held_out: Rows that it was chosen on.
     """
 
     map: QueryMap
@@ -67,24 +67,23 @@ class Fitted:
 
 
 def fit(texts: Texts, method: str, *, seed: int = 0, progress: Progress = SILENT) -> Fitted:
-    """Fit a map, its settings chosen on held-out rows.
+    """Fit a map, and choose its settings on held-out rows.
 
     Every fifth row is held out. Of the candidates, the simplest is taken whose agreement is within one standard error
-    of the best one's (https://doi.org/10.1201/9781315139470): what helps by luck on learned texts may harm others.
+    of the best one's (https://doi.org/10.1201/9781315139470): a lucky gain on learned texts may hurt others.
 
     Args:
         texts: Rows of learned domains, `LEAST` at least.
         method: One of `METHODS`; "auto": all of them; or "linear": all but the hidden layer.
         seed: Of the hidden layer's training.
-        progress: Counts the candidates.
     """
     place = np.arange(len(texts)) % round(1 / HELD_OUT) == 0
     seen, held = texts.take(~place), texts.take(place)
     wanted = {"auto": METHODS, "linear": METHODS[:-1]}.get(method, (method,))
     tried: list[Candidate] = []
     progress.start("fitting maps", None, "maps")
-    for turn in _maps(seen, held, wanted, seed):
-        tried.append(agreement(turn, held, seen))
+    for query_map in _maps(seen, held, wanted, seed):
+        tried.append(agreement(query_map, held, seen))
         progress.advance(1)
     progress.finish()
     return Fitted(choose(tried).map, tried, len(seen), len(held))
@@ -100,13 +99,13 @@ def choose(candidates: list[Candidate]) -> Candidate:
     return best
 
 
-def agreement(turn: QueryMap, held: Texts, seen: Texts) -> Candidate:
-    """Return how far a map finds what the new model finds, for held-out queries among all passages."""
+def agreement(query_map: QueryMap, held: Texts, seen: Texts) -> Candidate:
+    """Compare what a map and the new model find, for held-out queries among all passages."""
     old, new = (np.concatenate([getattr(part, name) for part in (held, seen)]) for name in ("old", "new"))
-    found = _nearest(np.asarray(turn(held.queries), np.float64) @ old.T)
+    found = _nearest(np.asarray(query_map(held.queries), np.float64) @ old.T)
     wanted = _nearest(held.queries @ new.T)
     shares = (found[:, :, None] == wanted[:, None, :]).any(axis=1).mean(axis=1)
-    return Candidate(turn, float(shares.mean()), shares)
+    return Candidate(query_map, float(shares.mean()), shares)
 
 
 def _nearest(scores: Matrix) -> NDArray[np.int64]:
@@ -115,8 +114,8 @@ def _nearest(scores: Matrix) -> NDArray[np.int64]:
 
 def _maps(seen: Texts, held: Texts, wanted: Sequence[str], seed: int) -> Iterator[QueryMap]:
     """Yield the maps to try, the simplest first."""
-    for turn in _fitted(seen, held, wanted, seed):
-        yield replace(turn, normalise=seen.normalise)
+    for query_map in _fitted(seen, held, wanted, seed):
+        yield replace(query_map, normalise=seen.normalise)
 
 
 def _fitted(seen: Texts, held: Texts, wanted: Sequence[str], seed: int) -> Iterator[QueryMap]:
@@ -133,5 +132,5 @@ def _fitted(seen: Texts, held: Texts, wanted: Sequence[str], seed: int) -> Itera
     if "affine" in wanted:
         yield from grid
     if "mlp" in wanted:
-        start = choose([agreement(turn, held, seen) for turn in grid]).map
+        start = choose([agreement(query_map, held, seen) for query_map in grid]).map
         yield mlp(seen, start, seed=seed)

@@ -1,8 +1,8 @@
-"""Maps from the space of a new model to that of an old one, for queries against an index that the old one filled.
+"""Query maps: from the space of a new model to that of an old one, whose index the queries search.
 
-What must be kept is what the new model finds: for a query q and documents D, the scores q D_new^T of full
+A map should keep what the new model finds: for a query q and documents D, the scores q D_new^T of full
 re-embedding. A map M of queries keeps them on the old vectors if M(q) D_old^T is near q D_new^T, up to a constant per
-query, which ranks nothing otherwise. For a linear M(q) = B q that is a regression of new document vectors on old
+query, which changes no ranking. For a linear M(q) = B q that is a regression of new document vectors on old
 ones, D_old B near D_new: B is fitted on documents, and applied to queries. A bias would be that constant. (A map
 fitted the other way, new vectors to old ones of the same texts, makes of a new query the old one, and can find no
 more than the old model did.)
@@ -33,7 +33,7 @@ class Texts:
         queries: New vectors of the queries, [rows, dimensions].
         old: Old vectors of the passages, [rows, dimensions].
         new: New vectors of the same passages.
-        normalise: Whether vectors are compared by cosine, and have the norm 1 here; else by dot product.
+        normalise: Whether vectors are compared by cosine, and have norm 1 here; else by dot product.
     """
 
     queries: Matrix
@@ -56,7 +56,7 @@ def texts_of(queries: NDArray[Any], old: NDArray[Any], new: NDArray[Any], *, nor
         queries: New vectors of the queries, [rows, dimensions].
         old: Old vectors of the passages, [rows, dimensions].
         new: New vectors of the same passages.
-        normalise: Whether the models compare by cosine; else they do by dot product.
+        normalise: Whether the models compare by cosine; else by dot product.
     """
     first, second, third = (np.asarray(part, np.float64) for part in (queries, old, new))
     if normalise:
@@ -84,10 +84,10 @@ class QueryMap:
     """A map of query vectors.
 
     Attributes:
-        method: Its name.
+        method: One of `METHODS`.
         settings: What it was fitted with.
-        layers: Applied one after the other; none leaves the vectors as they are.
-        normalise: Whether vectors are given the norm 1 before and after: where they are compared by cosine.
+        layers: Applied one after the other; without any, vectors stay as they are.
+        normalise: Whether vectors get norm 1 before and after, as cosine needs.
     """
 
     method: Method
@@ -115,7 +115,7 @@ def procrustes(old: Matrix, new: Matrix, *, centre: bool = True) -> QueryMap:
     Args:
         old: [documents, dimensions].
         new: The same documents, [documents, dimensions].
-        centre: Take the means off first: a shift of all documents alike ranks nothing otherwise.
+        centre: Take the means off first: shifting all documents alike changes no ranking.
 
     Reference: Schoenemann 1966, https://doi.org/10.1007/BF02289451
     """
@@ -135,7 +135,7 @@ def affine(old: Matrix, new: Matrix, *, ridge: float, rank: int | None = None) -
         new: The same documents, [documents, dimensions].
         ridge: The penalty as a share of the mean squared norm of a coordinate: 0 is plain least squares, and a large
             one leaves the identity.
-        rank: Of A; None: full.
+        rank: Of A; None for full rank.
     """
     old, new = old - old.mean(axis=0), new - new.mean(axis=0)
     gram = old.T @ old
@@ -158,9 +158,9 @@ def mlp(texts: Texts, start: QueryMap, *, hidden: int = 256, steps: int = 400, s
 
     Args:
         texts: Rows to fit on.
-        start: A linear map, which it is until it is trained.
+        start: The linear map to start from.
         hidden: Width of the hidden layer.
-        steps: Of AdamW.
+        steps: AdamW steps.
         seed: Of the draws and of W1.
     """
     import torch
@@ -170,7 +170,7 @@ def mlp(texts: Texts, start: QueryMap, *, hidden: int = 256, steps: int = 400, s
     queries, old, new = (torch.from_numpy(part).float() for part in (texts.queries, texts.old, texts.new))
     asked = torch.cat([queries, new])
     size = old.shape[1]
-    # 0.05 where vectors have the norm 1; else as much of what scores are.
+    # 0.05 for vectors of norm 1; else in proportion to the scores.
     temperature = 0.05 * float(old.norm(dim=1).mean() * queries.norm(dim=1).mean())
     linear = torch.from_numpy(start.layers[0].weight if start.layers else np.eye(size)).float()
     first = (torch.randn(hidden, size, generator=generator) / size**0.5).requires_grad_()

@@ -1,4 +1,4 @@
-"""What a new version does to an index that an old one filled: the measures, and whether to re-index. No models here."""
+"""Two versions on the index that the older one filled: the measures, and whether to re-index. No models here."""
 
 from __future__ import annotations
 
@@ -8,35 +8,34 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any, Literal
 
-from continual.config import CompatConfig
+from continual.config import IndexConfig
 
 DEPTH = 10
-"""Documents of a ranking that are compared, as nDCG@10 reads them."""
+"""Documents of a ranking that are compared, as in nDCG@10."""
 
 NeedsReindex = Literal["yes", "with an adapter", "no"]
 
 FIGURES = ("canary", "overlap", "old_on_old", "new_on_new", "new_on_old", "old_on_new", "mapped_on_old")
-"""Measured per task; their means over the tasks are figures of the whole."""
+"""Measured per task, and averaged over the tasks."""
 
 
 @dataclass(frozen=True)
-class TaskCompatibility:
+class IndexedTask:
     """One task, searched by both models in the indexes of both.
 
-    Scores are the task's main score in points. "x_on_y": queries encoded by x, documents by y.
+    Scores are the task's main score in points. "x_on_y" means: queries encoded by x, documents by y.
 
     Attributes:
-        task: Its name.
-        domain: The domain it tests; None: it has none.
+        domain: The domain it tests; None if it tests none.
         metric: Its main score, by mteb's name.
-        queries: How many.
+        queries: Number of queries.
         canary: Mean cosine of its texts' embeddings under both models, -1 to 1.
         overlap: Mean share of the first ten documents that both models find, each in its own index, 0 to 1.
-        old_on_old: As it was.
+        old_on_old: Before the update.
         new_on_new: After full re-embedding.
-        new_on_old: New queries, index left as it is.
-        old_on_new: Queries of a client that still has the old model, index re-embedded.
-        mapped_on_old: New queries through a map, index left as it is; None where no map was tried.
+        new_on_old: New queries on the old index.
+        old_on_new: A client that still has the old model, after full re-embedding.
+        mapped_on_old: New queries through a query map, on the old index; None if no map was tried.
     """
 
     task: str
@@ -53,12 +52,12 @@ class TaskCompatibility:
 
     @property
     def kept(self) -> float:
-        """Share of full re-embedding's score that new queries have on the old index."""
+        """Share of full re-embedding's score that new queries keep on the old index."""
         return share(self.new_on_old, self.new_on_new)
 
     @property
     def kept_mapped(self) -> float | None:
-        """The same through the map."""
+        """The same, through the query map."""
         return None if self.mapped_on_old is None else share(self.mapped_on_old, self.new_on_new)
 
     def to_json(self) -> dict[str, Any]:
@@ -68,13 +67,13 @@ class TaskCompatibility:
 
 @dataclass(frozen=True)
 class MapUsed:
-    """The map from the new space to the old that `mapped_on_old` went through.
+    """The query map behind `mapped_on_old`.
 
     Attributes:
         method: "identity", "procrustes", "affine" or "mlp".
-        settings: Those of the method, chosen on held-out texts.
-        rows: Training rows it was fitted on, query and passage each.
-        held_out: Rows it was chosen on.
+        settings: Of the method, chosen on held-out texts.
+        rows: Training rows that it was fitted on, each a query and a passage.
+        held_out: Rows that it was chosen on.
     """
 
     method: str
@@ -84,22 +83,23 @@ class MapUsed:
 
 
 @dataclass(frozen=True)
-class Compatibility:
-    """What a new version does to the index of an old one.
+class IndexComparison:
+    """Two versions on the index that the older one filled.
 
     Attributes:
         old: Id of the version that filled the index.
-        new: Id of the version that would ask it.
-        tasks: One each, in the order of their registration.
-        map: The map that was tried; None: none was.
-        needs_reindex: "no": new queries find in the old index what full re-embedding would find; "with an adapter":
-            they lose little through a map, or as they are, until it is made anew; "yes": they lose more.
+        new: Id of the version whose queries search it.
+        tasks: In the order of their registration.
+        map: The query map that was tried; None if there was none.
+        needs_reindex: "no": new queries find on the old index what they would find after full re-embedding; "with an
+            adapter": they lose little, through a query map or as they are, so re-indexing can wait; "yes": they lose
+            more.
         reasons: Why, in sentences.
     """
 
     old: str
     new: str
-    tasks: list[TaskCompatibility]
+    tasks: list[IndexedTask]
     map: MapUsed | None
     needs_reindex: NeedsReindex
     reasons: list[str]
@@ -111,18 +111,18 @@ class Compatibility:
 
     @property
     def kept(self) -> float:
-        """The smallest share of full re-embedding's score that new queries have on the old index, over the tasks."""
+        """Share of full re-embedding's score that new queries keep on the old index, on the worst task."""
         return min(task.kept for task in self.tasks)
 
     @property
     def kept_mapped(self) -> float | None:
-        """The same through the map."""
+        """The same, through the query map."""
         shares = [task.kept_mapped for task in self.tasks]
         return None if any(each is None for each in shares) else min(each for each in shares if each is not None)
 
     @property
     def map_helps(self) -> bool:
-        """Whether new queries keep more through the map that was tried than as they are."""
+        """Whether new queries keep more through the map than without it."""
         if self.map is None or self.map.method == "identity":
             return False
         return self.kept_mapped is not None and self.kept_mapped > self.kept
@@ -142,13 +142,13 @@ class Compatibility:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Compatibility:
+    def from_json(cls, data: Mapping[str, Any]) -> IndexComparison:
         """Read what `to_json` gave; keys of a newer version are left out."""
-        fields = TaskCompatibility.__dataclass_fields__
+        fields = IndexedTask.__dataclass_fields__
         return cls(
             old=data["old"],
             new=data["new"],
-            tasks=[TaskCompatibility(**{key: task.get(key) for key in fields}) for task in data["tasks"]],
+            tasks=[IndexedTask(**{key: task.get(key) for key in fields}) for task in data["tasks"]],
             map=None if data["map"] is None else MapUsed(**data["map"]),
             needs_reindex=data["needs_reindex"],
             reasons=list(data["reasons"]),
@@ -156,12 +156,12 @@ class Compatibility:
 
 
 def share(score: float, of: float) -> float:
-    """Return a score as a share of another one; 1 where that is not above 0, for then nothing can be lost."""
+    """Return a score as a share of another; 1 if the other is 0 or less, because then nothing can be lost."""
     return score / of if of > 0 else 1.0
 
 
 def overlap(first: Mapping[Any, Sequence[str]], second: Mapping[Any, Sequence[str]]) -> float:
-    """Return the mean share of the first ten documents that two searches have in common.
+    """Return the mean share of the first ten documents that two searches have in common, 0 to 1.
 
     Args:
         first: Document ids by query, the nearest first.
@@ -176,44 +176,45 @@ def overlap(first: Mapping[Any, Sequence[str]], second: Mapping[Any, Sequence[st
     return fmean(shares)
 
 
-def judge(
-    old: str, new: str, tasks: Sequence[TaskCompatibility], used: MapUsed | None, config: CompatConfig
-) -> Compatibility:
-    """Say whether the index must be made anew, by the task that loses most.
+def judge_index(
+    old: str, new: str, tasks: Sequence[IndexedTask], used: MapUsed | None, config: IndexConfig
+) -> IndexComparison:
+    """Decide whether to re-index, by the task that loses most.
 
     Args:
         old: Id of the version that filled the index.
-        new: Id of the version that would ask it.
-        tasks: What was measured, at least one task.
-        used: The map behind `mapped_on_old`, if there was one.
+        new: Id of the version whose queries search it.
+        tasks: At least one.
+        used: The map behind `mapped_on_old`; None if there was none.
         config: The limits.
     """
     worst = min(tasks, key=lambda task: task.kept)
-    reasons = [_sentence(f"{new}'s queries", worst, worst.new_on_old, worst.kept, config.keep, f"{old}'s index as is")]
+    who = f"{new}'s queries on {old}'s index"
+    reasons = [_sentence(who, worst, worst.new_on_old, worst.kept, config.keep)]
     if worst.kept >= config.keep:
-        return Compatibility(old, new, list(tasks), used, "no", reasons)
+        return IndexComparison(old, new, list(tasks), used, "no", reasons)
     best = worst.kept
     if used is None:
-        reasons.append("No map of the queries was tried.")
+        reasons.append("No query map was tried.")
     elif used.method == "identity":
-        reasons.append("No map of the queries that was tried finds more than none.")
+        reasons.append("No query map does better than the queries as they are.")
     else:
         through = min(tasks, key=lambda task: task.kept_mapped or 0.0)
         mapped = through.mapped_on_old or 0.0
         kept = share(mapped, through.new_on_new)
         reasons.append(
-            _sentence(f"Through a map ({used.method}) they", through, mapped, kept, config.keep_mapped, "it")
+            _sentence(f"Through a query map ({used.method}) they", through, mapped, kept, config.keep_mapped)
         )
         best = max(best, kept)
     if best == worst.kept >= config.keep_mapped:
-        reasons.append(f"As they are, they keep the {config.keep_mapped:.0%} asked for until the index is made anew.")
+        reasons.append(f"Without a map they stay above the limit of {config.keep_mapped:.0%}, so re-indexing can wait.")
     verdict: NeedsReindex = "with an adapter" if best >= config.keep_mapped else "yes"
-    return Compatibility(old, new, list(tasks), used, verdict, reasons)
+    return IndexComparison(old, new, list(tasks), used, verdict, reasons)
 
 
-def _sentence(who: str, task: TaskCompatibility, score: float, kept: float, limit: float, where: str) -> str:
-    side = "at least" if kept >= limit else "less than"
+def _sentence(who: str, task: IndexedTask, score: float, kept: float, limit: float) -> str:
+    side = "at least" if kept >= limit else "below"
     return (
-        f"{who} keep {kept:.1%} of full re-embedding's score on {where} at worst, on {task.task} ({score:.1f} of "
-        f"{task.new_on_new:.1f} points), {side} the {limit:.0%} asked for."
+        f"{who} keep {kept:.1%} of full re-embedding's score on the worst task, {task.task} ({score:.1f} of "
+        f"{task.new_on_new:.1f} points): {side} the limit of {limit:.0%}."
     )

@@ -1,8 +1,7 @@
-"""Recipes: the published systems and the baselines they were judged against, one file each, over the same parts.
+"""Recipes: published training systems and their baselines.
 
-A recipe is data: phases that train and phases that merge (`continual.recipes.recipe`). `continual.recipes.run` runs
-them, and keeps every phase as a version. Each module of `continual.recipes.systems`
-declares a `RECIPE`.
+A recipe is a list of phases that train and phases that merge (`continual.recipes.recipe`). `continual.recipes.run` runs
+them and records every phase as a version. Each module of `continual.recipes.systems` declares one `RECIPE`.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ __all__ = ["Recipe", "find_recipe", "recipes"]
 @cache
 def recipes() -> dict[str, Recipe]:
     """Return every recipe by name."""
-    names = (info.name for info in pkgutil.iter_modules(systems.__path__))
-    found = [importlib.import_module(f"{systems.__name__}.{name}").RECIPE for name in names]
-    return {recipe.name: recipe for recipe in sorted(found, key=lambda recipe: recipe.name)}
+    modules = (info.name for info in pkgutil.iter_modules(systems.__path__))
+    declared = [importlib.import_module(f"{systems.__name__}.{module}").RECIPE for module in modules]
+    return {recipe.name: recipe for recipe in sorted(declared, key=lambda recipe: recipe.name)}
 
 
 def find_recipe(name: str) -> Recipe:
     """Return a recipe by name.
 
     Raises:
-        NotFoundError: There is none; the message names the nearest.
+        NotFoundError: There is no recipe of this name; the message names a similar one.
     """
     if name not in recipes():
         raise NotFoundError(
-            f"There is no recipe {name!r}.{did_you_mean(name, recipes())} `continual train --list` shows them."
+            f"There is no recipe {name!r}.{did_you_mean(name, recipes())} List them with `continual train --list`."
         )
     return recipes()[name]

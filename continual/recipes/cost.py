@@ -1,4 +1,4 @@
-"""What a recipe would cost, phase by phase, and what it did cost, beside one training on all rows."""
+"""Planned and actual cost of a recipe, by phase, against one training on all rows."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from continual.config import IDLE, Config
+from continual.config import RUNTIME_ONLY, Config
 from continual.eval.suites import suite_tasks
 from continual.progress import SILENT, Progress
 from continual.recipes.forecast import Forecast, forecast
-from continual.recipes.plan import Layout, Planned
+from continual.recipes.plan import Layout, PlannedPhase
 from continual.recipes.recipe import Merge
 from continual.registry import Cost, Provenance, Registry, Version
 from continual.registry.registry import ROOT
@@ -19,16 +19,16 @@ from continual.versions.build import kept
 
 @dataclass(frozen=True)
 class PhaseCost:
-    """What a phase would cost.
+    """Planned cost of a phase.
 
     Attributes:
-        name: Of the phase.
-        start: What it starts from, or measures from.
-        members: The phases that it merges; empty for a training.
-        rows: Rows by domain; empty for a merge.
-        epochs: Passes over them; 0 for a merge.
+        name: Name of the phase.
+        start: Name of the phase that it starts from, or that task vectors are measured from.
+        members: Names of the phases that it merges; empty for a training.
+        rows: Number of rows by domain; empty for a merge.
+        epochs: Passes over the rows; 0 for a merge.
         pairs: Rows times epochs.
-        made: Id of the version that is there already, so that it costs nothing; None: it must be made.
+        made: Id of an existing version that makes the phase unnecessary; None if it has to be made.
         searches: Whether it is a merge whose coefficients are searched.
     """
 
@@ -44,22 +44,22 @@ class PhaseCost:
 
 @dataclass(frozen=True)
 class RecipePlan:
-    """What a recipe would do, and its cost beside one training on all rows.
+    """What a recipe would do, and its cost against one training on all rows.
 
     Attributes:
-        recipe: Its name.
-        phases: In their order.
-        pairs: Pairs that all phases train; what a search of coefficients encodes is not among them.
-        new_pairs: Pairs of those that are not there yet.
-        new_tokens: Tokens of these, estimated from samples of their rows.
-        new_seconds: Time of these, estimated from a few batches measured here.
-        joint_pairs: Pairs that one training on all rows trains.
+        recipe: Name of the recipe.
+        phases: Cost of each phase, in their order.
+        pairs: Training pairs of all phases, without those that searches encode.
+        new_pairs: Training pairs of the phases that have to be made.
+        new_tokens: Tokens of `new_pairs`, estimated from samples of their rows.
+        new_seconds: Training time of `new_pairs`, estimated from a few batches on this machine.
+        joint_pairs: Training pairs of one training on all rows.
         tasks: Names of the tasks that the result would be scored on.
-        search_pairs: Pairs that a search that is still to be made would encode with a gradient, at most; 0 without one.
-        search_forward_pairs: Pairs that it would encode without one, at most.
-        search_seconds: Time of the search, a rough estimate.
-        clusters: Domains by cluster, where the recipe goes by them; else empty.
-        skipped: Rows that no phase trains on, by domain: of kind classification or clustering, and without negatives.
+        search_pairs: Most pairs that searches that have to be made would encode with a gradient.
+        search_forward_pairs: Most pairs that these searches would encode without a gradient.
+        search_seconds: Rough estimate of the time of these searches.
+        clusters: Domains by cluster, if the recipe trains by clusters; otherwise empty.
+        skipped: Number of rows left out by domain, because their kind needs negatives and they have none.
     """
 
     recipe: str
@@ -77,15 +77,15 @@ class RecipePlan:
     skipped: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the plan as plain data."""
         return asdict(self)
 
 
 def cost_of(registry: Registry, config: Config, layout: Layout, progress: Progress = SILENT) -> RecipePlan:
-    """Return what a recipe would cost. Changes nothing."""
-    phases = [_cost(each) for each in layout.phases]
+    """Return the planned cost of a recipe. Change nothing."""
+    phases = [_phase_cost(planned) for planned in layout.phases]
     ahead = Forecast()
-    if any(each.made is None and (each.pairs or each.searches) for each in phases):
+    if any(phase.made is None and (phase.pairs or phase.searches) for phase in phases):
         with kept(registry, ROOT, progress=progress) as (root,):
             progress.start("measuring a few batches", None, "batches")
             ahead = forecast(root, layout, trust_remote_code=config.trust_remote_code)
@@ -93,8 +93,8 @@ def cost_of(registry: Registry, config: Config, layout: Layout, progress: Progre
     return RecipePlan(
         recipe=layout.recipe.name,
         phases=phases,
-        pairs=sum(each.pairs for each in phases),
-        new_pairs=sum(each.pairs for each in phases if each.made is None),
+        pairs=sum(phase.pairs for phase in phases),
+        new_pairs=sum(phase.pairs for phase in phases if phase.made is None),
         new_tokens=ahead.tokens,
         new_seconds=ahead.seconds,
         joint_pairs=layout.joint_pairs,
@@ -103,11 +103,11 @@ def cost_of(registry: Registry, config: Config, layout: Layout, progress: Progre
         search_forward_pairs=ahead.search_forward_pairs,
         search_seconds=ahead.search_seconds,
         clusters=layout.clusters if layout.clustered else {},
-        skipped=layout.material.skipped,
+        skipped=layout.training_rows.skipped,
     )
 
 
-def _cost(planned: Planned) -> PhaseCost:
+def _phase_cost(planned: PlannedPhase) -> PhaseCost:
     phase = planned.phase
     merges = isinstance(phase, Merge)
     return PhaseCost(
@@ -117,33 +117,33 @@ def _cost(planned: Planned) -> PhaseCost:
         rows=planned.rows,
         epochs=0 if merges else planned.config.train.epochs,
         pairs=planned.pairs,
-        made=None if planned.made is None else planned.made.id,
+        made=None if planned.existing is None else planned.existing.id,
         searches=isinstance(phase, Merge) and phase.search,
     )
 
 
-def spent(versions: Sequence[Version]) -> Cost:
-    """Return what the phases that made some versions cost."""
+def total_cost(versions: Sequence[Version]) -> Cost:
+    """Return the total cost of the trainings and searches that made versions."""
     searches = [cost for version in versions if (cost := version.provenance.search_cost) is not None]
     return Cost(
-        pairs=sum(each.pairs_trained for each in versions) + sum(each.pairs for each in searches),
-        tokens=sum(each.tokens_trained for each in versions) + sum(each.tokens for each in searches),
-        seconds=sum(each.seconds for each in versions) + sum(each.seconds for each in searches),
-        forward_pairs=sum(each.forward_pairs for each in searches),
-        forward_tokens=sum(each.forward_tokens for each in searches),
+        pairs=sum(version.pairs_trained for version in versions) + sum(cost.pairs for cost in searches),
+        tokens=sum(version.tokens_trained for version in versions) + sum(cost.tokens for cost in searches),
+        seconds=sum(version.seconds for version in versions) + sum(cost.seconds for cost in searches),
+        forward_pairs=sum(cost.forward_pairs for cost in searches),
+        forward_tokens=sum(cost.forward_tokens for cost in searches),
     )
 
 
 @dataclass(frozen=True)
 class JointCost:
-    """What one training on all rows costs.
+    """Cost of one training on all rows.
 
     Attributes:
-        pairs: Rows times epochs, those held out for a search included.
-        tokens: Tokens of these; None where nothing tells.
-        seconds: Of the training; None where nothing tells.
-        version: The training on all rows in which tokens and seconds were measured. None: they are estimated, at the
-            tokens of a pair and the seconds of a token of the recipe's own trainings.
+        pairs: Rows times epochs, including rows held out for a search.
+        tokens: Tokens of `pairs`; None if they cannot be estimated.
+        seconds: Training time; None if it cannot be estimated.
+        version: Id of the version in whose training tokens and seconds were measured. None if they are estimated from
+            the recipe's own trainings: from their tokens per pair and seconds per token.
     """
 
     pairs: int
@@ -152,43 +152,43 @@ class JointCost:
     version: str | None
 
 
-def joint_cost(layout: Layout, versions: Sequence[Version], known: Sequence[Version]) -> JointCost:
-    """Return what one training on a recipe's rows costs, as measured in this workspace if there was one.
+def joint_cost(layout: Layout, versions: Sequence[Version], all_versions: Sequence[Version]) -> JointCost:
+    """Return the cost of one training on a recipe's rows: that of an existing version if there is one, or an estimate.
 
     Args:
-        layout: The recipe.
-        versions: Of its phases.
-        known: All of the workspace.
+        versions: Versions of the recipe's phases.
+        all_versions: All versions of the workspace.
     """
-    trained = [each for each in versions if each.pairs_trained]
-    batches = {name for each in layout.phases for name in each.batches}
-    devices = {_device(each.provenance) for each in trained}
-    for version in reversed(known):
+    trained = [version for version in versions if version.pairs_trained]
+    batches = {batch for phase in layout.phases for batch in phase.batches}
+    devices = {_device(version.provenance) for version in trained}
+    for version in reversed(all_versions):
         provenance = version.provenance
         if (
             provenance.training is not None
             and provenance.phase is not None
-            and provenance.start == ROOT  # of any recipe: the last subset of boom is one
+            and provenance.start == ROOT  # in any recipe: the last subset of boom holds all rows
             and version.pairs_trained == layout.joint_pairs
             and set(version.batches) == batches
             and _deciding(provenance.config["train"]) == layout.plain
-            and {_device(provenance)} == devices  # seconds of another machine are no measure of these
+            and {_device(provenance)} == devices  # seconds on another device cannot be compared
         ):
             return JointCost(layout.joint_pairs, version.tokens_trained, version.seconds, version.id)
-    pairs, tokens = (sum(getattr(each, name) for each in trained) for name in ("pairs_trained", "tokens_trained"))
+    pairs = sum(version.pairs_trained for version in trained)
+    tokens = sum(version.tokens_trained for version in trained)
     if not (pairs and tokens):
         return JointCost(layout.joint_pairs, None, None, None)
     expected = tokens / pairs * layout.joint_pairs
-    seconds = sum(each.seconds for each in trained) / tokens * expected
+    seconds = sum(version.seconds for version in trained) / tokens * expected
     return JointCost(layout.joint_pairs, round(expected), seconds, None)
 
 
 def _device(provenance: Provenance) -> tuple[str, str]:
-    """Return where a phase was trained, and in which arithmetic."""
+    """Return the device and the precision of a phase's training."""
     training = provenance.training
     assert training is not None
     return training.device, training.precision
 
 
 def _deciding(train: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in train.items() if name not in IDLE}
+    return {name: value for name, value in train.items() if name not in RUNTIME_ONLY}

@@ -1,4 +1,4 @@
-"""What the phases that are still to be made would take: tokens by samples of their rows, time by a few batches."""
+"""Estimates for the phases that have to be made: tokens from samples of their rows, time from a few batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from continual.config import TrainConfig
-from continual.recipes.plan import Layout, Planned
+from continual.recipes.plan import Layout, PlannedPhase
 from continual.recipes.recipe import Merge
 from continual.registry import Window
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _SAMPLE = 200
-"""Rows of a domain whose tokens are counted, in each phase."""
+"""Most rows of a domain whose tokens are counted, per phase."""
 
 _GRADIENT, _FORWARD = 2.4, 0.8
-"""Time of a search's token, with a gradient and without, beside a training's: its gradient is that of all weights and
-not of LoRA's alone. Measured on a CPU, with the packaged base."""
+"""Time per token of a search, with and without a gradient, relative to training. A search needs the gradient of all
+weights, not only of the LoRA factors. Measured on a CPU with the packaged base model."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is still to be paid.
+    """Estimated cost of the phases that have to be made.
 
     Attributes:
-        tokens: Of the trainings that are still to be made.
-        seconds: Of these.
-        search_pairs: Pairs that the searches still to be made would encode with a gradient, at most.
-        search_forward_pairs: Pairs that they would encode without one, at most.
-        search_seconds: Of the searches, roughly.
+        tokens: Tokens of the trainings.
+        seconds: Time of the trainings.
+        search_pairs: Most pairs that the searches encode with a gradient.
+        search_forward_pairs: Most pairs that the searches encode without a gradient.
+        search_seconds: Time of the searches, a rough estimate.
     """
 
     tokens: int = 0
@@ -46,7 +46,14 @@ class Forecast:
 
 @dataclass(frozen=True)
 class _Group:
-    """Rows that share batches, and how often they are encoded: in training, and in a search with a gradient and not."""
+    """Rows that share batches.
+
+    Attributes:
+        table: The rows, or a sample of them.
+        trained: Number of pairs encoded in training.
+        searched: Number of pairs encoded in a search with a gradient.
+        evaluated: Number of pairs encoded in a search only without a gradient.
+    """
 
     table: pa.Table
     trained: int = 0
@@ -55,38 +62,40 @@ class _Group:
 
 
 def forecast(root: Path, layout: Layout, *, trust_remote_code: bool = False) -> Forecast:
-    """Estimate what the phases of a recipe that are not there yet would take.
+    """Estimate the cost of the phases of a recipe that have to be made.
 
-    Each phase's tokens are those of its own rows, by domain: a batch encodes each distinct text once, so that they do
-    not follow from the number of pairs. The time of a token is measured on the largest training.
+    Tokens are counted on a phase's own rows, by domain: a batch encodes each distinct text once, so the number of
+    tokens does not follow from the number of pairs. The time per token is measured on the largest training.
 
     Args:
         root: Folder of the root base.
-        layout: The recipe; a phase of it at least is not there yet.
-        trust_remote_code: Run code that the model brings with it.
+        layout: A recipe with at least one phase that has to be made.
     """
     import pyarrow as pa
 
     from continual.train.loop import estimate
 
-    missing = [each for each in layout.phases if each.made is None]
-    trainings = [each for each in missing if each.table is not None]
+    missing = [planned for planned in layout.phases if planned.existing is None]
+    trainings = [planned for planned in missing if planned.table is not None]
     groups = [*_trained(trainings)]
-    for each in missing:
-        if isinstance(each.phase, Merge) and each.phase.search:
-            groups += _searched(layout, each.config.train)
+    for planned in missing:
+        if isinstance(planned.phase, Merge) and planned.phase.search:
+            groups += _searched(layout, planned.config.train)
     if not groups:
         return Forecast()
-    largest = max((each for each in trainings or layout.phases if each.table is not None), key=lambda each: each.pairs)
-    # Domains are counted apart, so each group is called one: a domain's rows are other ones in other phases.
-    samples = [group.table.set_column(*_named(group.table, str(place))) for place, group in enumerate(groups)]
+    with_rows = [planned for planned in trainings or layout.phases if planned.table is not None]
+    largest = max(with_rows, key=lambda planned: planned.pairs)
+    # `estimate` counts tokens by domain. A domain has other rows in other phases, so every group gets its own name.
+    samples = [group.table.set_column(*_named(group.table, str(number))) for number, group in enumerate(groups)]
     train = largest.config.train
-    found = estimate(root, largest.table, train, count=pa.concat_tables(samples), trust_remote_code=trust_remote_code)
+    measured = estimate(
+        root, largest.table, train, count=pa.concat_tables(samples), trust_remote_code=trust_remote_code
+    )
 
-    def tokens(kind: str) -> float:
-        return sum(float(getattr(group, kind)) * found.row_tokens[str(place)] for place, group in enumerate(groups))
+    def tokens(use: str) -> float:
+        return sum(float(getattr(group, use)) * measured.row_tokens[str(number)] for number, group in enumerate(groups))
 
-    second = found.seconds / found.tokens
+    second = measured.seconds / measured.tokens
     return Forecast(
         tokens=round(tokens("trained")),
         seconds=second * tokens("trained"),
@@ -97,44 +106,45 @@ def forecast(root: Path, layout: Layout, *, trust_remote_code: bool = False) -> 
     )
 
 
-def _trained(trainings: list[Planned]) -> Iterator[_Group]:
-    """Yield samples of the rows that trainings train on, by domain; of all domains at once where they share batches."""
-    for each in trainings:
-        assert each.table is not None
-        train = each.config.train
+def _trained(trainings: list[PlannedPhase]) -> Iterator[_Group]:
+    """Yield samples of the rows of trainings, by domain, or of all domains together if they share batches."""
+    for planned in trainings:
+        assert planned.table is not None
+        train = planned.config.train
         if train.mix_domains:
-            sample = _sampled(each.table, _SAMPLE * len(each.windows))
-            yield _Group(sample, trained=each.table.num_rows * train.epochs)
+            sample = _sampled(planned.table, _SAMPLE * len(planned.windows))
+            yield _Group(sample, trained=planned.table.num_rows * train.epochs)
             continue
-        for part in _parts(each.table, each.windows):
+        for part in _parts(planned.table, planned.windows):
             yield _Group(_sampled(part, _SAMPLE), trained=part.num_rows * train.epochs)
 
 
 def _searched(layout: Layout, train: TrainConfig) -> Iterator[_Group]:
-    """Yield the held-out rows of each domain; they take turns, in batches as of `continual.train.objective`.
+    """Yield the held-out rows of each domain. Domains take turns, with the batches of `continual.train.objective`.
 
-    All of them are encoded for the model that task vectors are measured from, the start, the end, and the best steps.
+    All held-out rows are also encoded with the model that task vectors are measured from, at the start, at the end, and
+    at the best steps of the search.
     """
     from continual.merge.positioning import LOWEST, STEPS
 
-    assert layout.material.held is not None, "a layout with a search has rows for it"
-    windows, table = layout.material.held
+    table, windows = layout.training_rows.held, layout.training_rows.held_windows
+    assert table is not None, "a layout with a search has rows held out"
     size = max([train.batch_size, *(band.pairs for band in train.batch_sizes)])
     parts = sorted(_parts(table, windows), key=lambda part: str(part["domain"][0]))
     parts = [part for part in parts if part.num_rows > 1]  # a single row has no loss
-    for place, part in enumerate(parts):
-        turns = len(range(place, STEPS, len(parts)))
+    for number, part in enumerate(parts):
+        turns = len(range(number, STEPS, len(parts)))
         rows = part.num_rows
         yield _Group(part, searched=turns * min(size, rows), evaluated=(LOWEST + 3) * rows)
 
 
 def _parts(table: pa.Table, windows: Sequence[Window]) -> Iterator[pa.Table]:
-    """Yield the rows of each window; those of a table follow each other as its windows do."""
-    begin = 0
+    """Yield the rows of each window. The rows of a table are in the order of its windows."""
+    first = 0
     for window in windows:
         if window.rows:
-            yield table.slice(begin, window.rows)
-        begin += window.rows
+            yield table.slice(first, window.rows)
+        first += window.rows
 
 
 def _sampled(table: pa.Table, rows: int) -> pa.Table:
@@ -144,6 +154,7 @@ def _sampled(table: pa.Table, rows: int) -> pa.Table:
 
 
 def _named(table: pa.Table, name: str) -> tuple[int, str, pa.Array]:
+    """Return the arguments of `set_column` that give all rows of a table a domain of this name."""
     import pyarrow as pa
 
     return table.column_names.index("domain"), "domain", pa.repeat(name, table.num_rows)

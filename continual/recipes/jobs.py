@@ -1,4 +1,4 @@
-"""Who runs the trainings of a recipe: a job is plain data with folders, so any executor that maps can."""
+"""Running the trainings of a recipe. A job is plain data with paths, so any executor with a `map` can run it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from continual.registry import TrainResult
 from continual.train.job import Job
 
 Executor = Callable[[Callable[[Job], TrainResult], Iterable[Job]], Iterable[TrainResult]]
-"""Maps a function over jobs, in order, as `map` does, or `ProcessPoolExecutor.map`, or a cluster's: what is given and
-what comes back can be pickled. All jobs of one call are independent of each other; folders are shared."""
+"""Maps a function over jobs and returns the results in order: `map`, `ProcessPoolExecutor.map`, or that of a cluster
+with a shared file system. Jobs and results can be pickled. The jobs of a call are independent of each other."""
 
 
 def load_libraries() -> None:
-    """Load what loads models, before a clock runs: it takes many seconds, once a process, and trains nothing."""
-    import sentence_transformers  # noqa: F401 - and peft with it
+    """Import the libraries that load models, which takes seconds, so that no training's time includes it."""
+    import sentence_transformers  # noqa: F401 - imports peft too
 
 
 def run_job(job: Job, progress: Progress = SILENT) -> TrainResult:
-    """Train a job's adapter and publish it; see `continual.train.loop.train`."""
+    """Train the adapter of a job; see `continual.train.loop.train`."""
     from continual.train.loop import train
 
     load_libraries()

@@ -1,4 +1,4 @@
-"""What a recipe is made of: phases that train and phases that merge, over the rows of a stream."""
+"""Recipes: phases that train and phases that merge, over the rows of the domains."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import Any
 from continual.errors import InputError, did_you_mean
 
 START = "root"
-"""What a phase calls the root base."""
+"""Name of the root base in a phase."""
 
 PLAIN: Mapping[str, Any] = {
     "train": {"distillation": 0.0, "guide_margin": "off", "anchor": "base", "mix_domains": False}
 }
-"""Settings of the published systems: the contrastive loss, a domain a batch, and nothing of ours that holds it back."""
+"""Settings of the published systems: the contrastive loss alone, and one domain per batch."""
+
+GROUPINGS = ("domain", "kind", "cluster")
+"""Ways to group domains."""
 
 Value = int | float | str | tuple[float, ...]
 
@@ -24,9 +27,10 @@ class Portion:
     """Rows of one domain.
 
     Attributes:
-        domain: The domain.
-        rows: How many; None for all. More than the domain has: all, as often as needed, and then the first ones.
-        draw: Which draw without replacement; the same seed and draw give the same rows. None: the first in hash order.
+        domain: Name of the domain.
+        rows: Number of rows; None for all. If it is more than the domain has, rows are repeated in hash order.
+        draw: Number of a draw without replacement; the same seed and number give the same rows. None takes the first
+            rows in hash order.
     """
 
     domain: str
@@ -36,15 +40,15 @@ class Portion:
 
 @dataclass(frozen=True)
 class Train:
-    """A phase that trains a LoRA update and folds it in.
+    """A phase that trains a LoRA adapter and folds it in.
 
     Attributes:
-        name: Of the phase, unique in the recipe.
-        start: The phase whose model it starts from, or `START`.
-        portions: The rows that it trains on.
-        same_rows: The phase on whose rows it trains instead.
-        settings: Of [train], over what the recipe and `continual.toml` say.
-        keeps_rows: An earlier run's rows are kept, though there are more by now.
+        name: Name of the phase, unique in the recipe.
+        start: Name of the phase whose model it starts from, or `START`.
+        portions: Rows to train on.
+        same_rows: Name of the phase whose rows it trains on, in place of `portions`.
+        settings: Settings of [train] that replace those of the recipe and of `continual.toml`.
+        keeps_rows: Whether a later run uses the same rows again, even if the domains have more rows by then.
     """
 
     name: str
@@ -57,17 +61,17 @@ class Train:
 
 @dataclass(frozen=True)
 class Merge:
-    """A phase that merges the models of others.
+    """A phase that merges the models of other phases.
 
     Attributes:
-        name: Of the phase, unique in the recipe.
-        members: The phases whose models are merged, at least one.
-        method: The merge method.
-        base: The phase from whose model task vectors are measured, or `START`.
-        weights: One a member; None: all the same.
-        parameters: Of the method.
-        search: Whether positions and scale are found by gradient on held-out rows (Self Positioning); the method is
-            pairwise_slerp then, and there are no weights.
+        name: Name of the phase, unique in the recipe.
+        members: Names of the phases whose models are merged, at least one.
+        method: Name of the merge method.
+        base: Name of the phase whose model task vectors are measured from, or `START`.
+        weights: One weight per member; None for equal weights.
+        parameters: Parameters of the method.
+        search: Whether positions and scale are searched by gradient on held-out rows (Self Positioning). The method
+            is pairwise_slerp then, and there are no weights.
     """
 
     name: str
@@ -82,16 +86,21 @@ class Merge:
 Phase = Train | Merge
 
 
+def needed_phases(phase: Phase) -> set[str]:
+    """Return the names of the phases whose models a phase needs, which may include `START`."""
+    return {*phase.members, phase.base} if isinstance(phase, Merge) else {phase.start}
+
+
 @dataclass(frozen=True)
 class Option:
-    """What a recipe can be told.
+    """An option of a recipe.
 
     Attributes:
-        default: Its value when nothing is said; its type says what it takes: a number, a word, or several numbers.
-        what: What it does, in one line.
-        choices: The words it takes; none: any.
-        low: Smallest number.
-        high: Largest number.
+        default: Default value. Its type is the option's type: a number, a word, or several numbers.
+        what: Description, in one line.
+        choices: The allowed words; empty allows any.
+        low: Smallest allowed number.
+        high: Largest allowed number.
     """
 
     default: Value
@@ -101,37 +110,43 @@ class Option:
     high: float = float("inf")
 
     def parse(self, name: str, text: str) -> Value:
-        """Return the value of a text.
+        """Return the value of the option from text.
+
+        Args:
+            name: Name of the option, for the message.
+            text: A number, a word, or numbers separated by commas.
 
         Raises:
-            InputError: It is none that the option takes.
+            InputError: The text is not an allowed value.
         """
         if isinstance(self.default, str):
             if self.choices and text not in self.choices:
-                raise InputError(f"{name} is {_either(self.choices)}, not {text!r}.{did_you_mean(text, self.choices)}")
+                words = _either(self.choices)
+                raise InputError(f"{name} takes {words}, not {text!r}.{did_you_mean(text, self.choices)}")
             return text
         several = isinstance(self.default, tuple)
-        kind = int if isinstance(self.default, int) else float
+        number_type = int if isinstance(self.default, int) else float
         try:
-            numbers = [kind(part) for part in (text.split(",") if several else [text])]
+            numbers = [number_type(part) for part in (text.split(",") if several else [text])]
         except ValueError:
             numbers = []
         if not numbers or not all(self.low <= number <= self.high for number in numbers):
-            wanted = "numbers with commas between them" if several else "a whole number" if kind is int else "a number"
-            bounds = f" from {self.low:g} on" if self.high == float("inf") else f" from {self.low:g} to {self.high:g}"
-            raise InputError(f"{name} takes {wanted}{bounds}, not {text!r}.")
+            one = "a whole number" if number_type is int else "a number"
+            wanted = "numbers separated by commas" if several else one
+            bounds = f"at least {self.low:g}" if self.high == float("inf") else f"from {self.low:g} to {self.high:g}"
+            raise InputError(f"{name} takes {wanted}, {bounds}, not {text!r}.")
         return tuple(numbers) if several else numbers[0]
 
 
 @dataclass(frozen=True)
-class Stock:
-    """What a recipe has to train on.
+class RecipeInput:
+    """What a recipe decides its phases by.
 
     Attributes:
-        rows: By domain, in the order of the stream: its trainable rows, those held out for a search left aside.
-        kinds: By domain: the type of its task, such as "retrieval" or "classification".
-        clusters: By name: domains. Each domain is in one.
-        dimensions: Returns those of the embeddings; it loads the model.
+        rows: Number of trainable rows by domain, in the order of the stream, without rows held out for a search.
+        kinds: Kind by domain, such as "retrieval" or "classification".
+        clusters: Domains by cluster. Every domain is in exactly one cluster.
+        dimensions: Returns the number of dimensions of the embeddings. It loads the model.
     """
 
     rows: Mapping[str, int]
@@ -140,17 +155,18 @@ class Stock:
     dimensions: Callable[[], int]
 
     def groups(self, by: str) -> dict[str, list[str]]:
-        """Return domains by "domain", "kind" or "cluster", in the order of the stream."""
+        """Return domains grouped by one of `GROUPINGS`, in the order of the stream."""
         if by == "domain":
             return {domain: [domain] for domain in self.rows}
-        of = self.kinds if by == "kind" else {name: key for key, names in self.clusters.items() for name in names}
-        found: dict[str, list[str]] = {}
+        clusters = {domain: cluster for cluster, domains in self.clusters.items() for domain in domains}
+        group_of = self.kinds if by == "kind" else clusters
+        groups: dict[str, list[str]] = {}
         for domain in self.rows:
-            found.setdefault(of[domain], []).append(domain)
-        return found
+            groups.setdefault(group_of[domain], []).append(domain)
+        return groups
 
     def all(self, domains: Sequence[str] | None = None) -> tuple[Portion, ...]:
-        """Return all rows of some domains, or of all."""
+        """Return all rows of the given domains, by default of every domain."""
         return tuple(Portion(domain) for domain in (self.rows if domains is None else domains))
 
 
@@ -159,24 +175,24 @@ class Recipe:
     """A training system, as phases.
 
     Attributes:
-        name: What `--recipe` calls it.
-        summary: What it does, in one line.
-        reference: URL of the paper or text that it comes from; "" for what has none.
-        cost: What it costs beside a joint training, in one line.
-        phases: Maps the rows and the options to the phases, the last of which makes the result. None: it is a recipe
-            of `update` alone.
-        settings: Of the workspace, by section, which it sets when it trains.
-        options: By name.
-        searches: Whether rows are held out of its training for a search.
-        clustered: Whether it always goes by clusters of domains; else it may do so by its option `by`.
-        step: Settings of `update`, by section, with which one step does what the recipe says. None: it has no steps.
+        name: Its name in `--recipe`.
+        summary: Description, in one line.
+        reference: URL of its paper, or name of its source; "" if there is none.
+        cost: Its cost against a joint training, in one line.
+        phases: Returns the phases from the input and the options; the last phase makes the result. None for a recipe
+            that only `continual update` takes.
+        settings: Settings by section and name that it trains with.
+        options: Options by name.
+        searches: Whether rows are held out of its training for a search of merge coefficients.
+        clustered: Whether it always trains by clusters of domains. If not, its option `by` may ask for it.
+        step: Settings by section and name with which an update does one step of the recipe. None if it has no steps.
     """
 
     name: str
     summary: str
     reference: str
     cost: str
-    phases: Callable[[Stock, Mapping[str, Any]], list[Phase]] | None = None
+    phases: Callable[[RecipeInput, Mapping[str, Any]], list[Phase]] | None = None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: PLAIN)
     options: Mapping[str, Option] = field(default_factory=dict)
     searches: bool = False
@@ -184,32 +200,31 @@ class Recipe:
     step: Mapping[str, Mapping[str, Any]] | None = None
 
     def resolve(self, given: Mapping[str, str]) -> dict[str, Value]:
-        """Return every option's value: what is given, as text, else the default.
+        """Return the value of every option.
+
+        Args:
+            given: Text by option; options not in it have their default.
 
         Raises:
-            InputError: A name is not known, or a text is no value of it.
+            InputError: There is no option of a name, or a text is not an allowed value.
         """
         for name in given:
             if name not in self.options:
-                takes = ", ".join(self.options) or "no option"
-                raise InputError(f"{self.name} takes {takes}; not {name!r}.{did_you_mean(name, self.options)}")
+                takes = f"has the options {', '.join(self.options)}" if self.options else "has no options"
+                raise InputError(f"The recipe {self.name} {takes}, but not {name!r}.{did_you_mean(name, self.options)}")
         return {
-            name: option.parse(f"{self.name}: {name}", given[name]) if name in given else option.default
+            name: option.parse(f"The option {name} of {self.name}", given[name]) if name in given else option.default
             for name, option in self.options.items()
         }
 
     def by_clusters(self, given: Mapping[str, str]) -> bool:
-        """Return whether it goes by clusters of domains with these options, which are as in `resolve`."""
+        """Return whether it trains by clusters of domains with the given options, as `resolve` takes them."""
         return self.clustered or self.resolve(given).get("by") == "cluster"
 
 
-def part(rows: int, share: float) -> int:
-    """Return a share of some rows, halves rounded up."""
+def share_of(rows: int, share: float) -> int:
+    """Return a share of a number of rows, rounded half up."""
     return int(rows * share + 0.5)
-
-
-BY = ("domain", "kind", "cluster")
-"""How domains can be grouped."""
 
 
 def _either(words: Sequence[str]) -> str:

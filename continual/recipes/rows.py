@@ -1,4 +1,4 @@
-"""The rows of a recipe: what the domains hold, and what a phase takes of it."""
+"""Training rows of a recipe, and the portions of them that a phase takes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from continual.recipes.recipe import Portion
 from continual.registry import Batch, Domain, Registry, Window
-from continual.replay import Rows
+from continual.replay import RowReader
 from continual.replay.draw import describe, labelled
 
 if TYPE_CHECKING:
@@ -19,34 +19,35 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Material:
-    """The trainable rows of some batches.
+class TrainingRows:
+    """The trainable rows of batches.
 
     Attributes:
-        tables: By domain, in the order of the stream: rows in hash order, those held out left aside.
-        held: Windows of the rows that are held out, and the rows as training reads them; None where none are.
-        guarded: Names of the tasks whose rows are left out.
-        domains: The workspace's domains by name.
-        skipped: Rows left out because they have no negatives in a domain where only given ones are, by domain.
+        tables: Rows by domain, in the order of the stream, without those held out. A table is in hash order.
+        held_windows: Windows of the rows held out for a search; empty without one.
+        held: The rows held out, in the form that training reads; None without any.
+        guarded: Names of the evaluation tasks. Rows that leak into them are left out.
+        domains: All domains of the workspace, by name.
+        skipped: Number of rows left out by domain, because their kind needs negatives and they have none.
     """
 
     tables: Mapping[str, pa.Table]
-    held: tuple[list[Window], pa.Table] | None
+    held_windows: list[Window]
+    held: pa.Table | None
     guarded: list[str]
     domains: Mapping[str, Domain]
     skipped: dict[str, int]
 
     @property
-    def rows(self) -> dict[str, int]:
-        """Rows by domain."""
+    def counts(self) -> dict[str, int]:
+        """Number of rows by domain."""
         return {domain: table.num_rows for domain, table in self.tables.items()}
 
     def take(self, portions: Sequence[Portion], seed: int) -> tuple[pa.Table, list[Window]]:
-        """Return the rows of a phase as training reads them, and the windows that they are.
+        """Return the rows of portions, in the form that training reads, and their windows.
 
         Args:
-            portions: What it takes.
-            seed: Of the draws.
+            seed: Seed of the draws.
         """
         import pyarrow as pa
 
@@ -59,36 +60,43 @@ class Material:
         return pa.concat_tables(parts), windows
 
 
-def read_material(registry: Registry, batches: Sequence[Batch], held: int = 0) -> Material:
-    """Return what some batches hold.
+def read_training_rows(registry: Registry, batches: Sequence[Batch], held: int = 0) -> TrainingRows:
+    """Read the trainable rows of batches.
 
     Args:
-        registry: The workspace's registry.
-        batches: In the order of the stream.
-        held: Rows of each domain to hold out: the last ones in hash order, a tenth of a domain at most.
+        batches: Batches in the order of the stream.
+        held: Number of rows to hold out of each domain: the last ones in hash order, at most a tenth of the domain.
     """
     import pyarrow as pa
 
-    with Rows(registry) as rows:
-        found, guarded, domains, skipped = rows.read(batches), rows.guarded, rows.domains, rows.skipped(batches)
-    tables, windows, spared = {}, [], []
-    for domain, table in found.items():
-        kept = table.num_rows - min(held, table.num_rows // 10)
-        if kept:
-            tables[domain] = table.slice(0, kept)
-        if kept < table.num_rows:
-            tail = table.slice(kept)
+    with RowReader(registry) as rows:
+        stored, guarded, domains, skipped = rows.read(batches), rows.guarded, rows.domains, rows.skipped(batches)
+    tables, windows, held_tables = {}, [], []
+    for domain, table in stored.items():
+        count = table.num_rows - min(held, table.num_rows // 10)
+        if count:
+            tables[domain] = table.slice(0, count)
+        if count < table.num_rows:
+            tail = table.slice(count)
             windows.append(describe(domain, tail))
-            spared.append(labelled(tail, domains[domain], replayed=False))
-    return Material(tables, (windows, pa.concat_tables(spared)) if spared else None, guarded, domains, skipped)
+            held_tables.append(labelled(tail, domains[domain], replayed=False))
+    return TrainingRows(
+        tables=tables,
+        held_windows=windows,
+        held=pa.concat_tables(held_tables) if held_tables else None,
+        guarded=guarded,
+        domains=domains,
+        skipped=skipped,
+    )
 
 
 def _indices(portion: Portion, available: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return the sorted indices of a portion's rows in a table of `available` rows."""
     wanted = available if portion.rows is None else portion.rows
     if wanted > available:
         return np.sort(np.resize(np.arange(available), wanted))
     if portion.draw is None:
         return np.arange(wanted)
-    # Of the domain's name too, or all domains of one size would be cut alike.
+    # The domain's name is part of the seed, or domains of the same size would get the same indices.
     random = np.random.default_rng([seed, portion.draw, zlib.crc32(portion.domain.encode())])
     return np.sort(random.choice(available, wanted, replace=False))

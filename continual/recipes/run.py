@@ -1,114 +1,35 @@
-"""Running a recipe: every phase a version, and none that was made already made again.
+"""Running a recipe. Every phase becomes a version, and phases whose version exists are skipped.
 
-A phase is known by all that decides its weights. So a run that was killed goes on with the phase it was in, and a
-recipe that is run again after one domain has new rows trains what depends on that domain, and nothing else.
+A phase is identified by a hash of everything that decides its weights. So a killed run continues with the phase it was
+in, and a recipe that is run again after a domain got new rows makes only the phases that depend on that domain.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from continual.config import Config
-from continual.eval.ood import flags_of
-from continual.eval.suites import suite_settings, suite_tasks
 from continual.models.weights import weights_sha256
 from continual.progress import SILENT, Progress
-from continual.recipes.cost import JointCost, joint_cost, spent
+from continual.recipes.cost import total_cost
 from continual.recipes.jobs import Executor, load_libraries, run_job
-from continual.recipes.plan import Layout, Planned
-from continual.recipes.recipe import START, Merge, Train
-from continual.registry import Cost, Provenance, Registry, Score, TrainResult, Version
+from continual.recipes.plan import Layout, PlannedPhase
+from continual.recipes.recipe import START, Merge, Train, needed_phases
+from continual.recipes.result import RecipeResult, phase_result, recipe_result
+from continual.registry import Provenance, Registry, TrainResult, Version
 from continual.registry.catalog import now
 from continual.registry.provenance import libraries
-from continual.registry.registry import CURRENT, ROOT
+from continual.registry.registry import ROOT
 from continual.storage.files import remove
 from continual.train.coefficients import position
 from continual.train.job import Job
-from continual.versions.build import (
-    BEGUN,
-    combine,
-    join,
-    materialise,
-    prove,
-)
-from continual.versions.scores import score_missing
+from continual.versions.build import PHASE_RUN, materialise, merge_members, merge_update, prove
 from continual.versions.sweep import sweep_steps
 
 PROOF_TEXTS = 16
-"""Texts on which a fold is proved."""
-
-
-@dataclass(frozen=True)
-class Made:
-    """A phase that is done.
-
-    Attributes:
-        name: Of the phase.
-        version: What it made.
-        rows: Rows by domain that it trained on; empty for a merge.
-        pairs: Pairs that it trained, or that the search of a merge's coefficients encoded with a gradient.
-        tokens: Tokens of these.
-        seconds: Of the training or the search, over all resumptions, with the loading of the models.
-        again: Whether it had been made before, and cost nothing now.
-        resumed: Optimizer steps that a run before had done, from whose checkpoint this one went on; 0: none.
-    """
-
-    name: str
-    version: str
-    rows: dict[str, int]
-    pairs: int
-    tokens: int
-    seconds: float
-    again: bool
-    resumed: int = 0
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a recipe came to.
-
-    Attributes:
-        recipe: Its name.
-        version: The result; it is not in service.
-        phases: In their order.
-        cost: Of all phases, those made before too.
-        joint: What one training on all rows costs.
-        scores: By version (the root base, what is in service, the result) and task, in points.
-        roles: By task: "trained" where the result learned its domain, else "OOD", or "leaked" where it trained on
-            texts of it nevertheless.
-        current: What is in service.
-        metrics: Names of the tasks' main scores.
-        skipped: Rows that no phase trained on, by domain: of kind classification or clustering, and without negatives.
-    """
-
-    recipe: str
-    version: Version
-    phases: list[Made]
-    cost: Cost
-    joint: JointCost
-    scores: dict[str, dict[str, float]]
-    roles: dict[str, str]
-    current: str
-    metrics: list[str]
-    skipped: dict[str, int]
-
-    @property
-    def pairs(self) -> int:
-        """Pairs that all phases trained and searched with, those made before too."""
-        return self.cost.pairs
-
-    @property
-    def joint_pairs(self) -> int:
-        """Pairs that one training on all rows trains."""
-        return self.joint.pairs
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        more = {"sha256": self.version.sha256, "pairs": self.pairs, "joint_pairs": self.joint_pairs}
-        return asdict(self) | {"version": self.version.id} | more
+"""Number of texts on which a fold is checked."""
 
 
 def run_recipe(
@@ -118,77 +39,73 @@ def run_recipe(
     *,
     executor: Executor | None = None,
     progress: Progress = SILENT,
-) -> Trained:
-    """Make every phase of a recipe that is not there, score what the last one made, and put nothing into service.
+) -> RecipeResult:
+    """Make the phases of a recipe that have no version yet, and score the result. `current` does not move.
+
+    The caller holds the update lock.
 
     Args:
-        registry: The workspace's registry; the caller holds the update lock.
-        config: The workspace's settings, for the scores.
-        layout: From `lay_out`.
-        executor: Maps a function over trainings that do not depend on each other; None: one after another, here.
-        progress: Shows how far it is.
+        config: Settings of the workspace, for the evaluation.
+        executor: Runs trainings that do not depend on each other; None runs them one after the other in this process.
     """
     sweep_phases(registry, layout)
-    made: dict[str, Version] = {each.phase.name: each.made for each in layout.phases if each.made is not None}
-    before, resumed = set(made), dict[str, int]()
-    while len(made) < len(layout.phases):
-        ready = [each for each in layout.phases if each.phase.name not in made and _ready(each, made)]
-        trainings = [each for each in ready if isinstance(each.phase, Train)]
-        resumed |= _resumed(registry, trainings)
-        _train(registry, layout, trainings, made, executor, progress)
-        for each in ready:
-            if isinstance(each.phase, Merge):
-                made[each.phase.name] = _merge(registry, layout, each, each.phase, made, progress)
-    result = made[layout.phases[-1].phase.name]
-    phases = [_account(each, made[each.phase.name], each.phase.name in before, resumed) for each in layout.phases]
-    return _scored(registry, config, layout, result, phases, progress)
+    versions = {planned.phase.name: planned.existing for planned in layout.phases if planned.existing is not None}
+    before, resumed = set(versions), dict[str, int]()
+    while len(versions) < len(layout.phases):
+        missing = [planned for planned in layout.phases if planned.phase.name not in versions]
+        ready = [planned for planned in missing if needed_phases(planned.phase) <= versions.keys() | {START}]
+        trainings = [planned for planned in ready if isinstance(planned.phase, Train)]
+        resumed |= _resumed_steps(registry, trainings)
+        _train(registry, layout, trainings, versions, executor, progress)
+        for planned in ready:
+            if isinstance(planned.phase, Merge):
+                versions[planned.phase.name] = _merge(registry, layout, planned, planned.phase, versions, progress)
+    phases = []
+    for planned in layout.phases:
+        name = planned.phase.name
+        phases.append(phase_result(planned, versions[name], again=name in before, resumed=resumed))
+    return recipe_result(registry, config, layout, versions[layout.phases[-1].phase.name], phases, progress)
 
 
 def sweep_phases(registry: Registry, layout: Layout) -> None:
-    """Remove what killed trainings left: checkpoints of phases that are made by now, and what has no record.
+    """Remove checkpoints of phases that have a version now, and adapters and snapshots without a record.
 
-    Checkpoints that other recipes began stay: these go on when they are asked for again. `continual gc` removes them.
+    Checkpoints of other recipes stay, so that these can resume. `continual gc` removes them.
     """
     sweep_steps(registry)
     versions = registry.versions()
-    wanted = {_run_dir(registry, each.key) for each in layout.phases if each.made is None}
+    wanted = {_run_dir(registry, planned.key) for planned in layout.phases if planned.existing is None}
     ended = {_run_dir(registry, version.provenance.key) for version in versions if version.provenance.key}
     for path in ended - wanted:
         remove(path)
-    known = {version.id for version in versions} | {run.id for run in registry.runs() if run.state == "running"}
+    recorded = {version.id for version in versions} | {run.id for run in registry.runs() if run.state == "running"}
     for folder in ("adapters", "versions"):
         for path in registry.path(folder).glob("v*"):
-            if path.name not in known:
+            if path.name not in recorded:
                 remove(path)
 
 
-def _ready(planned: Planned, made: dict[str, Version]) -> bool:
-    phase = planned.phase
-    asked = {*phase.members, phase.base} if isinstance(phase, Merge) else {phase.start}
-    return asked <= made.keys() | {START}
-
-
-def _resumed(registry: Registry, trainings: Sequence[Planned]) -> dict[str, int]:
-    """Return by phase the optimizer steps that killed trainings had done, and their checkpoints hold."""
+def _resumed_steps(registry: Registry, trainings: Sequence[PlannedPhase]) -> dict[str, int]:
+    """Return the number of optimizer steps in the checkpoint of each training, by phase."""
     from continual.train.checkpoint import steps_done
 
-    return {each.phase.name: steps_done(_run_dir(registry, each.key)) for each in trainings}
+    return {planned.phase.name: steps_done(_run_dir(registry, planned.key)) for planned in trainings}
 
 
 def _train(
     registry: Registry,
     layout: Layout,
-    trainings: Sequence[Planned],
-    made: dict[str, Version],
+    trainings: Sequence[PlannedPhase],
+    versions: dict[str, Version],
     executor: Executor | None,
     progress: Progress,
 ) -> None:
-    """Train phases that are independent of each other, and record each as it comes."""
-    number = int(registry.next_version_id()[1:])
+    """Train phases that do not depend on each other, and record each one when it is done."""
+    first_id = int(registry.next_version_id()[1:])
     jobs, folders = [], dict[str, Path]()
-    for place, planned in enumerate(trainings):
+    for offset, planned in enumerate(trainings):
         assert isinstance(planned.phase, Train)
-        start = _version(registry, planned.phase.start, made)
+        start = _phase_version(registry, planned.phase.start, versions)
         if start.id not in folders:
             folders[start.id] = _folder(registry, start, progress)
         job = Job(
@@ -197,51 +114,58 @@ def _train(
             config=planned.config.train,
             seed=planned.seed,
             run_dir=_run_dir(registry, planned.key),
-            adapter_dir=registry.path(f"adapters/v{number + place}"),
+            adapter_dir=registry.path(f"adapters/v{first_id + offset}"),
             resume=True,
             trust_remote_code=planned.config.trust_remote_code,
         )
         jobs.append(job)
     results = executor(run_job, jobs) if executor else (run_job(job, progress) for job in jobs)
     for planned, job, result in zip(trainings, jobs, results, strict=True):
-        made[planned.phase.name] = _record(registry, layout, planned, job, result, made, progress)
+        versions[planned.phase.name] = _record(registry, layout, planned, job, result, versions, progress)
 
 
 def _record(
     registry: Registry,
     layout: Layout,
-    planned: Planned,
+    planned: PlannedPhase,
     job: Job,
     result: TrainResult,
-    made: dict[str, Version],
+    versions: dict[str, Version],
     progress: Progress,
 ) -> Version:
-    """Fold a trained adapter into what it was trained on, prove it, and record the version."""
+    """Fold a trained adapter into the model it was trained from, check the fold, and record the version."""
     from continual.merge.sources import Adapted
     from continual.train.lora import prove_fold
 
     assert isinstance(planned.phase, Train)
-    start, root = _version(registry, planned.phase.start, made), registry.version(ROOT)
+    start, root = _phase_version(registry, planned.phase.start, versions), registry.version(ROOT)
     name = job.adapter_dir.name
     snapshot = registry.path(f"versions/{name}")
     provenance = replace(
         _provenance(registry, layout, planned), start=start.id, merge="interpolate", weight=1.0, training=result
     )
-    join(name, provenance, job.start, Adapted(job.start, job.adapter_dir), registry.path(root.path), snapshot, progress)
+    merge_update(
+        name, provenance, job.start, Adapted(job.start, job.adapter_dir), registry.path(root.path), snapshot, progress
+    )
     texts = job.table["query"].slice(0, PROOF_TEXTS).to_pylist()
     trust = planned.config.trust_remote_code
     error = prove_fold(job.start, job.adapter_dir, snapshot, texts, trust_remote_code=trust)
-    version = _add(registry, layout, planned, replace(provenance, fold_error=error), start, snapshot, made)
+    version = _add(registry, layout, planned, replace(provenance, fold_error=error), start, snapshot, versions)
     remove(job.run_dir)
     return version
 
 
 def _merge(
-    registry: Registry, layout: Layout, planned: Planned, phase: Merge, made: dict[str, Version], progress: Progress
+    registry: Registry,
+    layout: Layout,
+    planned: PlannedPhase,
+    phase: Merge,
+    versions: dict[str, Version],
+    progress: Progress,
 ) -> Version:
     name = registry.next_version_id()
-    members = [made[member] for member in phase.members]
-    base = _version(registry, phase.base, made)
+    members = [versions[member] for member in phase.members]
+    base = _phase_version(registry, phase.base, versions)
     folders = [_folder(registry, member, progress) for member in members]
     base_folder = _folder(registry, base, progress)
     provenance = replace(
@@ -253,26 +177,26 @@ def _merge(
         parameters=dict(phase.parameters),
     )
     if phase.search:
-        assert layout.material.held is not None, "a layout with a search has rows for it"
+        rows = layout.training_rows
+        assert rows.held is not None, "a layout with a search has rows held out"
         load_libraries()
-        windows, held = layout.material.held
-        found = position(held, planned.config, base_folder, folders, layout.seed, progress)
-        provenance = found.decide(replace(provenance, held=windows))
+        search = position(rows.held, planned.config, base_folder, folders, layout.seed, progress)
+        provenance = search.decide(replace(provenance, held=rows.held_windows))
     snapshot = registry.path(f"versions/{name}")
-    combine(name, provenance, folders, base_folder, snapshot, progress)
-    return _add(registry, layout, planned, provenance, base, snapshot, made)
+    merge_members(name, provenance, folders, base_folder, snapshot, progress)
+    return _add(registry, layout, planned, provenance, base, snapshot, versions)
 
 
 def _add(
     registry: Registry,
     layout: Layout,
-    planned: Planned,
+    planned: PlannedPhase,
     provenance: Provenance,
     parent: Version,
     snapshot: Path,
-    made: dict[str, Version],
+    versions: dict[str, Version],
 ) -> Version:
-    """Record what a phase made."""
+    """Record the version of a phase."""
     result = provenance.training
     version = Version(
         id=snapshot.name,
@@ -290,29 +214,28 @@ def _add(
         verdict=None,
         created_at=now(),
     )
-    behind = [version, *(made[name] for name in _behind(layout, planned.phase.name))]
-    return registry.add_version(replace(version, provenance=replace(provenance, cost=spent(behind))))
+    cost = total_cost([version, *(versions[name] for name in _dependencies(layout, planned.phase.name))])
+    return registry.add_version(replace(version, provenance=replace(provenance, cost=cost)))
 
 
-def _behind(layout: Layout, name: str) -> set[str]:
-    """Return the phases that a phase is made of, itself left out."""
-    phases = {each.phase.name: each.phase for each in layout.phases}
-    found: set[str] = set()
+def _dependencies(layout: Layout, name: str) -> set[str]:
+    """Return the names of all phases that a phase depends on, directly or not."""
+    phases = {planned.phase.name: planned.phase for planned in layout.phases}
+    dependencies: set[str] = set()
     waiting = [name]
     while waiting:
-        phase = phases[waiting.pop()]
-        asked = {*phase.members, phase.base} if isinstance(phase, Merge) else {phase.start}
-        waiting += asked - found - {START}
-        found |= asked - {START}
-    return found
+        needed = needed_phases(phases[waiting.pop()]) - {START}
+        waiting += needed - dependencies
+        dependencies |= needed
+    return dependencies
 
 
-def _provenance(registry: Registry, layout: Layout, planned: Planned) -> Provenance:
-    """Return what the version of every phase records of how it was made."""
+def _provenance(registry: Registry, layout: Layout, planned: PlannedPhase) -> Provenance:
+    """Return the part of a phase's provenance that trainings and merges share."""
     return Provenance(
         seed=planned.seed,
         new=planned.windows,
-        guarded=layout.material.guarded,
+        guarded=layout.training_rows.guarded,
         instructions=registry.instructions(planned.batches),
         config=planned.config.model_dump(mode="json"),
         libraries=libraries(),
@@ -325,56 +248,16 @@ def _provenance(registry: Registry, layout: Layout, planned: Planned) -> Provena
     )
 
 
-def _version(registry: Registry, phase: str, made: dict[str, Version]) -> Version:
-    return registry.version(ROOT) if phase == START else made[phase]
+def _phase_version(registry: Registry, phase: str, versions: dict[str, Version]) -> Version:
+    return registry.version(ROOT) if phase == START else versions[phase]
 
 
 def _folder(registry: Registry, version: Version, progress: Progress) -> Path:
-    """Return the folder of a version, built again if it was dropped, with the weights that were recorded."""
+    """Return the folder of a version, rebuilt if it was dropped, after a check of its weights."""
     folder = materialise(registry, version, progress)
     prove(version, folder)
     return folder
 
 
 def _run_dir(registry: Registry, key: str) -> Path:
-    return registry.path(f"runs/{BEGUN}{key[:16]}")
-
-
-def _account(planned: Planned, version: Version, again: bool, resumed: Mapping[str, int]) -> Made:
-    cost, name = spent([version]), planned.phase.name
-    counts = (cost.pairs, cost.tokens, cost.seconds)
-    return Made(name, version.id, planned.rows, *counts, again, resumed.get(name, 0))
-
-
-def _scored(
-    registry: Registry, config: Config, layout: Layout, result: Version, phases: list[Made], progress: Progress
-) -> Trained:
-    """Score the result beside the root base and what is in service, on the suite `step`."""
-    current = registry.version(CURRENT)
-    tasks = suite_tasks(registry.tasks(), config, "step")
-    shown = {each.id: each for each in (registry.version(ROOT), current, result)}
-    for version in shown.values():
-        score_missing(registry, version, tasks, config, progress)
-    known: dict[tuple[str, str], Score] = registry.scores(suite_settings(tasks, config, "step"))
-    learned = {batch.domain for batch in registry.batches() if batch.id in result.batches}
-    flagged = flags_of(registry, result.id)
-    roles = {
-        task.name: "trained" if task.domain in learned else "leaked" if task.name in flagged else "OOD"
-        for task in tasks
-    }
-    versions = [registry.version(each.version) for each in phases]
-    return Trained(
-        recipe=layout.recipe.name,
-        version=result,
-        phases=phases,
-        cost=spent(versions),
-        joint=joint_cost(layout, versions, registry.versions()),
-        scores={
-            name: {task.name: known[name, task.name].score for task in tasks if (name, task.name) in known}
-            for name in shown
-        },
-        roles=roles,
-        current=current.id,
-        metrics=[task.metric for task in tasks],
-        skipped=layout.material.skipped,
-    )
+    return registry.path(f"runs/{PHASE_RUN}{key[:16]}")

@@ -1,10 +1,11 @@
-"""The registry: what was learned, from what, and which version is in service. Imports no torch."""
+"""The registry: the records of domains, batches, tasks, versions, scores and aliases. It does not import torch."""
 
 from continual.registry.provenance import Cost, Provenance, TrainResult, Window
 from continual.registry.records import (
     GIVEN_ONLY,
     INSTRUCTED,
     KINDS,
+    MTEB,
     RETRIEVAL,
     Alias,
     Batch,
@@ -23,6 +24,7 @@ __all__ = [
     "GIVEN_ONLY",
     "INSTRUCTED",
     "KINDS",
+    "MTEB",
     "RETRIEVAL",
     "Alias",
     "Batch",

@@ -1,8 +1,8 @@
-"""The DuckDB of this process, to which a catalog's file is attached while it is used.
+"""The DuckDB engine of this process, which attaches a catalog file for each transaction.
 
-To start a DuckDB takes tens of milliseconds, and a command has many transactions. So one is started, in memory and
-without threads of its own, and a transaction attaches the file, which takes a fraction of that, and detaches it: in
-between the file is free for other processes.
+Starting DuckDB takes tens of milliseconds, and a command has many transactions. So one engine is started, in memory and
+single-threaded. A transaction attaches the file, which is much faster, and detaches it again: other processes can use
+the file between transactions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import duckdb
 
 BLOCK = "16384"
-"""Bytes of a block of a new file. With DuckDB's default, 256 KiB, sixty versions take fifteen times more."""
+"""Block size of a new file, in bytes. DuckDB's default, 256 KiB, makes a catalog of 60 versions 15 times larger."""
 
 
 @dataclass
@@ -29,7 +29,7 @@ class _Attached:
 
 
 class Engine:
-    """A DuckDB in memory; the threads of a process share it, and the files that are attached to it."""
+    """An in-memory DuckDB, shared by the threads of a process, and the files attached to it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -39,15 +39,15 @@ class Engine:
 
     @contextlib.contextmanager
     def attached(self, path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Attach a file, and give a connection of which it is the default database.
+        """Attach a file, and yield a connection whose default database it is.
 
-        What the body has begun and not committed is rolled back. The body must not fork.
+        A transaction that the body does not commit is rolled back. The body must not fork.
 
         Args:
-            path: The file; it is made if it is missing.
+            path: The file; created if it is missing.
 
         Raises:
-            duckdb.Error: It cannot be attached; another process may have it.
+            duckdb.Error: The file cannot be attached, for example because another process has it open.
         """
         path = path.resolve()
         with self._lock:
@@ -61,17 +61,17 @@ class Engine:
     def _attach(self, path: Path) -> duckdb.DuckDBPyConnection:
         if self._home is None:
             self._home = _start()
-        known = self._files.get(path)
-        if known is None:
+        file = self._files.get(path)
+        if file is None:
             self._names += 1
-            known = _Attached(f"catalog{self._names}")
+            file = _Attached(f"catalog{self._names}")
             quoted = str(path).replace("'", "''")
-            self._home.execute(f"ATTACH '{quoted}' AS {known.name}")
-            self._files[path] = known
+            self._home.execute(f"ATTACH '{quoted}' AS {file.name}")
+            self._files[path] = file
         connection = self._home.cursor()
-        known.users += 1
+        file.users += 1
         try:
-            connection.execute(f"USE {known.name}")
+            connection.execute(f"USE {file.name}")
         except BaseException:
             self._release(path, connection)
             raise
@@ -84,13 +84,13 @@ class Engine:
         self._files[path].users -= 1
         try:
             connection.close()
-            for unused in [each for each, known in self._files.items() if not known.users]:
+            for unused in [path for path, file in self._files.items() if not file.users]:
                 self._home.execute(f"DETACH {self._files[unused].name}")
                 del self._files[unused]
         except duckdb.Error:
-            # What was committed is in the file or its log. While others use the engine, the file stays attached, and
-            # the next of them to end tries again.
-            if not any(each.users for each in self._files.values()):
+            # Committed changes are in the file or its log. If another thread uses the engine, the file stays attached,
+            # and that thread detaches it.
+            if not any(file.users for file in self._files.values()):
                 self._home.close()
                 self._home = None
                 self._files.clear()
@@ -102,7 +102,7 @@ def _start() -> duckdb.DuckDBPyConnection:
     settings: dict[str, Any] = {"threads": 1, "default_block_size": BLOCK, "temp_directory": ""}
     try:
         return duckdb.connect(config=settings | {"async_threads": 0})
-    except duckdb.InvalidInputException:  # before DuckDB 2 there are none
+    except duckdb.InvalidInputException:  # DuckDB 1 does not have this setting
         return duckdb.connect(config=settings)
 
 
@@ -116,7 +116,7 @@ def attached(path: Path) -> contextlib.AbstractContextManager[duckdb.DuckDBPyCon
 
 
 def _renew() -> None:
-    """Start over in a forked process: what it inherited is of its parent, and must not be closed here."""
+    """Give a forked process its own engine. The inherited one belongs to the parent and must not be closed."""
     global _engine
     _inherited.append(_engine)
     _engine = Engine()

@@ -1,7 +1,7 @@
-"""The catalog file: short DuckDB transactions, with a wait for other processes and numbered migrations.
+"""The catalog file: short DuckDB transactions, with retries and numbered migrations.
 
-DuckDB lets one process open a file for writing, and then nobody else even for reading. So the file is attached
-for one transaction, milliseconds, and whoever finds it taken tries again for a while.
+While one process has a DuckDB file open for writing, no other process can open it, not even for reading. So the file is
+attached for one transaction at a time, which takes milliseconds, and a process that finds it in use tries again.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
     import duckdb
 
 _TAKEN = ("could not set lock", "unique file handle")
-"""What DuckDB says if another process has the file, or another DuckDB of this one."""
+"""Parts of DuckDB's messages if another process, or another DuckDB of this process, has the file open."""
 
 
 class Catalog:
     """The DuckDB file that records domains, batches, tasks, versions, scores and alias events.
 
     Args:
-        path: The file; `create` makes it.
-        busy_seconds: How long to wait for another process that has it open.
+        path: The file; `create` writes it.
+        busy_seconds: Longest wait for another process that has it open, in seconds.
     """
 
     def __init__(self, path: Path, busy_seconds: float = 10.0) -> None:
         self.path = path
         self.busy_seconds = busy_seconds
         self._migrated = False
-        self._shared = threading.local()  # a connection is of one thread
+        self._shared = threading.local()  # a connection belongs to one thread
 
     def create(self) -> None:
-        """Make the file and bring it to the newest schema."""
+        """Create the file with the newest schema."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._open(create=True) as connection:
             _migrate(connection, self.path)
@@ -52,8 +52,9 @@ class Catalog:
         """Open the file, run the body as one transaction, commit and close; roll back if the body raises.
 
         Raises:
+            NotFoundError: The file is missing.
             WorkspaceBusy: Another process had it open for `busy_seconds`.
-            SchemaError: It was written by a newer `continual`.
+            SchemaError: A newer `continual` wrote it, or it is not a catalog.
         """
         shared = getattr(self._shared, "connection", None)
         if shared is not None:
@@ -73,9 +74,9 @@ class Catalog:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Make one transaction of all those within: they see one state, and the file is opened once.
+        """Combine all transactions of the body into one, which sees one state and opens the file once.
 
-        It is for reads that follow each other at once; nobody else gets in meanwhile.
+        Use it only for reads in quick succession: other processes wait until the body ends.
         """
         with self.transaction() as connection:
             self._shared.connection = connection
@@ -90,8 +91,8 @@ class Catalog:
 
         if not create and not self.path.exists():
             raise NotFoundError(
-                f"{self.path} is missing: the workspace has lost its catalog. Put it back from a backup, or make "
-                "another workspace with `continual init`."
+                f"{self.path}, the catalog of the workspace, is missing. Restore it from a backup, or create another "
+                "workspace with `continual init`."
             )
         deadline = time.monotonic() + self.busy_seconds
         pause = 0.01
@@ -104,10 +105,13 @@ class Catalog:
                     if not any(sign in str(error).lower() for sign in _TAKEN):
                         if not isinstance(error, duckdb.IOException):
                             raise
-                        raise SchemaError(f"{self.path} cannot be opened as a catalog: {error}") from None
+                        raise SchemaError(
+                            f"{self.path} cannot be opened as a catalog: {error}. Restore it from a backup if it is "
+                            "damaged."
+                        ) from None
                     if time.monotonic() > deadline:
                         raise WorkspaceBusy(
-                            f"{self.path} is in use by another process, or by a connection of this one to DuckDB "
+                            f"{self.path} is in use by another process, or by another DuckDB connection of this one "
                             f"(waited {self.busy_seconds:g} s). Try again when it has ended, or raise "
                             "catalog.busy_seconds in continual.toml."
                         ) from None
@@ -117,15 +121,15 @@ class Catalog:
 
 
 def _migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Apply the migrations that this file lacks, each in its own transaction."""
+    """Apply the migrations that the file lacks, each in its own transaction."""
     connection.execute(
         "CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, applied_at TIMESTAMP NOT NULL)"
     )
     ((applied,),) = connection.execute("SELECT coalesce(max(number), 0) FROM migrations").fetchall()
     if applied > len(MIGRATIONS):
         raise SchemaError(
-            f"{path} has schema {applied}, and this continual knows {len(MIGRATIONS)}. "
-            "Install the newer continual that wrote it: pip install --upgrade continual."
+            f"{path} has schema {applied}, but this continual reads schemas up to {len(MIGRATIONS)}. Install the newer "
+            "continual that wrote it."
         )
     for number, statements in enumerate(MIGRATIONS[applied:], start=applied + 1):
         connection.execute("BEGIN")
@@ -136,5 +140,5 @@ def _migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
 
 
 def now() -> datetime:
-    """Return the time in UTC."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)

@@ -1,7 +1,7 @@
-"""The catalog's schema, as numbered migrations. Once released, a migration is never edited.
+"""The catalog's schema, as numbered migrations. A released migration is never edited.
 
-Each is a list of SQL statements applied in one transaction; `migrations` records the number. JSON columns
-hold what is read back whole and never searched. Times are UTC.
+A migration is a list of SQL statements, applied in one transaction. The table `migrations` records its number. JSON
+columns hold data that is always read as a whole. Times are UTC.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ m002_pins = [
 ]
 
 m003_licences = [
-    "ALTER TABLE batches ADD COLUMN license VARCHAR",  # of the data, as whoever ingested it named it; NULL: not stated
+    "ALTER TABLE batches ADD COLUMN license VARCHAR",  # of the data; NULL: unknown
 ]
 
 

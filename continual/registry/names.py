@@ -1,4 +1,4 @@
-"""Names of domains and tasks: they become folders, so they are checked before they touch the disk."""
+"""Names of domains and tasks, checked because they become folder names."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ MAX_BYTES = 100
 
 
 def check_name(name: str, what: str) -> str:
-    """Return `name` in Unicode normal form C if it may name a folder below the workspace.
+    """Return a name in Unicode normal form C, if it may name a folder of the workspace.
 
     Args:
-        name: One path component: no slash, backslash, control character, leading dot or outer space.
+        name: At most 100 bytes, without slash, backslash, control character, leading dot or dash, or outer space.
         what: "domain" or "task", for the message.
 
     Raises:
-        InvalidNameError: It may not; the message says why.
+        InvalidNameError: The name is not allowed; the message says why.
     """
     name = unicodedata.normalize("NFC", name)
     fault = None
@@ -26,13 +26,15 @@ def check_name(name: str, what: str) -> str:
     elif len(name.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         fault = f"it is longer than {MAX_BYTES} bytes"
     elif "/" in name or "\\" in name:
-        fault = "it has a slash"
+        fault = "it contains a slash or backslash"
     elif any(unicodedata.category(character)[0] == "C" for character in name):
-        fault = "it has a control or unprintable character"
+        fault = "it contains a control or unprintable character"
     elif name.startswith(".") or name.startswith("-"):
-        fault = "it starts with a dot or a dash"
+        fault = "it starts with a dot or dash"
     elif name != name.strip():
         fault = "it starts or ends with a space"
     if fault:
-        raise InvalidNameError(f"{name!r} cannot name a {what}: {fault}. Choose letters, digits, '-' and '_'.")
+        raise InvalidNameError(
+            f"{name!r} is not allowed as the name of a {what}: {fault}. Use letters, digits, '-' and '_'."
+        )
     return name

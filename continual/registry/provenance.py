@@ -1,7 +1,7 @@
-"""How a version was made: everything that decided its weights, and what making it cost.
+"""Provenance of a version: everything that decided its weights, and the cost of making it.
 
-A version's provenance is enough to build its weights again from the root base and the adapters of its lineage
-(`continual.versions.build`). It is stored as JSON beside the version, with a schema number.
+The provenance is enough to rebuild the weights from the root base and the adapters of the lineage
+(`continual.versions.build`). It is stored in the version's catalog row, as JSON with a schema number.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from continual import __version__
 from continual.errors import SchemaError
 
 SCHEMA = 1
-"""Schema of the stored provenance. Records from before there was a number have none, and are read as well."""
+"""Schema number of the stored JSON. Older records without a number are read too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Rows of one domain, named by the range of row hashes that they fill.
+    """Rows of one domain, identified by a range of row hashes.
 
     Attributes:
-        domain: The domain.
         start: First row hash of the window, inclusive, 32 hex digits.
-        stop: Last row hash of the window, inclusive; below `start` when the window wraps around.
+        stop: Last row hash of the window, inclusive; below `start` if the window wraps around.
         rows: Number of rows.
-        digest: sha256 over the row hashes in hash order; a later draw must have the same.
-        candidates: Rows from `start` to `stop`, of which `rows` were chosen; 0 if all of them are taken.
-        picked: Which of the candidates were chosen: a bit for each in hex digits, the highest bit first; "" for all.
+        digest: sha256 of the row hashes in hash order, which a later draw of the same window must reproduce.
+        candidates: Number of rows from `start` to `stop`, from which a policy chose `rows`; 0 if it took all of them.
+        picked: The chosen candidates: one bit per candidate, highest bit first, in hex digits; "" if all were taken.
     """
 
     domain: str
@@ -43,16 +43,16 @@ class Window:
     picked: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the window as plain data; `candidates` and `picked` only where they are set."""
+        """Return the window as plain data, without `candidates` and `picked` if they are not set."""
         return {name: value for name, value in asdict(self).items() if name not in ("candidates", "picked") or value}
 
 
 @dataclass(frozen=True)
 class SearchPoint:
-    """Merge coefficients, and the held-out loss with them.
+    """Merge coefficients with their held-out loss.
 
     Attributes:
-        coefficients: By name: "weight" of a line search; "t1", "t2", ..., and "lambda" of a gradient search.
+        coefficients: By name: "weight" in a line search; "t1", "t2", ... and "lambda" in a gradient search.
         loss: Mean of `losses`.
         losses: Mean loss by domain.
     """
@@ -64,16 +64,16 @@ class SearchPoint:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search of merge coefficients found.
+    """Outcome of a search for merge coefficients.
 
     Attributes:
         best: The chosen point, one of `candidates`.
-        curve: Line search: every point evaluated, by rising weight. Gradient search: a point per step, in order,
-            with each domain's loss on the last minibatch that held it.
-        reference: The current version, on all held-out rows.
-        candidates: The points that could be chosen, all evaluated on all held-out rows.
-        floor: How much worse than `reference` a domain may be, as a share of its loss there.
-        floor_kept: Whether `best` keeps the floor; if not, no candidate did.
+        curve: Line search: every evaluated point, by rising weight. Gradient search: one point per step, with each
+            domain's loss on its last minibatch.
+        reference: Loss of the current version on all held-out rows.
+        candidates: The points that `best` was chosen from, evaluated on all held-out rows.
+        floor: Largest allowed rise of a domain's loss over `reference`, as a share of it.
+        floor_kept: Whether `best` stays within the floor; if not, no candidate does.
     """
 
     best: SearchPoint
@@ -86,17 +86,17 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The outcome of one LoRA training.
+    """Outcome of a LoRA training.
 
     Attributes:
-        pairs: Rows trained, each as often as it was.
-        tokens: Tokens encoded with a gradient, padding not counted.
-        seconds: Training time, over all resumptions.
-        steps: Optimizer steps.
+        pairs: Rows trained, counted once per epoch.
+        tokens: Tokens encoded with a gradient, without padding.
+        seconds: Training time, with that of interrupted runs.
+        steps: Number of optimizer steps.
         loss: Mean loss of the last tenth of the steps.
-        curve: (step, mean loss since the point before), at most 200 points.
+        curve: Points (step, mean loss since the previous point), at most 200.
         precision: "fp32" or "bf16".
-        device: Such as "cpu" or "cuda:0".
+        device: Device, such as "cpu" or "cuda:0".
     """
 
     pairs: int
@@ -111,14 +111,14 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of trainings and of searches of merge coefficients.
+    """Cost of trainings and of searches for merge coefficients.
 
     Attributes:
-        pairs: Pairs encoded with a gradient, each as often as it was.
-        tokens: Tokens of these, each distinct text of a batch once, padding not counted.
-        seconds: Time of trainings and searches, loading their models included; merges, folds and scores are not.
-        forward_pairs: Pairs that searches also encoded without a gradient; their time is in `seconds`.
-        forward_tokens: Tokens of these.
+        pairs: Pairs encoded with a gradient, counted each time.
+        tokens: Tokens of `pairs`, without padding; a text that occurs twice in a batch counts once.
+        seconds: Time of trainings and searches, including model loading; without merges, folds and evaluation.
+        forward_pairs: Pairs that searches encoded without a gradient; `seconds` includes their time.
+        forward_tokens: Tokens of `forward_pairs`.
     """
 
     pairs: int
@@ -130,44 +130,44 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """How a version was made.
+    """Record of how a version was made.
 
-    The root base has a `base` and nothing else. A version that `continual update` made has no `phase`. A version that
-    `continual train` made has one, and if it merges other phases it also has `members`.
+    The root base has only a `base`. A version from `continual update` has no `phase`. A version from `continual train`
+    has a `phase`; if that merges other phases, the version also has `members`.
 
     Attributes:
-        base: The root base, as it was named at `continual init`; None for all other versions.
-        start: The version that training started from, or that the task vectors of `members` are measured from.
-        merge: Name of the merge rule; of a merge of `members`, the merge method.
+        base: Name of the root base, as given to `continual init`; None for all other versions.
+        start: Id of the version that training started from, or that the task vectors of `members` are measured from.
+        merge: Name of the merge rule; for a merge of `members`, of the merge method.
         weight: Weight of the update, 0 to 1; None for a merge of `members`.
         parameters: Parameters of the merge method.
         members: Ids of the versions that a phase merges.
-        weights: Their weights, one each.
-        state: What the merge rule was given from the step before.
-        state_next: What it left for the next step.
-        seed: Seed of the LoRA factors, of the order of the batches, and of a search.
-        new: Windows of the rows that were learned.
-        replay: Windows of the rows that were replayed.
-        held: Windows of the rows that were held out of training for a search of coefficients.
+        weights: Weights of the members.
+        state: State of the merge rule before the step.
+        state_next: State of the merge rule after the step.
+        seed: Seed of the LoRA factors, the batch order and the search.
+        new: Windows of the new rows.
+        replay: Windows of the replayed rows.
+        held: Windows of the rows held out of training for a search of merge coefficients.
         cursors: By domain, the row hash after which the next step's replay window starts.
-        guarded: Names of the tasks known when the rows were drawn: no row that leaks into one is trained on. None
-            for versions from before this was recorded.
-        skipped: New rows that were not trained on, by domain: a row of a classification or clustering domain needs
-            negatives of its own.
-        instructions: By domain, the instruction put before the queries of every domain that the version has learned.
-        config: The resolved settings.
-        libraries: Versions of the libraries that computed it, by name.
-        recipe: Name of the recipe: for an update, the one that set replay, merge and training.
+        guarded: Names of the tasks registered when the rows were drawn; rows that leak into them were left out. None
+            for versions made before this was recorded.
+        skipped: Number of new rows left out, by domain, because rows of classification and clustering domains need
+            negatives of their own.
+        instructions: Instructions for queries, by domain, of all domains in the lineage that have one.
+        config: The settings in `continual.toml` and in the call, complete with defaults.
+        libraries: Versions of the libraries that decide the weights, by name.
+        recipe: Name of the recipe. For an update, it set the replay, merge and training settings.
         options: Options of the recipe.
         phase: Name of the recipe's phase; None for an update.
         key: sha256 of everything that decides a phase's weights.
-        keeps: Key by which a phase that keeps its rows is found although there are more rows now.
-        clusters: Domains by cluster, for a phase that keeps its rows.
+        keeps: sha256 that identifies a phase whose rows stay the same when the domains get more rows.
+        clusters: Domains by cluster; only for a phase with `keeps`.
         training: Outcome of the training; None for a merge of `members`.
-        fold_error: Largest difference of two embeddings between the folded model and the base with its adapter.
-        search: Outcome of a search of coefficients.
-        search_cost: Its cost.
-        cost: Cost of a phase and of all phases behind it.
+        fold_error: Largest difference between embeddings of the folded model and of its base with the adapter.
+        search: Outcome of a search for merge coefficients.
+        search_cost: Cost of that search.
+        cost: Total cost of a phase and of the phases it depends on.
     """
 
     base: str | None = None
@@ -202,32 +202,32 @@ class Provenance:
     cost: Cost | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the provenance as plain data with its schema number, without what has its default."""
-        found: dict[str, Any] = {"schema": SCHEMA}
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if value != _DEFAULTS[each.name]:
-                found[each.name] = value
+        """Return the provenance as plain data with its schema number, without the fields that have their default."""
+        data: dict[str, Any] = {"schema": SCHEMA}
+        for attribute in fields(self):
+            value = getattr(self, attribute.name)
+            if value != _DEFAULTS[attribute.name]:
+                data[attribute.name] = value
         for name in ("new", "replay", "held"):
-            if name in found:
-                found[name] = [window.to_json() for window in found[name]]
+            if name in data:
+                data[name] = [window.to_json() for window in data[name]]
         for name in ("training", "search", "search_cost", "cost"):
-            if name in found:
-                found[name] = asdict(found[name])
-        return found
+            if name in data:
+                data[name] = asdict(data[name])
+        return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Provenance:
-        """Return the provenance that `to_json`, or a version of `continual` before there was a schema number, wrote.
+        """Return the provenance from what `to_json` returns, or from the older form without a schema number.
 
         Raises:
-            SchemaError: A newer `continual` wrote it, or it is not a provenance.
+            SchemaError: A newer `continual` wrote it, or it is damaged.
         """
         schema = data.get("schema", 0)
         if not isinstance(schema, int) or schema > SCHEMA:
             raise SchemaError(
-                f"The provenance of a version has schema {schema}, and this continual reads up to {SCHEMA}. Install "
-                "the newer continual that wrote it."
+                f"The provenance of a version has schema {schema}, but this continual reads schemas up to {SCHEMA}. "
+                "Install the newer continual that wrote it."
             )
         try:
             return _adapter().validate_python({name: data[name] for name in _DEFAULTS.keys() & data.keys()})
@@ -239,7 +239,7 @@ class Provenance:
             ) from None
 
 
-_DEFAULTS: dict[str, Any] = {each.name: getattr(Provenance(), each.name) for each in fields(Provenance)}
+_DEFAULTS: dict[str, Any] = {attribute.name: getattr(Provenance(), attribute.name) for attribute in fields(Provenance)}
 
 
 @cache
@@ -249,10 +249,10 @@ def _adapter() -> TypeAdapter[Provenance]:
 
 def libraries() -> dict[str, str]:
     """Return the installed versions of the libraries that decide weights and scores, by name."""
-    found = {}
-    for name in ("continual", "torch", "transformers", "peft", "sentence-transformers", "mteb"):
+    installed = {"continual": __version__}
+    for name in ("torch", "transformers", "peft", "sentence-transformers", "mteb"):
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+            installed[name] = "unknown"
+    return installed

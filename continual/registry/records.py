@@ -10,24 +10,29 @@ from continual.registry.provenance import Provenance
 from continual.registry.spec import Spec
 from continual.registry.verdict import Verdict
 
+MTEB = "mteb:"
+"""Prefix of mteb's tasks and benchmarks, on the command line and in a task's origin."""
+
 RETRIEVAL = "retrieval"
 
 KINDS = (RETRIEVAL, "reranking", "sts", "pair-classification", "classification", "clustering")
-"""The types of task that a domain's rows may be of."""
+"""Kinds of a domain: the type of task that its rows serve."""
 
 GIVEN_ONLY = ("classification", "clustering")
-"""Those in which other rows hold no negatives: many are of the same class."""
-
+"""Kinds whose rows use only their own negatives: the documents of other rows are often of the same class."""
 
 INSTRUCTED = "Instruct: {}\nQuery: "
-"""What is put before a query of a domain with an instruction, in place of the model's own prompt."""
+"""Prompt of a query in a domain with an instruction. It replaces the model's own prompt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A named data set; its position is its place in the stream, from 1. Its kind is one of `KINDS`.
+    """A named data set.
 
-    `instruction` says what a query of it is for; None where the model's own prompt is put before its queries.
+    Attributes:
+        position: Position in the stream, from 1.
+        kind: One of `KINDS`.
+        instruction: What its queries ask for; None if they take the model's own prompt.
     """
 
     name: str
@@ -38,17 +43,20 @@ class Domain:
 
     @property
     def in_batch(self) -> bool:
-        """Whether a row's negatives are also the documents of the rows that share its batch, not only its own."""
+        """Whether the other documents in a batch are negatives of a row, in addition to the row's own negatives."""
         return self.kind not in GIVEN_ONLY
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One ingested file of a domain, and what became of its rows.
+    """An ingested file of a domain, with the counts of its rows.
 
     `rows_in = kept + duplicates + leaked + rejected + held_out`. Paths are relative to `.continual/`.
-    `columns` says which columns of the file were read: by the roles query, positive, negatives, doc_id. `license` is
-    the data's, such as "cc-by-4.0"; None where nobody stated it.
+
+    Attributes:
+        source: The file or data set, as it was named at ingest.
+        columns: Names of the columns that were read, by role: query, positive, negatives, doc_id.
+        license: Licence of the data, such as "cc-by-4.0"; None if it is unknown.
     """
 
     id: str
@@ -70,12 +78,22 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """An evaluation task; its folder is relative to `.continual/`.
+    """An evaluation task.
 
-    A local task is a folder with corpus, queries and qrels in Parquet. One of mteb is loaded by mteb: `mteb` says which
-    data at which revision, and the folder holds only the hashes that leakage is checked with. `task_type` is mteb's
-    name of the type, such as "STS", and `metric` its main score. A task that is not retrieval has `queries` items and
-    no documents. `instruction` is that of its domain.
+    A local task is a folder with corpus, queries and qrels in Parquet. The data of an mteb task is loaded by mteb, and
+    its folder holds only the hashes that leakage is checked with.
+
+    Attributes:
+        domain: Domain that the task tests; None if it tests no domain of the workspace.
+        path: Folder of the task, relative to `.continual/`.
+        queries: Number of queries, or of items of a task that is not retrieval.
+        documents: Number of documents; 0 for a task that is not retrieval.
+        origin: Folder or mteb name that it was registered from, or "holdout".
+        sha256: Hash of its texts and judgements.
+        task_type: mteb's name of its type, such as "STS".
+        metric: mteb's name of its main score.
+        mteb: Name, data sets and revisions of an mteb task; None for a local task.
+        instruction: Instruction of its domain.
     """
 
     name: str
@@ -95,9 +113,11 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """Rows of a batch that leak into a task that was registered after they were stored.
+    """Leak of a batch into a task that was registered later.
 
-    `near` of the `rows` are near duplicates of its texts, the others equal one.
+    Attributes:
+        rows: Number of rows that equal a text of the task, or nearly do.
+        near: Number of these rows that are only near duplicates.
     """
 
     task: str
@@ -109,12 +129,18 @@ class Leak:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A model and how it was made. Its status is root, accepted, refused, or trained (no gate judged it).
+    """A model, with the record of how it was made.
 
-    A version that `continual train` made has learned all of its `batches`, its parent's among them.
-
-    Its snapshot, at `path`, may have been dropped to save space: `continual.versions` rebuilds it. That of a pinned
-    version stays.
+    Attributes:
+        status: "root", "accepted" or "refused" by the gate, or "trained" by a recipe, without a gate.
+        path: Folder of its snapshot, relative to `.continual/`. The folder may be missing: `continual gc` drops
+            snapshots that `continual.versions` can rebuild.
+        adapter: Folder of its adapter, relative to `.continual/`.
+        sha256: Hash of its weights.
+        batches: Ids of the batches that it learned; for a version from `continual train`, including its parent's.
+        joint_pairs: Training pairs of one training on all batches of the lineage.
+        verdict: The gate's decision; None without a gate.
+        pinned: Whether `continual gc` keeps its snapshot.
     """
 
     id: str
@@ -136,10 +162,16 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A version's main score on a task, in points (0-100), with the path of its per-query values, if it has any.
+    """Score of a version on a task.
 
-    `settings` names what it depends on besides model and task, such as the maximum length or a sample: scores of
-    other settings cannot be compared.
+    Attributes:
+        metric: mteb's name of the main score.
+        score: Main score, in points (0-100).
+        queries: Number of queries or items.
+        path: File of the scores per query, relative to `.continual/`; None if the task has none.
+        details: The other metrics, in points.
+        settings: Settings that the score depends on, such as the maximum length and the sample. Only scores with the
+            same settings can be compared.
     """
 
     version: str
@@ -154,7 +186,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """One event in the life of an alias: from `at` on, it named `version`."""
+    """An event that set an alias to a version, at a time, for a reason. `previous` is the version it named before."""
 
     position: int
     alias: str
@@ -166,7 +198,7 @@ class Alias:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """An update that has begun; state is running, done or discarded."""
+    """An update that has begun. Its state is "running", "done" or "discarded"."""
 
     id: str
     state: str

@@ -1,19 +1,16 @@
-"""The registry of one workspace: records in, records out; every call is one short transaction."""
+"""The registry of a workspace: reads and writes records. Every call is one short transaction."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import Collection, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-import duckdb
-
 from continual.errors import DataError, NotFoundError, did_you_mean
 from continual.registry.catalog import Catalog, now
-from continual.registry.provenance import Provenance
 from continual.registry.records import (
     RETRIEVAL,
     Alias,
@@ -25,14 +22,22 @@ from continual.registry.records import (
     Task,
     Version,
 )
-from continual.registry.spec import Spec
-from continual.registry.verdict import Verdict
+from continual.registry.rows import (
+    alias_target,
+    append_alias,
+    decode_value,
+    encode_value,
+    insert_compatibility,
+    insert_record,
+    insert_task,
+    next_position,
+)
 
 TASK_FILES = ("corpus", "queries", "qrels", "keys")
-"""Parquet files in the folder of a local task."""
+"""Names of the Parquet files in the folder of a local task."""
 
 KEYS_ONLY = ("keys", "shingles")
-"""Those in the folder of a task of mteb. Shingles of a local task are made again where they are missing."""
+"""Names of those in the folder of an mteb task. Missing shingles of a local task are rebuilt from its texts."""
 
 CURRENT = "current"
 ROOT = "v0"
@@ -41,11 +46,11 @@ Record = TypeVar("Record")
 
 
 class Registry:
-    """What a workspace knows, below its `.continual` folder.
+    """The records of a workspace.
 
     Args:
         root: The `.continual` folder.
-        busy_seconds: How long a transaction waits for another process.
+        busy_seconds: Longest wait of a transaction for another process, in seconds.
     """
 
     def __init__(self, root: Path, busy_seconds: float = 10.0) -> None:
@@ -53,41 +58,41 @@ class Registry:
         self.catalog = Catalog(root / "catalog.duckdb", busy_seconds)
 
     def path(self, relative: str) -> Path:
-        """Return the absolute path of an artifact that a record names."""
+        """Return the absolute path of an artifact. Records hold paths relative to `root`."""
         return self.root / relative
 
-    # Domains and batches: the stream.
+    # Domains and batches.
 
     def domains(self) -> list[Domain]:
         """Return the domains in the order of the stream."""
         return self._select(Domain, "SELECT * FROM domains ORDER BY position")
 
     def domain_names(self, wanted: Iterable[str] | None = None) -> list[str]:
-        """Return the names of all domains in the order of the stream, or of those that are wanted.
+        """Return the names of the wanted domains, by default of all, in the order of the stream.
 
         Raises:
-            NotFoundError: There is no domain of a wanted name; the message names the nearest.
+            NotFoundError: A wanted domain does not exist; the message names a similar one.
         """
-        known = [domain.name for domain in self.domains()]
-        chosen = set(known) if wanted is None else set(wanted)
-        for name in sorted(chosen.difference(known)):
-            raise NotFoundError(f"There is no domain {name!r}.{did_you_mean(name, known)}")
-        return [name for name in known if name in chosen]
+        existing = [domain.name for domain in self.domains()]
+        chosen = set(existing) if wanted is None else set(wanted)
+        for name in sorted(chosen.difference(existing)):
+            raise NotFoundError(f"There is no domain {name!r}.{did_you_mean(name, existing)}")
+        return [name for name in existing if name in chosen]
 
     def instructions(self, batches: Collection[str] | None = None) -> dict[str, str]:
-        """Return the instructions of the domains that have one, by domain.
+        """Return instructions by domain. Domains without an instruction are left out.
 
         Args:
-            batches: Ids of batches; only their domains are returned. None means all domains.
+            batches: Ids of batches, to return only the instructions of their domains; None returns all.
         """
-        found = {domain.name: domain.instruction for domain in self.domains() if domain.instruction}
+        instructions = {domain.name: domain.instruction for domain in self.domains() if domain.instruction}
         if batches is None:
-            return found
+            return instructions
         domains = {batch.domain for batch in self.batches() if batch.id in batches}
-        return {domain: text for domain, text in found.items() if domain in domains}
+        return {domain: text for domain, text in instructions.items() if domain in domains}
 
     def batches(self, domain: str | None = None) -> list[Batch]:
-        """Return all batches in the order they came, or those of one domain."""
+        """Return the batches of one domain, by default of all, in the order they were ingested."""
         where, values = ("WHERE domain = ?", [domain]) if domain else ("", [])
         return self._select(Batch, f"SELECT * FROM batches {where} ORDER BY position", values)
 
@@ -100,36 +105,36 @@ class Registry:
         kind: str = RETRIEVAL,
         instruction: str | None = None,
     ) -> Batch:
-        """Record a batch, its domain if it is the domain's first, the task held out of it, and what leaks into that.
+        """Record a batch; also its domain if that is new, a task held out of it, and leaks into that task.
 
         Args:
-            batch: The batch, with the id that `next_batch_id` gave.
-            task: The task held out of the domain, if this batch makes it.
-            leaks: Rows of earlier batches that leak into the task.
-            kind: Kind of a new domain; ignored if the domain is known.
-            instruction: Instruction of a new domain; likewise.
+            batch: The batch; its id is that of `next_batch_id`.
+            task: The task held out of the domain; None if this batch makes none.
+            leaks: Leaks of earlier batches into the task.
+            kind: Kind of the domain; ignored if the domain exists.
+            instruction: Instruction of the domain; ignored if the domain exists.
         """
         with self.catalog.transaction() as connection:
-            position = _next(connection, "batches")
+            position = next_position(connection, "batches")
             assert batch.id == f"b{position}", "only an ingest adds batches, and it holds the ingest lock"
-            known = connection.execute("SELECT 1 FROM domains WHERE name = ?", [batch.domain]).fetchall()
-            if not known:
-                place = _next(connection, "domains")
-                domain = Domain(batch.domain, place, batch.created_at, kind, instruction)
-                _insert(connection, "domains", domain)
-            _insert(connection, "batches", batch, position=position)
+            exists = connection.execute("SELECT 1 FROM domains WHERE name = ?", [batch.domain]).fetchall()
+            if not exists:
+                domain_position = next_position(connection, "domains")
+                domain = Domain(batch.domain, domain_position, batch.created_at, kind, instruction)
+                insert_record(connection, "domains", domain)
+            insert_record(connection, "batches", batch, position=position)
             if task is not None:
-                _insert_task(connection, task)
+                insert_task(connection, task)
             for leak in leaks:
-                _insert(connection, "leaks", leak)
+                insert_record(connection, "leaks", leak)
         return batch
 
     def next_batch_id(self) -> str:
-        """Return the id that the next batch will have; the caller holds the ingest lock."""
+        """Return the id of the next batch. The caller holds the ingest lock."""
         return f"b{1 + len(self.batches())}"
 
     def set_license(self, batch: str, license: str) -> None:
-        """Record under which licence the data of a known batch may be used."""
+        """Record the licence of a batch's data."""
         with self.catalog.transaction() as connection:
             connection.execute("UPDATE batches SET license = ? WHERE id = ?", [license, batch])
 
@@ -140,43 +145,40 @@ class Registry:
         return self._select(Task, "SELECT * FROM tasks ORDER BY position")
 
     def add_task(self, *tasks: Task, leaks: Iterable[Leak] = ()) -> None:
-        """Record tasks and the rows that leak into them, all or none.
-
-        A task has the instruction of its domain.
-        """
+        """Record tasks and leaks into them, in one transaction. A task gets the instruction of its domain."""
         with self.catalog.transaction() as connection:
             for task in tasks:
-                _insert_task(connection, task)
+                insert_task(connection, task)
             for leak in leaks:
-                _insert(connection, "leaks", leak)
+                insert_record(connection, "leaks", leak)
 
     def leaks(self) -> list[Leak]:
-        """Return the rows of batches that leak into tasks which were registered after them."""
+        """Return the leaks of batches into tasks that were registered after them."""
         return self._select(Leak, "SELECT * FROM leaks ORDER BY task, batch")
 
     def set_leaks(self, task: str, leaks: Iterable[Leak]) -> None:
-        """Record anew which rows leak into a known task."""
+        """Replace the leaks into a task."""
         with self.catalog.transaction() as connection:
             connection.execute("DELETE FROM leaks WHERE task = ?", [task])
             for leak in leaks:
-                _insert(connection, "leaks", leak)
+                insert_record(connection, "leaks", leak)
 
     def rows_file(self, batch: Batch) -> Path:
-        """Return the file of a batch's rows.
+        """Return the Parquet file with the rows of a batch.
 
         Raises:
-            DataError: It is gone.
+            DataError: The file is missing.
         """
         file = self.path(batch.path)
         if not file.is_file():
             raise DataError(
-                f"{file}, the rows of the domain {batch.domain} from {batch.source}, is gone. Put it back from a "
-                "backup."
+                f"{file} is missing; it holds the rows of the domain {batch.domain} from {batch.source}. Restore it "
+                "from a backup."
             )
         return file
 
     def lost_files(self, task: Task) -> list[Path]:
-        """Return the files of a task that are not where they were written."""
+        """Return the files of a task that are missing."""
         names = TASK_FILES if task.mteb is None else KEYS_ONLY
         files = [self.path(task.path) / f"{name}.parquet" for name in names]
         return [file for file in files if not file.is_file()]
@@ -185,12 +187,12 @@ class Registry:
         """Return the folder of a task.
 
         Raises:
-            DataError: One of its files is gone.
+            DataError: A file of the task is missing.
         """
         lost = self.lost_files(task)
         if lost:
             origin = "a backup" if task.origin == "holdout" else f"{task.origin} with `continual task add {task.name}`"
-            raise DataError(f"{lost[0]}, a file of the task {task.name}, is gone. Put it back from {origin}.")
+            raise DataError(f"{lost[0]}, a file of the task {task.name}, is missing. Restore it from {origin}.")
         return self.path(task.path)
 
     # Versions and their lineage.
@@ -203,30 +205,30 @@ class Registry:
         """Return a version by its id or by an alias such as "current".
 
         Raises:
-            NotFoundError: Neither is known; the message names the nearest.
+            NotFoundError: There is no version of this id or alias; the message names a similar one.
         """
         versions = {version.id: version for version in self.versions()}
         alias = self.alias(name)
-        found = versions.get(alias.version if alias else name)
-        if found is None:
-            known = [*versions, *{event.alias for event in self.alias_events()}]
-            raise NotFoundError(f"There is no version {name!r}.{did_you_mean(name, known)}")
-        return found
+        version = versions.get(alias.version if alias else name)
+        if version is None:
+            names = [*versions, *{event.alias for event in self.alias_events()}]
+            raise NotFoundError(f"There is no version {name!r}.{did_you_mean(name, names)}")
+        return version
 
     def lineage(self, version: Version) -> list[Version]:
-        """Return the versions from the root base to this one, both included."""
-        versions = {each.id: each for each in self.versions()}
-        line = [version]
-        while line[-1].parent is not None:
-            line.append(versions[line[-1].parent])
-        return line[::-1]
+        """Return the lineage of a version: the root base first, the version last."""
+        versions = {recorded.id: recorded for recorded in self.versions()}
+        newest_first = [version]
+        while newest_first[-1].parent is not None:
+            newest_first.append(versions[newest_first[-1].parent])
+        return newest_first[::-1]
 
     def learned(self, version: Version) -> set[str]:
-        """Return the ids of the batches that a version or any of its ancestors has learned."""
-        return {batch for each in self.lineage(version) for batch in each.batches}
+        """Return the ids of the batches that a version or an ancestor of it has learned."""
+        return {batch for ancestor in self.lineage(version) for batch in ancestor.batches}
 
     def next_version_id(self) -> str:
-        """Return the id that the next version or run will have; ids are never used twice."""
+        """Return the id of the next version or run. An id is never used twice."""
         used = [version.id for version in self.versions()] + [run.id for run in self.runs()]
         return f"v{1 + max((int(name[1:]) for name in used), default=-1)}"
 
@@ -237,41 +239,41 @@ class Registry:
         promote: str | None = None,
         compatibility: Mapping[str, Any] | None = None,
     ) -> Version:
-        """Record a version with its scores, close its run, and move `current` to it if told to.
+        """Record a version with its scores, and end its run, in one transaction.
 
         Args:
             version: The version.
-            scores: Its scores.
-            promote: The reason to record when `current` moves to it; None leaves `current` where it is. So does
-                a `current` that is no longer the version's parent: somebody moved it while the version was made.
-            compatibility: What it does to the index of its parent, if that was measured.
+            scores: Scores of the version.
+            promote: Reason to record for moving `current` to the version; None leaves `current` alone. `current` is
+                also left alone if it no longer names the version's parent, because another command moved it.
+            compatibility: Measured compatibility with the parent's index, as JSON data; None if it was not measured.
         """
         with self.catalog.transaction() as connection:
-            _insert(connection, "versions", version, position=_next(connection, "versions"))
+            insert_record(connection, "versions", version, position=next_position(connection, "versions"))
             for score in scores:
-                _insert(connection, "scores", score, created_at=now())
+                insert_record(connection, "scores", score, created_at=now())
             if compatibility is not None:
-                _keep_compatibility(connection, compatibility)
+                insert_compatibility(connection, compatibility)
             connection.execute(
-                "UPDATE runs SET state = 'done', ended_at = ? WHERE id = ?", [_encode("", now()), version.id]
+                "UPDATE runs SET state = 'done', ended_at = ? WHERE id = ?", [encode_value("", now()), version.id]
             )
-            if promote is not None and _alias_target(connection, CURRENT) == version.parent:
-                _append_alias(connection, CURRENT, version.id, promote)
+            if promote is not None and alias_target(connection, CURRENT) == version.parent:
+                append_alias(connection, CURRENT, version.id, promote)
         return version
 
     def pin(self, version: str, pinned: bool) -> None:
-        """Keep the snapshot of a version for good, or let it be dropped again."""
+        """Protect the snapshot of a version from `continual gc`, or end its protection."""
         with self.catalog.transaction() as connection:
             connection.execute("UPDATE versions SET pinned = ? WHERE id = ?", [pinned, version])
 
     # Scores.
 
     def scores(self, settings: Mapping[str, str] | None = None) -> dict[tuple[str, str], Score]:
-        """Return scores by (version, task), of one task all with the same settings, so that they can be compared.
+        """Return comparable scores by (version, task): all scores of a task have the same settings.
 
         Args:
-            settings: The settings by task; a task that is not in it is left out. None takes, for each task, those
-                that the newest version scored on it has; of several, those that most versions have.
+            settings: Settings by task; tasks not in it are left out. None takes the settings of the newest version's
+                score on each task; if that version has several scores on a task, the settings of most versions.
         """
         records = self.all_scores()
         if settings is None:
@@ -279,32 +281,32 @@ class Registry:
         return {(score.version, score.task): score for score in records if settings.get(score.task) == score.settings}
 
     def all_scores(self) -> list[Score]:
-        """Return every score, whatever its settings, in the order they were made."""
+        """Return the scores with any settings, in the order they were recorded."""
         columns = ", ".join(field.name for field in dataclasses.fields(Score))
         return self._select(Score, f"SELECT {columns} FROM scores ORDER BY created_at, version, task, settings")
 
     def add_scores(self, scores: Iterable[Score]) -> None:
-        """Record scores of a version that is already known; one of the same task and settings is replaced."""
+        """Record scores of recorded versions. A score replaces one of the same version, task and settings."""
         with self.catalog.transaction() as connection:
             for score in scores:
                 connection.execute(
                     "DELETE FROM scores WHERE version = ? AND task = ? AND settings = ?",
                     [score.version, score.task, score.settings],
                 )
-                _insert(connection, "scores", score, created_at=now())
+                insert_record(connection, "scores", score, created_at=now())
 
-    # Compatibility of a version with the index of another.
+    # Compatibility of a version with the index of another version.
 
     def compatibility(self) -> dict[tuple[str, str], dict[str, Any]]:
-        """Return what was measured, by (old version, new version)."""
+        """Return the measured compatibility, as JSON data, by (old version, new version)."""
         with self.catalog.transaction() as connection:
             rows = connection.execute("SELECT old, new, result FROM compatibility ORDER BY created_at").fetchall()
         return {(old, new): json.loads(result) for old, new, result in rows}
 
     def add_compatibility(self, result: Mapping[str, Any]) -> None:
-        """Record what was measured, in place of an earlier result of the same two versions."""
+        """Record a measured compatibility. It replaces an earlier result of the same two versions."""
         with self.catalog.transaction() as connection:
-            _keep_compatibility(connection, result)
+            insert_compatibility(connection, result)
 
     # Aliases: an append-only log.
 
@@ -317,64 +319,65 @@ class Registry:
         return next((event for event in reversed(self.alias_events()) if event.alias == name), None)
 
     def before(self, name: str) -> str | None:
-        """Return what an alias named before what it names now; what was gone back from is not counted.
+        """Return the version that an alias goes back to in a rollback; None if it has always named the same one.
 
-        After v1, v2, v3 and back to v2 it is v1, so that going back again and again ends at the first.
+        Versions that were rolled back are left out: after v1, v2, v3 and a rollback to v2 the result is v1. So repeated
+        rollbacks end at the first version.
         """
         served: list[str] = []
         for event in self.alias_events():
             if event.alias == name:
-                back = served[-2:-1] == [event.version]
-                served = served[:-1] if back else [*served, event.version]
+                is_rollback = served[-2:-1] == [event.version]
+                served = served[:-1] if is_rollback else [*served, event.version]
         return served[-2] if len(served) > 1 else None
 
     def set_alias(self, name: str, version: str, reason: str) -> Alias:
-        """Append an event that points an alias to a version."""
+        """Append an event that sets an alias to a version."""
         with self.catalog.transaction() as connection:
-            return _append_alias(connection, name, version, reason)
+            return append_alias(connection, name, version, reason)
 
-    # Runs: updates that have begun.
+    # Runs.
 
     def runs(self) -> list[Run]:
         """Return every run, oldest first."""
         return self._select(Run, "SELECT * FROM runs ORDER BY started_at")
 
     def interrupted(self) -> Run | None:
-        """Return the run that began and neither ended nor was discarded, if there is one."""
+        """Return the run that neither ended nor was discarded, or None."""
         return next((run for run in self.runs() if run.state == "running"), None)
 
     def begin_run(self, run: Run) -> None:
-        """Record a run; one that is still marked running is discarded, since only one can be."""
+        """Record a run. A run still marked as running is discarded: there can be only one."""
         with self.catalog.transaction() as connection:
             connection.execute(
-                "UPDATE runs SET state = 'discarded', ended_at = ? WHERE state = 'running'", [_encode("", now())]
+                "UPDATE runs SET state = 'discarded', ended_at = ? WHERE state = 'running'", [encode_value("", now())]
             )
-            _insert(connection, "runs", run)
+            insert_record(connection, "runs", run)
 
     def discard_run(self, name: str) -> None:
-        """Mark a run as discarded: it will not be resumed."""
+        """Mark a run as discarded, so that it cannot be resumed."""
         with self.catalog.transaction() as connection:
             connection.execute(
-                "UPDATE runs SET state = 'discarded', ended_at = ? WHERE id = ?", [_encode("", now()), name]
+                "UPDATE runs SET state = 'discarded', ended_at = ? WHERE id = ?", [encode_value("", now()), name]
             )
 
     def _positions(self) -> dict[str, int]:
-        """Return the place of each version in the order they were made; their recipes are long, and not read."""
+        """Return the position of each version by id, without reading the long provenances."""
         with self.catalog.transaction() as connection:
             return dict(connection.execute("SELECT id, position FROM versions").fetchall())
 
-    def _select(self, kind: type[Record], query: str, values: list[Any] | None = None) -> list[Record]:
+    def _select(self, record_type: type[Record], query: str, values: list[Any] | None = None) -> list[Record]:
         with self.catalog.transaction() as connection:
             cursor = connection.execute(query, values or [])
             columns = [column[0] for column in cursor.description or []]
             rows = cursor.fetchall()
-        known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-        decoded = (zip(columns, map(_decode, columns, row), strict=True) for row in rows)
-        return [kind(**{name: value for name, value in row if name in known}) for row in decoded]
+        names = {field.name for field in dataclasses.fields(record_type)}  # type: ignore[arg-type]
+        decoded = (zip(columns, map(decode_value, columns, row), strict=True) for row in rows)
+        return [record_type(**{name: value for name, value in row if name in names}) for row in decoded]
 
 
 def _common_settings(scores: Iterable[Score], positions: Mapping[str, int]) -> dict[str, str]:
-    """Return, by task, the settings of the newest version's score; of several, those that most versions have."""
+    """Return by task the settings of the newest version's score; of several, those that most versions have."""
     newest: dict[str, int] = {}
     counts: dict[tuple[str, str], int] = {}
     scores = list(scores)
@@ -390,72 +393,6 @@ def _common_settings(scores: Iterable[Score], positions: Mapping[str, int]) -> d
     return chosen
 
 
-_JSON = {"batches", "columns", "provenance", "verdict", "details", "spec", "mteb"}
-_TYPED: dict[str, Any] = {"provenance": Provenance, "verdict": Verdict, "spec": Spec}
-
-
-def _decode(column: str, value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.replace(tzinfo=UTC)
-    if column not in _JSON or value is None:
-        return value
-    data = json.loads(value)
-    return _TYPED[column].from_json(data) if column in _TYPED else data
-
-
-def _encode(column: str, value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).replace(tzinfo=None)
-    if column not in _JSON or value is None:
-        return value
-    return json.dumps(value.to_json() if column in _TYPED else value)
-
-
-def _insert(connection: duckdb.DuckDBPyConnection, table: str, record: Any, **more: Any) -> None:
-    row = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)} | more
-    columns = ", ".join(f'"{column}"' for column in row)
-    marks = ", ".join("?" for _ in row)
-    connection.execute(
-        f"INSERT INTO {table} ({columns}) VALUES ({marks})",
-        [_encode(column, value) for column, value in row.items()],
-    )
-
-
-def _insert_task(connection: duckdb.DuckDBPyConnection, task: Task) -> None:
-    found = connection.execute("SELECT instruction FROM domains WHERE name = ?", [task.domain]).fetchall()
-    instruction = found[0][0] if found else None
-    _insert(
-        connection, "tasks", dataclasses.replace(task, instruction=instruction), position=_next(connection, "tasks")
-    )
-
-
-def _keep_compatibility(connection: duckdb.DuckDBPyConnection, result: Mapping[str, Any]) -> None:
-    connection.execute(
-        "INSERT OR REPLACE INTO compatibility (old, new, result, created_at) VALUES (?, ?, ?, ?)",
-        [result["old"], result["new"], json.dumps(result), _encode("", now())],
-    )
-
-
-def _next(connection: duckdb.DuckDBPyConnection, table: str) -> int:
-    first = 0 if table == "versions" else 1
-    ((position,),) = connection.execute(f"SELECT coalesce(max(position) + 1, {first}) FROM {table}").fetchall()
-    return int(position)
-
-
-def _alias_target(connection: duckdb.DuckDBPyConnection, name: str) -> str | None:
-    events = connection.execute(
-        "SELECT version FROM alias_events WHERE alias = ? ORDER BY position DESC LIMIT 1", [name]
-    ).fetchall()
-    return str(events[0][0]) if events else None
-
-
-def _append_alias(connection: duckdb.DuckDBPyConnection, name: str, version: str, reason: str) -> Alias:
-    previous = _alias_target(connection, name)
-    event = Alias(_next(connection, "alias_events"), name, version, previous, now(), reason)
-    _insert(connection, "alias_events", event)
-    return event
-
-
 def utc(moment: datetime) -> str:
-    """Return a time as people read it: `2026-03-01 09:30 UTC`."""
+    """Return a time for display, such as "2026-03-01 09:30 UTC"."""
     return moment.strftime("%Y-%m-%d %H:%M UTC")

@@ -1,4 +1,4 @@
-"""What a step will do, fixed before it does it."""
+"""Specification of a step, fixed before the step begins."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from continual.registry.provenance import Provenance
 
 @dataclass(frozen=True)
 class Spec:
-    """Everything that decides a step. It is stored with the run, so that a killed step continues to the same weights.
+    """Everything that decides the result of a step.
+
+    It is stored with the run, so that a killed step resumes to the same weights.
 
     Attributes:
-        version: Id that the step's version will have.
+        version: Id of the version that the step makes.
         parent: The version that was current when the step began.
-        batches: Ids of the batches that are learned.
-        tasks: Names of the evaluation tasks of the suite `step`; the gate judges the step on these.
-        joint_pairs: Pairs that retraining on the whole lineage would train.
-        provenance: How the version will be made, as far as it is decided before the training.
+        batches: Ids of the batches to learn.
+        tasks: Names of the evaluation tasks of the suite `step`, which the gate compares.
+        joint_pairs: Training pairs of one training on all batches of the lineage.
+        provenance: The part of the version's provenance that is decided before the training.
     """
 
     version: str
@@ -42,10 +44,10 @@ class Spec:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Return the spec that `to_json` wrote, or that 0.1.0 wrote with all keys on one level.
+        """Return the spec from what `to_json` returns, or from the flat form of `continual` 0.1.0.
 
         Raises:
-            SchemaError: A newer `continual` wrote its provenance, or it is damaged.
+            SchemaError: A newer `continual` wrote the provenance, or it is damaged.
         """
         return cls(
             version=data["version"],

@@ -1,4 +1,4 @@
-"""The gate's decision on a version, as it is stored with it."""
+"""The gate's decision on a version, as stored in the catalog."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from continual.errors import SchemaError
 SCHEMA = 1
 
 Role = Literal["new", "learned", "again", "OOD", "leaked"]
-"""What a task is to a step. Its domain was learned in this step (new), before it (learned), or both (again), or in
-neither (OOD). A leaked task belongs to no learned domain, but the lineage trained on rows that are in it, before the
-task was known."""
+"""Role of a task in a step. The lineage learns the domain of the task in this step (new), learned it before (learned),
+does both (again), or neither (OOD). A leaked task is like an OOD task, but the lineage was trained on some of its texts
+before the task was registered."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A difference against the parent, in points.
+    """Change of a score against the parent, in points.
 
     Attributes:
         difference: The new version's score minus the parent's.
-        low: Lower end of its interval; None without scores per query.
-        high: Upper end.
-        adjusted: The one-sided p-value that decides, adjusted for all comparisons of the verdict; None if the gate
-            does not test it.
+        low: Lower end of the confidence interval; None without scores per query.
+        high: Upper end of the confidence interval.
+        adjusted: One-sided p-value, adjusted for all comparisons of the verdict, that the gate decides by; None if the
+            gate does not test this change.
     """
 
     difference: float
@@ -39,12 +39,12 @@ class Change:
 
 @dataclass(frozen=True)
 class TaskChange(Change):
-    """The change on one task.
+    """Change of a task's score against the parent.
 
     Attributes:
-        role: What the task is to the step.
-        new: The new version's score, in points.
-        old: The parent's.
+        role: Role of the task in the step.
+        new: Score of the new version, in points.
+        old: Score of the parent, in points.
         p: Two-sided p-value of the permutation test.
     """
 
@@ -60,14 +60,14 @@ class Verdict:
 
     Attributes:
         passed: Whether the version may become the current version.
-        reasons: One sentence per limit: those that were broken if any was, otherwise those that held.
-        gain: Mean change over the tasks of the domains just learned; None without such a task.
-        worst: The task learned before that fell most, or rose least; None without such a task.
+        reasons: One sentence per broken limit; if no limit is broken, one per limit.
+        gain: Mean change over the tasks of the new domains; None without such a task.
+        worst: Task with the smallest change among those of the domains learned before; None without such a task.
         ood: Mean change over the OOD tasks; None without such a task.
-        limits: The limits by name, in points (`false_alarms` is a share).
-        confidence: Level of the intervals.
-        comparisons: How many p-values were adjusted together.
-        tasks: The change on every compared task.
+        limits: Limits by name, in points (`false_alarms` is a share).
+        confidence: Confidence level of the intervals.
+        comparisons: Number of p-values that were adjusted together.
+        tasks: Change on every compared task.
     """
 
     passed: bool
@@ -86,16 +86,16 @@ class Verdict:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Verdict:
-        """Return the verdict that `to_json`, or a version of `continual` before there was a schema number, wrote.
+        """Return the verdict from what `to_json` returns, or from the older form without a schema number.
 
         Raises:
-            SchemaError: A newer `continual` wrote it, or it is not a verdict.
+            SchemaError: A newer `continual` wrote it, or it is damaged.
         """
         schema = data.get("schema", 0)
         if not isinstance(schema, int) or schema > SCHEMA:
             raise SchemaError(
-                f"The verdict on a version has schema {schema}, and this continual reads up to {SCHEMA}. Install the "
-                "newer continual that wrote it."
+                f"The verdict on a version has schema {schema}, but this continual reads schemas up to {SCHEMA}. "
+                "Install the newer continual that wrote it."
             )
         try:
             return _adapter().validate_python(data if schema else _upgraded(data))
@@ -106,7 +106,7 @@ class Verdict:
 
 
 def _upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a verdict from before there was a schema number in today's form."""
+    """Return a verdict without a schema number in the form of schema 1."""
     figures = dict(data.get("figures", {}))
     tasks = {
         name: {"role" if key == "kind" else key: value for key, value in task.items()}

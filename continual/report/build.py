@@ -16,7 +16,7 @@ from continual.eval.intervals import report_intervals
 from continual.eval.metrics import METRICS, intransigence, ood_mean
 from continual.eval.ood import Flag, flags
 from continual.eval.query_scores import QueryScores, aligned
-from continual.index.result import Compatibility
+from continual.index.result import IndexComparison
 from continual.registry.provenance import Cost
 from continual.registry.records import (
     Alias,
@@ -87,9 +87,9 @@ def build_report(registry: Registry, joint: str | None = None, confidence: float
         joint=joint_version.name if joint_version else None,
         regressions=last_regressions(registry, records, catalog.tasks, scores, confidence),
         flags=catalog.flags,
-        compatibility={
-            new: Compatibility.from_json(stored)
-            for (old, new), stored in catalog.compatibility.items()
+        index={
+            new: IndexComparison.from_json(stored)
+            for (old, new), stored in catalog.index.items()
             if new in position and old == versions[position[new]].parent
         },
         conflicts=last_conflicts(registry.root),
@@ -107,7 +107,7 @@ class _Catalog:
     domain_of: dict[str, str]
     tasks: list[Task]
     flags: dict[tuple[str, str], Flag]
-    compatibility: dict[tuple[str, str], dict[str, Any]]
+    index: dict[tuple[str, str], dict[str, Any]]
 
 
 def _read(registry: Registry) -> _Catalog:
@@ -121,7 +121,7 @@ def _read(registry: Registry) -> _Catalog:
             domain_of={batch.id: batch.domain for batch in registry.batches()},
             tasks=registry.tasks(),
             flags=flags(registry),
-            compatibility=registry.compatibility(),
+            index=registry.compatibility(),
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from continual.config import Config
 from continual.errors import InputError, NotFoundError
 from continual.registry import Registry, Version
 from continual.registry.records import Score
@@ -30,6 +31,20 @@ class Joint:
     domains: frozenset[str]
     scores: dict[str, Score]
     root: Path
+
+
+def joint_name(directory: Path, config: Config, given: str | Path | None = None) -> str | None:
+    """Return the joint version that the caller or the settings name; None if neither does.
+
+    Args:
+        directory: The workspace; a relative folder in its settings is relative to it.
+        given: What the caller names.
+    """
+    named = config.eval.joint
+    if given is not None or named is None:
+        return None if given is None else str(given)
+    folder = directory / named
+    return str(folder) if (folder / STORE).is_dir() else named
 
 
 def find_joint(registry: Registry, name: str, scores: Mapping[tuple[str, str], Score]) -> Joint:

@@ -14,7 +14,7 @@ from continual.eval.intervals import Intervals
 from continual.eval.metrics import METRICS
 from continual.eval.ood import Flag
 from continual.eval.regressions import Regressions
-from continual.index.result import Compatibility
+from continual.index.result import IndexComparison
 from continual.registry.provenance import Provenance
 from continual.registry.verdict import TaskChange
 
@@ -128,7 +128,7 @@ class Report:
         regressions: The queries that the last update answers worse and better than its parent, without clusters; None
             if no ranking was kept.
         flags: By version and task, the rows of the task that the version's lineage was trained on.
-        compatibility: By version, its effect on the index of its parent, where this was measured.
+        index: By version, its comparison with the index of its parent, if that was measured.
         conflicts: The last analysis of conflicts between domains, if there was one.
     """
 
@@ -146,7 +146,7 @@ class Report:
     joint: str | None = None
     regressions: Regressions | None = None
     flags: dict[tuple[str, str], Flag] = field(default_factory=dict)
-    compatibility: dict[str, Compatibility] = field(default_factory=dict)
+    index: dict[str, IndexComparison] = field(default_factory=dict)
     conflicts: Conflicts | None = None
 
     @property
@@ -177,7 +177,7 @@ class Report:
         intervals (confidence; score, over_base, since_learned: as matrix, [low, high] or null; gained, ood_change: one
         per version; metrics: as metrics), joint (name of the joint version or null), ood_set (the tasks of ood_mean),
         flags (version, task, rows, near, learned_by, domains, why: scores on texts that the version was trained on),
-        compatibility (per version, its effect on its parent's index, or null) and conflicts (the last analysis of
+        index (per version, the comparison with its parent's index, or null) and conflicts (the last analysis of
         domains, or null).
         """
         fields = ("id", "parent", "domains", "pairs_trained", "tokens_trained", "seconds", "joint_pairs")
@@ -195,9 +195,8 @@ class Report:
             "joint": self.joint,
             "ood_set": self.ood_set,
             "flags": [asdict(flag) | {"why": flag.why} for flag in self.flags.values()],
-            "compatibility": [
-                self.compatibility[version.id].to_json() if version.id in self.compatibility else None
-                for version in self.versions
+            "index": [
+                self.index[version.id].to_json() if version.id in self.index else None for version in self.versions
             ],
             "conflicts": None if self.conflicts is None else self.conflicts.to_json(),
         }

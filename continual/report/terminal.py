@@ -50,7 +50,7 @@ def print_tables(report: Report, console: Console | None = None) -> None:
     _print_matrix(report, console, marks)
     _print_metrics(report, console, marks)
     _print_intervals(report, console)
-    if report.compatibility:
+    if report.index:
         console.print()
         console.print(Text("Effect of each step on the index of its parent", style="bold"))
         console.print(_indexes(report, marks))
@@ -252,8 +252,8 @@ def _indexes(report: Report, marks: dict[str, str]) -> Table:
     for name in ("index of", "cosine", "overlap", "kept", "map", "re-index"):
         table.add_column(name, justify="right", no_wrap=True)
     for place, version in enumerate(report.versions):
-        if version.id in report.compatibility:
-            result = report.compatibility[version.id]
+        if version.id in report.index:
+            result = report.index[version.id]
             mapped = "" if result.kept_mapped is None else f"{result.kept_mapped:.1%}"
             figures = (f"{result.mean('canary'):.3f}", f"{result.mean('overlap'):.0%}", f"{result.kept:.1%}", mapped)
             table.add_row(_name(report, place, marks), result.old, *figures, result.needs_reindex)

@@ -15,7 +15,7 @@ from continual.replay import (
     Candidates,
     Draw,
     Policy,
-    Rows,
+    RowReader,
     allot,
     get_policy,
 )
@@ -30,7 +30,7 @@ SAMPLE = 128
 
 
 @dataclass(frozen=True)
-class Stock:
+class Available:
     """What a step draws from.
 
     Attributes:
@@ -55,7 +55,7 @@ def draw(
     seed: int,
     look: bool,
     progress: Progress = SILENT,
-) -> tuple[Draw, Stock]:
+) -> tuple[Draw, Available]:
     """Return the rows of a step, and what they were drawn from.
 
     Args:
@@ -72,9 +72,9 @@ def draw(
     policy = get_policy(config.replay.policy)
     cursors = cursors_of(parent, policy)
     picked: dict[str, str] = {}
-    with Rows(registry) as rows:
+    with RowReader(registry) as rows:
         available = rows.count(history)
-        stock = Stock(rows.count([*history, *new]), rows.guarded, rows.skipped(new))
+        stock = Available(rows.count([*history, *new]), rows.guarded, rows.skipped(new))
         quotas = allot(
             policy.name,
             available,

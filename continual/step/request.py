@@ -97,9 +97,9 @@ class Request(BaseModel):
                     rule.start,
                 )
             config = config.replace("merge", method=self.merge, start=rule.start if self.start is None else None)
-        if self.merge is not None and parameters is None:
+        if self.merge is not None:
             # Parameters in continual.toml belong to the merge rule there, not to this one.
-            config = config.replace("merge", parameters={})
+            config = config.replace("merge", parameters=parameters or {})
         return config.replace("merge", start=self.start)
 
 

@@ -15,8 +15,9 @@ from continual.config import Config, validate
 from continual.errors import ContinualError, DivergedError, FoldError, NothingToDoError, WorkspaceBusy
 from continual.eval.ood import flags_of
 from continual.eval.suites import suite_settings
-from continual.index.check import drop_vectors, measure_step, vectors_file
-from continual.index.result import Compatibility
+from continual.index.check import measure_step
+from continual.index.pair import drop_vectors, vectors_file
+from continual.index.result import IndexComparison
 from continual.merge.rules import find_rule
 from continual.models.weights import weights_sha256
 from continual.progress import SILENT, Log, Progress, no_log
@@ -29,8 +30,8 @@ from continual.step.tracking import step_figures
 from continual.storage.files import remove
 from continual.train.coefficients import search
 from continual.train.job import Job
-from continual.versions.build import join, materialise, prove
-from continual.versions.scores import score, score_missing
+from continual.versions.build import materialise, merge_update, prove
+from continual.versions.scores import score_missing, score_model
 from continual.versions.sweep import discard_run
 
 HOPELESS = (DivergedError, FoldError, NothingToDoError)
@@ -53,7 +54,7 @@ class StepResult:
         roles: What each task is to this step.
         current: Id of the current version now: the new version, or its parent if the gate refused it, or another
             one if somebody promoted it while the step ran.
-        compatibility: What the version does to its parent's index; None if that was not measured.
+        index: The comparison with the parent's index; None if that was not measured.
     """
 
     version: Version
@@ -63,7 +64,7 @@ class StepResult:
     previous: dict[str, Score]
     roles: dict[str, Role]
     current: str
-    compatibility: Compatibility | None = None
+    index: IndexComparison | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the step as plain data: version, parent, verdict, and the scores of both in points."""
@@ -82,7 +83,7 @@ class StepResult:
             "previous": {task: score.score for task, score in self.previous.items()},
             "roles": self.roles,
             "current": self.current,
-            "compatibility": None if self.compatibility is None else self.compatibility.to_json(),
+            "index": None if self.index is None else self.index.to_json(),
         }
 
     @property
@@ -247,21 +248,21 @@ def merge(step: Step, provenance: Provenance, drawn: Draw, progress: Progress) -
         seed = provenance.seed
         found = search(rule.name, drawn.held_table, step.config, **folders, seed=seed, progress=progress)
         provenance = found.decide(provenance)
-    state = join(step.spec.version, provenance, parent, Model(folded), root, step.target, progress)
+    state = merge_update(step.spec.version, provenance, parent, Model(folded), root, step.target, progress)
     return replace(provenance, state_next=state)
 
 
-def evaluate(step: Step, sha256: str, progress: Progress) -> tuple[list[Score], Compatibility | None]:
+def evaluate(step: Step, sha256: str, progress: Progress) -> tuple[list[Score], IndexComparison | None]:
     """Score the new version, its parent and the root base where they lack scores, and measure the parent's index."""
     from continual.index.cross import Side
 
     registry, config, tasks = step.registry, step.config, step.tasks
     parent, new = step.parent.id, step.spec.version
-    vectors = {name: vectors_file(registry, name) if config.compat.step else None for name in (parent, new)}
+    vectors = {name: vectors_file(registry, name) if config.index.step else None for name in (parent, new)}
     for known in {version.id: version for version in (step.root, step.parent)}.values():
         score_missing(registry, known, tasks, config, progress, keep=vectors.get(known.id))
-    scores = score(registry, new, step.target, sha256, tasks, config, progress, keep=vectors[new])
-    if not config.compat.step:
+    scores = score_model(registry, new, step.target, sha256, tasks, config, progress, keep=vectors[new])
+    if not config.index.step:
         return scores, None
     old_side = Side(parent, step.parent.sha256, step.folder(step.parent), vectors[parent])
     new_side = Side(new, sha256, step.target, vectors[new])
@@ -280,7 +281,7 @@ def record(
     sha256: str,
     scores: Sequence[Score],
     verdict: Verdict,
-    compatibility: Compatibility | None,
+    compatibility: IndexComparison | None,
 ) -> Version:
     """Record the new version with its scores, and move `current` to it if it passed the gate, in one transaction."""
     training = provenance.training

@@ -1,1 +1,1 @@
-"""The life of a version: created, scored, built again, dropped, compared. No step is decided here."""
+"""Versions: the first one, and the scores, rebuild, removal and comparison of any."""

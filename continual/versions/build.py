@@ -1,14 +1,14 @@
-"""A version is a recipe first: its weights are built from the root base and adapters, by a step and ever again.
+"""The weights of a version, built from its provenance.
 
-`join` is step 4 of an update, and `rebuild` does the same once more: it folds the adapter of a version into what it
-was trained on and merges the result as its recipe says. The same recipe gives the same bytes on the same platform.
+An update merges with `merge_update` (its step 4), and a recipe merges its phases with `merge_members`. A rebuild calls
+the same two functions: it folds the adapter of a version into the model it was trained from, and merges as the
+provenance says. The same provenance gives the same bytes on the same platform.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,26 +17,20 @@ from continual.models.folder import add_prompts
 from continual.models.weights import weights_sha256
 from continual.progress import SILENT, Progress
 from continual.registry import INSTRUCTED, Provenance, Registry, Version
-from continual.registry.registry import CURRENT, ROOT
-from continual.storage.files import (
-    SUFFIX,
-    remove,
-    replace,
-    scratch,
-)
+from continual.storage.files import remove, replace, scratch
 from continual.storage.locks import guard
 
 if TYPE_CHECKING:
     from continual.merge.sources import Model
 
 LOCK = "versions.lock"
-"""Held by those who read snapshots together, and by who builds or drops them alone."""
+"""Lock on the snapshots: shared by readers, exclusive for a command that builds or drops one."""
 
-BEGUN = "train-"
-"""Beginning of the name of the folder below runs/ with the checkpoint of a recipe's training, before its key."""
+PHASE_RUN = "train-"
+"""Prefix of the folder in runs/ with the checkpoint of a recipe's phase. The phase's key follows."""
 
 
-def join(
+def merge_update(
     version: str,
     provenance: Provenance,
     current: Path,
@@ -45,19 +39,18 @@ def join(
     out: Path,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
-    """Merge an update with the current version, as a provenance says.
+    """Merge an update model with the current version.
 
     Args:
-        version: Id of the version that this makes.
-        provenance: How: its `merge`, `weight`, `parameters`, `state`, `seed` and `instructions` are read.
+        version: Id of the new version.
+        provenance: Its `merge`, `weight`, `parameters`, `state`, `seed` and `instructions` decide the merge.
         current: Folder of the version that was current when the step began.
         update: The update model.
         root: Folder of the root base.
-        out: Folder to publish.
-        progress: Shows how far it is.
+        out: Folder of the new version.
 
     Returns:
-        What the rule must be given at the next step.
+        State of the merge rule, for the next step.
     """
     from continual.merge.methods import find_method
     from continual.merge.rules import find_rule
@@ -75,7 +68,7 @@ def join(
         weight=provenance.weight,
         parameters=provenance.parameters,
         state=provenance.state,
-        # Another draw at every step: what a seeded method dropped of one update it must not drop of all.
+        # A seeded method must not drop the same entries of every update.
         seed=f"{provenance.seed}/{version}",
         progress=progress,
     )
@@ -83,7 +76,7 @@ def join(
     return state
 
 
-def combine(
+def merge_members(
     version: str,
     provenance: Provenance,
     members: Sequence[Path],
@@ -91,15 +84,14 @@ def combine(
     out: Path,
     progress: Progress = SILENT,
 ) -> None:
-    """Merge the models of a recipe's phases, as a provenance says.
+    """Merge the models of a recipe's phases.
 
     Args:
-        version: Id of the version that this makes.
-        provenance: How: its `merge` (a merge method), `weights`, `parameters`, `seed` and `instructions` are read.
+        version: Id of the new version.
+        provenance: Its `merge` (a merge method), `weights`, `parameters`, `seed` and `instructions` decide the merge.
         members: Folders of the models, in the order of the weights.
-        base: Folder of the model that task vectors are measured from; unused by a method that takes no base.
-        out: Folder to publish.
-        progress: Shows how far it is.
+        base: Folder of the model that task vectors are measured from; a method without a base ignores it.
+        out: Folder of the new version.
     """
     from continual.merge.engine import merge_models
     from continual.merge.methods import find_method
@@ -126,58 +118,60 @@ def combine(
 
 
 def _add_instructions(provenance: Provenance, folder: Path) -> None:
-    """Add the instructions of the learned domains to a version's prompts, under the domains' names."""
+    """Add the instruction of every learned domain to a version's prompts; a prompt has the name of its domain."""
     if provenance.instructions:
         add_prompts(folder, {domain: INSTRUCTED.format(text) for domain, text in provenance.instructions.items()})
 
 
 def materialise(registry: Registry, version: Version, progress: Progress = SILENT) -> Path:
-    """Return the folder of a version, built again if its snapshot was dropped.
+    """Return the folder of a version, rebuilt if its snapshot was dropped.
 
     Raises:
-        ModelError: It is the root base, and gone; or an adapter of the lineage is.
-        RebuildError: What was built is not what was recorded.
-        WorkspaceBusy: Another command builds or drops versions.
+        ModelError: The root base, or an adapter of the lineage, is missing.
+        RebuildError: The rebuilt weights differ from those recorded.
+        WorkspaceBusy: Another command is building or dropping versions.
     """
     target = registry.path(version.path)
     if target.is_dir():
         return target
     if version.parent is None:
         raise ModelError(
-            f"{target}, the root base, is gone, and nothing can be built without it. Put a copy of "
-            f"{version.provenance.base} there that has the weights {version.sha256[:12]}."
+            f"The root base is missing at {target}, and no version can be rebuilt without it. Put a copy of "
+            f"{version.provenance.base} there whose weights have the sha256 {version.sha256[:12]}..."
         )
-    with alone(registry):
-        if not target.is_dir():  # another command may have built it while this one waited
-            with _built(registry, version, progress, from_root=False) as folder:
+    with hold_snapshots(registry):
+        if not target.is_dir():  # another command may have rebuilt it while this one waited
+            with temporary_rebuild(registry, version, progress, from_root=False) as folder:
                 replace(folder, target)
     return target
 
 
-def alone(registry: Registry) -> AbstractContextManager[None]:
-    """Hold the snapshots: nobody else builds, drops or copies one."""
+def hold_snapshots(registry: Registry) -> AbstractContextManager[None]:
+    """Hold the snapshots exclusively: no other process can read, build or drop one.
+
+    Raises:
+        WorkspaceBusy: Another process held them for longer than the configured wait.
+    """
     return guard(registry.root / LOCK, alone=True, seconds=registry.catalog.busy_seconds)
 
 
 @contextmanager
 def kept(registry: Registry, *names: str, progress: Progress = SILENT) -> Iterator[list[Path]]:
-    """Yield the folders of versions, built again where they were dropped, which stay while the body uses them.
+    """Yield the folders of versions; no other process can drop them while the body runs.
 
-    Their weights are those recorded: a damaged snapshot is refused, whatever it was wanted for.
+    Dropped snapshots are rebuilt first. The weights are checked against those recorded.
 
     Args:
-        registry: The workspace's registry.
         *names: Ids or aliases.
-        progress: Shows how far it is.
 
     Raises:
-        ModelError: As `materialise`; or the weights are not those recorded.
+        ModelError: As `materialise`; or the weights differ from those recorded.
     """
     versions = [registry.version(name) for name in names]
     while True:
         folders = [materialise(registry, version, progress) for version in versions]
         with guard(registry.root / LOCK, alone=False, seconds=registry.catalog.busy_seconds):
-            if all(folder.is_dir() for folder in folders):  # nobody dropped one in between
+            if all(folder.is_dir() for folder in folders):  # none was dropped before the lock was taken
                 for version, folder in zip(versions, folders, strict=True):
                     prove(version, folder)
                 yield folders
@@ -185,206 +179,129 @@ def kept(registry: Registry, *names: str, progress: Progress = SILENT) -> Iterat
 
 
 def prove(version: Version, folder: Path) -> None:
-    """Refuse a snapshot whose weights are not those recorded.
+    """Check that a snapshot has the weights recorded for its version.
 
     Raises:
-        ModelError: They are not.
+        ModelError: It has other weights.
     """
-    found = weights_sha256(folder)
-    if found != version.sha256:
-        cure = (
-            f"Put a copy of {version.provenance.base} with these weights there."
+    sha256 = weights_sha256(folder)
+    if sha256 != version.sha256:
+        fix = (
+            f"Put a copy of {version.provenance.base} with the recorded weights there."
             if version.parent is None
-            else f"`continual versions rebuild {version.id}` builds it again."
+            else f"Rebuild it with `continual versions rebuild {version.id}`."
         )
         raise ModelError(
-            f"{folder} was damaged or changed: its weights are {found[:12]}, and {version.id} was recorded with "
-            f"{version.sha256[:12]}. {cure}"
+            f"{folder} was damaged or changed: its weights have the sha256 {sha256[:12]}..., but {version.id} was "
+            f"recorded with {version.sha256[:12]}... {fix}"
         )
 
 
 def rebuild(registry: Registry, version: Version, progress: Progress = SILENT) -> Path:
-    """Build a version from the root base and the adapters of its lineage, check its sha256, and put it in its place.
+    """Rebuild a version from the root base and the adapters of its lineage, and replace its snapshot.
 
-    The caller holds the update lock, for an update reads snapshots.
+    The caller holds the update lock, because an update reads snapshots.
 
     Raises:
-        InputError: It is the root base, which is built from nothing.
-        RebuildError: What was built is not what was recorded.
-        ModelError: An adapter of the lineage is gone.
+        InputError: It is the root base.
+        RebuildError: The rebuilt weights differ from those recorded; the snapshot was not replaced.
+        ModelError: An adapter of the lineage is missing.
     """
     if version.parent is None:
-        raise InputError(f"{version.id} is the root base: the others are built from it.")
+        raise InputError(
+            f"{version.id} is the root base, which cannot be rebuilt. Name another version: `continual versions list`."
+        )
     target = registry.path(version.path)
-    with _built(registry, version, progress, from_root=True) as folder, alone(registry):
+    with temporary_rebuild(registry, version, progress, from_root=True) as folder, hold_snapshots(registry):
         replace(folder, target)
     return target
 
 
-@dataclass(frozen=True)
-class Collected:
-    """What `collect` did.
-
-    Attributes:
-        dropped: Ids of the versions whose snapshots were dropped.
-        kept: Why each other snapshot stays, by id: "root", "current", "pinned", "every 10th", "no adapter" ...
-        bytes: Bytes freed.
-        checkpoints: Checkpoints removed, of trainings that a recipe began and did not end.
-    """
-
-    dropped: list[str]
-    kept: dict[str, str]
-    bytes: int
-    checkpoints: int
-
-
-def collect(registry: Registry, keep_every: int, *, dry_run: bool = False, progress: Progress = SILENT) -> Collected:
-    """Drop the snapshots that can be built again; each one is built once more, and compared, before any is dropped.
-
-    What is in service, the root base, pinned versions and every `keep_every`-th stay. Checkpoints of trainings that a
-    recipe began and did not end go too: nobody knows whether it will be asked for again.
-
-    Args:
-        registry: The workspace's registry; the caller holds the update lock.
-        keep_every: 0 keeps none besides.
-        dry_run: Only say what would be dropped.
-        progress: Shows how far it is.
-    """
-    stays: dict[str, str] = {}
-    dropped: list[str] = []
-    freed = 0
-
-    def candidates() -> Iterator[tuple[Version, str | None]]:
-        current = registry.version(CURRENT).id
-        for position, version in enumerate(registry.versions()):
-            if registry.path(version.path).is_dir():
-                yield version, _reason(registry, version, position, current, keep_every)
-
-    # Built again while others read, and asked anew under the lock: what is in service or pinned may have changed.
-    proved = {}
-    for version, reason in candidates():
-        if reason is None:
-            proved[version.id] = None if dry_run else _unbuildable(registry, version, progress)
-    with alone(registry):
-        for version, reason in candidates():
-            reason = reason or proved.get(version.id, "came back meanwhile")
-            if reason is not None:
-                stays[version.id] = reason
-                continue
-            folder = registry.path(version.path)
-            freed += _size(folder)
-            dropped.append(version.id)
-            if not dry_run:
-                # Renamed first: a killed removal leaves nothing that looks like a version.
-                gone = folder.with_name(f".{folder.name}.gone{SUFFIX}")
-                remove(gone)
-                folder.rename(gone)
-                remove(gone)
-    begun = sorted(registry.path("runs").glob(f"{BEGUN}*"))
-    for folder in begun:
-        freed += _size(folder)
-        if not dry_run:
-            remove(folder)
-    return Collected(dropped, stays, freed, len(begun))
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def _unbuildable(registry: Registry, version: Version, progress: Progress) -> str | None:
-    """Return why a version cannot be built again, or None if it was, and came out as recorded."""
-    try:
-        with _built(registry, version, progress, from_root=False):
-            return None
-    except (RebuildError, ModelError) as error:
-        return f"cannot be built again: {error}"
-
-
-def _reason(registry: Registry, version: Version, position: int, current: str, keep_every: int) -> str | None:
-    """Return why a snapshot stays, or None."""
-    if version.id in (ROOT, current):
-        return "root" if version.id == ROOT else "current"
-    if version.pinned:
-        return "pinned"
-    if keep_every and position % keep_every == 0:
-        return f"every {keep_every}th"
-    if not version.provenance.members and not _has_adapter(registry, version):
-        return "its adapter is gone"
-    return None
-
-
-def _has_adapter(registry: Registry, version: Version) -> bool:
+def has_adapter(registry: Registry, version: Version) -> bool:
+    """Return whether a version has an adapter, and its files exist."""
     return version.adapter is not None and registry.path(version.adapter).is_dir()
 
 
 @contextmanager
-def _built(registry: Registry, version: Version, progress: Progress, *, from_root: bool) -> Iterator[Path]:
-    """Yield a folder with the version built again and proved, which is removed at the end if it is still there.
+def temporary_rebuild(registry: Registry, version: Version, progress: Progress, *, from_root: bool) -> Iterator[Path]:
+    """Rebuild a version in a temporary folder, check its weights, and yield the folder. The body may move it.
 
-    Unless told to go from the root, it goes from the nearest snapshot, and from the root if that one is damaged.
+    Args:
+        from_root: Start from the root base. If not, start from the nearest snapshot of the lineage, and only if that
+            fails from the root base.
+
+    Raises:
+        RebuildError: The rebuilt weights differ from those recorded.
+        ModelError: The root base, or an adapter of the lineage, is missing.
     """
     with scratch(registry.root / "versions", version.id) as folder:
         try:
-            found = _chain(registry, version, folder, progress, from_root=from_root)
+            snapshot = _rebuild_lineage(registry, version, folder, progress, from_root=from_root)
         except (RebuildError, ModelError):
             if from_root:
                 raise
-            found = _chain(registry, version, folder, progress, from_root=True)
-        yield found
+            snapshot = _rebuild_lineage(registry, version, folder, progress, from_root=True)
+        yield snapshot
 
 
-def _chain(registry: Registry, version: Version, folder: Path, progress: Progress, *, from_root: bool) -> Path:
-    """Build one version after the other in a folder, from the root or the nearest snapshot on; return the last one."""
+def _rebuild_lineage(
+    registry: Registry, version: Version, folder: Path, progress: Progress, *, from_root: bool
+) -> Path:
+    """Rebuild the versions of a lineage one after the other, from the root or the nearest snapshot; return the last."""
     lineage = registry.lineage(version)
-    near = range(len(lineage) - 2, 0, -1)
-    first = 0 if from_root else next((i for i in near if registry.path(lineage[i].path).is_dir()), 0)
-    root = materialise(registry, lineage[0])  # or say that it is gone
-    parent, current = lineage[first], registry.path(lineage[first].path)
-    for each in lineage[first + 1 :]:
-        built = folder / each.id
-        if each.provenance.members:
-            _build_merged(registry, each, current, built, progress, from_root=from_root)
+    newest_first = range(len(lineage) - 2, 0, -1)
+    first = 0 if from_root else next((i for i in newest_first if registry.path(lineage[i].path).is_dir()), 0)
+    root = materialise(registry, lineage[0])  # raises if it is missing
+    parent, parent_folder = lineage[first], registry.path(lineage[first].path)
+    for link in lineage[first + 1 :]:
+        out = folder / link.id
+        if link.provenance.members:
+            _rebuild_merge(registry, link, parent_folder, out, progress, from_root=from_root)
         else:
-            _build(registry, each, parent, current, root, built, progress)
-        found = weights_sha256(built)
-        if found != each.sha256:
+            _rebuild_update(registry, link, parent, parent_folder, root, out, progress)
+        sha256 = weights_sha256(out)
+        if sha256 != link.sha256:
             raise RebuildError(
-                f"{each.id} was recorded with the weights {each.sha256[:12]}, and the rebuild gives {found[:12]}. "
-                f"It was made with {_libraries(each)}: install these to build it. Or an adapter, or the root base, was "
-                "changed: put back a copy of them."
+                f"Rebuilding {link.id} gives weights with the sha256 {sha256[:12]}..., but {link.sha256[:12]}... was "
+                f"recorded. Install the libraries it was made with ({_libraries(link)}); if they are the same, an "
+                "adapter or the root base was changed: restore them from a backup."
             )
-        if current.parent == folder:
-            remove(current)
-        parent, current = each, built
-    return current
+        if parent_folder.parent == folder:
+            remove(parent_folder)
+        parent, parent_folder = link, out
+    return parent_folder
 
 
-def _build(
+def _rebuild_update(
     registry: Registry, version: Version, parent: Version, current: Path, root: Path, out: Path, progress: Progress
 ) -> None:
-    """Build a version from the one before it and its adapter."""
+    """Rebuild a version from its parent's folder and its adapter."""
     from continual.merge.sources import Adapted
 
-    if version.adapter is None or not _has_adapter(registry, version):
-        raise ModelError(f"The adapter of {version.id} is gone, so neither it nor what came after can be built again.")
+    if version.adapter is None or not has_adapter(registry, version):
+        raise ModelError(
+            f"{registry.path(version.adapter or f'adapters/{version.id}')}, the adapter of {version.id}, is missing. "
+            "Without it, neither this version nor any later one can be rebuilt. Restore it from a backup."
+        )
     start = current if version.provenance.start == parent.id else root
-    join(version.id, version.provenance, current, Adapted(start, registry.path(version.adapter)), root, out, progress)
+    merge_update(
+        version.id, version.provenance, current, Adapted(start, registry.path(version.adapter)), root, out, progress
+    )
 
 
-def _build_merged(
+def _rebuild_merge(
     registry: Registry, version: Version, base: Path, out: Path, progress: Progress, *, from_root: bool
 ) -> None:
-    """Build a version from the models that it merged, each built again if need be, and the base before it."""
+    """Rebuild a version from its base and its members, which are rebuilt too if their snapshots were dropped."""
     with scratch(out.parent, f"{version.id}-members") as folder:
         members = []
         for name in version.provenance.members:
             member = registry.version(name)
             snapshot = registry.path(member.path)
             if from_root or not snapshot.is_dir():
-                snapshot = _chain(registry, member, folder / name, progress, from_root=from_root)
+                snapshot = _rebuild_lineage(registry, member, folder / name, progress, from_root=from_root)
             members.append(snapshot)
-        combine(version.id, version.provenance, members, base, out, progress)
+        merge_members(version.id, version.provenance, members, base, out, progress)
 
 
 def _libraries(version: Version) -> str:

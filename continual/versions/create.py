@@ -1,12 +1,11 @@
-"""Where a workspace is, and how one is founded: its settings, its catalog, and version v0, a copy of the base."""
+"""Create a workspace (settings, catalog, and version v0, a copy of the base model), or find one."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from continual import config as settings
-from continual.config import Config
+from continual.config import Config, load_config
 from continual.errors import InputError, ModelError, NotFoundError
 from continual.models.base import recorded_name, resolve_base
 from continual.models.weights import weights_sha256
@@ -14,43 +13,46 @@ from continual.registry import Provenance, Registry, Version
 from continual.registry.catalog import now
 from continual.registry.registry import ROOT
 from continual.storage.files import publish
+from continual.versions.settings import render_config
 
 SETTINGS = "continual.toml"
 STORE = ".continual"
 
 
-def found(directory: str | Path, base: str, *, trust_remote_code: bool) -> Path:
-    """Make a workspace and return its folder; see `Workspace.init`."""
+def create_workspace(directory: str | Path, base: str, *, trust_remote_code: bool) -> Path:
+    """Create a workspace and return its folder; see `Workspace.init`."""
     directory = Path(directory).expanduser().resolve()
     if (directory / STORE).exists():
-        known = (directory / SETTINGS).exists()
-        hint = (
-            f"See it with `continual status -w {directory}`."
-            if known
-            else f"It lacks {SETTINGS}: `touch {directory / SETTINGS}` makes one with the defaults."
-        )
-        raise InputError(f"{directory} holds a workspace already. {hint}")
+        if (directory / SETTINGS).exists():
+            hint = f"Show it with `continual status -w {directory}`, or choose another folder."
+        else:
+            hint = f"Only its {SETTINGS} is missing: `touch {directory / SETTINGS}` creates one with the defaults."
+        raise InputError(f"{directory} already holds a workspace. {hint}")
     if directory.exists() and not directory.is_dir():
-        raise InputError(f"{directory} is a file; a workspace is a folder.")
+        raise InputError(f"{directory} is a file, but a workspace is a folder. Choose another path.")
     folder = resolve_base(base)
     given = directory / SETTINGS
-    config = settings.load(given) if given.exists() else Config(trust_remote_code=trust_remote_code)
+    config = load_config(given) if given.exists() else Config(trust_remote_code=trust_remote_code)
     if trust_remote_code and not config.trust_remote_code:
-        raise InputError(f"{given} does not trust the base's code. Set trust_remote_code = true there.")
+        raise InputError(
+            f"--trust-remote-code was given, but {given} does not allow it. Set trust_remote_code = true there."
+        )
     try:
         with publish(directory / STORE) as partial:
             _fill(partial, folder, recorded_name(base), config.trust_remote_code)
-            # The settings come before the store: a folder that has only them can be initialised again.
+            # The settings are written before the store: `init` accepts a folder that holds only settings.
             if not given.exists():
                 with publish(given) as file:
-                    file.write_text(settings.render(config), encoding="utf-8")
+                    file.write_text(render_config(config), encoding="utf-8")
     except OSError as error:
-        raise InputError(f"No workspace can be made in {directory}: {error.strerror or error}.") from None
+        raise InputError(
+            f"A workspace cannot be created in {directory}: {error.strerror or error}. Choose another folder."
+        ) from None
     return directory
 
 
 def _fill(store: Path, base: Path, name: str, trust_remote_code: bool) -> None:
-    """Make a store whose version v0 is a copy of a base."""
+    """Write the catalog and version v0, a copy of the base model, into an empty store."""
     import torch
 
     from continual.merge.engine import save_model
@@ -60,10 +62,10 @@ def _fill(store: Path, base: Path, name: str, trust_remote_code: bool) -> None:
     registry = Registry(store)
     registry.catalog.create()
     snapshot = store / "versions" / ROOT
-    # In fp32: a root in half precision would lose small updates in its rounding, and be scored with other arithmetic.
+    # In fp32: half precision would round small updates away, and score the root base in another precision.
     save_model(Model(base), snapshot, torch.float32)
     try:
-        load_encoder(snapshot, trust_remote_code=trust_remote_code)  # refuse now what no step could train
+        load_encoder(snapshot, trust_remote_code=trust_remote_code)  # fail now, not in the first update
     except ModelError as error:
         raise ModelError(str(error).replace(str(snapshot), name)) from None
     root = Version(
@@ -85,31 +87,35 @@ def _fill(store: Path, base: Path, name: str, trust_remote_code: bool) -> None:
     registry.add_version(root, promote="init")
 
 
-def find(directory: str | Path | None) -> Path:
-    """Return the folder of a workspace; None looks for the nearest one, see `Workspace`.
+def find_workspace(directory: str | Path | None) -> Path:
+    """Return the folder of a workspace.
+
+    Args:
+        directory: The folder; None takes the environment variable CONTINUAL_WORKSPACE, or else the working directory
+            or the nearest folder above it that holds a workspace.
 
     Raises:
-        NotFoundError: There is none.
+        NotFoundError: There is no workspace.
     """
     if directory is None:
         directory = os.environ.get("CONTINUAL_WORKSPACE") or None
     if directory is not None:
-        found = Path(directory).expanduser().resolve()
-        if not (found / SETTINGS).is_file():
-            if (found / STORE).is_dir():
+        folder = Path(directory).expanduser().resolve()
+        if not (folder / SETTINGS).is_file():
+            if (folder / STORE).is_dir():
                 raise NotFoundError(
-                    f"{found} is a workspace that lacks {SETTINGS}: `touch {found / SETTINGS}` makes one with the "
+                    f"The workspace {folder} has no {SETTINGS}. `touch {folder / SETTINGS}` creates one with the "
                     "defaults."
                 )
             raise NotFoundError(
-                f"{found} holds no workspace (no {SETTINGS}). Make one with `continual init {directory}`."
+                f"{folder} does not hold a workspace (no {SETTINGS}). Create one with `continual init {directory}`."
             )
-        return found
-    here = Path.cwd().resolve()
-    for folder in (here, *here.parents):
+        return folder
+    working = Path.cwd().resolve()
+    for folder in (working, *working.parents):
         if (folder / SETTINGS).is_file():
             return folder
     raise NotFoundError(
-        f"Neither {here} nor a folder above it holds a workspace (no {SETTINGS}). Make one with `continual init`, "
-        "or name one with -w DIR."
+        f"Neither {working} nor a folder above it holds a workspace (no {SETTINGS}). Create one with "
+        "`continual init`, or name one with -w DIR."
     )

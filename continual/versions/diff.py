@@ -1,4 +1,4 @@
-"""What lies between two versions: how far each group of layers moved, and how far embeddings did."""
+"""The difference between two versions: in the weights, by group of layers, and in the embeddings."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from continual.merge.sources import Model
 
 PROBE_TEXTS = 256
-"""Texts whose embeddings are compared."""
+"""Number of texts whose embeddings are compared."""
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
 
 
 @dataclass(frozen=True)
 class GroupDiff:
-    """One group of tensors, such as the attention of layer 3.
+    """Difference of a group of tensors, such as the attention of layer 3.
 
     Attributes:
-        group: Its name.
-        first: Norm of what the first version changed since the root base.
-        second: The same of the second version.
-        angle: Degrees between the two changes, 0 to 180; None if one of them is zero.
-        change: Norm of the difference between the two versions.
+        group: Name of the group.
+        first: L2 norm of the first version's task vector (its weights minus those of the root base).
+        second: L2 norm of the second version's task vector.
+        angle: Angle between the two task vectors, 0 to 180 degrees; None if one of them is zero.
+        change: L2 norm of the second version's weights minus the first's.
     """
 
     group: str
@@ -42,13 +42,13 @@ class GroupDiff:
 
 @dataclass(frozen=True)
 class Drift:
-    """How far embeddings moved from the first version to the second.
+    """Change of the embeddings from the first version to the second.
 
     Attributes:
-        texts: Texts compared: queries and documents of the evaluation tasks.
-        mean: Mean cosine between a text's two embeddings.
-        low: Its 5th percentile.
-        least: Its minimum.
+        texts: Number of texts compared: queries and documents of the evaluation tasks.
+        mean: Mean cosine between the two embeddings of a text.
+        low: 5th percentile of these cosines.
+        least: Smallest of these cosines.
     """
 
     texts: int
@@ -59,13 +59,13 @@ class Drift:
 
 @dataclass(frozen=True)
 class Diff:
-    """Two versions compared.
+    """Difference between two versions.
 
     Attributes:
-        first: Id of the one.
-        second: Id of the other.
-        groups: What moved, by group of layers; the last is the whole model.
-        drift: How embeddings moved; None if there is no evaluation task to take texts from.
+        first: Id of the first version.
+        second: Id of the second version.
+        groups: Difference of each group of tensors; the last group is the whole model.
+        drift: Change of the embeddings; None if there is no local evaluation task to take texts from.
     """
 
     first: str
@@ -86,15 +86,7 @@ def diff(
     progress: Progress = SILENT,
     trust_remote_code: bool = False,
 ) -> Diff:
-    """Compare two versions whose snapshots are there.
-
-    Args:
-        registry: The workspace's registry.
-        first: The one.
-        second: The other.
-        progress: Shows how far it is.
-        trust_remote_code: Run code that the models bring with them.
-    """
+    """Compare two versions. The caller holds their snapshots and that of the root base."""
     from continual.merge.sources import Model
 
     root = registry.version(ROOT)
@@ -106,7 +98,7 @@ def diff(
 
 
 def group_of(key: str) -> str:
-    """Return the group that a tensor belongs to, by its name."""
+    """Return the group of a tensor, such as "layer 3 attention", from its name."""
     layer = _LAYER.search(key)
     part = next(
         (name for name, marks in _PARTS.items() if any(mark in key.lower() for mark in marks)),
@@ -148,17 +140,17 @@ def _group(name: str, aa: float, bb: float, ab: float, moved: float) -> GroupDif
 
 
 def _in_order(item: tuple[str, list[float]]) -> tuple[int, str]:
-    """Sort what is before the layers first, then the layers by number."""
-    found = re.match(r"layer (\d+)", item[0])
-    return int(found[1]) if found else (-1 if item[0] == "embeddings" else 1_000_000), item[0]
+    """Return a sort key: the embeddings, then the layers by number, then the rest."""
+    layer = re.match(r"layer (\d+)", item[0])
+    return int(layer[1]) if layer else (-1 if item[0] == "embeddings" else 1_000_000), item[0]
 
 
 def _probe(registry: Registry) -> list[str]:
-    """Return some queries and documents of every task: the same ones every time."""
+    """Return queries and documents of every local task, the same in every call."""
     import pyarrow.parquet as pq
 
-    tasks = [task for task in registry.tasks() if task.mteb is None]  # the others' texts are not here
-    files = [registry.task_folder(task) / f"{kind}.parquet" for task in tasks for kind in ("queries", "corpus")]
+    tasks = [task for task in registry.tasks() if task.mteb is None]  # mteb has the texts of the others
+    files = [registry.task_folder(task) / f"{texts_of}.parquet" for task in tasks for texts_of in ("queries", "corpus")]
     texts: list[str] = []
     for number, file in enumerate(files):
         share = PROBE_TEXTS * (number + 1) // len(files) - PROBE_TEXTS * number // len(files)

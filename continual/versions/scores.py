@@ -1,4 +1,4 @@
-"""Which scores a version lacks, and how it gets them: nothing is scored twice under the same settings."""
+"""Missing scores of a version. A task is never scored twice with the same settings."""
 
 from __future__ import annotations
 
@@ -11,26 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from continual.config import Config
-from continual.errors import (
-    InputError,
-    NotFoundError,
-    NothingToDoError,
-    did_you_mean,
-)
+from continual.errors import InputError, NotFoundError, NothingToDoError, did_you_mean
 from continual.eval.ood import flags_of
-from continual.eval.suites import (
-    SuiteName,
-    sample_of,
-    suite_settings,
-    suite_tasks,
-)
+from continual.eval.suites import SuiteName, sample_of, suite_settings, suite_tasks
 from continual.progress import SILENT, Progress
-from continual.registry import (
-    Registry,
-    Score,
-    Task,
-    Version,
-)
+from continual.registry import Registry, Score, Task, Version
 from continual.registry.registry import ROOT
 from continual.storage.locks import UPDATE_LOCK, exclusive
 from continual.versions.build import materialise, prove
@@ -43,19 +28,19 @@ SUITES: tuple[SuiteName, ...] = ("step", "release")
 
 @dataclass(frozen=True)
 class TaskScore:
-    """One version's score on one task.
+    """Score of a version on a task.
 
     Attributes:
-        task: Its name.
-        domain: The domain it tests; None: out of domain.
-        task_type: mteb's name of its type, such as "STS".
-        metric: The main score, by mteb's name.
-        score: In points.
-        queries: How many queries or items it is over.
-        settings: What it depends on besides model and task; it names the sample, if only one was scored.
+        task: Name of the task.
+        domain: Domain that the task tests; None if it tests no domain of the workspace.
+        task_type: mteb's name of the task's type, such as "STS".
+        metric: mteb's name of the main score, such as "ndcg_at_10".
+        score: Main score, in points.
+        queries: Number of queries, or of items of a task without queries.
+        settings: Settings that the score depends on, such as the maximum length and the sample.
         details: The other metrics, in points.
-        new: Whether it was computed just now; else it was there.
-        flag: Why it is no score on texts that the version never saw, if so it is; see `continual.eval.ood`.
+        new: Whether the score was computed by this call.
+        flag: Why the score is not a score on unseen texts; None if it is. See `continual.eval.ood`.
     """
 
     task: str
@@ -77,7 +62,7 @@ class Evaluation:
     Attributes:
         version: Id of the version.
         suite: "step" or "release".
-        scores: One a task, in the order of their registration.
+        scores: One score per task, in the order the tasks were registered.
     """
 
     version: str
@@ -85,7 +70,7 @@ class Evaluation:
     scores: list[TaskScore]
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the evaluation as plain data."""
         return asdict(self)
 
 
@@ -93,8 +78,8 @@ def unscored(
     registry: Registry, version: Version, tasks: Sequence[Task], config: Config, suite: SuiteName = "step"
 ) -> list[Task]:
     """Return the tasks that a version has no score on with the settings of a suite."""
-    known = registry.scores(suite_settings(tasks, config, suite))
-    return [task for task in tasks if (version.id, task.name) not in known]
+    scores = registry.scores(suite_settings(tasks, config, suite))
+    return [task for task in tasks if (version.id, task.name) not in scores]
 
 
 def score_missing(
@@ -106,8 +91,12 @@ def score_missing(
     suite: SuiteName = "step",
     keep: Path | None = None,
 ) -> None:
-    """Score a known version on the tasks that it lacks; each score is kept as soon as it is made, and vectors too."""
-    _score_known(registry, version, unscored(registry, version, tasks, config, suite), config, progress, suite, keep)
+    """Score a recorded version on the tasks it has no score on, and record each score as soon as it is computed.
+
+    Args:
+        keep: Cache file to read embeddings of texts from, and to write them to.
+    """
+    _score_recorded(registry, version, unscored(registry, version, tasks, config, suite), config, progress, suite, keep)
 
 
 def rank_missing(
@@ -118,16 +107,17 @@ def rank_missing(
     progress: Progress,
     suite: SuiteName = "step",
 ) -> list[str]:
-    """Score a version once more on tasks whose rankings were not kept when it was scored, and return their names.
+    """Score a version again on the tasks it has scores but no rankings of; return the names of these tasks.
 
-    Versions that were scored before rankings were kept have scores without; a ranking needs the whole corpus anyway.
+    Older versions of `continual` did not keep rankings. A ranking needs the embeddings of the whole corpus, as a score
+    does.
     """
     missing = unranked(registry, version, tasks, config, suite)
-    _score_known(registry, version, missing, config, progress, suite)
+    _score_recorded(registry, version, missing, config, progress, suite)
     return [task.name for task in missing]
 
 
-def _score_known(
+def _score_recorded(
     registry: Registry,
     version: Version,
     tasks: Sequence[Task],
@@ -136,12 +126,15 @@ def _score_known(
     suite: SuiteName,
     keep: Path | None = None,
 ) -> None:
-    """Score a recorded version on some tasks, and record each score as soon as it is made."""
+    """Score a recorded version on tasks, and record each score as soon as it is computed."""
     if tasks:
         folder = materialise(registry, version, progress)
         prove(version, folder)
-        record: Callable[[Score], None] = lambda score: registry.add_scores([score])  # noqa: E731
-        score(registry, version.id, folder, version.sha256, tasks, config, progress, suite, record, keep)
+
+        def record(score: Score) -> None:
+            registry.add_scores([score])
+
+        score_model(registry, version.id, folder, version.sha256, tasks, config, progress, suite, record, keep)
 
 
 def unranked(
@@ -150,14 +143,14 @@ def unranked(
     """Return the tasks that a version has scores per query on, with the settings of a suite, but no rankings."""
     from continual.eval.regressions import has_rankings
 
-    known = registry.scores(suite_settings(tasks, config, suite))
-    paths = {task.name: known[version.id, task.name].path for task in tasks if (version.id, task.name) in known}
+    scores = registry.scores(suite_settings(tasks, config, suite))
+    paths = {task.name: scores[version.id, task.name].path for task in tasks if (version.id, task.name) in scores}
     return [
         task for task in tasks if (path := paths.get(task.name)) is not None and not has_rankings(registry.path(path))
     ]
 
 
-def score(
+def score_model(
     registry: Registry,
     version: str,
     snapshot: Path,
@@ -169,10 +162,18 @@ def score(
     on_score: Callable[[Score], None] | None = None,
     keep: Path | None = None,
 ) -> list[Score]:
-    """Score a model folder on tasks as a suite says; see `continual.eval.run.evaluate`."""
-    from continual.eval.run import evaluate
+    """Score a model folder on tasks, with the samples of a suite; see `continual.eval.run.score_tasks`.
 
-    return evaluate(
+    Args:
+        version: Id of the version that the scores belong to; it need not be recorded yet.
+        snapshot: Folder of the model.
+        sha256: sha256 of its weights.
+        on_score: Called with each score as soon as it is computed.
+        keep: Cache file to read embeddings of texts from, and to write them to.
+    """
+    from continual.eval.run import score_tasks
+
+    return score_tasks(
         snapshot,
         version,
         sha256,
@@ -196,71 +197,73 @@ def evaluate_version(
     tasks: Sequence[str] | None,
     progress: Progress = SILENT,
 ) -> Evaluation:
-    """Return a version's scores in a suite, computing those that are not there.
+    """Return the scores of a version in a suite; compute those that are missing.
 
     Args:
-        registry: The workspace's registry.
-        config: Its settings.
-        name: A version's id or an alias.
+        name: Id or alias of the version.
         suite: "step" or "release".
-        tasks: Names of tasks to score instead of the suite's, as the suite samples them.
-        progress: Shows how far it is.
+        tasks: Names of tasks to score instead of the suite's tasks; the suite's sample sizes apply to them too.
 
     Raises:
         InputError: There is no such suite.
         NotFoundError: There is no such version or task.
-        NothingToDoError: There is no task to score it on.
-        WorkspaceBusy: A score is missing, and an update is running.
+        NothingToDoError: There is no task to score the version on.
+        WorkspaceBusy: A score is missing, and another command is changing the workspace.
     """
     version = registry.version(name)
-    chosen = next((each for each in SUITES if each == suite), None)
-    if chosen is None:
+    suite_name = next((known for known in SUITES if known == suite), None)
+    if suite_name is None:
         raise InputError(f"--suite takes step or release, not {suite!r}.{did_you_mean(suite, SUITES)}")
-    wanted = choose(registry, config, tasks, chosen)
-    missing = {task.name for task in unscored(registry, version, wanted, config, chosen)}
+    chosen = choose_tasks(registry, config, tasks, suite_name)
+    missing = {task.name for task in unscored(registry, version, chosen, config, suite_name)}
     if missing:
         with exclusive(registry.root / UPDATE_LOCK, "eval"):  # an update scores versions too
-            score_missing(registry, version, wanted, config, progress, chosen)
-    scores = registry.scores(suite_settings(wanted, config, chosen))
+            score_missing(registry, version, chosen, config, progress, suite_name)
+    scores = registry.scores(suite_settings(chosen, config, suite_name))
     flagged = flags_of(registry, version.id)
-    rows = []
-    for task in wanted:
-        found = scores[version.id, task.name]
-        rows.append(
+    task_scores = []
+    for task in chosen:
+        score = scores[version.id, task.name]
+        task_scores.append(
             TaskScore(
                 task=task.name,
                 domain=task.domain,
                 task_type=task.task_type,
-                metric=found.metric,
-                score=found.score,
-                queries=found.queries,
-                settings=found.settings,
-                details=found.details,
+                metric=score.metric,
+                score=score.score,
+                queries=score.queries,
+                settings=score.settings,
+                details=score.details,
                 new=task.name in missing,
                 flag=flagged[task.name].why if task.name in flagged else None,
             )
         )
-    return Evaluation(version.id, chosen, rows)
+    return Evaluation(version.id, suite_name, task_scores)
 
 
-def choose(registry: Registry, config: Config, names: Sequence[str] | None, suite: SuiteName = "step") -> list[Task]:
-    """Return the tasks of these names, or those of a suite.
+def choose_tasks(
+    registry: Registry, config: Config, names: Sequence[str] | None, suite: SuiteName = "step"
+) -> list[Task]:
+    """Return the tasks with these names, or the tasks of a suite if there are no names.
 
     Raises:
-        NotFoundError: There is no such task.
-        NothingToDoError: There is none.
+        NotFoundError: There is no task of a name.
+        NothingToDoError: The workspace, or the suite, has no task.
     """
-    known = registry.tasks()
-    wanted = _named(known, names) if names else suite_tasks(known, config, suite)
-    if not wanted:
-        raise NothingToDoError("There is no evaluation task to score on. Add one with `continual task add`.")
-    return wanted
+    tasks = registry.tasks()
+    chosen = _named(tasks, names) if names else suite_tasks(tasks, config, suite)
+    if not chosen:
+        raise NothingToDoError("There is no evaluation task to score a version on. Add one with `continual task add`.")
+    return chosen
 
 
 def query_embedder(
     registry: Registry, config: Config, progress: Progress
 ) -> Callable[[list[str]], NDArray[np.float32]]:
-    """Return a function that embeds queries with the root base, which is there always: so clusters stay the same."""
+    """Return a function that embeds queries with the root base.
+
+    Every version's queries are clustered with the same model, so that clusters can be compared.
+    """
     models: list[SentenceTransformer] = []
 
     def embed(texts: list[str]) -> NDArray[np.float32]:
@@ -279,10 +282,10 @@ def query_embedder(
 
 
 def _named(tasks: Sequence[Task], names: Sequence[str]) -> list[Task]:
-    known = [task.name for task in tasks]
+    existing = [task.name for task in tasks]
     for name in names:
-        if name not in known:
+        if name not in existing:
             raise NotFoundError(
-                f"There is no task {name!r}.{did_you_mean(name, known)} `continual task list` shows them."
+                f"There is no task {name!r}.{did_you_mean(name, existing)} List the tasks with `continual task list`."
             )
     return [task for task in tasks if task.name in names]

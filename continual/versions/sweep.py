@@ -1,4 +1,4 @@
-"""What killed or discarded steps leave on disk, and its removal."""
+"""Removal of the files that killed or discarded steps leave behind."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from continual.storage.files import remove, sweep_unfinished
 
 
 def discard_run(registry: Registry, run: Run) -> None:
-    """End an interrupted run for good and remove its files. Its record stays, so that its id is not used again."""
+    """Discard an interrupted run and remove its files. Its record stays, so that its id is not used again."""
     registry.discard_run(run.id)
     for folder in ("runs", "adapters", "versions", "scores"):
         remove(registry.path(f"{folder}/{run.id}"))
 
 
 def sweep_steps(registry: Registry) -> None:
-    """Remove what killed steps left behind; the caller holds the update lock."""
+    """Remove the files of killed steps, except those of a run that can be resumed. The caller holds the update lock."""
     run = registry.interrupted()
     for folder in ("versions", "adapters", "scores", "vectors"):
         sweep_unfinished(registry.path(folder))

@@ -5,57 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from continual.cli import main
-from tests.conftest import make_pairs
-from tests.test_workspace import SETTINGS
-
-Write = Callable[[str, list[dict[str, object]]], Path]
+from tests.commands import Run
+from tests.pairs import Write, make_pairs
+from tests.workspaces import SETTINGS
 
 
-@dataclass
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Return a function that calls the command line in this process."""
-
-    def call(*words: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["continual", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-            raise SystemExit(0)
-        streams = capsys.readouterr()
-        code = ended.value.code
-        return Result(code if isinstance(code, int) else 0, streams.out, streams.err)
-
-    return call
-
-
-@pytest.fixture
-def folder(tmp_path: Path, tiny_model: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A workspace in the working directory."""
-    monkeypatch.chdir(tmp_path)
-    result = run("init", "w", "--base", tiny_model)
+def test_a_new_workspace_begins_with_its_base(tmp_path: Path, tiny_model: Path, run: Run) -> None:
+    result = run("init", tmp_path / "w", "--base", tiny_model)
     assert result.code == 0
-    assert "is v0, in service" in result.out
-    (tmp_path / "w" / "continual.toml").write_text(SETTINGS)
-    monkeypatch.chdir(tmp_path / "w")
-    return tmp_path / "w"
+    assert "is version v0, the current version" in result.out
+    assert "v0 is the current version" in run("status", "-w", tmp_path / "w").out
 
 
 def test_the_weekly_loop(folder: Path, run: Run, write_pairs: Write) -> None:
@@ -67,7 +32,7 @@ def test_the_weekly_loop(folder: Path, run: Run, write_pairs: Write) -> None:
     assert "full retraining" in plan.out
     step = run("update", "--replay", "0.1")
     assert step.code == 0
-    assert "v1 passed the gate and is in service" in step.out
+    assert "v1 passed the gate and is now the current version" in step.out
     assert "pairs/s" in step.err
     assert "* " in run("versions", "list").out
     shown = run("versions", "show", "current").out
@@ -77,21 +42,21 @@ def test_the_weekly_loop(folder: Path, run: Run, write_pairs: Write) -> None:
     assert report.code == 0
     assert "v1" in report.out
     assert (folder / "report.html").stat().st_size > 1000
-    assert run("rollback").out.startswith("v0 is in service now")
-    assert run("promote", "v1", "--reason", "it is fine").out.startswith("v1 is in service now")
-    assert "is in" in run("export", "v1", folder / "out").out
-    assert "v1 is in service" in run("status").out
+    assert run("rollback").out.startswith("v0 is now the current version")
+    assert run("promote", "v1", "--reason", "it is fine").out.startswith("v1 is now the current version")
+    assert "Exported v1 to" in run("export", "v1", "-o", folder / "out").out
+    assert "v1 is the current version" in run("status").out
 
 
 def test_a_domain_of_classes(folder: Path, run: Run, write_pairs: Write) -> None:
     rows = make_pairs(40)
     rows[0]["negatives"] = rows[1]["negatives"] = []
     told = run("ingest", write_pairs("intents.parquet", rows), "--kind", "classification", "--holdout", "0")
-    assert "2 of the kept rows have no negatives: no update trains on them" in told.out
-    skipped = "skipped, because they have no negatives in a domain where only given ones are: 2 of intents"
+    assert "2 of the kept rows have no negatives. Updates skip them" in told.out
+    skipped = "skip rows without negatives, in domains whose rows use only their own negatives: intents 2"
     assert skipped in run("update", "--plan").out
     step = run("update")
-    assert skipped in step.out
+    assert skipped.replace("skip", "Skipped", 1) in step.out
     assert "Trained 38 pairs" in step.out
     assert "classification" in run("status").out
     assert run("ingest", write_pairs("more.parquet", rows), "--domain", "intents", "--kind", "sts").code == 2
@@ -122,7 +87,7 @@ def test_a_refusal_ends_with_3_and_says_how_to_overrule(folder: Path, run: Run, 
     result = run("update")
     assert result.code == 3
     assert "continual promote v1" in result.err
-    assert "v0 is in service" in run("status").out
+    assert "v0 is the current version" in run("status").out
 
 
 def test_tasks_from_the_command_line(folder: Path, run: Run, tmp_path: Path) -> None:
@@ -134,7 +99,7 @@ def test_tasks_from_the_command_line(folder: Path, run: Run, tmp_path: Path) -> 
     (beir / "queries.jsonl").write_text(json.dumps({"_id": "q1", "text": "a question"}) + "\n")
     (beir / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td3\t1\n")
     assert "out of domain" in run("task", "add", "ood", beir).out
-    assert "nothing changed" in run("task", "add", "ood", beir).out
+    assert "Nothing changed" in run("task", "add", "ood", beir).out
     assert "ood" in run("status").out
 
 
@@ -142,15 +107,15 @@ BAD_UPDATES = [
     (["--replay", "1.5"], "from 0 to 1"),
     (["--replay", "-0.1"], "from 0 to 1"),
     (["--replay", "nan"], "from 0 to 1"),
-    (["--replay-rows", "-5"], "from 0 up"),
-    (["--merge", "2"], "above 0, up to 1"),
+    (["--set", "replay.rows=-5"], "replay.rows"),
+    (["--merge", "2"], "above 0 and up to 1"),
     (["--merge", "sleprp"], "no merge rule"),
     (["--from", "nowhere"], "takes current or base"),
     (["--domain", "nowhere"], "There is no domain"),
-    (["--replay-policy", "unifrom"], "Did you mean 'uniform'"),
+    (["--set", "replay.policy=unifrom"], "Did you mean 'uniform'"),
     (["--seed", "-1"], "from 0 up"),
     (["--resume"], "nothing to resume"),
-    (["--plan", "--restart"], "neither --resume nor --restart"),
+    (["--plan", "--restart"], "Leave --resume and --restart out"),
 ]
 
 
@@ -213,7 +178,7 @@ def test_bad_files_are_refused_and_change_nothing(folder: Path, run: Run, tmp_pa
 def test_bad_domain_names(folder: Path, run: Run, write_pairs: Write, name: str) -> None:
     result = run("ingest", write_pairs("a.parquet", make_pairs(40)), "--domain", name)
     assert result.code == 2
-    assert "cannot name a domain" in result.err
+    assert "not allowed as the name of a domain" in result.err
 
 
 def test_bases_that_are_none(tmp_path: Path, run: Run) -> None:
@@ -273,7 +238,7 @@ def test_an_ingest_says_which_columns_it_read_and_where_the_rejects_are(
     rows = [{"question": pair["query"], "answer": pair["positive"]} for pair in make_pairs(60)]
     rows[0]["answer"] = ""
     result = run("ingest", write_pairs("first.parquet", rows))
-    assert "query from question, positive from answer" in result.out
+    assert "columns: query from question, positive from answer" in result.out
     path = result.out.rpartition("reasons: ")[2].split("\n")[0]
     assert Path(path).is_file()
 

@@ -21,7 +21,7 @@ from continual.eval.query_scores import CACHE, QueryScores, aligned
 from continual.registry import Registry, Score
 from continual.report.build import build_report
 from continual.report.sections import sections
-from tests.report.test_report import add_domain, add_version, make_registry, make_task, shown
+from tests.reports import add_domain, add_version, make_registry, make_task, shown
 
 QUERIES = {"med": 40, "bash": 25, "wiki": 60, "sts": 0}
 

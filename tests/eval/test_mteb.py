@@ -22,7 +22,7 @@ from continual.errors import (
 )
 from continual.eval.hub_cache import pinned
 from continual.registry.text import hash_text
-from tests.cli.test_cli import Run, run  # noqa: F401  a fixture
+from tests.commands import Run
 
 PROMPTS = {
     "query": "query: ",
@@ -89,7 +89,7 @@ def mtebs_own(model: Path, task: Any) -> float:
     return 100 * float(result.task_results[0].get_score())
 
 
-def test_every_type_of_mtebs_mock_tasks(offered: Any, prompted: Path, tmp_path: Path, run: Run) -> None:  # noqa: F811
+def test_every_type_of_mtebs_mock_tasks(offered: Any, prompted: Path, tmp_path: Path, run: Run) -> None:
     workspace = Workspace.init(tmp_path / "w", str(prompted))
     tasks = mock_tasks()
     for name in tasks:
@@ -99,12 +99,12 @@ def test_every_type_of_mtebs_mock_tasks(offered: Any, prompted: Path, tmp_path: 
     result = run("eval", "--json", "-w", workspace.directory)
     assert result.code == 0, result.err
     scores = {each["task"]: each for each in json.loads(result.out)["scores"]}
-    assert {each["kind"] for each in scores.values()} == {each.metadata.type for each in tasks.values()}
-    assert len({each["kind"] for each in scores.values()}) == 13
+    assert {each["task_type"] for each in scores.values()} == {each.metadata.type for each in tasks.values()}
+    assert len({each["task_type"] for each in scores.values()}) == 13
     for name, kind in tasks.items():
         assert scores[name]["metric"] == kind.metadata.main_score
         assert scores[name]["score"] == pytest.approx(mtebs_own(prompted, kind()), abs=1e-3), name
-    assert all(each["score"] != 0 or each["kind"] == "Summarization" for each in scores.values())
+    assert all(each["score"] != 0 or each["task_type"] == "Summarization" for each in scores.values())
     records = {task.name: task for task in workspace.tasks()}
     kept = workspace.registry.scores()
     assert {name for name in tasks if kept["v0", name].path} == {
@@ -121,21 +121,21 @@ def test_every_type_of_mtebs_mock_tasks(offered: Any, prompted: Path, tmp_path: 
 def test_nothing_is_scored_twice(offered: Any, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     from continual.eval import run as scoring
 
-    workspace.add_mteb("mteb:MockSTSTask")
-    workspace.add_mteb("mteb:MockRetrievalTask")
+    workspace.add_task("mteb:MockSTSTask")
+    workspace.add_task("mteb:MockRetrievalTask")
     first = workspace.evaluate(tasks=["MockSTSTask"])
     assert [each.new for each in first.scores] == [True]
     both = workspace.evaluate()
     assert [(each.task, each.new) for each in both.scores] == [("MockSTSTask", False), ("MockRetrievalTask", True)]
-    monkeypatch.delattr(scoring, "evaluate")
+    monkeypatch.delattr(scoring, "score_tasks")
     assert [each.score for each in workspace.evaluate().scores] == [each.score for each in both.scores]
 
 
 def test_a_score_is_kept_whatever_fails_after_it(
     offered: Any, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workspace.add_mteb("mteb:MockSTSTask")
-    workspace.add_mteb("mteb:MockRetrievalTask")
+    workspace.add_task("mteb:MockSTSTask")
+    workspace.add_task("mteb:MockRetrievalTask")
     broken = type("Broken", (mock_tasks()["MockRetrievalTask"],), {"load_data": lambda self, **_: 1 / 0})
     offered(broken)
     with pytest.raises(DataError, match="ZeroDivisionError"):
@@ -158,7 +158,7 @@ def test_a_text_is_encoded_once_for_all_tasks(
         "MockClassificationTask",
         "MockMultilingualPairClassificationTask",
     ):
-        workspace.add_mteb(f"mteb:{name}")
+        workspace.add_task(f"mteb:{name}")
     encoded: list[str] = []
     for method in ("encode", "encode_query", "encode_document"):
         original = getattr(SentenceTransformer, method)
@@ -177,12 +177,12 @@ def test_memory_is_bounded(offered: Any, workspace: Workspace, monkeypatch: pyte
 
     names = ["MockSTSTask", "MockRetrievalTask", "MockClusteringTask", "MockSummarizationTask"]
     for name in names:
-        workspace.add_mteb(f"mteb:{name}")
+        workspace.add_task(f"mteb:{name}")
     whole = workspace.evaluate().scores
     monkeypatch.setattr(encoder, "MEMORY", 256)  # two vectors
     other = Workspace.init(workspace.directory.parent / "w2", str(workspace.registry.path("versions/v0")))
     for name in names:
-        other.add_mteb(f"mteb:{name}")
+        other.add_task(f"mteb:{name}")
     assert [each.score for each in other.evaluate().scores] == [each.score for each in whole]
 
 
@@ -194,31 +194,31 @@ def test_a_benchmark_is_all_its_tasks(offered: Any, workspace: Workspace, monkey
     suite = mteb.Benchmark(name="Mock(eng, v1)", tasks=[one, tasks["MockSTSTask"](), tasks["MockRetrievalTask"]()])
     registry = sys.modules[mteb.get_benchmark.__module__]._build_registry()
     monkeypatch.setitem(registry, suite.name, suite)
-    reports = workspace.add_mteb("mteb:Mock(eng, v1)")
+    reports = workspace.add_task("mteb:Mock(eng, v1)")
     names = ["MockMultilingualSTSTask.fra", "MockSTSTask", "MockRetrievalTask"]
     assert [report.name for report in reports] == names == [task.name for task in workspace.tasks()]
     assert workspace.tasks()[0].mteb["parts"][0]["subsets"] == ["fra"]
     assert len(workspace.evaluate().scores) == 3
-    assert all(report.unchanged for report in workspace.add_mteb("mteb:Mock(eng, v1)"))
-    workspace.add_mteb("mteb:MockMultilingualSTSTask")  # with all its subsets: another task
+    assert all(report.unchanged for report in workspace.add_task("mteb:Mock(eng, v1)"))
+    workspace.add_task("mteb:MockMultilingualSTSTask")  # with all its subsets: another task
     assert len(workspace.tasks()) == 4
     with pytest.raises(InputError, match="benchmark of 3 tasks"):
-        workspace.add_mteb("mteb:Mock(eng, v1)", name="mine")
+        workspace.add_task("mine", "mteb:Mock(eng, v1)")
 
     lost = [
         type("Lost", (tasks[name],), {"load_data": lambda self, **_: 1 / 0})()
         for name in ("MockSummarizationTask", "MockBitextMiningTask")
     ]
     suite.tasks = [tasks["MockClusteringTask"](), *lost]
-    with pytest.raises(DataError, match=r"So it is with 1 more.*--skip-missing\. Nothing was registered"):
-        workspace.add_mteb("mteb:Mock(eng, v1)")
+    with pytest.raises(DataError, match=r"1 more could not be loaded.*--skip-missing\. Nothing was registered"):
+        workspace.add_task("mteb:Mock(eng, v1)")
     assert len(workspace.tasks()) == 4
-    assert [report.name for report in workspace.add_mteb("mteb:Mock(eng, v1)", skip_missing=True)] == [
+    assert [report.name for report in workspace.add_task("mteb:Mock(eng, v1)", skip_missing=True)] == [
         "MockClusteringTask"
     ]
 
 
-def test_names_and_subsets(offered: Any, workspace: Workspace, run: Run) -> None:  # noqa: F811
+def test_names_and_subsets(offered: Any, workspace: Workspace, run: Run) -> None:
     at = ("-w", workspace.directory)
     assert run("task", "add", "french", "mteb:MockMultilingualSTSTask", "--subset", "fra", *at).code == 0
     (task,) = workspace.tasks()
@@ -229,24 +229,24 @@ def test_names_and_subsets(offered: Any, workspace: Workspace, run: Run) -> None
     assert "no subset 'deu'" in run("task", "add", "mteb:MockMultilingualSTSTask", "--subset", "deu", *at).err
     unknown = run("task", "add", "mteb:SciFakt", *at)
     assert unknown.code == 2
-    assert "no task and no benchmark 'SciFakt'. Did you mean 'SciFact'?" in unknown.err
+    assert "no task or benchmark 'SciFakt'. Did you mean 'SciFact'?" in unknown.err
     assert "more than text" in run("task", "add", "mteb:CIFAR10", *at).err
     assert run("task", "add", "alone", *at).code == 2
     assert run("task", "add", "x", "folder", "--skip-missing", *at).code == 2
     with pytest.raises(NotFoundError, match="There is no domain 'law'"):
-        workspace.add_mteb("mteb:MockSTSTask", domain="law")
+        workspace.add_task("mteb:MockSTSTask", domain="law")
     with pytest.raises(InvalidNameError):
-        workspace.add_mteb("mteb:MockSTSTask", name="a/b")
+        workspace.add_task("a/b", "mteb:MockSTSTask")
     assert len(workspace.tasks()) == 1
     listed = run("task", "list", *at).out
     assert all(each in listed for each in ("french", "OOD", "STS", "mteb:Mock", "(NA@NA)"))
     (listed_task,) = json.loads(run("task", "list", "--json", *at).out)["tasks"]
-    assert (listed_task["kind"], listed_task["metric"]) == ("STS", "cosine_spearman")
+    assert (listed_task["task_type"], listed_task["metric"]) == ("STS", "cosine_spearman")
 
 
 def test_rows_that_leak_into_a_task_of_mteb_are_held_back(offered: Any, workspace: Workspace, write_pairs: Any) -> None:
-    workspace.add_mteb("mteb:MockRetrievalTask")
-    workspace.add_mteb("mteb:MockRetrievalDialogTask")
+    workspace.add_task("mteb:MockRetrievalTask")
+    workspace.add_task("mteb:MockRetrievalDialogTask")
     rows = [
         {"query": "This is a TEST sentence", "positive": "hal"},
         {"query": "this is a test sentence", "positive": "bal"},
@@ -258,7 +258,7 @@ def test_rows_that_leak_into_a_task_of_mteb_are_held_back(offered: Any, workspac
     ]
     report = workspace.ingest(write_pairs("rows.parquet", rows), holdout=0)
     assert (report.leaked, report.near) == (6, 2)  # all but the last; the first two are written otherwise
-    workspace.add_mteb("mteb:MockSTSTask")
+    workspace.add_task("mteb:MockSTSTask")
     assert not workspace.tasks()[-1].documents
 
 
@@ -266,7 +266,7 @@ def test_rows_that_are_items_of_any_task_are_held_back(
     offered: Any,
     workspace: Workspace,
     write_pairs: Any,
-    run: Run,  # noqa: F811
+    run: Run,
 ) -> None:
     """Both texts of a pair may be an item: in STS, classification and clustering nothing is query or document."""
     for name in ("MockSTSTask", "MockMultilingualClusteringTask", "MockMultilingualParallelBitextMiningTask"):
@@ -289,7 +289,7 @@ def test_an_aggregate_is_one_task(offered: Any, workspace: Workspace, tiny_model
     from mteb.mocks.mock_tasks.reranking import MockAggregatedTask
 
     offered(MockAggregatedTask)
-    (report,) = workspace.add_mteb(f"mteb:{MockAggregatedTask.metadata.name}")
+    (report,) = workspace.add_task(f"mteb:{MockAggregatedTask.metadata.name}")
     assert len(workspace.tasks()[0].mteb["parts"]) == len(MockAggregatedTask.metadata.tasks)
     (score,) = workspace.evaluate().scores
     assert score.score == pytest.approx(mtebs_own(tiny_model, MockAggregatedTask()), abs=1e-3)
@@ -347,10 +347,10 @@ def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def test_a_data_set_that_is_nowhere_is_named(cached: Path, workspace: Workspace, run: Run) -> None:  # noqa: F811
+def test_a_data_set_that_is_nowhere_is_named(cached: Path, workspace: Workspace, run: Run) -> None:
     result = run("task", "add", "mteb:SciFact", "-w", workspace.directory)
     assert result.code == 2
-    assert f"The data set mteb/scifact (revision {revision_of('SciFact')}) of the mteb task SciFact" in result.err
+    assert f"The dataset mteb/scifact (revision {revision_of('SciFact')}) of the mteb task SciFact" in result.err
     assert "HF_HUB_OFFLINE unset" in result.err
     assert workspace.tasks() == []
     assert not list((workspace.registry.root / "tasks").glob("*"))
@@ -359,7 +359,7 @@ def test_a_data_set_that_is_nowhere_is_named(cached: Path, workspace: Workspace,
 def test_a_cached_data_set_is_used_offline(cached: Path, workspace: Workspace) -> None:
     scifact(cached, revision_of("SciFact"), "cem")
     scifact(cached, OTHER, "cem nan per")  # cached later: `datasets` would take this one
-    (report,) = workspace.add_mteb("mteb:SciFact")
+    (report,) = workspace.add_task("mteb:SciFact")
     assert (report.queries, report.documents, report.judgements) == (2, 3, 2)
     keys = pq.read_table(workspace.registry.path("tasks/SciFact/keys.parquet"))["hash"].to_pylist()
     assert hash_text("bal cem") in keys
@@ -373,12 +373,12 @@ def test_a_cached_data_set_is_used_offline(cached: Path, workspace: Workspace) -
 def test_another_revision_is_never_taken_for_it(cached: Path, workspace: Workspace) -> None:
     scifact(cached, OTHER, "cem")
     with pytest.raises(DataError, match=f"other revisions of it \\({OTHER}\\)"):
-        workspace.add_mteb("mteb:SciFact")
+        workspace.add_task("mteb:SciFact")
 
 
 def test_changed_data_are_refused(cached: Path, workspace: Workspace) -> None:
     scifact(cached, revision_of("SciFact"), "cem")
-    workspace.add_mteb("mteb:SciFact")
+    workspace.add_task("mteb:SciFact")
     (cached / "mteb___scifact").rename(cached / "old")
     scifact(cached, revision_of("SciFact"), "cem nan")
     with pytest.raises(DataError, match="not what was registered"):
@@ -390,15 +390,15 @@ def test_the_registered_revision_stays_when_mteb_goes_on(cached: Path, workspace
     import mteb
 
     scifact(cached, revision_of("SciFact"), "cem")
-    workspace.add_mteb("mteb:SciFact")
+    workspace.add_task("mteb:SciFact")
     official = type(mteb.get_task("SciFact"))
     newer = official.metadata.model_copy(update={"dataset": {**official.metadata.dataset, "revision": OTHER}})
     offered(type("Newer", (official,), {"metadata": newer}))
     scifact(cached, OTHER, "kil")
     assert workspace.evaluate().scores[0].queries == 2  # its data are those that were registered
     with pytest.raises(InvalidNameError, match="'SciFact' is taken"):
-        workspace.add_mteb("mteb:SciFact")
-    workspace.add_mteb("mteb:SciFact", name="SciFact-2")
+        workspace.add_task("mteb:SciFact")
+    workspace.add_task("SciFact-2", "mteb:SciFact")
     assert workspace.tasks()[1].mteb["parts"][0]["revision"] == OTHER
 
 
@@ -426,8 +426,8 @@ def test_followir_is_scored_by_p_mrr(cached: Path, workspace: Workspace, tiny_mo
         "top_ranked": {"query-id": queries, "corpus-ids": [list(documents)] * 4},
     }
     cache(cached, f"mteb/{name}", revision_of(name), tables)
-    workspace.add_mteb(f"mteb:{name}")
-    with pytest.raises(DataError, match=f"The data set mteb/{name}"):  # it reads this one when it scores
+    workspace.add_task(f"mteb:{name}")
+    with pytest.raises(DataError, match=f"The dataset mteb/{name}"):  # it reads this one when it scores
         workspace.evaluate()
     changed = {"query-id": ["1", "2"], "corpus-ids": [["d1"], ["d2"]]}
     cache(cached, f"mteb/{name}", revision_of(name), {"qrel_diff": changed})

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,23 +15,22 @@ import pytest
 
 from continual import Workspace
 from continual.cli import main
-from continual.cli.render_regressions import visible
+from continual.cli.render.queries import visible
 from continual.errors import (
     DataError,
     InputError,
     NotFoundError,
     NothingToDoError,
 )
-from continual.eval.query_clusters import cluster, name_clusters
+from continual.eval.query_clusters import cluster_queries, name_query_clusters
 from continual.eval.regressions import Regressions, find_regressions, has_rankings
 from continual.eval.significance import holm, paired_interval
 from continual.registry import Registry, Score
 from continual.stream import import_task
-from tests.conftest import make_pairs
-from tests.report.test_report import add_version, make_registry
-from tests.test_workspace import SETTINGS
+from tests.pairs import make_pairs
+from tests.reports import add_version, make_registry, make_task
+from tests.workspaces import SETTINGS, Once, learn, make_workspace
 
-Write = Callable[[str, list[dict[str, object]]], Path]
 SUBJECTS = ("dosage of the drug", "invoices of the bank")
 EVIL = "[red]what[/red] \x1b[31mdosage\x1b[0m of the drug \u202eis\u202c <b>this</b>\nline two"
 
@@ -91,8 +90,6 @@ def registry(tmp_path: Path) -> Registry:
 
 
 def no_ranking() -> object:
-    from tests.report.test_report import make_task
-
     return make_task("sts", None)
 
 
@@ -159,23 +156,23 @@ def test_what_cannot_be_compared_is_said(registry: Registry) -> None:
 
 def test_words_that_all_texts_share_name_nothing() -> None:
     texts = ["the red house", "the red tree", "the blue sea", "the blue sky"]
-    assert name_clusters(texts, [0, 0, 1, 1]) == [["red"], ["blue"]]
-    assert name_clusters(["same words"] * 4, [0, 0, 1, 1]) == [[], []]
-    assert name_clusters(["one two three"], [0]) == [["one", "three", "two"]]
-    assert name_clusters(["Straße 12", "Straße 7"], [0, 0]) == [["straße"]]
+    assert name_query_clusters(texts, [0, 0, 1, 1]) == [["red"], ["blue"]]
+    assert name_query_clusters(["same words"] * 4, [0, 0, 1, 1]) == [[], []]
+    assert name_query_clusters(["one two three"], [0]) == [["one", "three", "two"]]
+    assert name_query_clusters(["Straße 12", "Straße 7"], [0, 0]) == [["straße"]]
 
 
 def test_clusters_are_the_same_every_time_and_few_queries_are_one() -> None:
     generator = np.random.default_rng(5)
     vectors = np.repeat(np.eye(3), 40, 0) + generator.normal(0, 0.05, (120, 3))
-    labels = cluster(vectors, most=3)
-    assert labels.tolist() == cluster(vectors, most=3).tolist()
+    labels = cluster_queries(vectors, most=3)
+    assert labels.tolist() == cluster_queries(vectors, most=3).tolist()
     for start in (0, 40, 80):
         assert len(set(labels[start : start + 40].tolist())) == 1
     assert len(set(labels.tolist())) == 3
-    assert cluster(vectors[:30]).tolist() == [0] * 30
-    assert cluster(np.ones((100, 4))).tolist() == [0] * 100  # fewer directions than clusters is no warning
-    assert cluster(np.zeros((100, 4))).tolist() == [0] * 100
+    assert cluster_queries(vectors[:30]).tolist() == [0] * 30
+    assert cluster_queries(np.ones((100, 4))).tolist() == [0] * 100  # fewer directions than clusters is no warning
+    assert cluster_queries(np.zeros((100, 4))).tolist() == [0] * 100
 
 
 def test_a_terminal_obeys_no_text() -> None:
@@ -186,20 +183,21 @@ def test_a_terminal_obeys_no_text() -> None:
 
 
 @pytest.fixture
-def learned(tiny_model: Path, tmp_path: Path, write_pairs: Write) -> Workspace:
-    workspace = Workspace.init(tmp_path / "w", str(tiny_model))
-    settings = SETTINGS.replace("epochs = 1", "epochs = 2\nlearning_rate = 0.01")  # so that rankings move
-    workspace.directory.joinpath("continual.toml").write_text(settings)
-    workspace = Workspace(workspace.directory)
-    pairs = [(str(pair["query"]), str(pair["positive"])) for pair in make_pairs(60, seed=9)]
-    workspace.add_task("t", make_task_folder(tmp_path / "t", pairs))
-    workspace.ingest(write_pairs("first.parquet", make_pairs(80)))
-    workspace.update()
-    return workspace
+def learned(once: Once, tiny_model: Path, tmp_path: Path) -> Workspace:
+    """A workspace that has learned a domain, and whose rankings moved."""
+
+    def make(folder: Path) -> None:
+        settings = SETTINGS.replace("epochs = 1", "epochs = 2\nlearning_rate = 0.01")
+        workspace = make_workspace(folder / "w", tiny_model, settings)
+        pairs = [(str(pair["query"]), str(pair["positive"])) for pair in make_pairs(60, seed=9)]
+        workspace.add_task("t", make_task_folder(folder / "t", pairs))
+        learn(workspace, "first", 80, seed=0)
+
+    return Workspace(shutil.copytree(once("rankings-moved", make) / "w", tmp_path / "w"))
 
 
 def test_a_real_step_from_scores_to_documents(learned: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = learned.regressions(count=100)
+    found = learned.compare_queries(count=100)
     assert (found.first, found.second, found.scored_again) == ("v0", "v1", {})
     assert set(found.tasks) == {"t", "first"}
     scores = {version: pq.read_table(learned.registry.path(f"scores/{version}/t.parquet")) for version in ("v0", "v1")}
@@ -217,7 +215,7 @@ def test_a_real_step_from_scores_to_documents(learned: Workspace, monkeypatch: p
     old = learned.registry.scores()["v0", "t"]
     file = learned.registry.path(str(old.path))
     pq.write_table(scores["v0"].select(["query_id", "score"]), file)
-    again = learned.regressions(count=100)
+    again = learned.compare_queries(count=100)
     assert again.scored_again == {"v0": ["t"]}
     assert (again.losses, again.clusters) == (found.losses, found.clusters)
     assert pq.read_table(file).equals(scores["v0"])
@@ -226,19 +224,19 @@ def test_a_real_step_from_scores_to_documents(learned: Workspace, monkeypatch: p
 
 def test_calls_that_make_no_sense_are_refused(learned: Workspace) -> None:
     with pytest.raises(InputError, match="root base"):
-        learned.regressions(second="v0")
+        learned.compare_queries(b="v0")
     with pytest.raises(InputError, match="from 1 up"):
-        learned.regressions(count=0)
+        learned.compare_queries(count=0)
     with pytest.raises(NotFoundError, match="There is no task 'x'"):
-        learned.regressions(tasks=["x"])
-    assert learned.regressions("v1", "v0", tasks=["t"]).tasks == ["t"]
+        learned.compare_queries(tasks=["x"])
+    assert learned.compare_queries("v1", "v0", tasks=["t"]).tasks == ["t"]
 
 
 def test_the_command_prints_texts_as_they_are(
     learned: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(*words: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["continual", "regressions", *words, "-w", str(learned.directory)])
+        monkeypatch.setattr(sys, "argv", ["continual", "compare", "--queries", *words, "-w", str(learned.directory)])
         with pytest.raises(SystemExit) as ended:
             main()
             raise SystemExit(0)

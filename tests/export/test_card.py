@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,10 +23,9 @@ from continual.cli import app
 from continual.errors import InputError
 from continual.export.card import _eval_result, hub_id
 from continual.registry import Score, Task
-from tests.conftest import make_pairs
-from tests.test_workspace import SETTINGS
+from tests.pairs import Write, make_pairs
+from tests.workspaces import Once, make_workspace
 
-Write = Callable[[str, list[dict[str, object]]], Path]
 BASE_CARD = """---
 language: en
 license: apache-2.0
@@ -40,21 +38,21 @@ It knows nothing of what came later.
 """
 
 
-@pytest.fixture(scope="module")
-def two_steps(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def two_steps(once: Once, tiny_model: Path) -> Path:
     """A folder with a base that has a card, and a workspace on it, which has learned two domains with odd names."""
-    folder = tmp_path_factory.mktemp("stream")
-    shutil.copytree(tiny_model, folder / "base")
+    return once("with-card", lambda folder: learn_odd_names(folder, tiny_model))
+
+
+def learn_odd_names(folder: Path, model: Path) -> None:
+    shutil.copytree(model, folder / "base")
     (folder / "base" / "README.md").write_text(BASE_CARD)
-    Workspace.init(folder / "w", str(folder / "base"))
-    (folder / "w" / "continual.toml").write_text(SETTINGS)
-    workspace = Workspace(folder / "w")
+    workspace = make_workspace(folder / "w", folder / "base")
     for number, (name, license) in enumerate((("<script>alert(1)<|script>", "Apache-2.0"), ("pi`pe", None))):
         source = folder / f"{number}.parquet"
         pq.write_table(pa.Table.from_pylist(make_pairs(80, seed=number)), source)
         workspace.ingest(source, domain=name, license=license)
         assert workspace.update(replay=0.5).passed
-    return folder
 
 
 @pytest.fixture
@@ -64,7 +62,7 @@ def learned(two_steps: Path, tmp_path: Path) -> Workspace:
 
 
 def test_the_card_replaces_the_bases(learned: Workspace, two_steps: Path, tmp_path: Path) -> None:
-    out = learned.export("v2", tmp_path / "out")
+    out = learned.export("v2", tmp_path / "out").directory
     text = (out / "README.md").read_text()
     card = ModelCard(text)
     assert "It knows nothing" not in text
@@ -83,7 +81,7 @@ def test_the_card_replaces_the_bases(learned: Workspace, two_steps: Path, tmp_pa
         f"| `<script>alert(1)<\\|script>` | {rows['<script>alert(1)<|script>']} | `0.parquet` | `Apache-2.0` |" in text
     )
     assert f"| `pi'pe` | {rows['pi`pe']} | `1.parquet` | `not stated` |" in text
-    for reason in (learned.version("v2").verdict or {})["reasons"]:
+    for reason in learned.version("v2").verdict.reasons:
         assert reason.replace("`", "\\`") in text
     shown = text.split("---\n", 2)[2].replace("\\|", "|")
     assert "<script>" not in shown.replace("`<script>alert(1)<|script>`", "")
@@ -91,7 +89,7 @@ def test_the_card_replaces_the_bases(learned: Workspace, two_steps: Path, tmp_pa
 
 
 def test_the_scores_are_in_the_hubs_form(learned: Workspace, tmp_path: Path) -> None:
-    text = (learned.export("current", tmp_path / "out") / "README.md").read_text()
+    text = (learned.export("current", tmp_path / "out").directory / "README.md").read_text()
     name, results = model_index_to_eval_results(ModelCard(text).data.to_dict()["model-index"])
     assert name == "w-v2"
     scores = learned.registry.scores()
@@ -113,10 +111,10 @@ def test_a_licence_of_its_own_is_not_settled_by_the_base(
     assert (again.unchanged, again.license) == (True, "cc-by-nc-4.0")
     assert learned.ingest(source).license == "cc-by-nc-4.0"
     learned.update()
-    text = (learned.export("v3", tmp_path / "out") / "README.md").read_text()
+    text = (learned.export("v3", tmp_path / "out").directory / "README.md").read_text()
     assert ModelCard(text).data.license is None
     assert "`cc-by-nc-4.0`" in text
-    assert "is under the licence: `apache-2.0`" in text
+    assert "The licence of the base model, `base`: `apache-2.0`" in text
     for wrong in ("", "two\nlines", "x" * 201):
         with pytest.raises(InputError, match="--license takes a name"):
             learned.ingest(source, license=wrong)
@@ -125,7 +123,7 @@ def test_a_licence_of_its_own_is_not_settled_by_the_base(
 def test_the_root_base_and_a_card_that_cannot_be_read(tiny_model: Path, tmp_path: Path) -> None:
     workspace = Workspace.init(tmp_path / "w", str(tiny_model))
     (workspace.registry.path("versions/v0") / "README.md").write_text("---\n: [\n---\n")
-    out = workspace.export("current", tmp_path / "out")
+    out = workspace.export("current", tmp_path / "out").directory
     assert not (out / "mteb").exists()
     card = ModelCard((out / "README.md").read_text())
     assert "the root base" in card.text
@@ -140,7 +138,7 @@ def test_a_folder_that_reads_like_a_hub_id_is_no_base_of_the_hub(
     monkeypatch.chdir(tmp_path)
     workspace = Workspace.init("w", "models/mine")
     assert Path(workspace.version("v0").provenance.base).is_absolute()
-    card = ModelCard((workspace.export("v0", "out") / "README.md").read_text())
+    card = ModelCard((workspace.export("v0", "out").directory / "README.md").read_text())
     assert card.data.base_model is None
     assert "huggingface.co/models/mine" not in card.text
 
@@ -149,8 +147,8 @@ def test_the_card_says_which_data_set_of_the_hub_a_task_of_mteb_is() -> None:
     made = datetime(2025, 1, 1, tzinfo=UTC)
     part = {"task": "STSX", "dataset": "mteb/stsx", "revision": "abc", "subsets": ["en", "fr"], "splits": ["test"]}
     known = {"task": "STSX", "metric": "cosine_spearman", "parts": [part]}
-    own = Task("mine", 0, None, "tasks/mine", 9, 0, 0, "folder", "0" * 64, made)
-    theirs = dataclasses.replace(own, name="sts", kind="STS", metric="cosine_spearman", mteb=known)
+    own = Task("mine", None, "tasks/mine", 9, 0, 0, "folder", "0" * 64, made)
+    theirs = dataclasses.replace(own, name="sts", task_type="STS", metric="cosine_spearman", mteb=known)
     results = [_eval_result(task, Score("v1", task.name, task.metric, 81.25, 9, None)) for task in (own, theirs)]
     assert [(each.task_type, each.task_name) for each in results] == [
         ("text-retrieval", "Retrieval"),
@@ -172,7 +170,7 @@ def test_what_a_person_calls_the_base_is_a_hub_id_or_not() -> None:
 
 
 def test_mteb_reads_the_results_of_an_export(learned: Workspace, tmp_path: Path) -> None:
-    out = learned.export("v1", tmp_path / "out")
+    out = learned.export("v1", tmp_path / "out").directory
     (model,) = mteb.ResultCache(out / "mteb").load_results(include_remote=False).model_results
     version = learned.version("v1")
     assert (model.model_name, model.model_revision) == ("continual/v1", version.sha256)
@@ -183,7 +181,7 @@ def test_mteb_reads_the_results_of_an_export(learned: Workspace, tmp_path: Path)
         for task in learned.registry.tasks()
     }
     # An export can be a base, and what it says of itself does not stay on what is made of it.
-    again = Workspace.init(tmp_path / "again", str(out)).export("current", tmp_path / "second")
+    again = Workspace.init(tmp_path / "again", str(out)).export("current", tmp_path / "second").directory
     assert not (again / "mteb").exists()
 
 

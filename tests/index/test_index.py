@@ -3,41 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from continual import Workspace
-from continual.config import CompatConfig, EvalConfig
+from continual.config import EvalConfig, IndexConfig
 from continual.errors import InputError, NotFoundError, NothingToDoError
-from continual.index.check import vectors_file
+from continual.index.pair import vectors_file
 from continual.index.result import (
-    Compatibility,
+    IndexComparison,
+    IndexedTask,
     MapUsed,
-    TaskCompatibility,
-    judge,
+    judge_index,
     overlap,
     share,
 )
 from continual.models.weights import weights_sha256
 from continual.registry import Task
 from tests import ROOT
-from tests.cli import test_cli
-from tests.conftest import make_pairs
-from tests.eval import test_run as test_eval
-from tests.test_workspace import SETTINGS
-
-Write = Callable[[str, list[dict[str, object]]], Path]
-run = test_cli.run  # fixtures
-other_model = test_eval.other_model
+from tests.commands import Run
+from tests.pairs import Write, make_pairs
+from tests.tasks import write_task
+from tests.workspaces import SETTINGS, Once, make_workspace
 
 
-def measured(task: str, new_on_old: float, mapped: float | None = None) -> TaskCompatibility:
-    return TaskCompatibility(task, None, "ndcg_at_10", 10, 0.9, 0.8, 70.0, 80.0, new_on_old, 75.0, mapped)
+def measured(task: str, new_on_old: float, mapped: float | None = None) -> IndexedTask:
+    return IndexedTask(task, None, "ndcg_at_10", 10, 0.9, 0.8, 70.0, 80.0, new_on_old, 75.0, mapped)
 
 
 def test_overlap_is_the_share_of_common_documents() -> None:
@@ -51,13 +48,13 @@ def test_overlap_is_the_share_of_common_documents() -> None:
     ("scores", "method", "verdict", "reasons"),
     [
         ([(80.0, None), (79.5, None)], None, "no", ["t1 (79.5 of 80.0"]),
-        ([(80.0, None), (78.0, None)], None, "with an adapter", ["97.5%", "No map of the queries was", "As they are"]),
-        ([(80.0, None), (60.0, None)], None, "yes", ["75.0%", "No map of the queries was"]),
+        ([(80.0, None), (78.0, None)], None, "with an adapter", ["97.5%", "No query map was", "Without a map"]),
+        ([(80.0, None), (60.0, None)], None, "yes", ["75.0%", "No query map was"]),
         ([(80.0, 80.0), (60.0, 77.0)], "affine", "with an adapter", ["75.0%", "96.2%"]),
         ([(80.0, 70.0), (60.0, 77.0)], "affine", "yes", ["75.0%", "87.5%"]),
-        ([(78.0, 70.0), (78.0, 70.0)], "affine", "with an adapter", ["97.5%", "87.5%", "As they are"]),
-        ([(78.0, 78.0), (80.0, 80.0)], "identity", "with an adapter", ["97.5%", "finds more than none", "As they are"]),
-        ([(80.0, 80.0), (60.0, 60.0)], "identity", "yes", ["75.0%", "finds more than none"]),
+        ([(78.0, 70.0), (78.0, 70.0)], "affine", "with an adapter", ["97.5%", "87.5%", "Without a map"]),
+        ([(78.0, 78.0), (80.0, 80.0)], "identity", "with an adapter", ["97.5%", "does better than", "Without a map"]),
+        ([(80.0, 80.0), (60.0, 60.0)], "identity", "yes", ["75.0%", "does better than"]),
     ],
 )
 def test_the_task_that_loses_most_decides(
@@ -65,11 +62,11 @@ def test_the_task_that_loses_most_decides(
 ) -> None:
     tasks = [measured(f"t{place}", *each) for place, each in enumerate(scores)]
     used = None if method is None else MapUsed(method, {}, 80, 20)
-    found = judge("v0", "v1", tasks, used, CompatConfig())
+    found = judge_index("v0", "v1", tasks, used, IndexConfig())
     assert found.needs_reindex == verdict
     assert len(found.reasons) == len(reasons)
     assert all(part in reason for part, reason in zip(reasons, found.reasons, strict=True))
-    assert Compatibility.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert IndexComparison.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
 def test_a_score_of_nothing_loses_nothing() -> None:
@@ -78,7 +75,9 @@ def test_a_score_of_nothing_loses_nothing() -> None:
 
 
 def test_the_json_form_is_the_documented_one() -> None:
-    data = judge("v0", "v1", [measured("t", 60.0, 78.0)], MapUsed("affine", {"rank": 16.0}, 80, 20), CompatConfig())
+    data = judge_index(
+        "v0", "v1", [measured("t", 60.0, 78.0)], MapUsed("affine", {"rank": 16.0}, 80, 20), IndexConfig()
+    )
     shown = data.to_json()
     figures = ["canary", "overlap", "old_on_old", "new_on_new", "new_on_old", "old_on_new", "mapped_on_old"]
     shares = ["kept", "kept_mapped"]
@@ -118,13 +117,13 @@ def test_both_models_search_the_indexes_of_both(tiny_model: Path, other_model: P
     from continual.eval.tasks import local_metadata
     from continual.index.cross import Side, compare_indexes
 
-    task = test_eval.write_task(tmp_path, "words")
+    task = write_task(tmp_path, "words")
     sides = [
         Side(name, weights_sha256(folder), folder, tmp_path / f"{name}.safetensors")
         for name, folder in (("v0", tiny_model), ("v1", other_model))
     ]
     old, new = (side.encoder(EvalConfig()) for side in sides)
-    (found,) = compare_indexes(old, new, [task], tmp_path, turn=lambda vectors: -vectors)
+    (found,) = compare_indexes(old, new, [task], tmp_path, query_map=lambda vectors: -vectors)
     folders = {"old": tiny_model, "new": other_model}
     tops = {}
     for queries in folders:
@@ -148,7 +147,7 @@ def test_both_models_search_the_indexes_of_both(tiny_model: Path, other_model: P
     again = [side.encoder(EvalConfig()) for side in sides]
     for encoder in again:
         encoder.wrapper = Frozen(encoder.wrapper)
-    assert compare_indexes(*again, [task], tmp_path, turn=lambda vectors: -vectors) == [found]
+    assert compare_indexes(*again, [task], tmp_path, query_map=lambda vectors: -vectors) == [found]
     stranger = replace(sides[0], folder=other_model, sha256=sides[1].sha256).encoder(EvalConfig())
     assert len(stranger.missing("query", asked, local_metadata("words"))) == len(asked)
 
@@ -165,50 +164,51 @@ class Frozen:
 
 
 @pytest.fixture
-def workspace(tiny_model: Path, tmp_path: Path, write_pairs: Write) -> Workspace:
-    """A workspace that has learned a domain."""
-    Workspace.init(tmp_path / "w", str(tiny_model))
-    settings = SETTINGS.replace("step = false", "").replace(
-        "[train]", "[train]\nlearning_rate = 0.01\ndistillation = 0.0"
-    )
-    (tmp_path / "w" / "continual.toml").write_text(settings)
-    workspace = Workspace(tmp_path / "w")
-    workspace.ingest(write_pairs("med.parquet", make_pairs(100)))
-    return workspace
+def workspace(once: Once, tiny_model: Path, tmp_path: Path) -> Workspace:
+    """A workspace with a domain, whose updates move the embeddings."""
+
+    def make(folder: Path) -> None:
+        settings = SETTINGS.replace("step = false", "").replace(
+            "[train]", "[train]\nlearning_rate = 0.01\ndistillation = 0.0"
+        )
+        pq.write_table(pa.Table.from_pylist(make_pairs(100)), folder / "med.parquet")
+        make_workspace(folder / "w", tiny_model, settings).ingest(folder / "med.parquet")
+
+    return Workspace(shutil.copytree(once("index", make) / "w", tmp_path / "w"))
 
 
 def test_a_step_measures_the_index_of_its_parent(workspace: Workspace, write_pairs: Write) -> None:
     registry = workspace.registry
     first = workspace.update()
-    assert first.compatibility is not None
-    assert first.compatibility.map is not None
-    (task,) = first.compatibility.tasks
+    assert first.index is not None
+    assert first.index.map is not None
+    (task,) = first.index.tasks
     scores = registry.scores()
     assert task.old_on_old == pytest.approx(scores["v0", "med"].score)
     assert task.new_on_new == pytest.approx(scores["v1", "med"].score)
-    assert first.to_json()["compatibility"] == first.compatibility.to_json()
-    assert workspace.compatibility() == [first.compatibility]
+    assert first.to_json()["index"] == first.index.to_json()
+    assert workspace.index_comparisons() == [first.index]
     kept = [vectors_file(registry, version) for version in ("v0", "v1", "v2")]
     assert sorted(registry.path("vectors").iterdir()) == kept[:2]
-    assert workspace.check_compatibility("v0") == first.compatibility
+    assert workspace.compare_index("v0") == first.index
     workspace.ingest(write_pairs("law.parquet", make_pairs(60, seed=1)))
     second = workspace.update(compatible=True)
     assert second.spec.provenance.config["train"]["anchor"] == "current"
     assert sorted(registry.path("vectors").iterdir()) == kept[1:]  # what is in service, and its parent
-    assert [(each.old, each.new) for each in workspace.compatibility()] == [("v0", "v1"), ("v1", "v2")]
+    assert [(each.old, each.new) for each in workspace.index_comparisons()] == [("v0", "v1"), ("v1", "v2")]
     report = workspace.report()
-    assert report.compatibility["v2"] == second.compatibility
-    assert report.to_json()["compatibility"][0] is None
+    assert report.index["v2"] == second.index
+    assert report.to_json()["index"][0] is None
 
 
 def test_it_can_be_turned_off(workspace: Workspace) -> None:
     settings = workspace.directory / "continual.toml"
     settings.write_text(settings.read_text() + "step = false\nrows = 0\n")
     opened = Workspace(workspace.directory)
-    assert opened.update().compatibility is None
-    assert opened.compatibility() == []
+    assert opened.update().index is None
+    assert opened.index_comparisons() == []
     assert not opened.registry.path("vectors").exists()
-    found = opened.check_compatibility("v0", "v1")
+    found = opened.compare_index("v0", "v1")
     assert found.map is None
     assert found.mean("mapped_on_old") is found.kept_mapped is None
 
@@ -216,18 +216,18 @@ def test_it_can_be_turned_off(workspace: Workspace) -> None:
 def test_a_fitted_folder_searches_the_old_index(workspace: Workspace, tmp_path: Path) -> None:
     workspace.update()
     registry = workspace.registry
-    fitted = workspace.fit_map("v0", "v1", tmp_path / "fitted", method="affine")
-    (task,) = fitted.compatibility.tasks
+    fitted = workspace.fit_index("v0", "v1", tmp_path / "fitted", method="affine")
+    (task,) = fitted.comparison.tasks
     record = replace(registry.tasks()[0])
     corpus = pq.read_table(registry.path(record.path) / "corpus.parquet")["doc_id"].to_pylist()
-    assert fitted.compatibility.map is not None
-    assert fitted.compatibility.map.method == "affine"
+    assert fitted.comparison.map is not None
+    assert fitted.comparison.map.method == "affine"
     assert "twin" not in corpus
     score = search(tmp_path / "fitted", registry.path("versions/v0"), registry.path(record.path))
     assert task.mapped_on_old == pytest.approx(score, abs=1e-4)
-    note = json.loads((tmp_path / "fitted" / "compatibility.json").read_text())
-    assert note["kept_mapped"] == fitted.compatibility.kept_mapped
-    assert workspace.compatibility() == [fitted.compatibility]
+    note = json.loads((tmp_path / "fitted" / "index.json").read_text())
+    assert note["kept_mapped"] == fitted.comparison.kept_mapped
+    assert workspace.index_comparisons() == [fitted.comparison]
 
 
 def search(queries: Path, documents: Path, task: Path) -> float:
@@ -249,16 +249,16 @@ def search(queries: Path, documents: Path, task: Path) -> float:
 def test_a_map_is_fitted_on_texts_of_tasks_only_where_there_are_no_others(
     tiny_model: Path, tmp_path: Path, write_pairs: Write
 ) -> None:
-    from continual.index.check import _rows
+    from continual.index.rows import fitting_rows
 
     workspace = Workspace.init(tmp_path / "w", str(tiny_model))
     workspace.ingest(write_pairs("med.parquet", make_pairs(60)), holdout=0.0)
     batches = workspace.registry.batches()
-    queries, passages, _ = _rows(workspace.registry, [], batches, 1000)
+    queries, passages, _ = fitting_rows(workspace.registry, [], batches, 1000)
     assert len(passages) == 60
 
     def kept() -> list[str]:
-        return _rows(workspace.registry, workspace.registry.tasks(), batches, 1000)[1]
+        return fitting_rows(workspace.registry, workspace.registry.tasks(), batches, 1000)[1]
 
     def add(name: str, documents: list[str], query: str) -> None:
         folder = tmp_path / name
@@ -273,47 +273,47 @@ def test_a_map_is_fitted_on_texts_of_tasks_only_where_there_are_no_others(
     add("few", [passages[3], passages[5]], "bet")
     left = [passage for place, passage in enumerate(passages) if place not in (3, 5)]
     assert kept() == left
-    assert _rows(workspace.registry, [], batches, 1000)[1] == passages  # of tasks that are not searched
+    assert fitting_rows(workspace.registry, [], batches, 1000)[1] == passages  # of tasks that are not searched
     add("many", passages[:30], queries[40])
     left = [passage for place, passage in enumerate(passages) if place != 40]  # its query is asked by the task
     assert kept() == left
 
 
-def test_the_commands(workspace: Workspace, run: test_cli.Run, tmp_path: Path) -> None:
+def test_the_commands(workspace: Workspace, run: Run, tmp_path: Path) -> None:
     where = ("-w", workspace.directory)
-    assert "Nothing was measured" in run("compat", "show", *where).out
+    assert "No indexes were compared" in run("index", "show", *where).out
     updated = run("update", "--compatible", *where)
     assert "Re-index what v0 filled: " in updated.out
-    shown = run("compat", "show", *where)
+    shown = run("index", "show", *where)
     assert shown.code == 0
     assert "v0" in shown.out
-    checked = run("compat", "check", "v0", *where)
+    checked = run("compare", "v0", "--index", *where)
     assert "map/old" in checked.out
     assert "Re-index: " in checked.out
-    fitted = run("compat", "fit", "v0", "v1", "-o", tmp_path / "out", "--method", "identity", *where)
+    fitted = run("index", "fit", "v0", "v1", "-o", tmp_path / "out", "--method", "identity", *where)
     assert fitted.code == 0
-    assert "holds the new model as it is" in fitted.out
-    data = json.loads(run("compat", "show", "--json", *where).out)
+    assert "holds the new model unchanged" in fitted.out
+    data = json.loads(run("index", "show", "--json", *where).out)
     assert [pair["map"]["method"] for pair in data["pairs"]] == ["identity"]
     assert "What each step did to the index of its parent" in run("report", *where).out
 
 
 def test_what_cannot_be_compared_is_refused(workspace: Workspace, tmp_path: Path, tiny_model: Path) -> None:
-    with pytest.raises(InputError, match="fits its own index"):
-        workspace.check_compatibility("v0")
+    with pytest.raises(InputError, match="always fits its own index"):
+        workspace.compare_index("v0")
     with pytest.raises(NotFoundError, match="no version"):
-        workspace.check_compatibility("v9")
+        workspace.compare_index("v9")
     workspace.update()
     with pytest.raises(InputError, match=r"procrustes, affine, mlp; not 'procrust'\. Did you mean"):
-        workspace.fit_map("v0", "v1", tmp_path / "out", method="procrust")
+        workspace.fit_index("v0", "v1", tmp_path / "out", method="procrust")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     with pytest.raises(InputError, match="not empty"):
-        workspace.fit_map("v0", "v1", tmp_path / "full")
+        workspace.fit_index("v0", "v1", tmp_path / "full")
     few = Workspace(workspace.directory)
-    few.config = few.config.replace("compat", fit_rows=10)
+    few.config = few.config.replace("index", fit_rows=10)
     with pytest.raises(NothingToDoError, match=r"needs 50 rows .* \(there are 10 "):
-        few.fit_map("v0", "v1", tmp_path / "out")
+        few.fit_index("v0", "v1", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -322,8 +322,8 @@ def test_without_a_task_that_ranks_nothing_is_compared(tiny_model: Path, tmp_pat
     (tmp_path / "w" / "continual.toml").write_text(SETTINGS.replace("step = false", ""))
     workspace = Workspace(tmp_path / "w")
     workspace.ingest(write_pairs("med.parquet", make_pairs(40)), holdout=0.0)
-    assert workspace.update().compatibility is None
+    assert workspace.update().index is None
     with pytest.raises(NothingToDoError, match="continual task add"):
-        workspace.check_compatibility("v0", "v1")
+        workspace.compare_index("v0", "v1")
     with pytest.raises(NothingToDoError, match="continual task add"):
-        workspace.fit_map("v0", "v1", tmp_path / "out")
+        workspace.fit_index("v0", "v1", tmp_path / "out")

@@ -37,18 +37,18 @@ def unit(values: np.ndarray) -> np.ndarray:
 def rotated() -> tuple[Texts, np.ndarray]:
     """Rows whose new vectors are the old ones turned by an orthogonal matrix, and that matrix."""
     rng = np.random.default_rng(0)
-    turn = ortho_group.rvs(SIZE, random_state=1)
+    rotation = ortho_group.rvs(SIZE, random_state=1)
     old = unit(rng.normal(size=(200, SIZE)))
-    queries = unit(old + 0.3 * rng.normal(size=old.shape)) @ turn
-    return Texts(queries, old, old @ turn), turn
+    queries = unit(old + 0.3 * rng.normal(size=old.shape)) @ rotation
+    return Texts(queries, old, old @ rotation), rotation
 
 
 def test_procrustes_is_scipys(rotated: tuple[Texts, np.ndarray]) -> None:
-    texts, turn = rotated
+    texts, query_map = rotated
     noisy = texts.new + 0.1 * np.random.default_rng(2).normal(size=texts.new.shape)
     found = procrustes(texts.old, noisy, centre=False).layers[0].weight
     assert found == pytest.approx(orthogonal_procrustes(texts.old, noisy)[0], abs=1e-9)
-    assert procrustes(texts.old, texts.new + 5.0).layers[0].weight == pytest.approx(turn, abs=1e-9)
+    assert procrustes(texts.old, texts.new + 5.0).layers[0].weight == pytest.approx(query_map, abs=1e-9)
 
 
 def test_affine_is_a_ridge_regression_of_the_change(rotated: tuple[Texts, np.ndarray]) -> None:
@@ -95,10 +95,12 @@ def test_a_space_that_did_not_move_is_left_alone(rotated: tuple[Texts, np.ndarra
 
 
 def test_the_simplest_within_one_standard_error_is_chosen() -> None:
-    turn = QueryMap("identity", {}, ())
+    query_map = QueryMap("identity", {}, ())
     best = np.random.default_rng(0).random(100)
     noise = np.tile([0.1, -0.1], 50)  # of standard error 0.01
-    tried = [Candidate(turn, float(each.mean()), each) for each in (best - 0.02 + noise, best - 0.005 + noise, best)]
+    tried = [
+        Candidate(query_map, float(each.mean()), each) for each in (best - 0.02 + noise, best - 0.005 + noise, best)
+    ]
     assert choose(tried) is tried[1]
     assert choose(tried[::2]) is tried[2]
 
@@ -118,10 +120,10 @@ def test_a_hidden_layer_starts_as_the_linear_map_and_learns_what_that_cannot(
     assert np.array_equal(again(curved.queries), hidden(curved.queries))
 
 
-def divergence(turn: QueryMap, texts: Texts) -> float:
+def divergence(query_map: QueryMap, texts: Texts) -> float:
     """Return the mean Kullback-Leibler divergence of the rankings at temperature 0.05, by scipy."""
     wanted = softmax(texts.queries @ texts.new.T / 0.05, axis=1)
-    found = softmax(turn(texts.queries) @ texts.old.T / 0.05, axis=1)
+    found = softmax(query_map(texts.queries) @ texts.old.T / 0.05, axis=1)
     return float(rel_entr(wanted, found).sum(axis=1).mean())
 
 
@@ -150,12 +152,12 @@ def test_a_folder_encodes_queries_as_the_map_does(tiny_model: Path, tmp_path: Pa
     old = unit(rng.normal(size=(60, 32)))
     linear = affine(old, unit(old + 0.2 * rng.normal(size=old.shape)), ridge=0.1)
     maps = [QueryMap("identity", {}, ()), linear, mlp(Texts(old, old, old), linear, hidden=8, steps=3)]
-    for turn in maps:
-        folder = tmp_path / turn.method
-        write_adapter(tiny_model, turn, folder, {"old": "v0", "new": "v1"})
-        assert prove_adapter(folder, words, turn(vectors)) < 1e-6
+    for query_map in maps:
+        folder = tmp_path / query_map.method
+        write_adapter(tiny_model, query_map, folder, {"old": "v0", "new": "v1"})
+        assert prove_adapter(folder, words, query_map(vectors)) < 1e-6
         loaded = SentenceTransformer(str(folder), device="cpu")
-        assert loaded.encode_query(words) == pytest.approx(turn(vectors), abs=1e-6)
+        assert loaded.encode_query(words) == pytest.approx(query_map(vectors), abs=1e-6)
         assert loaded.prompts == plain.prompts
         assert "queries only" in (folder / "README.md").read_text(encoding="utf-8").lower().replace("*", "")
     with pytest.raises(FoldError, match="differs by"):

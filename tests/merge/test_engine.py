@@ -22,47 +22,14 @@ from continual.merge.sequence import merge_next, merge_sequence
 from continual.merge.sources import Model
 from continual.models.tensors import DTYPES, Writer, read_header
 from continual.models.weights import weights_sha256
+from tests.weights import moved, shard, task_norm, weights
 
 WISE = find_method("wise")
-
-
-def moved(source: Path, target: Path, seed: int, scale: float = 0.1) -> Path:
-    """Copy a model and add noise to its weights."""
-    shutil.copytree(source, target)
-    generator = torch.Generator().manual_seed(seed)
-    for path in target.rglob("*.safetensors"):
-        tensors = load_file(path)
-        noisy = {
-            name: tensor + scale * torch.randn(tensor.shape, generator=generator)
-            if tensor.is_floating_point()
-            else tensor
-            for name, tensor in tensors.items()
-        }
-        save_file(noisy, path, metadata={"format": "pt"})
-    return target
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
 
 
 @pytest.fixture
 def update_model(tiny_model: Path, tmp_path: Path) -> Path:
     return moved(tiny_model, tmp_path / "update", seed=1)
-
-
-def shard(model: Path, target: Path, parts: int = 3) -> Path:
-    """Copy a model and split its weights over some files, as transformers does."""
-    shutil.copytree(model, target)
-    tensors = weights(target)
-    (target / "model.safetensors").unlink()
-    names = sorted(tensors)
-    files = {name: f"model-{i % parts + 1:05}-of-{parts:05}.safetensors" for i, name in enumerate(names)}
-    for file in set(files.values()):
-        save_file({name: tensors[name] for name in names if files[name] == file}, target / file, {"format": "pt"})
-    index = {"metadata": {"total_size": sum(t.nbytes for t in tensors.values())}, "weight_map": files}
-    (target / "model.safetensors.index.json").write_text(json.dumps(index))
-    return target
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt", "note": "übung"}])
@@ -282,11 +249,6 @@ def test_opcm_has_the_mean_norm_of_the_updates_and_goes_on_from_its_state(tiny_m
     assert weights_sha256(tmp_path / "m0") != weights_sha256(tmp_path / "m2")
     merge_sequence([Model(update) for update in updates], Model(tiny_model), opcm, tmp_path / "all", parameters={})
     assert weights_sha256(tmp_path / "all") == weights_sha256(tmp_path / "m2")
-
-
-def task_norm(model: Path, base: Path) -> float:
-    ours, origin = weights(model), weights(base)
-    return float(np.sqrt(sum(((ours[n].double() - origin[n].double()) ** 2).sum() for n in ours)))
 
 
 @given(st.floats(0, 1))

@@ -27,7 +27,7 @@ from continual.registry import (
 from continual.registry.catalog import now
 from continual.replay import Candidates, allot, get_policy
 from continual.replay.draw import pack, unpack
-from continual.replay.policies._shares import shares
+from continual.replay.policies._shares import split_by_weight
 from continual.replay.policies.diverse import BLOCK
 from continual.step.draw import falls
 from continual.step.spec import prepare, reopen
@@ -37,8 +37,9 @@ from continual.train.candidates import (
     given_losses,
     row_losses,
 )
-from tests.conftest import SCHEMA, make_pairs
-from tests.registry.test_registry import version
+from tests.pairs import SCHEMA, make_pairs
+from tests.registries import version
+from tests.workspaces import Once, make_workspace
 
 SIZES = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(0, 500), max_size=6)
 
@@ -70,7 +71,7 @@ def test_forgetting_replays_more_of_what_fell() -> None:
 def test_shares_follow_the_weights_up_to_what_there_is(sizes: dict[str, int], wanted: int, data: st.DataObject) -> None:
     weights = {domain: data.draw(st.sampled_from([0.0, 0.5, 1.0, 7.0, 300.0])) for domain in sizes}
     wanted = min(wanted, sum(sizes.values()))
-    found = shares(weights, sizes, wanted)
+    found = split_by_weight(weights, sizes, wanted)
     assert sum(found.values()) == wanted
     assert all(0 <= found[domain] <= sizes[domain] for domain in sizes)
     # Who is not emptied has as much for its weight as anybody else, to a row.
@@ -191,21 +192,21 @@ def test_picks_survive_their_record(rows: int, data: st.DataObject) -> None:
 # In a workspace.
 
 
-@pytest.fixture(scope="module")
-def learned(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+@pytest.fixture(scope="session")
+def learned(once: Once, tiny_model: Path) -> Path:
     """A workspace that has learned two domains and has a third before it."""
-    folder = tmp_path_factory.mktemp("learned")
-    Workspace.init(folder / "w", str(tiny_model))
     settings = "[train]\nepochs = 1\nbatch_size = 16\nmax_length = 32\nlora_rank = 4\n"
     gate = "[gate]\nmax_forgetting = 100\nmax_ood_loss = 100\nmin_gain = -100\n"
-    (folder / "w" / "continual.toml").write_text(settings + gate)
-    workspace = Workspace(folder / "w")
-    for seed, name in enumerate(("first", "second", "third")):
-        pq.write_table(pa.Table.from_pylist(make_pairs(120, seed=seed)), folder / f"{name}.parquet")
-        workspace.ingest(folder / f"{name}.parquet")
-        if name != "third":
-            workspace.update(replay=1, settings={"replay": {"rows": 10}})
-    return folder / "w"
+
+    def make(folder: Path) -> None:
+        workspace = make_workspace(folder / "w", tiny_model, settings + gate)
+        for seed, name in enumerate(("first", "second", "third")):
+            pq.write_table(pa.Table.from_pylist(make_pairs(120, seed=seed)), folder / f"{name}.parquet")
+            workspace.ingest(folder / f"{name}.parquet")
+            if name != "third":
+                workspace.update(replay=1, settings={"replay": {"rows": 10}})
+
+    return once("replay", make) / "w"
 
 
 @pytest.fixture
@@ -219,8 +220,9 @@ def prepared(workspace: Workspace, policy: str, rows: int = 20, seed: int = 0) -
 
 
 def test_what_limits_replay_is_said_before_and_after(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
-    from continual.cli.render import print_plan, print_step
-    from continual.cli.render_versions import print_version
+    from continual.cli.render.plan import print_plan
+    from continual.cli.render.step import print_step
+    from continual.cli.render.version import print_version
 
     print_plan(workspace.plan(replay=0.2, settings={"replay": {"rows": 7}}))
     print_plan(workspace.plan(replay=0.2))

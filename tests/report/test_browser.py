@@ -23,10 +23,10 @@ from continual.report.board import Board
 from continual.report.build import build_report
 from continual.report.dashboard import make_app
 from continual.report.html import write_html
-from tests.conflicts.test_conflicts import keep, made
-from tests.conftest import make_pairs
-from tests.report.test_report import HOSTILE, HOSTILE_DOCUMENT, HOSTILE_QUERY, HOSTILE_TASK, hostile_registry
-from tests.test_workspace import SETTINGS
+from tests.conflicts.results import keep, made
+from tests.pairs import Write, make_pairs
+from tests.reports import HOSTILE, HOSTILE_DOCUMENT, HOSTILE_QUERY, HOSTILE_TASK, hostile_registry
+from tests.workspaces import SETTINGS
 
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = [
@@ -47,8 +47,6 @@ pytestmark = [
         CHROMIUM is None and not os.environ.get("CI"), reason="there is no chromium: apt-get install chromium"
     ),
 ]
-
-Write = Callable[[str, list[dict[str, object]]], Path]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -22,18 +21,10 @@ from continual.report.board import Board
 from continual.report.dashboard import make_app, serve
 from continual.report.live import part_of, read_live
 from continual.storage.locks import UPDATE_LOCK, exclusive
-from tests.conftest import kill_update, make_pairs
-from tests.report.test_report import (
-    HOSTILE,
-    HOSTILE_DOCUMENT,
-    HOSTILE_QUERY,
-    add_version,
-    hostile_registry,
-    make_registry,
-)
-from tests.test_workspace import SETTINGS
-
-Write = Callable[[str, list[dict[str, object]]], Path]
+from tests.kills import kill_update
+from tests.pairs import Write, make_pairs
+from tests.reports import HOSTILE, HOSTILE_DOCUMENT, HOSTILE_QUERY, add_version, hostile_registry, make_registry
+from tests.workspaces import SETTINGS
 
 
 class Answer:
@@ -236,6 +227,7 @@ def test_no_bar_of_a_step_goes_back_a_part(tiny_model: Path, tmp_path: Path, wri
     assert labels.seen[-1] == "comparing the indexes of v1 and v2"
 
 
+@pytest.mark.kill
 def test_an_update_shows_itself_and_leaves_nothing(tiny_model: Path, tmp_path: Path, write_pairs: Write) -> None:
     workspace = Workspace.init(tmp_path / "w", str(tiny_model))
     (tmp_path / "w" / "continual.toml").write_text(SETTINGS)

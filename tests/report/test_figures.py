@@ -39,7 +39,7 @@ from continual.report.figures.svg import text_width
 from continual.report.figures.tree import place_in_lanes
 from continual.report.files import write_figures
 from continual.report.html import palette
-from tests.report.test_report import HOSTILE, HOSTILE_DOCUMENT, HOSTILE_QUERY, HOSTILE_TASK, hostile_registry
+from tests.reports import HOSTILE, HOSTILE_DOCUMENT, HOSTILE_QUERY, HOSTILE_TASK, hostile_registry
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -50,7 +50,7 @@ LINES = LineChart(
 )  # fmt: skip
 CHARTS = [
     LINES,
-    BarChart("cost", "Cost", "PairMatrix.", ["v1", "v2"], [("a", "series-1", [1, 2]), ("b", "faint", [3, 0])], "pairs"),
+    BarChart("cost", "Cost", "Pairs.", ["v1", "v2"], [("a", "series-1", [1, 2]), ("b", "faint", [3, 0])], "pairs"),
     BarChart("mix", "Mix", "Rows.", ["v1"], [("a", "series-1", [1]), ("b", "faint", [3])], "rows", stacked=True),
     ForestPlot(
         "last", "Last", "Differences.", [("med", "new", "series-1", 2.0, (1.0, 3.0)), ("x", "OOD", "ink", -1, None)]
@@ -242,8 +242,11 @@ def test_ticks_are_round_and_within() -> None:
 
 
 def test_numbers_as_people_read_them() -> None:
-    assert [format_value(-0.04, name) for name in ("change", "points")] == ["+0.0", "0.0"]
-    assert format_value(-2.25, "points") == "−2.2"
+    assert [format_value(-0.04, "change"), format_value(-0.04, "points"), format_value(-2.25, "points")] == [
+        "+0.0",
+        "0.0",
+        "−2.2",
+    ]
     assert [format_value(1234567, "count"), format_value(0.704, "share"), format_value(3725.0, "seconds")] == [
         "1,234,567",
         "70 %",

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from continual.config import CompatConfig
-from continual.index.result import MapUsed, TaskCompatibility, judge
+from continual.config import IndexConfig
+from continual.index.result import IndexedTask, MapUsed, judge_index
 from continual.registry import Registry
 from continual.registry.records import Leak
 from continual.report.build import build_report
@@ -22,16 +22,7 @@ from continual.report.figures import HeatMap, LineChart, draw_chart
 from continual.report.html import render_html
 from continual.report.report import Report
 from continual.report.sections import ReportSection, sections
-from tests.report.test_report import (
-    START,
-    Page,
-    add_domain,
-    add_version,
-    make_registry,
-    make_task,
-    write_scores,
-    write_texts,
-)
+from tests.reports import START, Page, add_domain, add_version, make_registry, make_task, write_scores, write_texts
 
 QUERIES = [f"q{number:02d}" for number in range(40)]
 LATE = START + timedelta(days=90)
@@ -127,7 +118,10 @@ def test_scores_on_what_was_trained_on_are_marked_and_said(report: Report) -> No
     column = heat.columns.index("late")
     assert heat.flagged == {(1, column), (2, column)}
     (why,) = matrix.notes
-    assert why == "v1 learned 12 rows of med before late was registered, which are in it (5 nearly)."
+    assert (
+        why
+        == "v1 trained on 12 rows of med that leak into late (5 as near duplicates), before the task was registered."
+    )
     page = Page(render_html(report).html)
     assert why in page.text
     assert len([each for each in page.all("span") if each.get("aria-label") == "trained on"]) == 2
@@ -177,10 +171,10 @@ def test_the_index_section_says_whether_to_re_embed(tmp_path: Path) -> None:
 
     def measure(old: str, new: str, on_old: float) -> None:
         scores = {"old_on_old": 70.0, "new_on_new": 80.0, "new_on_old": on_old, "old_on_new": 75.0}
-        task = TaskCompatibility(
-            "wiki", None, "ndcg_at_10", 40, canary=0.987, overlap=0.8, mapped_on_old=78.0, **scores
+        task = IndexedTask("wiki", None, "ndcg_at_10", 40, canary=0.987, overlap=0.8, mapped_on_old=78.0, **scores)
+        registry.add_compatibility(
+            judge_index(old, new, [task], MapUsed("affine", {}, 80, 20), IndexConfig()).to_json()
         )
-        registry.add_compatibility(judge(old, new, [task], MapUsed("affine", {}, 80, 20), CompatConfig()).to_json())
 
     measure("v0", "v1", 76.0)
     section = find(build_report(registry), "index")

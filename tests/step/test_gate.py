@@ -67,7 +67,7 @@ def test_every_broken_limit_is_named() -> None:
     assert verdict.tasks["bash"].high == -1.9
 
 
-def test_what_may_be_luck_breaks_no_limit() -> None:
+def test_what_may_be_chance_breaks_no_limit() -> None:
     new = changed(med=-0.5, bash=-3.1, wiki=-3, math=-1)
     unsure = {"bash": interval(-3.1, -6.4, 0.2)}
     means = {"gain": interval(-0.5, -2, 1), "ood": interval(-2, -4.1, 0.1)}
@@ -93,7 +93,7 @@ def test_the_noise_of_queries_refuses_no_more_often_than_the_level_allows(tasks:
     roles = {f"t{number}": "learned" for number in range(tasks)} | {"wiki": "OOD", "med": "new"}
     limits = GateConfig(max_forgetting=0.0, max_ood_loss=0.0)
     for _ in range(repetitions):
-        # Two versions that are equally good: what differs is luck. Few queries, so that points alone would often fall.
+        # Two versions that are equally good: they differ by chance. Few queries, so that points alone would often fall.
         change = {task: generator.normal(0, 0.25, 40) for task in roles}
         points = {task: 100 * float(values.mean()) for task, values in change.items()}
         intervals = {task: paired_interval(values, zeros) for task, values in change.items()}
@@ -115,8 +115,8 @@ def test_one_of_many_comparisons_has_to_show_more() -> None:
     verdict = weigh(new, old, roles, GateConfig(), {"bash": fall} | others)
     assert verdict.passed
     assert verdict.reasons[0] == (
-        "bash fell by 3.1 points (95 % interval of the fall 0.2 to 6.0), which among 10 comparisons may be the luck of "
-        "the queries; gate.max_forgetting = 2.0"
+        "bash fell by 3.1 points (95 % interval of the fall 0.2 to 6.0), which among 10 comparisons may be "
+        "chance; gate.max_forgetting = 2.0"
     )
     assert verdict.comparisons == 10
     assert verdict.tasks["bash"].adjusted == pytest.approx(10 * fall.p_below())
@@ -146,7 +146,7 @@ def test_without_tasks_there_is_nothing_to_limit() -> None:
     verdict = weigh({}, {}, ROLES, GateConfig())
     assert verdict.passed
     assert verdict.gain is verdict.worst is verdict.ood is None
-    assert verdict.reasons == ["there was no task to compare on, so nothing was limited"]
+    assert verdict.reasons == ["there was no task to compare on, so no limit was checked"]
     # A task that only one of the two was scored on is not compared.
     assert weigh({"bash": 1.0}, {}, ROLES, GateConfig()).passed
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +15,9 @@ from typer.testing import CliRunner
 from continual import Workspace
 from continual.cli import app
 from continual.errors import InputError, NotFoundError
-from tests.conftest import kill_update, make_pairs
-from tests.test_workspace import SETTINGS, workspace
-
-__all__ = ["workspace"]
-Write = Callable[[str, list[dict[str, object]]], Path]
+from tests.kills import kill_update
+from tests.pairs import Write, make_pairs
+from tests.workspaces import SETTINGS
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -75,13 +72,13 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> type[Recorder]:
 
 def test_tensorboard_gets_every_step_and_the_verdict(workspace: Workspace, write_pairs: Write) -> None:
     workspace.ingest(write_pairs("a#b.parquet", make_pairs(80)))
-    step = workspace.update(track=["tensorboard"])
+    step = workspace.update(settings={"track": {"trackers": ["tensorboard"]}})
     shown = scalars(workspace.registry.path("tracking/v1"))
     training = step.version.provenance.training
-    count = training["steps"]
+    count = training.steps
     assert [number for number, _ in shown["train/loss"]] == list(range(1, count + 1))
     # With fewer than 200 steps the curve that the version keeps has a point per step.
-    assert [value for _, value in shown["train/loss"]] == pytest.approx([loss for _, loss in training["curve"]])
+    assert [value for _, value in shown["train/loss"]] == pytest.approx([loss for _, loss in training.curve])
     peak, rise = workspace.config.train.learning_rate, round(workspace.config.train.warmup * count)
     rates = [(n + 1) / (rise + 1) if n < rise else (count - n) / (count - rise) for n in range(count)]
     assert [value for _, value in shown["train/learning_rate"]] == pytest.approx([peak * rate for rate in rates])
@@ -94,20 +91,21 @@ def test_tensorboard_gets_every_step_and_the_verdict(workspace: Workspace, write
     assert "train.epochs: 1" in parameters.read_text()
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize("seconds", ["0", "1000"])  # a checkpoint at every step, or none before the kill
 def test_a_resumed_step_goes_on_in_the_same_run(workspace: Workspace, write_pairs: Write, seconds: str) -> None:
     settings = SETTINGS.replace("checkpoint_seconds = 0", f"checkpoint_seconds = {seconds}")
     (workspace.directory / "continual.toml").write_text(settings)
     workspace.ingest(write_pairs("a.parquet", make_pairs(120)))
-    kill_update(workspace.directory, "training", 4, track=["tensorboard"])
+    kill_update(workspace.directory, "training", 4, settings={"track": {"trackers": ["tensorboard"]}})
     folder = workspace.registry.path("tracking/v1")
     assert len(scalars(folder)["train/loss"]) == 4
-    with pytest.raises(InputError, match="Leave the others out"):
-        workspace.update(resume=True, track=["tensorboard"])
+    with pytest.raises(InputError, match="Leave the other options out"):
+        workspace.update(resume=True, settings={"track": {"trackers": ["tensorboard"]}})
     training = workspace.update(resume=True).version.provenance.training
     shown = scalars(folder)
-    assert [number for number, _ in shown["train/loss"]] == list(range(1, training["steps"] + 1))
-    assert [value for _, value in shown["train/loss"]] == pytest.approx([loss for _, loss in training["curve"]])
+    assert [number for number, _ in shown["train/loss"]] == list(range(1, training.steps + 1))
+    assert [value for _, value in shown["train/loss"]] == pytest.approx([loss for _, loss in training.curve])
     assert len(shown["gate/passed"]) == 1
 
 
@@ -117,9 +115,9 @@ def test_a_missing_package_or_a_wrong_name_changes_nothing(
     workspace.ingest(write_pairs("a.parquet", make_pairs(60)))
     monkeypatch.setattr(tracking, "_available_trackers", [])
     with pytest.raises(InputError, match=r"comet_ml is not installed.*`pip install comet-ml`"):
-        workspace.update(track=["comet_ml"])
+        workspace.update(settings={"track": {"trackers": ["comet_ml"]}})
     with pytest.raises(NotFoundError, match="Did you mean 'tensorboard'"):
-        workspace.update(track=["tensorbord"])
+        workspace.update(settings={"track": {"trackers": ["tensorbord"]}})
     (workspace.directory / "continual.toml").write_text(f'{SETTINGS}\n[track]\ntrackers = ["wandb"]\n')
     result = CliRunner().invoke(app, ["update", "-w", str(workspace.directory)])
     assert isinstance(result.exception, InputError)
@@ -137,13 +135,13 @@ def test_a_tracker_that_cannot_start_leaves_what_was_interrupted(
 ) -> None:
     workspace.ingest(write_pairs("a.parquet", make_pairs(60)))
     with monkeypatch.context() as patch:
-        patch.setattr("continual.train.fold", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("continual.train.lora.fold", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            workspace.update(track=["recorder"])
+            workspace.update(settings={"track": {"trackers": ["recorder"]}})
     assert recorder.runs[0]["finished"]
     recorder.fails_at = "start"
     with pytest.raises(InputError, match=r"recorder cannot start: no route to host\. Nothing was trained"):
-        workspace.update(restart=True, track=["recorder"])
+        workspace.update(restart=True, settings={"track": {"trackers": ["recorder"]}})
     assert workspace.status().interrupted == "v1"
     with caplog.at_level(logging.WARNING):
         assert workspace.update(resume=True).version.id == "v1"
@@ -156,7 +154,7 @@ def test_a_tracker_that_fails_on_the_way_costs_no_step(
     recorder.fails_at = "log"
     workspace.ingest(write_pairs("a.parquet", make_pairs(80)))
     with caplog.at_level(logging.WARNING):
-        assert workspace.update(track=["recorder", "recorder"]).passed
+        assert workspace.update(settings={"track": {"trackers": ["recorder", "recorder"]}}).passed
     (run,) = recorder.runs
     assert [step for step, _ in run["logged"]] == [1, 2]
     assert run["name"] == workspace.directory.name
@@ -175,9 +173,9 @@ def test_servers_are_asked_for_the_run_that_was_interrupted(
     workspace = Workspace(workspace.directory)
     workspace.ingest(write_pairs("a.parquet", make_pairs(60)))
     with monkeypatch.context() as patch:
-        patch.setattr("continual.train.fold", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("continual.train.lora.fold", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            workspace.update(track=["wandb", "mlflow"])
+            workspace.update(settings={"track": {"trackers": ["wandb", "mlflow"]}})
     workspace.update(resume=True)
     first, second, again, resumed = recorder.runs
     assert {run["name"] for run in recorder.runs} == {"weekly"}

@@ -12,6 +12,7 @@ from typing import Any
 from continual.eval.avalanche import RetrievalScores, retrieval_metrics
 from continual.stream.avalanche import ReplayBuffer, WorkspaceBenchmark
 from tests import ROOT
+from tests.pairs import Write, make_pairs
 
 # isort: split
 import numpy as np
@@ -30,9 +31,7 @@ from continual.errors import InputError, NotFoundError, NothingToDoError
 from continual.eval.metrics import bwt, forgetting, fwt
 from continual.step.spec import prepare
 from continual.train.pairs import PairEncoder, PairLoss
-from tests.conftest import make_pairs
 
-Write = Callable[[str, list[dict[str, object]]], Path]
 SETTINGS = """
 [ingest]
 holdout = 0.2
@@ -164,7 +163,7 @@ def test_a_buffer_is_resized_and_refuses_what_it_cannot_draw(workspace: Workspac
     with pytest.raises(NotFoundError, match="Did you mean 'uniform'"):
         ReplayBuffer(benchmark, 20, "unifrom")
     for policy in ("forgetting", "hardest"):
-        with pytest.raises(InputError, match="no version"):
+        with pytest.raises(InputError, match="not a version"):
             ReplayBuffer(benchmark, 20, policy)
     (other,) = benchmark_from_datasets(train=[second.dataset]).train_stream
     with pytest.raises(InputError, match="train_stream"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +21,8 @@ from continual.train.objective import Objective
 from continual.train.step import open_session
 from continual.train.team import Team
 from continual.versions.build import combine
-from tests.conftest import SCHEMA, make_pairs
+from tests.pairs import SCHEMA, Write, make_pairs
 
-Write = Callable[[str, list[dict[str, object]]], Path]
 SAYS = "zat zot zil"
 PROMPT = f"Instruct: {SAYS}\nQuery: "
 CPU = torch.device("cpu")
@@ -139,8 +137,8 @@ def test_a_domain_with_an_instruction_from_its_file_to_its_card(
     settings = {(score.version, score.task): score.settings for score in registry.all_scores()}
     assert {version for version, _ in settings} == {"v0", "v1", "v2"}
     assert all(("instruction" in found) == (task == "told") for (_, task), found in settings.items())
-    assert step.compatibility is not None
-    measured = {task.task: task.new_on_new for task in step.compatibility.tasks}
+    assert step.index is not None
+    measured = {task.task: task.new_on_new for task in step.index.tasks}
     assert measured == pytest.approx({name: score.score for name, score in step.scores.items()}, abs=1e-6)
 
     model = SentenceTransformer(str(registry.path("versions/v2")), device="cpu")
@@ -155,7 +153,7 @@ def test_a_domain_with_an_instruction_from_its_file_to_its_card(
     assert config.read_bytes() == before
     assert json.loads(before)["prompts"]["told"] == PROMPT
 
-    out = workspace.export("v2", tmp_path / "out")
+    out = workspace.export("v2", tmp_path / "out").directory
     card = (out / "README.md").read_text(encoding="utf-8")
     assert f"| `told` | `{SAYS}` |" in card
     assert SentenceTransformer(str(out), device="cpu").prompts["told"] == PROMPT

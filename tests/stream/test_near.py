@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from continual.config import IngestConfig
 from continual.registry import Registry
 from continual.registry.migrations import MIGRATIONS
-from continual.replay.draw import Rows
+from continual.replay.draw import RowReader
 from continual.stream import import_task, ingest
 from continual.stream.database import database
 from continual.stream.near import (
@@ -27,9 +27,9 @@ from continual.stream.near import (
     write_shingles,
 )
 from continual.stream.shingles import TEXTS, shingles, words
-from tests.conftest import WORDS, make_pairs, sentence
-from tests.stream.test_ingest import registry, stored, write_rows  # noqa: F401  a fixture
-from tests.stream.test_tasks import make_task
+from tests.pairs import WORDS, make_pairs, sentence
+from tests.stream.rows import stored, write_rows
+from tests.tasks import write_beir
 
 CONFIG = IngestConfig()
 KINDS = ("query", "document")
@@ -148,12 +148,12 @@ FAR = [
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return make_task(
+    return write_beir(
         tmp_path / "beir", [{"_id": "d", "text": ANSWER}], [{"_id": "q", "text": QUESTION}], [("q", "d", 1)]
     )
 
 
-def test_near_duplicates_are_dropped_and_counted(registry: Registry, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_near_duplicates_are_dropped_and_counted(registry: Registry, folder: Path, tmp_path: Path) -> None:
     import_task(registry, "ood", folder)
     report = ingest(registry, CONFIG, write_rows(tmp_path / "a.parquet", [*NEARLY, *FAR]), holdout=0)
     assert (report.kept, report.leaked, report.near) == (3, 3, 3)
@@ -161,7 +161,7 @@ def test_near_duplicates_are_dropped_and_counted(registry: Registry, folder: Pat
     assert registry.leaks() == []
 
 
-def test_near_duplicates_of_a_domains_own_task_are_dropped(registry: Registry, tmp_path: Path) -> None:  # noqa: F811
+def test_near_duplicates_of_a_domains_own_task_are_dropped(registry: Registry, tmp_path: Path) -> None:
     rows = make_pairs(60)
     for row in rows:
         row["positive"] += " " + ANSWER + f" {row['doc_id']}"
@@ -176,7 +176,7 @@ def test_near_duplicates_of_a_domains_own_task_are_dropped(registry: Registry, t
 
 
 def test_rows_stored_before_the_task_are_counted_and_never_drawn(
-    registry: Registry,  # noqa: F811
+    registry: Registry,
     folder: Path,
     tmp_path: Path,
 ) -> None:
@@ -186,7 +186,7 @@ def test_rows_stored_before_the_task_are_counted_and_never_drawn(
     report = import_task(registry, "ood", folder)
     assert (report.leaked_rows, report.near_rows) == (4, 3)
     assert [(leak.batch, leak.rows, leak.near) for leak in registry.leaks()] == [("b1", 2, 1), ("b2", 2, 2)]
-    with Rows(registry) as rows:
+    with RowReader(registry) as rows:
         assert rows.guarded == ["ood"]
         assert rows.count(registry.batches()) == {"a": 3, "b": 5}
     again = import_task(registry, "ood", folder)
@@ -194,7 +194,7 @@ def test_rows_stored_before_the_task_are_counted_and_never_drawn(
     assert len(registry.leaks()) == 2
 
 
-def test_a_task_held_out_later_is_checked_against_all_domains(registry: Registry, tmp_path: Path) -> None:  # noqa: F811
+def test_a_task_held_out_later_is_checked_against_all_domains(registry: Registry, tmp_path: Path) -> None:
     rows = make_pairs(50)
     ingest(registry, CONFIG, write_rows(tmp_path / "a.parquet", rows), holdout=0)
     loud = [{**row, "query": row["query"].upper(), "positive": f"p {n}"} for n, row in enumerate(rows)]
@@ -204,7 +204,7 @@ def test_a_task_held_out_later_is_checked_against_all_domains(registry: Registry
     assert (leak.task, leak.batch, leak.rows, leak.near) == ("b", "b1", 10, 10)
 
 
-def test_a_task_of_before_gets_its_shingles(registry: Registry, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_task_of_before_gets_its_shingles(registry: Registry, folder: Path, tmp_path: Path) -> None:
     import_task(registry, "ood", folder)
     (registry.path("tasks/ood") / SHINGLES).unlink()
     report = ingest(registry, CONFIG, write_rows(tmp_path / "a.parquet", [*NEARLY, *FAR]), holdout=0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import shutil
 from pathlib import Path
 
@@ -17,47 +15,13 @@ from continual.registry import Registry
 from continual.registry.text import hash_text
 from continual.stream import TaskReport, import_task, ingest
 from continual.stream.task_files import read_task, task_tables, write_task
-from tests.conftest import make_pairs
-
-CORPUS = [
-    {"_id": "d1", "title": "Title", "text": "first  document"},
-    {"_id": "d2", "title": "", "text": "  se\u0301cond "},
-    {"_id": "d3", "text": "third"},
-    {"_id": "d4", "title": None, "text": ""},
-]
-QUERIES = [
-    {"_id": "q1", "text": "one"},
-    {"_id": "q2", "text": "two"},
-    {"_id": "train", "text": "of another split"},
-]
-QRELS = [("q1", "d1", 2), ("q1", "d3", 0), ("q2", "d2", 1), ("q2", "d1", -1)]
-
-
-def write_jsonl(path: Path, rows: list[dict[str, object]]) -> None:
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
-
-
-def make_task(folder: Path, corpus=CORPUS, queries=QUERIES, qrels=QRELS) -> Path:
-    """Write a folder as BEIR has it."""
-    (folder / "qrels").mkdir(parents=True)
-    write_jsonl(folder / "corpus.jsonl", corpus)
-    write_jsonl(folder / "queries.jsonl", queries)
-    lines = ["query-id\tcorpus-id\tscore", *("\t".join(map(str, row)) for row in qrels)]
-    (folder / "qrels" / "test.tsv").write_text("\n".join(lines) + "\n")
-    return folder
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    registry = Registry(tmp_path / ".continual", busy_seconds=0.0)
-    registry.catalog.create()
-    return registry
+from tests.pairs import make_pairs
+from tests.tasks import CORPUS, QRELS, QUERIES, write_beir, write_jsonl
 
 
 @pytest.fixture
 def beir(tmp_path: Path) -> Path:
-    return make_task(tmp_path / "beir")
+    return write_beir(tmp_path / "beir")
 
 
 def read(path: Path) -> list[tuple[object, ...]]:
@@ -144,7 +108,7 @@ def test_writing_and_reading_back_gives_the_same_task(beir: Path, tmp_path: Path
 
 def test_numbers_as_ids(tmp_path: Path) -> None:
     corpus, queries = [{"_id": 1, "text": "a"}], [{"_id": 7, "text": "b"}]
-    tables = read_task(make_task(tmp_path / "t", corpus, queries, [(7, 1, 1)]))
+    tables = read_task(write_beir(tmp_path / "t", corpus, queries, [(7, 1, 1)]))
     assert tables.qrels.to_pylist() == [{"query_id": "7", "doc_id": "1", "score": 1}]
 
 
@@ -155,7 +119,7 @@ def test_the_same_task_again_changes_nothing(registry: Registry, beir: Path, tmp
     assert again.unchanged
     assert again.queries == 2
     assert registry.tasks() == before
-    other = make_task(tmp_path / "other", qrels=QRELS[:3])
+    other = write_beir(tmp_path / "other", qrels=QRELS[:3])
     with pytest.raises(InvalidNameError, match="The name 'ood' is taken: it is an out-of-domain task with 2 queries"):
         import_task(registry, "ood", other)
     assert registry.tasks() == before
@@ -166,7 +130,7 @@ def test_stored_rows_that_leak_are_counted(registry: Registry, tmp_path: Path) -
     rows = make_pairs(40)
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     ingest(registry, IngestConfig(), str(tmp_path / "a.parquet"), holdout=0)
-    folder = make_task(
+    folder = write_beir(
         tmp_path / "leaky",
         [{"_id": "d", "text": rows[0]["positive"]}, {"_id": "e", "text": rows[1]["positive"]}],
         [{"_id": "q", "text": f" {rows[2]['query']} "}],
@@ -188,7 +152,7 @@ def test_a_titled_document_leaks_with_its_title_and_without(registry: Registry, 
         {"_id": "f", "title": "On snow", "text": "A distractor."},
     ]
     queries = [{"_id": "q", "title": "not read", "text": "weather"}]
-    folder = make_task(tmp_path / "titled", corpus, queries, [("q", "d", 1), ("q", "e", 1)])
+    folder = write_beir(tmp_path / "titled", corpus, queries, [("q", "d", 1), ("q", "e", 1)])
     leaks = ["On rain It falls.", " It  falls.", "On rain\n\nIt falls.", "Only a title"]
     others = ["On rain", "A distractor.", "On snow A distractor."]
     rows = [{"query": f"query {i}", "positive": text} for i, text in enumerate(leaks + others)]
@@ -208,11 +172,11 @@ def test_a_titled_document_leaks_with_its_title_and_without(registry: Registry, 
 
 
 FAULTS = [
-    ("queries.jsonl", [*QUERIES, QUERIES[0]], "has the id 'q1' twice"),
-    ("corpus.jsonl", [*CORPUS, CORPUS[0]], "has the id 'd1' twice"),
+    ("queries.jsonl", [*QUERIES, QUERIES[0]], "repeats the id 'q1'"),
+    ("corpus.jsonl", [*CORPUS, CORPUS[0]], "repeats the id 'd1'"),
     ("queries.jsonl", [{"_id": "q1", "text": "one"}], "1 query id.* queries lacks, such as 'q2'"),
     ("corpus.jsonl", CORPUS[1:], "1 document id.* corpus lacks, such as 'd1'"),
-    ("queries.jsonl", [{"_id": "q1", "text": " "}, QUERIES[1]], "row 1 .id 'q1'., has a text .*: empty"),
+    ("queries.jsonl", [{"_id": "q1", "text": " "}, QUERIES[1]], "row 1 .id 'q1'.: .*cannot be used: empty"),
     ("queries.jsonl", [{"_id": "q1", "text": None}, QUERIES[1]], "empty"),
     ("queries.jsonl", [{"_id": "q1", "text": ["one"]}, QUERIES[1]], "something other than text"),
     ("queries.jsonl", [{"_id": "q1", "text": "a\0"}, QUERIES[1]], "NUL character"),
@@ -223,11 +187,11 @@ FAULTS = [
     ("queries.jsonl", [{"_id": "\ud800", "text": "one"}], "lone surrogate"),
     ("queries.jsonl", [{"name": "q1", "text": "one"}], "but none of query_id"),
     ("corpus.jsonl", [{"_id": "d1", "body": "one"}], "but none of text"),
-    ("corpus.jsonl", None, "has none of corpus.parquet, corpus.jsonl"),
-    ("qrels/test.tsv", None, "has none of qrels.parquet"),
+    ("corpus.jsonl", None, "none of the files corpus.parquet, corpus.jsonl"),
+    ("qrels/test.tsv", None, "none of the files qrels.parquet"),
     ("qrels/test.tsv", "q1\td1\n", "2 tab-separated fields"),
     ("qrels/test.tsv", "q1\td1\t1\nq2\td2\thigh\n", "row 2, has the score 'high'"),
-    ("qrels/test.tsv", "q1\td1\t1\nq1\td1\t2\n", "a second time with another score"),
+    ("qrels/test.tsv", "q1\td1\t1\nq1\td1\t2\n", "again with another score"),
     ("qrels/test.tsv", "q1\td1\t0\n", "no query has a relevant document"),
     ("qrels/test.tsv", "", "no query has a relevant document"),
     ("qrels/test.tsv", b"q1\td\xff\t1\n", "not UTF-8"),

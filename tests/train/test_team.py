@@ -18,9 +18,8 @@ import torch
 from continual import Workspace
 from continual.merge.sources import Model
 from continual.train.team import Team
-from tests.cli.test_cli import Write
-from tests.conftest import make_pairs
-from tests.test_workspace import SETTINGS
+from tests.pairs import Write, make_pairs
+from tests.workspaces import SETTINGS, make_workspace
 
 
 def launch(
@@ -38,14 +37,13 @@ def launch(
 
 @pytest.fixture
 def ready(tiny_model: Path, tmp_path: Path, write_pairs: Write) -> Path:
-    Workspace.init(tmp_path / "w", str(tiny_model))
     settings = SETTINGS.replace("[train]", '[train]\nprecision = "fp32"\nmatryoshka = [16]')
-    (tmp_path / "w/continual.toml").write_text(settings)
-    workspace = Workspace(tmp_path / "w")
+    workspace = make_workspace(tmp_path / "w", tiny_model, settings)
     workspace.ingest(write_pairs("first.parquet", make_pairs(50)))
     return tmp_path / "w"
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_model_that_one_does(ready: Path, tmp_path: Path) -> None:
     shutil.copytree(ready, tmp_path / "alone")
     step = Workspace(tmp_path / "alone").update()
@@ -64,6 +62,7 @@ def test_two_processes_train_the_model_that_one_does(ready: Path, tmp_path: Path
     assert moved > 1e-3
 
 
+@pytest.mark.slow
 def test_a_command_that_fails_ends_all_processes(ready: Path) -> None:
     done = launch(2, "update", "--domain", "fist", "-w", ready)
     assert "Did you mean 'first'" in done.stderr
@@ -73,7 +72,7 @@ def test_a_command_that_fails_ends_all_processes(ready: Path) -> None:
 ALONE = """
 import sys
 from continual import Workspace
-from continual.train.team import leading
+from continual.train.launch import leading
 
 class Full:
     def start(self, label, total, unit, done=0): self.training = label == "training"
@@ -88,6 +87,7 @@ with leading() as leads:
 """
 
 
+@pytest.mark.slow
 def test_what_only_the_first_process_meets_ends_all(ready: Path, tmp_path: Path) -> None:
     (tmp_path / "alone.py").write_text(ALONE)
     done = launch(2, ready, program=[str(tmp_path / "alone.py")])

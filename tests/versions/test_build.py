@@ -1,4 +1,4 @@
-"""A version is a recipe: built again bit for bit, its snapshot dropped and kept, compared with another."""
+"""Versions are rebuilt bit for bit, dropped and kept, and compared."""
 
 from __future__ import annotations
 
@@ -21,31 +21,27 @@ from continual.errors import (
 )
 from continual.models.weights import weights_sha256
 from continual.versions.diff import group_of
-from tests.conftest import make_pairs
-from tests.merge.test_folders import kill_everywhere
-from tests.test_workspace import SETTINGS
+from tests.kills import kill_everywhere
+from tests.pairs import make_pairs
+from tests.workspaces import Once, make_workspace
 
 
-@pytest.fixture(scope="module")
-def made(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def made(once: Once, tiny_model: Path) -> Path:
     """A workspace with four steps, each merged by another rule."""
-    folder = tmp_path_factory.mktemp("stream")
-    workspace = make_workspace(folder / "w", tiny_model)
     steps: list[dict[str, object]] = [
         {},
-        {"merge": "ties", "parameters": {"density": 0.4}},
-        {"merge": "dare_ties", "parameters": {"density": 0.7}, "seed": 5},
+        {"merge": "ties", "settings": {"merge": {"parameters": {"density": 0.4}}}},
+        {"merge": "dare_ties", "settings": {"merge": {"parameters": {"density": 0.7}}}, "seed": 5},
         {"merge": 0.3, "start": "base"},
     ]
-    for number, options in enumerate(steps):
-        learn(workspace, folder, number, replay=0.3, **options)
-    return folder / "w"
 
+    def make(folder: Path) -> None:
+        workspace = make_workspace(folder / "w", tiny_model)
+        for number, options in enumerate(steps):
+            learn(workspace, folder, number, replay=0.3, **options)
 
-def make_workspace(folder: Path, model: Path) -> Workspace:
-    Workspace.init(folder, str(model))
-    (folder / "continual.toml").write_text(SETTINGS)
-    return Workspace(folder)
+    return once("four-rules", make) / "w"
 
 
 def learn(workspace: Workspace, folder: Path, number: int, **options: object) -> None:
@@ -117,10 +113,10 @@ def test_a_damaged_snapshot_is_mended_and_a_changed_adapter_is_noticed(workspace
     factors = workspace.registry.path("adapters/v1/adapter_model.safetensors")
     save_file({name: 2 * tensor for name, tensor in load_file(factors).items()}, factors)
     for name in ("v1", "v2"):
-        with pytest.raises(RebuildError, match="v1 was recorded with the weights"):
+        with pytest.raises(RebuildError, match="Rebuilding v1 gives weights"):
             workspace.rebuild(name)
     shutil.rmtree(factors.parent)
-    with pytest.raises(ModelError, match="adapter of v1 is gone"):
+    with pytest.raises(ModelError, match="adapter of v1, is missing"):
         workspace.rebuild("v3")
 
 
@@ -139,7 +135,7 @@ def test_a_damaged_snapshot_is_refused_whatever_it_is_wanted_for(workspace: Work
         connection.execute("DELETE FROM scores WHERE version = 'v2'")
     for use in (
         lambda: workspace.load("v2"),
-        lambda: workspace.diff("v1", "v2"),
+        lambda: workspace.compare_weights("v1", "v2"),
         lambda: workspace.promote("v2"),
         lambda: workspace.export("v2", tmp_path / "out"),
         lambda: workspace.evaluate("v2"),
@@ -150,8 +146,8 @@ def test_a_damaged_snapshot_is_refused_whatever_it_is_wanted_for(workspace: Work
             use()
     root = workspace.registry.path("versions/v0/model.safetensors")
     root.write_bytes(root.read_bytes()[:-4] + b"\0\0\1\0")
-    with pytest.raises(ModelError, match="with these weights there"):  # from which both are measured
-        workspace.diff("v1", "v3")
+    with pytest.raises(ModelError, match="with the recorded weights there"):  # from which both are measured
+        workspace.compare_weights("v1", "v3")
 
 
 def test_gc_keeps_what_is_asked_for_and_what_was_dropped_still_works(workspace: Workspace, tmp_path: Path) -> None:
@@ -168,8 +164,8 @@ def test_gc_keeps_what_is_asked_for_and_what_was_dropped_still_works(workspace: 
     assert workspace.gc().dropped == []
 
     np.testing.assert_array_equal(workspace.load("v1").encode(["bal cem"]), before)
-    assert weights_sha256(workspace.export("v2", tmp_path / "out")) == workspace.version("v2").sha256
-    assert workspace.gc(keep_every=2).kept["v2"] == "every 2th"
+    assert weights_sha256(workspace.export("v2", tmp_path / "out").directory) == workspace.version("v2").sha256
+    assert workspace.gc(settings={"store": {"keep_every": 2}}).kept["v2"] == "every 2th"
     workspace.pin("v3", pinned=False)
     assert workspace.gc().dropped == ["v2", "v3"]
     workspace.rollback()
@@ -181,7 +177,7 @@ def test_gc_never_drops_what_it_cannot_build_again(workspace: Workspace) -> None
     factors = workspace.registry.path("adapters/v2/adapter_model.safetensors")
     save_file({name: 2 * tensor for name, tensor in load_file(factors).items()}, factors)
     done = workspace.gc()
-    assert "cannot be built again" in done.kept["v2"]
+    assert "cannot be rebuilt" in done.kept["v2"]
     assert done.dropped == ["v1", "v3"]
 
 
@@ -196,9 +192,9 @@ def test_an_update_goes_on_after_gc(workspace: Workspace, tmp_path: Path) -> Non
 
 
 def test_versions_that_were_dropped_are_compared(workspace: Workspace) -> None:
-    before = workspace.diff("v1", "v2")
+    before = workspace.compare_weights("v1", "v2")
     assert workspace.gc().dropped == ["v1", "v2", "v3"]
-    assert workspace.diff("v1", "v2") == before
+    assert workspace.compare_weights("v1", "v2") == before
 
 
 def test_opcm_steps_keep_their_state_and_are_rebuilt(tiny_model: Path, tmp_path: Path) -> None:
@@ -216,12 +212,12 @@ def test_rollback_walks_back_through_what_was_in_service(workspace: Workspace) -
     workspace.promote("v1")  # by mistake: what was in service before is v4, not v1's parent
     assert workspace.rollback().version == "v4"
     assert [workspace.rollback().version for _ in range(4)] == ["v3", "v2", "v1", "v0"]
-    with pytest.raises(InputError, match="Nothing was in service before"):
+    with pytest.raises(InputError, match="nothing to roll back to"):
         workspace.rollback()
 
 
 def test_diff_measures_task_vectors_and_drift(workspace: Workspace) -> None:
-    found = workspace.diff("v1", "v2")
+    found = workspace.compare_weights("v1", "v2")
     root, first, second = (
         load_file(workspace.registry.path(f"versions/{name}") / "model.safetensors") for name in ("v0", "v1", "v2")
     )
@@ -253,7 +249,7 @@ def test_diff_measures_task_vectors_and_drift(workspace: Workspace) -> None:
     assert found.drift is not None
     assert found.drift.texts > 100
     assert -1 <= found.drift.least <= found.drift.low <= found.drift.mean < 1
-    same = workspace.diff("v1", "v1").drift
+    same = workspace.compare_weights("v1", "v1").drift
     assert same is not None
     assert same.least == pytest.approx(1)
 
@@ -273,6 +269,7 @@ def test_tensors_are_grouped_by_their_names(key: str, group: str) -> None:
     assert group_of(key) == group
 
 
+@pytest.mark.kill
 def test_killed_rebuilds_leave_nothing_that_loads(workspace: Workspace) -> None:
     version = workspace.version("v2")
     folder = workspace.registry.path(version.path)
@@ -289,8 +286,9 @@ def test_killed_rebuilds_leave_nothing_that_loads(workspace: Workspace) -> None:
 
 def test_a_seeded_rule_drops_other_elements_at_every_step(tiny_model: Path, tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path / "w", tiny_model)
+    settings = {"merge": {"parameters": {"density": 0.5}}}
     for number in range(2):
-        learn(workspace, tmp_path, number, merge="dare_linear", parameters={"density": 0.5}, replay=0.0)
+        learn(workspace, tmp_path, number, merge="dare_linear", settings=settings, replay=0.0)
     root, first, second = (
         load_file(workspace.registry.path(version.path) / "model.safetensors") for version in workspace.versions()
     )
@@ -312,7 +310,7 @@ def test_gc_waits_for_those_who_read(workspace: Workspace) -> None:
 
 
 def test_model_stock_is_no_rule_of_a_stream(workspace: Workspace) -> None:
-    with pytest.raises(InputError, match="model_stock cannot be the rule"):
+    with pytest.raises(InputError, match="model_stock cannot be a merge rule"):
         workspace.update(merge="model_stock")
 
 
@@ -325,6 +323,6 @@ def test_parameters_of_the_settings_belong_to_the_rule_of_the_settings(workspace
     learn(workspace, tmp_path, 10, merge=0.5)
     assert workspace.version().provenance.parameters == {}
     with pytest.raises(InputError, match="takes alpha; not 'previous'"):
-        learn(workspace, tmp_path, 11, merge="opcm", parameters={"previous": 2.0})
+        learn(workspace, tmp_path, 11, merge="opcm", settings={"merge": {"parameters": {"previous": 2.0}}})
     with pytest.raises(InputError, match="finds lambda itself"):
-        workspace.update(merge="self-positioning", parameters={"lambda": 2.0})
+        workspace.update(merge="self-positioning", settings={"merge": {"parameters": {"lambda": 2.0}}})

@@ -1,1 +1,1 @@
-"""The recipes, one file each: a module that declares a `RECIPE` is one."""
+"""One module per recipe. Each declares a `RECIPE`."""

@@ -1,4 +1,4 @@
-"""Ours, the default of `continual update`: what `continual.toml` says."""
+"""The default of `continual update`: the settings of `continual.toml`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from continual.recipes.recipe import Recipe
 
 RECIPE = Recipe(
     name="continual",
-    summary="A step from what is in service on the new rows and a little replay, as continual.toml says.",
+    summary="An update with the settings of continual.toml: by default from the current version, with replay.",
     reference="",
-    cost="the new rows and the replayed share of all others",
+    cost="the new rows and the replayed share of the old rows",
     step={},
 )

@@ -1,4 +1,4 @@
-"""Everything at once, each batch of one domain, the batches shuffled: what all others are measured by."""
+"""One training on all rows, one domain per batch, batches shuffled: the reference for all other recipes."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from continual.recipes.recipe import (
     START,
     Phase,
     Recipe,
-    Stock,
+    RecipeInput,
     Train,
 )
 
 
-def phases(stock: Stock, options: Mapping[str, Any]) -> list[Phase]:
+def phases(inputs: RecipeInput, options: Mapping[str, Any]) -> list[Phase]:
     """Return one training on all rows."""
-    return [Train("joint", START, stock.all())]
+    return [Train("joint", START, inputs.all())]
 
 
 RECIPE = Recipe(
     name="joint",
-    summary="One training on all domains, each batch of one domain, in shuffled order (BLS).",
+    summary="One training on all domains, one domain per batch, batches shuffled (BLS).",
     reference="https://arxiv.org/abs/2602.05787",
-    cost="all rows, again for every new domain: the reference",
+    cost="all rows, and all of them again for every new domain: the reference",
     phases=phases,
 )

@@ -1,4 +1,4 @@
-"""One domain after the other, and nothing done against forgetting: what a team has today."""
+"""One domain after the other, with nothing against forgetting: plain fine-tuning, the lower baseline."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from continual.recipes.recipe import (
     Option,
     Phase,
     Recipe,
-    Stock,
+    RecipeInput,
     Train,
 )
 
 
-def phases(stock: Stock, options: Mapping[str, Any]) -> list[Phase]:
-    """Return a training per domain or kind, each from the one before."""
-    groups = stock.groups(options["by"])
+def phases(inputs: RecipeInput, options: Mapping[str, Any]) -> list[Phase]:
+    """Return one training per domain or kind, each from the model of the one before."""
+    groups = inputs.groups(options["by"])
     names = [f"learn-{name}" for name in groups]
     starts = [START, *names[:-1]]
     return [
-        Train(name, start, stock.all(domains))
+        Train(name, start, inputs.all(domains))
         for name, start, domains in zip(names, starts, groups.values(), strict=True)
     ]
 
 
 RECIPE = Recipe(
     name="sequential",
-    summary="Domains (or types of task) one after the other, with no replay and no merge.",
+    summary="Train on one domain (or kind of domain) after the other, without replay and merge.",
     reference="https://arxiv.org/abs/2602.05787",
-    cost="the new rows alone for every new domain: the least there is",
+    cost="only the new rows for every new domain: the lowest cost of all",
     phases=phases,
-    options={"by": Option("domain", "what is trained together: domain, or kind of task", choices=("domain", "kind"))},
+    options={"by": Option("domain", "group that is trained together: domain or kind", choices=("domain", "kind"))},
     step={
         **PLAIN,
         "replay": {"share": 0.0},

@@ -1,4 +1,4 @@
-"""A model per domain, type of task or cluster, merged: bagging's question of granularity."""
+"""Merge specialist models of domains, kinds or clusters."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from continual.recipes.recipe import (
-    BY,
+    GROUPINGS,
     START,
     Merge,
     Option,
     Phase,
     Recipe,
-    Stock,
+    RecipeInput,
     Train,
 )
 
 
-def phases(stock: Stock, options: Mapping[str, Any]) -> list[Phase]:
-    """Return a training per group, all from the root base, and the merge."""
-    groups = stock.groups(options["by"])
-    sizes = tuple(float(sum(stock.rows[domain] for domain in domains)) for domains in groups.values())
-    specialists = [Train(f"learn-{name}", START, stock.all(domains)) for name, domains in groups.items()]
+def phases(inputs: RecipeInput, options: Mapping[str, Any]) -> list[Phase]:
+    """Return one training per group, from the root base, and the merge."""
+    groups = inputs.groups(options["by"])
+    sizes = tuple(float(sum(inputs.rows[domain] for domain in domains)) for domains in groups.values())
+    specialists = [Train(f"learn-{name}", START, inputs.all(domains)) for name, domains in groups.items()]
     return [
         *specialists,
         Merge(
             "merged",
-            tuple(each.name for each in specialists),
+            tuple(specialist.name for specialist in specialists),
             options["method"],
             weights=sizes if options["weights"] == "size" else None,
         ),
@@ -35,13 +35,15 @@ def phases(stock: Stock, options: Mapping[str, Any]) -> list[Phase]:
 
 RECIPE = Recipe(
     name="specialists",
-    summary="A model for each domain, type of task or cluster, trained from the root base, and merged.",
+    summary="Train a model per domain, kind or cluster from the root base, and merge them.",
     reference="https://arxiv.org/abs/2602.05787",
-    cost="all rows; a new domain costs its own",
+    cost="all rows; a new domain costs only its own rows",
     phases=phases,
     options={
-        "by": Option("domain", "what a model is trained on: domain, kind of task, or cluster", choices=BY),
-        "method": Option("multislerp", "the merge method; see `continual merge --list`"),
-        "weights": Option("equal", "of the models: equal, or by size", choices=("equal", "size")),
+        "by": Option("domain", "rows of a model: one domain, kind or cluster", choices=GROUPINGS),
+        "method": Option("multislerp", "merge method; see `continual merge --list`"),
+        "weights": Option(
+            "equal", "weights of the models: equal, or by their number of rows", choices=("equal", "size")
+        ),
     },
 )

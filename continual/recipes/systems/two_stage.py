@@ -1,4 +1,4 @@
-"""Retrieval first, then everything: the schedule of several published embedding models."""
+"""Retrieval first, then all domains: the schedule of several published embedding models."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from continual.recipes.recipe import (
     START,
     Phase,
     Recipe,
-    Stock,
+    RecipeInput,
     Train,
 )
 
 FIRST = "retrieval"
 
 
-def phases(stock: Stock, options: Mapping[str, Any]) -> list[Phase]:
-    """Return a training on the retrieval domains, and one on all.
+def phases(inputs: RecipeInput, options: Mapping[str, Any]) -> list[Phase]:
+    """Return a training on the retrieval domains, and a training on all domains.
 
     Raises:
-        InputError: All domains are of one kind, so that there are no two stages.
+        InputError: There are no retrieval domains, or no others.
     """
-    groups = stock.groups("kind")
+    groups = inputs.groups("kind")
     if FIRST not in groups or len(groups) < 2:
         raise InputError(
-            f"two-stage trains domains of retrieval first and all others with them afterwards, and here all "
-            f"{len(stock.rows)} are of kind {', '.join(groups)}. Say what a domain is at `continual ingest --kind`, or "
-            "use the recipe joint."
+            f"two-stage trains on retrieval domains first and on all domains after that, but the {len(inputs.rows)} "
+            f"domain(s) here are of kind {', '.join(groups)}. Set the kind with `continual ingest --kind`, or use the "
+            "recipe joint."
         )
-    return [Train(FIRST, START, stock.all(groups[FIRST])), Train("all", FIRST, stock.all())]
+    return [Train(FIRST, START, inputs.all(groups[FIRST])), Train("all", FIRST, inputs.all())]
 
 
 RECIPE = Recipe(
     name="two-stage",
-    summary="Domains of retrieval first, then all of them.",
+    summary="Train on the retrieval domains first, then on all domains.",
     reference="https://arxiv.org/abs/2405.17428",
-    cost="all rows, those of retrieval twice: above that of joint",
+    cost="all rows, and those of retrieval twice: more than joint",
     phases=phases,
 )

@@ -1,4 +1,4 @@
-"""Everything at once, with the rows of small domains repeated until none is far smaller than the largest."""
+"""One training on all rows, with the rows of small domains repeated up to a floor."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from continual.recipes.recipe import (
     Phase,
     Portion,
     Recipe,
-    Stock,
+    RecipeInput,
     Train,
-    part,
+    share_of,
 )
 
 
-def phases(stock: Stock, options: Mapping[str, Any]) -> list[Phase]:
-    """Return one training on all rows, those of small domains as often as the floor asks."""
-    floor = part(max(stock.rows.values()), options["floor"])
-    return [Train("upsampled", START, tuple(Portion(name, max(rows, floor)) for name, rows in stock.rows.items()))]
+def phases(inputs: RecipeInput, options: Mapping[str, Any]) -> list[Phase]:
+    """Return one training on all rows, with at least as many rows of every domain as the floor."""
+    floor = share_of(max(inputs.rows.values()), options["floor"])
+    return [Train("upsampled", START, tuple(Portion(name, max(rows, floor)) for name, rows in inputs.rows.items()))]
 
 
 RECIPE = Recipe(
     name="upsample",
-    summary="One training on all domains, the rows of small ones repeated up to a floor.",
-    reference="COLM 2025, phased training, its second baseline",
-    cost="all rows and the repeated ones, again for every new domain: above that of joint",
+    summary="One training on all domains, with the rows of small domains repeated up to a floor.",
+    reference="COLM 2025, phased training: second baseline",
+    cost="all rows and the repeated ones, all of them again for every new domain: more than joint",
     phases=phases,
-    options={"floor": Option(0.5, "rows of a domain, at least, as a share of the largest domain's", high=1.0)},
+    options={"floor": Option(0.5, "least rows of a domain, as a share of the rows of the largest domain", high=1.0)},
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from continual.index.result import Compatibility
+from continual.index.result import IndexComparison
 from continual.report.figures import (
     LineChart,
     Series,
@@ -17,11 +17,7 @@ from continual.report.sections.base import Figure, ReportSection
 
 def index_section(report: Report) -> ReportSection | None:
     """Build the section: the effect of each step on the index of its parent, and whether to re-embed."""
-    results = {
-        version.id: report.compatibility[version.id]
-        for version in report.versions
-        if version.id in report.compatibility
-    }
+    results = {version.id: report.index[version.id] for version in report.versions if version.id in report.index}
     if not results:
         return None
     columns = [
@@ -59,7 +55,7 @@ def index_section(report: Report) -> ReportSection | None:
     )
 
 
-def _advice(result: Compatibility) -> str:
+def _advice(result: IndexComparison) -> str:
     if result.needs_reindex == "yes":
         return f"Rebuild the index of {result.old} before {result.new} uses it."
     use = f"{result.new} can use the index of {result.old}"
@@ -68,7 +64,7 @@ def _advice(result: Compatibility) -> str:
     return f"{use} {'with mapped queries' if result.map_helps else 'as it is'} until the index is rebuilt."
 
 
-def _kept(results: dict[str, Compatibility]) -> LineChart | None:
+def _kept(results: dict[str, IndexComparison]) -> LineChart | None:
     if len(results) < 2:
         return None
     series = [Series("as it is", [result.kept for result in results.values()], "series-1")]
@@ -82,7 +78,7 @@ def _kept(results: dict[str, Compatibility]) -> LineChart | None:
     )  # fmt: skip
 
 
-def _tasks(last: Compatibility) -> Table:
+def _tasks(last: IndexComparison) -> Table:
     columns = [
         TableColumn("task"), TableColumn("old on old", "points"), TableColumn("new on new", "points"),
         TableColumn("new on old", "points"), TableColumn("old on new", "points"), TableColumn("map on old", "points"),

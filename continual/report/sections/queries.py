@@ -27,7 +27,7 @@ def queries_section(report: Report) -> ReportSection | None:
     about = (
         f"Of {regressions.queries:,} queries of {tasks}, {regressions.second} answers {regressions.worse:,} worse than "
         f"{regressions.first} and {regressions.better:,} better. Single queries move by chance: "
-        "'continual regressions' groups them by topic, with intervals."
+        "'continual compare --queries' groups them by topic, with intervals."
     )
     tables = [
         Table(f"queries-{name}", caption, _COLUMNS, [_row(change) for change in changes])

@@ -1,0 +1,1 @@
+"""What the commands print: one module per subject, on top of `console`."""

@@ -1,0 +1,64 @@
+"""What ingest prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from continual.cli.render.console import console, say, table
+
+if TYPE_CHECKING:
+    from continual.stream import IngestReport
+
+
+def print_ingest(report: IngestReport, store: Path) -> None:
+    """Print how many rows of a file were kept, and why others were not.
+
+    Args:
+        report: Of one file.
+        store: The folder that the path of the reject file is relative to.
+    """
+    if report.unchanged:
+        say(f"{report.source} was ingested before (domain {report.domain}, batch {report.batch}). Nothing changed.")
+        if report.license:
+            say(f"Its licence is {report.license}.")
+        return
+    kept = f"batch {report.batch}" if report.batch else "no batch, because there is no new row to train on"
+    say(f"{report.source} -> domain {report.domain}, {kept}")
+    rows = table("", "", "", numbers=(1, 2), show_header=False)
+    rows.columns[2].style = "dim"
+    task = f"for the task {report.task}" if report.task and report.held_out else ""
+    rejects = ", ".join(f"{count:,} {reason}" for reason, count in report.reject_reasons.items())
+    for label, count, note in (
+        ("rows in", report.rows_in, ""),
+        ("kept", report.kept, "to train on"),
+        ("duplicates", report.duplicates, ""),
+        ("leaked", report.leaked, _leaks(report)),
+        ("rejected", report.rejected, rejects),
+        ("held out", report.held_out, task),
+    ):
+        rows.add_row(f"  {label}", f"{count:,}", escape(note))
+    console.print(rows)
+    say(f"  columns: {', '.join(f'{role} from {column}' for role, column in report.columns.items())}")
+    if report.instruction:
+        say(f"  instruction: {report.instruction}")
+    if report.without_negatives:
+        say(
+            f"{report.without_negatives:,} of the kept rows have no negatives. Updates skip them, because rows of a "
+            f"{report.kind} domain use only their own negatives."
+        )
+    if report.rejects_path:
+        say(f"The rejected rows, with reasons: {store / report.rejects_path}")
+
+
+def _leaks(report: IngestReport) -> str:
+    """Return how rows leak; with counts if in several ways."""
+    ways = {
+        "exact duplicates of a task text": report.leaked - report.near - report.of_held,
+        "near duplicates of a task text": report.near,
+        "of a held-out document": report.of_held,
+    }
+    found = {way: count for way, count in ways.items() if count}
+    return ", ".join(f"{count:,} {way}" if len(found) > 1 else way for way, count in found.items())

@@ -1,0 +1,42 @@
+"""What update --plan prints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from continual.cli.render.console import console, say, table
+from continual.cli.render.words import describe_merge, describe_replay, describe_skipped
+from continual.report.figures.numbers import duration
+
+if TYPE_CHECKING:
+    from continual.step.plan import Plan
+
+
+def print_plan(plan: Plan) -> None:
+    """Print what an update would do, and its cost beside a full retraining."""
+    spec, made = plan.spec, plan.spec.provenance
+    say(f"{spec.version} would be trained from {made.start} and merged with {spec.parent} ({describe_merge(made)}).")
+    rows = table("rows", "domain", "what", numbers=(0, 1), header_style="bold")
+    for what, windows in (("new", made.new), ("replay", made.replay)):
+        for window in windows:
+            rows.add_row(f"{window.rows:,}", escape(window.domain), what)
+    console.print(rows)
+    say(f"replay: {describe_replay(made.config['replay'])}")
+    if made.skipped:
+        say(describe_skipped(made.skipped, "It would skip"))
+    cost = table("", "this update", "full retraining", "ratio", numbers=(1, None))
+    pairs, tokens = plan.pairs / plan.joint_pairs, plan.tokens / plan.joint_tokens
+    cost.add_row("pairs trained", f"{plan.pairs:,}", f"{plan.joint_pairs:,}", f"{pairs:.0%}")
+    cost.add_row("tokens (estimate)", f"{plan.tokens:,}", f"{plan.joint_tokens:,}", f"{tokens:.0%}")
+    cost.add_row("training (estimate)", duration(plan.seconds), duration(plan.joint_seconds), f"{tokens:.0%}")
+    console.print(cost)
+    if plan.candidates:
+        say(
+            f"Before that, {spec.parent} would embed {plan.candidates:,} rows to choose the replay from "
+            f"(about {duration(plan.choice_seconds)})."
+        )
+    texts = sum(plan.tasks.values())
+    say(f"It would be evaluated on {len(plan.tasks)} tasks ({texts:,} texts): {', '.join(plan.tasks) or '-'}.")
+    say("Nothing was changed. Run it without --plan.")

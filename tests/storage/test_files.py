@@ -1,0 +1,69 @@
+"""Files and folders that are there whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from continual.storage import files as store
+from continual.storage.files import publish
+
+
+def test_publish_leaves_all_or_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    with pytest.raises(RuntimeError), publish(target) as partial:
+        partial.mkdir()
+        (partial / "half").write_text("x")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    for text in ("one", "two"):
+        with publish(target) as partial:
+            partial.mkdir()
+            (partial / text).write_text(text)
+    assert [path.name for path in target.iterdir()] == ["two"]
+
+
+REPLACES_AND_DIES = """
+import os, signal, sys
+from pathlib import Path
+from continual.storage import files as store
+rename = Path.rename
+def last(self, target):
+    rename(self, target)
+    os.kill(os.getpid(), signal.SIGKILL)
+Path.rename = last
+store.replace(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.kill
+def test_what_a_killed_replacement_moved_aside_is_put_back(tmp_path: Path) -> None:
+    for name in ("new", "v1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights").write_text(name)
+    killed = subprocess.run([sys.executable, "-c", REPLACES_AND_DIES, tmp_path / "new", tmp_path / "v1"], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "v1").exists()
+    store.sweep_unfinished(tmp_path)
+    assert (tmp_path / "v1" / "weights").read_text() == "v1"
+    store.replace(tmp_path / "new", tmp_path / "v1")
+    assert (tmp_path / "v1" / "weights").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["v1"]
+
+
+def test_a_replacement_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("new", "v1"):
+        (tmp_path / name).mkdir()
+
+    def full(self: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        store.replace(tmp_path / "new", tmp_path / "v1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "v1"]

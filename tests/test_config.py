@@ -1,0 +1,61 @@
+"""Settings: files of earlier versions, and the changes of one call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from continual import Workspace
+from continual.config import Config, load, render, validate
+from continual.errors import ConfigError
+
+
+def test_a_renamed_section_is_read_by_its_old_name(tmp_path: Path) -> None:
+    file = tmp_path / "continual.toml"
+    file.write_text("[compat]\nkeep = 0.9\n")
+    assert load(file).index.keep == 0.9
+    recorded = Config().model_dump(mode="json")
+    recorded["compat"] = recorded.pop("index") | {"step": False}
+    assert validate(recorded, "a recorded version").index.step is False
+
+
+def test_both_names_of_a_section_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"continual.toml has both \[compat\] and \[index\].*Move all settings to"):
+        validate({"compat": {"step": False}, "index": {"rows": 0}}, "continual.toml")
+
+
+def test_new_files_have_the_new_name() -> None:
+    assert "\n[index]" in render(Config())
+    assert "compat]" not in render(Config())
+
+
+def test_a_change_of_a_table_keeps_its_other_keys() -> None:
+    config = Config().change({"merge": {"parameters": {"density": 0.5, "k": 2}}, "suites": {"step": {"queries": 9}}})
+    assert config.suites.step.tasks == ["*"]
+    changed = config.change({"merge": {"parameters": {"density": 0.9}}})
+    assert changed.merge.parameters == {"density": 0.9, "k": 2.0}
+    assert changed.change({"merge": {"parameters": {}}}).merge.parameters == {}
+
+
+def test_a_single_name_is_a_list_of_one() -> None:
+    assert Config().change({"track": {"trackers": "wandb"}}).track.trackers == ["wandb"]
+
+
+def test_settings_without_effect_are_refused() -> None:
+    assert Config().change({"store": {"keep_every": 3}}, only="store").store.keep_every == 3
+    with pytest.raises(ConfigError, match=r"train.epochs has no effect here.*\[store\]"):
+        Config().change({"train": {"epochs": 2}}, only="store")
+
+
+def test_settings_are_checked_all_at_once(workspace: Workspace) -> None:
+    (workspace.directory / "continual.toml").write_text(
+        "[train]\nepochs = 0\nlearning_rte = 1\n[gate]\nmin_gain = nan\n"
+    )
+    with pytest.raises(ConfigError, match=r"train.epochs.*train.learning_rte.*gate.min_gain"):
+        Workspace(workspace.directory)
+
+
+def test_settings_that_decide_nothing_any_more_are_still_read(workspace: Workspace) -> None:
+    (workspace.directory / "continual.toml").write_text("[eval]\nbootstrap = 500\nconfidence = 0.9\n")
+    assert Workspace(workspace.directory).config.eval.confidence == 0.9
