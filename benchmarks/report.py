@@ -223,8 +223,8 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=30)
     parser.add_argument("--keep", type=Path, help="new folder to keep the workspace and what was written in")
     args = parser.parse_args()
+    from continual.report.build import build_report
     from continual.report.html import render_html
-    from continual.report.report import build_report
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.keep or Path(scratch)

@@ -19,8 +19,8 @@ from continual.config import GateConfig
 from continual.eval.ood import flags, flags_of
 from continual.registry import Leak, Registry
 from continual.replay.draw import RowReader
-from continual.report.report import build_report
-from continual.report.terminal import print_report
+from continual.report.build import build_report
+from continual.report.terminal import print_tables
 from continual.step.gate import decide
 from continual.step.judge import as_verdict
 from continual.stream.leaks import LEAKS_SCHEMA, write_leaks
@@ -93,7 +93,7 @@ def test_the_report_leaves_flagged_tasks_out_of_the_mean(stream: Registry) -> No
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_the_terminal_marks_flagged_scores(stream: Registry, encoding: str) -> None:
     console = Console(file=io.TextIOWrapper(io.BytesIO(), encoding=encoding), width=100)
-    print_report(build_report(stream), console)
+    print_tables(build_report(stream), console)
     console.file.flush()
     text = console.file.buffer.getvalue().decode(encoding)
     assert sum(line.count("40.0") and line.rstrip().endswith("!") for line in text.splitlines()) == 2
