@@ -82,9 +82,9 @@ def test_a_damaged_phase_is_not_trained_on_from(workspace: Workspace) -> None:
 
 def test_one_job_at_a_time_and_the_other_is_named(workspace: Workspace) -> None:
     lock = workspace.registry.root / UPDATE_LOCK
-    with exclusive(lock, "train"), pytest.raises(WorkspaceBusy, match="A `continual train` is running"):
+    with exclusive(lock, "train"), pytest.raises(WorkspaceBusy, match="`continual train` is already running"):
         workspace.update()
-    with exclusive(lock, "gc"), pytest.raises(WorkspaceBusy, match="A `continual gc` is running"):
+    with exclusive(lock, "gc"), pytest.raises(WorkspaceBusy, match="`continual gc` is already running"):
         workspace.train("joint")
 
 
