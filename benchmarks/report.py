@@ -243,8 +243,8 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=30)
     parser.add_argument("--keep", type=Path, help="new folder that keeps the workspace and the output")
     args = parser.parse_args()
+    from continual.report.build import build_report
     from continual.report.html import render_html
-    from continual.report.report import build_report
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.keep or Path(scratch)

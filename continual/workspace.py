@@ -299,8 +299,8 @@ class Workspace:
             NothingToDoError: No version was made yet.
             NotFoundError: There is no such joint version.
         """
+        from continual.report.build import build_report
         from continual.report.joint import joint_name
-        from continual.report.report import build_report
 
         return build_report(self.registry, joint_name(self.directory, self.config, joint), self.config.eval.confidence)
 

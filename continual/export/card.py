@@ -43,7 +43,7 @@ def model_card(registry: Registry, version: Version, snapshot: Path) -> str:
     Args:
         snapshot: The version's model folder. The base model's card in it gives the language and licence of the base.
     """
-    from continual.report.report import build_report
+    from continual.report.build import build_report
 
     lineage = registry.lineage(version)
     learned = registry.learned(version)

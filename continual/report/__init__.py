@@ -1,1 +1,1 @@
-"""The report: what was gained, forgotten and paid, as data, page, terminal text, files and dashboard. Never trains."""
+"""Reports on a workspace: gain, forgetting, OOD scores and costs, as data, text, a page, files and a dashboard."""

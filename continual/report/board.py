@@ -1,7 +1,7 @@
-"""What the dashboard shows: the last state that could be read, and how far the running update is.
+"""The state behind the dashboard: the report as last read, and the progress of the running update.
 
-The catalog is opened for milliseconds, and only after its file has changed; how far an update is comes from a file of
-its own. A catalog that is busy costs nobody an error: the last state stays until it can be read again.
+The catalog is opened for milliseconds, and only after its file has changed. While another process has it open, the
+dashboard keeps the last report. Progress comes from a separate file.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ from typing import Any
 from continual.conflicts.analysis import LAST as CONFLICTS
 from continual.errors import ContinualError, NothingToDoError, WorkspaceBusy
 from continual.registry import Registry, Run
-from continual.registry.registry import CURRENT, utc
+from continual.registry.registry import CURRENT
+from continual.report.build import build_report
 from continual.report.html import Page, render_html, render_notice
 from continual.report.live import read_live
-from continual.report.report import Report, build_report
+from continual.report.report import Report
+from continual.report.summary import current_since
 
 BUSY_SECONDS = 1.0
-"""How long the dashboard waits for the catalog before it shows the last state."""
+"""How long the dashboard waits for the catalog before it keeps the last report."""
 
 
 class Board:
-    """The state of a workspace as pages and plain data; safe to ask from several threads.
+    """The state of a workspace as pages and plain data. Thread-safe.
 
     Args:
         store: The workspace's `.continual` folder.
@@ -48,40 +50,40 @@ class Board:
         self._signature: tuple[object, ...] | None = None
         self._report: Report | None = None
         self._page = self._notice(
-            "Reading the workspace", "Its catalog is in use. This page tries again by itself.", ""
+            "Reading the workspace", "Another command is using its catalog. This page retries automatically.", ""
         )
         self._revision = ""
         self._learning: dict[str, list[str]] = {}
         self._stale = True
 
     def page(self) -> Page:
-        """Return the page of the newest state that can be read."""
+        """Return the page with the newest report that can be read."""
         with self._lock:
             self._refresh()
             return self._page
 
     def report(self) -> Report | None:
-        """Return the report of the newest state that can be read; None while there is none."""
+        """Return the newest report that can be read; None if there is none yet."""
         with self._lock:
             self._refresh()
             return self._report
 
     def state(self) -> dict[str, Any]:
-        """Return what the page asks for every few seconds.
+        """Return the state that the page polls.
 
-        Keys: `revision` of the page; `stale`, whether the catalog could not be read; `run`, None or how far the
-        running or interrupted update is (see `continual.report.live.Live`), with the domains it is `learning`.
+        Keys: `revision` of the page; `stale`, whether the catalog could not be read; `run`, the running or interrupted
+        update (the fields of `continual.report.live.Live`, and the domains it is `learning`) or None.
         """
         run = read_live(self.store)
         with self._lock:
             self._refresh()
             learning = self._learning.get(run.version, []) if run else []
-            shown = run.to_json() | {"learning": learning} if run else None
-            return {"revision": self._revision, "stale": self._stale, "run": shown}
+            state = run.to_json() | {"learning": learning} if run else None
+            return {"revision": self._revision, "stale": self._stale, "run": state}
 
     def _refresh(self) -> None:
         """Read the catalog if it has changed since it was last read."""
-        signature = self._signed()
+        signature = self._catalog_signature()
         if signature == self._signature:
             self._stale = False
             return
@@ -94,7 +96,7 @@ class Board:
             self._stale = True
             return
         except ContinualError as error:
-            self._report, self._page = None, self._notice("The workspace cannot be read", str(error), revision)
+            self._report, self._page = None, self._notice("The workspace can't be read", str(error), revision)
         self._learning = {run.id: [window.domain for window in run.spec.provenance.new] for run in runs}
         self._signature, self._revision, self._stale = signature, revision, False
 
@@ -103,21 +105,21 @@ class Board:
             report = build_report(self._registry, self._joint, self._confidence)
         except NothingToDoError as error:
             current = self._registry.alias(CURRENT)
-            head = f"{current.version} is in service since {utc(current.at)}." if current else "Nothing is in service."
-            return None, self._notice(head, str(error), revision)
+            headline = current_since(current.version, current.at) if current else "There is no current version."
+            return None, self._notice(headline, str(error), revision)
         return report, render_html(report, live=True, revision=revision)
 
     def _notice(self, headline: str, text: str, revision: str) -> Page:
         return render_notice(self.store.resolve().parent.name, headline, text, revision=revision)
 
-    def _signed(self) -> tuple[object, ...]:
-        """Return what changes when the catalog, or the analysis of conflicts, does."""
-        found: list[object] = []
+    def _catalog_signature(self) -> tuple[object, ...]:
+        """Return a value that changes with the catalog files or the stored analysis of conflicts."""
+        signature: list[object] = []
         catalog = self._registry.catalog.path
         for file in (catalog, catalog.with_suffix(".duckdb.wal"), self.store / CONFLICTS):
             try:
-                known = file.stat()
+                stat = file.stat()
             except OSError:
                 continue
-            found.append((file.name, known.st_ino, known.st_mtime_ns, known.st_size))
-        return tuple(found)
+            signature.append((file.name, stat.st_ino, stat.st_mtime_ns, stat.st_size))
+        return tuple(signature)

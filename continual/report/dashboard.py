@@ -1,4 +1,4 @@
-"""The dashboard's web server: a few addresses that answer GET, on this machine only."""
+"""The dashboard's web server: a few GET routes, for this machine only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HOST = "127.0.0.1"
 PORT = 8765
 
 NAMES = [HOST, "localhost"]
-"""Names that a request may call this server by: a page of another site that points its own name here is refused."""
+"""Allowed values of the Host header. Other values are rejected, to prevent DNS rebinding by other sites."""
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -32,16 +32,17 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-NOTHING = "default-src 'none'; frame-ancestors 'none'"
+DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
+"""Content security policy of responses that aren't pages."""
 
 
 def make_app(board: Board) -> Starlette:
-    """Return the application: the page at `/`, its state at `/live`, the report as `/report.json` and `/report.csv`."""
+    """Return the application: the page at `/`, its state at `/live`, the data at `/report.json` and `/report.csv`."""
 
     def page(_: Request) -> Response:
-        shown = board.page()
-        policy = f"{shown.policy}; frame-ancestors 'none'"
-        return Response(shown.html, media_type="text/html", headers=HEADERS | {"Content-Security-Policy": policy})
+        current = board.page()
+        policy = f"{current.policy}; frame-ancestors 'none'"
+        return Response(current.html, media_type="text/html", headers=HEADERS | {"Content-Security-Policy": policy})
 
     def live(_: Request) -> Response:
         return _plain(JSONResponse(board.state()))
@@ -64,23 +65,25 @@ def serve(board: Board, port: int = PORT, *, open_browser: bool = False, say: Ca
     """Serve the dashboard until it is interrupted.
 
     Args:
-        board: What it shows.
-        port: On 127.0.0.1; 0 takes any that is free.
-        open_browser: Open it in the browser of this machine.
-        say: Is told the address once it can be asked.
+        port: Port on 127.0.0.1; 0 takes any free port.
+        open_browser: Whether to open the dashboard in the default browser.
+        say: Called with the address once the server accepts connections.
 
     Raises:
-        InputError: The port is taken, or may not be used.
+        InputError: The port is taken, reserved, or out of range.
     """
     if not 0 <= port <= 65535:
-        raise InputError(f"--port takes a number from 0 to 65535, not {port}.")
+        raise InputError(
+            f"Port {port} is out of range. Choose a port from 0 to 65535 with --port; 0 takes any free port."
+        )
     with closing(socket.socket()) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((HOST, port))
         except OSError as error:
             raise InputError(
-                f"Port {port} of {HOST} cannot be had: {error.strerror}. Choose another with --port; 0 takes any."
+                f"The dashboard can't use port {port} on {HOST}: {error.strerror}. Choose another port "
+                "with --port; 0 takes any free port."
             ) from None
         listener.listen()
         address = f"http://{HOST}:{listener.getsockname()[1]}/"
@@ -92,5 +95,5 @@ def serve(board: Board, port: int = PORT, *, open_browser: bool = False, say: Ca
 
 
 def _plain(response: Response) -> Response:
-    response.headers.update(HEADERS | {"Content-Security-Policy": NOTHING})
+    response.headers.update(HEADERS | {"Content-Security-Policy": DATA_POLICY})
     return response

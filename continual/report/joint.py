@@ -1,4 +1,4 @@
-"""The joint version: what training on all domains at once would have reached, for a report to compare with."""
+"""The joint version: a version trained on all domains at once, which the report compares with."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ STORE = ".continual"
 
 @dataclass(frozen=True)
 class Joint:
-    """A version that was trained on the domains together.
+    """A version that was trained on its domains together.
 
     Attributes:
-        name: What it is called: its id, and its workspace if that is another one.
+        name: Its id, with the name of its workspace if that is another one.
         domains: Names of the domains it has learned.
-        scores: By task: those on the same data, with the same settings.
-        root: The `.continual` folder that its files are in.
+        scores: By task; only scores on the same data and with the same settings as the report's.
+        root: The `.continual` folder with its files.
     """
 
     name: str
@@ -48,49 +48,51 @@ def joint_name(directory: Path, config: Config, given: str | Path | None = None)
 
 
 def find_joint(registry: Registry, name: str, scores: Mapping[tuple[str, str], Score]) -> Joint:
-    """Return the joint version of a name.
+    """Return the joint version.
 
     Args:
-        registry: Of the workspace that is reported on.
-        name: An id or alias of a version in it, or the folder of another workspace, whose version in service it is.
-        scores: Those that are reported, by version and task: the joint version's must have their settings.
+        name: An id or alias of a version of this workspace, or the folder of another workspace, whose current version
+            is used.
+        scores: The scores of the report by version and task; the joint version's scores must have their settings.
 
     Raises:
-        NotFoundError: There is no such version and no such workspace.
-        InputError: The workspace has another root base, so that there is nothing to compare.
+        NotFoundError: `name` is neither a version nor a workspace.
+        InputError: The other workspace has another root base, so its scores can't be compared.
     """
     versions = registry.versions()
-    known = [*sorted({event.alias for event in registry.alias_events()}), *(version.id for version in versions)]
+    names = [*sorted({event.alias for event in registry.alias_events()}), *(version.id for version in versions)]
     settings = {score.task: score.settings for score in scores.values()}
-    if name in known:
+    if name in names:
         return _joint(registry, registry.version(name), settings, "")
     folder = Path(name).expanduser()
     if not (folder / STORE).is_dir():
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
-        made = [each.id for each in versions if each.provenance.phase and each.provenance.recipe == "joint"]
-        there = f"; already made: {', '.join(made)}" if made else ""
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"This workspace has {', '.join(names)}."
+        trained = [
+            version.id for version in versions if version.provenance.phase and version.provenance.recipe == "joint"
+        ]
+        existing = f" (already trained: {', '.join(trained)})" if trained else ""
         raise NotFoundError(
-            f"The joint version is named {name!r}, and there is neither such a version nor a workspace in a folder of "
-            f"that name. {hint} `continual train --recipe joint` makes one{there}."
+            f"The joint version {name!r} is neither a version of this workspace nor the folder of another one. {hint} "
+            f"Train a joint version with `continual train --recipe joint`{existing}."
         )
     other = Registry(folder / STORE, registry.catalog.busy_seconds)
-    bases = [each.version(ROOT).sha256 for each in (registry, other)]
-    if bases[0] != bases[1]:
+    own_base, other_base = (opened.version(ROOT).sha256 for opened in (registry, other))
+    if own_base != other_base:
         raise InputError(
-            f"The workspace {folder} has another root base (sha256 {bases[1][:12]}, not {bases[0][:12]}), so its "
-            "version in service is no joint version of this one."
+            f"The workspace {folder} has another root base (sha256 {other_base[:12]}, not {own_base[:12]}), so its "
+            "current version can't serve as the joint version. Name a version or workspace with the same root base."
         )
-    theirs = {task.name: task.sha256 for task in other.tasks()}
-    same = {task.name for task in registry.tasks() if theirs.get(task.name) == task.sha256}
-    wanted = {task: value for task, value in settings.items() if task in same}
-    return _joint(other, other.version(CURRENT), wanted, f" of {folder.resolve().name}")
+    digests = {task.name: task.sha256 for task in other.tasks()}
+    shared = {task.name for task in registry.tasks() if digests.get(task.name) == task.sha256}
+    shared_settings = {task: value for task, value in settings.items() if task in shared}
+    return _joint(other, other.version(CURRENT), shared_settings, f" of {folder.resolve().name}")
 
 
-def _joint(registry: Registry, version: Version, settings: Mapping[str, str], where: str) -> Joint:
+def _joint(registry: Registry, version: Version, settings: Mapping[str, str], suffix: str) -> Joint:
     domain_of = {batch.id: batch.domain for batch in registry.batches()}
     return Joint(
-        name=version.id + where,
+        name=version.id + suffix,
         domains=frozenset(domain_of[batch] for batch in registry.learned(version)),
         scores={task: score for (owner, task), score in registry.scores(settings).items() if owner == version.id},
         root=registry.root,

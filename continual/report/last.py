@@ -1,4 +1,4 @@
-"""What the last update did to single queries, from files that are there: no model, no data set of others is opened."""
+"""What the last update changed for single queries, read from stored rankings without loading a model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from continual.registry import Registry, Version
 from continual.registry.records import Score, Task
 
 SHOWN = 8
-"""Queries that fell, and as many that rose."""
+"""Number of queries in each list: the largest falls, and the largest rises."""
 
 
 def last_regressions(
@@ -20,17 +20,15 @@ def last_regressions(
     scores: Mapping[tuple[str, str], Score],
     confidence: float,
 ) -> Regressions | None:
-    """Compare the last version with its parent, query by query, on the workspace's own tasks.
+    """Compare the last update with its parent, query by query, on the workspace's own tasks.
 
     Args:
-        registry: The workspace's registry.
-        versions: All, in the order they were made.
-        tasks: All of the workspace.
+        versions: In the order of creation.
         scores: By version and task.
         confidence: Level of the intervals.
 
     Returns:
-        The largest falls and rises; None where no ranking of both was kept, or its files are gone.
+        The largest falls and rises; None if no task has the rankings of both versions.
     """
     last = next(version for version in reversed(versions) if version.status != "trained")
     parent = next((version for version in versions if version.id == last.parent), None)
@@ -40,7 +38,8 @@ def last_regressions(
         ranked = [
             task
             for task in tasks
-            if task.mteb is None and all(_ranked(registry, scores.get((each.id, task.name))) for each in (parent, last))
+            if task.mteb is None
+            and all(_has_rankings(registry, scores.get((version.id, task.name))) for version in (parent, last))
         ]
         if not ranked:
             return None
@@ -49,5 +48,5 @@ def last_regressions(
         return None
 
 
-def _ranked(registry: Registry, score: Score | None) -> bool:
+def _has_rankings(registry: Registry, score: Score | None) -> bool:
     return score is not None and score.path is not None and has_rankings(registry.path(score.path))

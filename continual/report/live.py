@@ -1,4 +1,4 @@
-"""How far the running update is, read from files alone: nobody who looks on holds the catalog."""
+"""The progress of the running update, read from files only, so that readers never open the catalog."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from continual.progress import PROGRESS_FILE
 from continual.storage.locks import UPDATE_LOCK, holder
 
-PARTS = (
+PART_OF_LABEL = (
     ("tokenising", 2),
     ("embedding before", 2),
     ("training", 2),
@@ -21,24 +21,25 @@ PARTS = (
     ("fitting maps", 5),
     ("comparing the indexes", 5),
 )
-"""How the bars of a step begin, and its part that they belong to: 1 draw, 2 train, 3 fold, 4 merge, 5 evaluate."""
+"""The first words of progress labels, and the part of a step they belong to: 2 train, 4 merge, 5 evaluate. Labels that
+aren't listed belong to part 1, draw."""
 
 
 @dataclass(frozen=True)
 class Live:
-    """A step that runs, or was interrupted.
+    """The progress of an update that is running or was interrupted.
 
     Attributes:
-        version: Id of the version that it will become.
-        state: "running", or "interrupted" when no process works on it.
-        part: Of the step, 1 to 6, as `continual.step.update` numbers them.
-        label: What is being done, such as "training".
+        version: Id of the version that the update creates.
+        state: "interrupted" if no process is working on it.
+        part: Part of the step, 1 to 6, as numbered in `continual.step.update`.
+        label: Label of the progress bar, such as "training".
         done: Units done.
-        total: Units in all, or None.
-        unit: What is counted.
-        rate: Units per second, or None.
-        left: Seconds left of this part, or None.
-        losses: Points of the loss curve: optimizer step and loss.
+        total: Units in all, if known.
+        unit: Name of the units.
+        rate: Units per second, if known.
+        left: Seconds left of the progress bar, if known.
+        losses: The loss curve as (optimizer step, loss).
     """
 
     version: str
@@ -53,27 +54,23 @@ class Live:
     losses: list[tuple[int, float]]
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the progress as plain data."""
         return asdict(self)
 
 
 def part_of(label: str) -> int:
-    """Return the part of a step, 1 to 6, that a bar belongs to; what comes before the step is part of the draw."""
-    return next((part for start, part in PARTS if label.startswith(start)), 1)
+    """Return the part of a step, 1 to 6, that a progress label belongs to."""
+    return next((part for start, part in PART_OF_LABEL if label.startswith(start)), 1)
 
 
 def read_live(store: Path) -> Live | None:
-    """Return how far the step in a `.continual` folder is, or None if there is none.
-
-    Args:
-        store: The folder.
-    """
+    """Return the progress of the update in a `.continual` folder, or None if no update is running or interrupted."""
     running = holder(store / UPDATE_LOCK) == "update"
-    # After the lock: what ended between the two questions has no file any more, and is not taken for interrupted.
-    found = [state for file in store.glob(f"runs/*/{PROGRESS_FILE}") if (state := _read(file)) is not None]
-    if not found:
+    # The lock is read first: an update that ends in between has no file left, and isn't reported as interrupted.
+    states = [state for file in store.glob(f"runs/*/{PROGRESS_FILE}") if (state := _read(file)) is not None]
+    if not states:
         return None
-    state = max(found, key=lambda each: each["at"])
+    state = max(states, key=lambda state: state["at"])
     done, total = state["done"], state["total"]
     fresh, seconds = done - state["before"], state["at"] - state["began"]
     rate = fresh / seconds if fresh > 0 and seconds > 0.5 else None
@@ -92,11 +89,11 @@ def read_live(store: Path) -> Live | None:
 
 
 def _read(file: Path) -> dict[str, Any] | None:
-    """Return what a running step wrote; None where it ended just now, or the file is somebody else's."""
-    kinds = {"version": str, "label": str, "unit": str, "done": int, "before": int, "at": float, "began": float}
+    """Return the content of a progress file; None if the update just ended, or the file has another format."""
+    types = {"version": str, "label": str, "unit": str, "done": int, "before": int, "at": float, "began": float}
     try:
         state = json.loads(file.read_text(encoding="utf-8"))
-        fits = all(isinstance(state[name], kind) for name, kind in kinds.items())
-        return state if fits and isinstance(state["total"], int | None) and isinstance(state["losses"], list) else None
+        valid = all(isinstance(state[name], expected) for name, expected in types.items())
+        return state if valid and isinstance(state["total"], int | None) and isinstance(state["losses"], list) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

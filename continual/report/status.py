@@ -1,4 +1,4 @@
-"""What a person asks first of a workspace: what is in service, what waits, what was interrupted."""
+"""The status of a workspace: its current version, the rows still to be learned, and an interrupted update."""
 
 from __future__ import annotations
 
@@ -18,11 +18,9 @@ class DomainStatus:
     """One domain of the stream.
 
     Attributes:
-        name: The domain.
-        rows: Its training rows.
-        learned: How many of them the version in service has learned.
-        tasks: Names of the evaluation tasks that test it.
-        kind: The type of task that its rows are of.
+        rows: Number of training rows.
+        learned: Number of these rows that the current version has learned.
+        tasks: Names of the evaluation tasks that test the domain.
     """
 
     name: str
@@ -34,17 +32,16 @@ class DomainStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """The state of a workspace.
+    """The status of a workspace.
 
     Attributes:
-        directory: The workspace.
-        current: Id of the version in service.
-        since: When it was put into service, ISO 8601 UTC.
-        versions: How many versions there are, the root base included.
-        domains: The stream, in its order.
-        ood_tasks: Tasks of no domain that the version in service did not train on.
-        running: Id of the version that an update is making now, or None.
-        interrupted: Id of the version whose update was interrupted, or None.
+        current: Id of the current version.
+        since: When it became current, ISO 8601 UTC.
+        versions: Number of versions, the root base included.
+        domains: In the order of the stream.
+        ood_tasks: Names of the OOD tasks: those without a domain whose texts the current version was not trained on.
+        running: Id of the version that a running update creates.
+        interrupted: Id of the version whose update was interrupted.
         bytes: Size of the workspace on disk.
     """
 
@@ -72,7 +69,7 @@ def read_status(directory: Path, registry: Registry) -> Status:
     batches, tasks, run = registry.batches(), registry.tasks(), registry.interrupted()
     busy = holder(registry.root / UPDATE_LOCK) == "update"
     if run and not busy:
-        run = registry.interrupted()  # it may have ended between the two questions
+        run = registry.interrupted()  # the update may have ended before its lock was read
     flagged = flags_of(registry, current.id)
     domains = [
         DomainStatus(
@@ -98,7 +95,7 @@ def read_status(directory: Path, registry: Registry) -> Status:
 
 
 def _size(folder: Path) -> int:
-    """Return the bytes below a folder, while other commands write and remove files in it."""
+    """Return the size of a folder in bytes; files may vanish while it is read."""
     total = 0
     for path in folder.rglob("*"):
         with suppress(FileNotFoundError):

@@ -1,24 +1,25 @@
-"""What the terminal and the page both say of a report: one sentence, the changes, and the bill."""
+"""The sentences and derived figures that the terminal, the page and the files share."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from continual.registry.registry import utc
-from continual.report.report import Column, Report, Row
+from continual.report.report import Report, ReportTask, ReportVersion
 
 
 @dataclass(frozen=True)
 class Bill:
-    """What training cost, beside what retraining on the whole lineage at every step would have.
+    """The cost of training in one step or in all, and the cost of full retraining to compare it with.
 
     Attributes:
-        version: Id of the step; "" for the total.
+        version: Id of the version; "" for the total.
         pairs: Pairs trained.
-        seconds: Of training.
-        joint_pairs: Pairs a full retraining would have trained.
-        refused: Whether the gate refused the step.
-        again: Whether it learned nothing that no step before had tried.
+        seconds: Training time.
+        joint_pairs: Pairs that full retraining on the whole lineage would have trained.
+        refused: Whether the gate refused the version.
+        again: Whether earlier steps had already tried all batches of this step.
     """
 
     version: str
@@ -30,23 +31,25 @@ class Bill:
 
     @property
     def ratio(self) -> float | None:
-        """Pairs trained over pairs of a full retraining; None when there is nothing to divide by."""
+        """`pairs` / `joint_pairs`; None if `joint_pairs` is 0."""
         return self.pairs / self.joint_pairs if self.joint_pairs else None
 
 
 def bills(report: Report) -> tuple[list[Bill], Bill]:
     """Return the cost of every step, and the total.
 
-    The total has the pairs of all steps, and a full retraining for those that brought something new: who retrains on
-    everything does not do it again for what a refused step tried already.
+    The total sums the pairs of all steps, but counts full retraining only for steps with new batches: full retraining
+    would not be repeated for batches that a refused step has already tried.
     """
     tried: set[str] = set()
     steps = []
-    for place, row in enumerate(report.versions):
-        if row.parent and (row.verdict != "trained" or place in report.path):  # a trial of a recipe is no step
-            again = not set(row.batches) - tried
-            steps.append(Bill(row.id, row.pairs_trained, row.seconds, row.joint_pairs, row.verdict == "refused", again))
-            tried |= set(row.batches)
+    for place, version in enumerate(report.versions):
+        # The result of `continual train` is a step only if the current version descends from it.
+        if version.parent and (version.status != "trained" or place in report.path):
+            again = not set(version.batches) - tried
+            refused = version.status == "refused"
+            steps.append(Bill(version.id, version.pairs_trained, version.seconds, version.joint_pairs, refused, again))
+            tried |= set(version.batches)
     total = Bill(
         "",
         sum(step.pairs for step in steps),
@@ -57,124 +60,130 @@ def bills(report: Report) -> tuple[list[Bill], Bill]:
 
 
 def headline(report: Report) -> str:
-    """Return who is in service since when, and how the last update ended."""
-    return f"{in_service(report)} {last_update(report)}"
+    """Return a sentence about the current version and one about the last update."""
+    return f"{current_version(report)} {last_update(report)}"
 
 
-def in_service(report: Report) -> str:
-    """Return which version is in service, and since when."""
-    row = report.versions[report.position(report.current)]
-    return f"{row.id}{' (the root base)' if row.parent is None else ''} is in service since {utc(report.since)}."
+def current_version(report: Report) -> str:
+    """Return which version is current, and since when, as a sentence."""
+    version = report.versions[report.position(report.current)]
+    return current_since(version.id + (" (the root base)" if version.parent is None else ""), report.since)
 
 
-def latest(report: Report) -> Row:
-    """Return the last update, refused ones included; the root base where none was made.
+def current_since(version: str, since: datetime) -> str:
+    """Return the sentence that a version has been the current one since a time."""
+    return f"{version} has been the current version since {utc(since)}."
 
-    What `continual train` made is no update: no gate judged it.
+
+def latest(report: Report) -> ReportVersion:
+    """Return the last update, even if it was refused; without any update, the root base.
+
+    Results of `continual train` are not updates: the gate doesn't judge them.
     """
-    return next(row for row in reversed(report.versions) if row.verdict != "trained")
+    return next(version for version in reversed(report.versions) if version.status != "trained")
 
 
 def last_update(report: Report) -> str:
-    """Return how the last update ended."""
+    """Return how the last update ended, as a sentence."""
     last = latest(report)
     if last.parent is None:
-        return "No update was made yet."
-    ending = "passed the gate" if last.verdict == "accepted" else "was refused"
-    learned = f", which learned {names(last.domains)}," if last.domains else ""
-    return f"The last update, {last.id}{learned} {ending}."
+        return "There has been no update yet."
+    outcome = "passed the gate" if last.status == "accepted" else "was refused by the gate"
+    learned = f", which learned {join_names(last.domains)}," if last.domains else ""
+    return f"The last update, {last.id}{learned} {outcome}."
 
 
-def titled(row: Row) -> str:
-    """Return the id of a version, with the recipe's name where `continual train` made it: "v3 (joint)"."""
-    return f"{row.id} ({row.trained})" if row.trained else row.id
+def version_title(version: ReportVersion) -> str:
+    """Return the id of a version, with the name of the recipe that `continual train` made it with: "v3 (joint)"."""
+    return f"{version.id} ({version.recipe})" if version.recipe else version.id
 
 
-def what(row: Row) -> str:
-    """Return what a version learned, after the name of the recipe that trained it: "joint: med, bash"."""
-    learned = ", ".join(row.domains)
-    return f"{row.trained}: {learned}" if row.trained else learned
+def learned_domains(version: ReportVersion) -> str:
+    """Return the domains that a version learned, after the name of a recipe: "joint: med, bash"."""
+    learned = ", ".join(version.domains)
+    return f"{version.recipe}: {learned}" if version.recipe else learned
 
 
-def ceiling(report: Report) -> str:
-    """Return which version intransigence compares with, or which one it could; "" where there is none."""
+def joint_note(report: Report) -> str:
+    """Return which version intransigence compares with, or which version could be named for it; "" without any."""
     if report.joint is not None:
-        known = {row.id: titled(row) for row in report.versions}
-        return f"The joint version, the ceiling of intransigence, is {known.get(report.joint, report.joint)}."
-    found = [row for row in report.versions if row.trained == "joint" and row.scores]
-    if not found:
+        titles = {version.id: version_title(version) for version in report.versions}
+        return f"Intransigence compares with the joint version {titles.get(report.joint, report.joint)}."
+    joints = [version.id for version in report.versions if version.recipe == "joint" and version.scores]
+    if not joints:
         return ""
-    last = found[-1].id
-    return f"{last} was trained on its domains together: 'continual report --joint {last}' takes it for a ceiling."
+    last = joints[-1]
+    return (
+        f"{last} was trained on its domains together: 'continual report --joint {last}' computes intransigence from it."
+    )
 
 
-def names(items: list[str]) -> str:
-    """Join names as a sentence does."""
-    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1] if items else "nothing"
+def join_names(names: list[str]) -> str:
+    """Return names as a list in a sentence: "a, b and c"."""
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1] if names else "nothing"
 
 
-def groups(report: Report) -> list[tuple[str, list[Column]]]:
-    """Return the tasks in two groups with titles, empty groups left out."""
+def task_groups(report: Report) -> list[tuple[str, list[ReportTask]]]:
+    """Return the tasks of domains and the OOD tasks, each with a title; empty groups are left out."""
     inside = [task for task in report.tasks if task.domain is not None]
     outside = [task for task in report.tasks if task.domain is None]
-    named = [("Tasks of the stream's domains", inside), ("OOD tasks, of no domain", outside)]
-    return [(title, tasks) for title, tasks in named if tasks]
+    groups = [("Tasks of the stream's domains", inside), ("OOD tasks", outside)]
+    return [(title, tasks) for title, tasks in groups if tasks]
 
 
-def over_base(report: Report, row: Row, task: str) -> float | None:
-    """Return a version's score minus the root base's, points."""
-    return _minus(row.scores.get(task), report.versions[0].scores.get(task))
+def over_base(report: Report, version: ReportVersion, task: str) -> float | None:
+    """Return a version's score minus the root base's, in points."""
+    return _difference(version.scores.get(task), report.versions[0].scores.get(task))
 
 
 def since_learned(report: Report, place: int, task: str) -> float | None:
-    """Return a version's score minus what its lineage scored right after learning the task's domain, points.
+    """Return a version's score minus the score right after its lineage learned the task's domain, in points.
 
-    None before that step, for tasks of no domain, and where a cell is missing.
+    None before that step, for tasks without a domain, and if a score is missing.
     """
     for step in report.lineages[place]:
         if task in report.learned[step]:
-            return _minus(report.versions[place].scores.get(task), report.versions[step].scores.get(task))
+            return _difference(report.versions[place].scores.get(task), report.versions[step].scores.get(task))
     return None
 
 
 def mean_gain(report: Report, place: int | None = None) -> float | None:
-    """Return the mean gain over the root base, points, of the tasks that a version has learned.
+    """Return the mean gain over the root base, in points, on the tasks of the domains that a version has learned.
 
     Args:
-        report: The report.
-        place: Of the version in `versions`; None: the one in service.
+        place: Position of the version in `versions`; None for the current version.
     """
-    line = report.path if place is None else report.lineages[place]
-    row = report.versions[line[-1]]
-    learned = {task for step in line for task in report.learned[step]}
-    gains = [gain for task in sorted(learned) if (gain := over_base(report, row, task)) is not None]
+    lineage = report.path if place is None else report.lineages[place]
+    version = report.versions[lineage[-1]]
+    learned = {task for step in lineage for task in report.learned[step]}
+    gains = [gain for task in sorted(learned) if (gain := over_base(report, version, task)) is not None]
     return sum(gains) / len(gains) if gains else None
 
 
 def ood_change(report: Report) -> float | None:
-    """Return the OOD mean of the version in service minus the root base's, points."""
+    """Return the OOD mean of the current version minus the root base's, in points."""
     values = report.metrics["ood_mean"]
-    return _minus(values[report.path[-1]], values[0])
+    return _difference(values[report.path[-1]], values[0])
 
 
-def counted(report: Report, place: int) -> int:
-    """Return the number of domains whose scores a version's ACC is the mean of."""
+def acc_domains(report: Report, place: int) -> int:
+    """Return the number of domains that a version's ACC averages."""
     learned = {task for step in report.lineages[place] for task in report.learned[step]}
     scores = report.versions[place].scores
     return len({task.domain for task in report.tasks if task.name in learned and task.name in scores})
 
 
-def retained(report: Report, place: int) -> float | None:
-    """Return the retained share of gain, percent; None also where that gain may be the luck of the queries."""
+def significant_retained(report: Report, place: int) -> float | None:
+    """Return `retained` in percent; None if the interval of the gain that it is a share of includes zero."""
     gained = report.intervals.gained[place]
     return None if gained is not None and gained[0] <= 0 else report.metrics["retained"][place]
 
 
 def extremes(report: Report, task: str) -> tuple[float | None, float | None]:
-    """Return the best and the worst score on a task; None for both where fewer than three versions differ."""
-    known = {round(row.scores[task], 1) for row in report.versions if task in row.scores}
-    return (max(known), min(known)) if len(known) >= 3 else (None, None)
+    """Return the best and the worst score on a task; None for both if there are fewer than three distinct scores."""
+    distinct = {round(version.scores[task], 1) for version in report.versions if task in version.scores}
+    return (max(distinct), min(distinct)) if len(distinct) >= 3 else (None, None)
 
 
-def _minus(value: float | None, other: float | None) -> float | None:
-    return None if value is None or other is None else value - other
+def _difference(value: float | None, reference: float | None) -> float | None:
+    return None if value is None or reference is None else value - reference

@@ -1,4 +1,4 @@
-"""The report for a terminal of any width, with or without colour."""
+"""The report as text for a terminal of any width, with or without colour."""
 
 from __future__ import annotations
 
@@ -11,44 +11,58 @@ from continual.report.figures.numbers import duration
 from continual.report.report import (
     DEFINITIONS,
     METRIC_NAMES,
-    Column,
     Report,
+    ReportTask,
 )
 from continual.report.summary import (
+    acc_domains,
     bills,
-    ceiling,
-    counted,
     extremes,
-    groups,
     headline,
+    joint_note,
+    learned_domains,
     over_base,
-    retained,
+    significant_retained,
     since_learned,
-    titled,
-    what,
+    task_groups,
+    version_title,
 )
 
-MARKS = {"learned": "●", "best": "▲", "worst": "▼", "service": "▸", "refused": "✗", "flagged": "!"}
-ASCII = {"learned": "*", "best": "^", "worst": "v", "service": ">", "refused": "x", "flagged": "!"}
+MARKS = {"learned": "●", "best": "▲", "worst": "▼", "current": "▸", "refused": "✗", "flagged": "!"}
+ASCII = {"learned": "*", "best": "^", "worst": "v", "current": ">", "refused": "x", "flagged": "!"}
 
 WIDEST = 14
-"""Characters of a task's column; a longer name is folded."""
+"""Most characters of a task's column; longer names are folded."""
 
 LEAD = 10
-"""Characters of the version's column."""
+"""Least characters of the version column."""
 
 
-def print_report(report: Report, console: Console | None = None) -> None:
-    """Print the headline, the R matrix, the metrics with their definitions, and the bill.
+def print_tables(report: Report, console: Console | None = None) -> None:
+    """Print the headline, the R matrix, the metrics with their definitions, intervals, index effects and costs.
 
     Args:
-        report: What to print.
-        console: Where to; by default standard output.
+        console: By default standard output.
     """
     console = console or Console(highlight=False)
     marks = ASCII if console.options.ascii_only else MARKS
     console.print(Text(headline(report)))
-    for title, tasks in groups(report):
+    _print_matrix(report, console, marks)
+    _print_metrics(report, console, marks)
+    _print_intervals(report, console)
+    if report.index:
+        console.print()
+        console.print(Text("Effect of each step on the index of its parent", style="bold"))
+        console.print(_indexes(report, marks))
+        console.print(Text(_KEPT, style="dim"))
+    if len(report.versions) > 1:
+        console.print()
+        console.print(Text("Training cost", style="bold"))
+        console.print(_cost(report, marks))
+
+
+def _print_matrix(report: Report, console: Console, marks: dict[str, str]) -> None:
+    for title, tasks in task_groups(report):
         for number, part in enumerate(_parts(tasks, _lead(report), console.width)):
             console.print()
             console.print(
@@ -60,42 +74,39 @@ def print_report(report: Report, console: Console | None = None) -> None:
         for why in dict.fromkeys(flag.why for flag in report.flags.values()):
             console.print(Text(f"{marks['flagged']} {why}", style="yellow"))
     else:
-        console.print(Text("There is no evaluation task yet; `continual task add` registers one."))
+        console.print(Text("There is no evaluation task yet. Add one with `continual task add`."))
+
+
+def _print_metrics(report: Report, console: Console, marks: dict[str, str]) -> None:
     console.print()
-    console.print(Text("Along each version's own lineage, in points", style="bold"))
+    console.print(Text("Metrics along each version's lineage, in points", style="bold"))
     console.print(_metrics(report, marks))
-    for name in _shown(report):
+    for name in _metric_names(report):
         console.print(Text(f"{DEFINITIONS[name][0]}: {DEFINITIONS[name][1]}", style="dim"))
-    if ceiling(report):
-        console.print(Text(ceiling(report), style="dim"))
-    bounded = [rows for rows in (_metric_intervals(report), _task_intervals(report)) if rows.row_count]
-    if bounded:
+    if joint_note(report):
+        console.print(Text(joint_note(report), style="dim"))
+
+
+def _print_intervals(report: Report, console: Console) -> None:
+    tables = [table for table in (_metric_intervals(report), _task_intervals(report)) if table.row_count]
+    if tables:
         level = f"{100 * report.intervals.confidence:g} % intervals over the queries"
         console.print()
-        console.print(Text(f"{report.current}, in service, with {level}", style="bold"))
-    for number, rows in enumerate(bounded):
+        console.print(Text(f"Current version {report.current}, with {level}", style="bold"))
+    for number, table in enumerate(tables):
         if number:
             console.print()
-        console.print(rows)
-    if report.index:
-        console.print()
-        console.print(Text("What each step did to the index of its parent", style="bold"))
-        console.print(_indexes(report, marks))
-        console.print(Text(_KEPT, style="dim"))
-    if len(report.versions) > 1:
-        console.print()
-        console.print(Text("Cost of training", style="bold"))
-        console.print(_cost(report, marks))
+        console.print(table)
 
 
 def _lead(report: Report) -> int:
-    """Return the characters of the column of versions with the names of their recipes."""
-    return max(LEAD, *(Text(titled(row)).cell_len + 4 for row in report.versions))
+    """Return the characters of the version column, with the names of recipes."""
+    return max(LEAD, *(Text(version_title(version)).cell_len + 4 for version in report.versions))
 
 
-def _parts(tasks: list[Column], lead: int, width: int) -> list[list[Column]]:
-    """Cut tasks into runs whose columns fit beside the versions'."""
-    parts: list[list[Column]] = [[]]
+def _parts(tasks: list[ReportTask], lead: int, width: int) -> list[list[ReportTask]]:
+    """Split tasks into groups whose columns fit the width."""
+    parts: list[list[ReportTask]] = [[]]
     used = lead
     for task in tasks:
         need = _width(task) + 2
@@ -107,7 +118,7 @@ def _parts(tasks: list[Column], lead: int, width: int) -> list[list[Column]]:
     return parts
 
 
-def _width(task: Column) -> int:
+def _width(task: ReportTask) -> int:
     return min(max(Text(task.name).cell_len, 7), WIDEST)
 
 
@@ -117,25 +128,25 @@ def _table() -> Table:
     return table
 
 
-def _matrix(report: Report, tasks: list[Column], marks: dict[str, str]) -> Table:
+def _matrix(report: Report, tasks: list[ReportTask], marks: dict[str, str]) -> Table:
     table = _table()
     for task in tasks:
         table.add_column(Text(task.name), justify="right", width=_width(task), overflow="fold")
     best = {task.name: extremes(report, task.name) for task in tasks}
-    for place, row in enumerate(report.versions):
+    for place, version in enumerate(report.versions):
         cells = []
         for task in tasks:
-            score = row.scores.get(task.name)
+            score = version.scores.get(task.name)
             if score is None:
                 cells.append(Text("-  ", style="dim"))
                 continue
             high, low = best[task.name]
-            shown = round(score, 1)
-            extreme = "best" if shown == high else "worst" if shown == low else ""
+            rounded = round(score, 1)
+            extreme = "best" if rounded == high else "worst" if rounded == low else ""
             learned = task.name in report.learned[place]
             style = {"best": "bold green", "worst": "red", "": ""}[extreme]
             tail = (marks["learned"] if learned else " ") + (marks[extreme] if extreme else " ")
-            if (row.id, task.name) in report.flags:
+            if (version.id, task.name) in report.flags:
                 tail = tail.replace(" ", "", 1) + marks["flagged"]
             cells.append(Text(f"{score:.1f}{tail}", style=style))
         table.add_row(_name(report, place, marks, recipe=True), *cells)
@@ -143,11 +154,11 @@ def _matrix(report: Report, tasks: list[Column], marks: dict[str, str]) -> Table
 
 
 def _name(report: Report, place: int, marks: dict[str, str], *, recipe: bool = False) -> Text:
-    row = report.versions[place]
-    current = row.id == report.current
-    mark = marks["service"] if current else marks["refused"] if row.verdict == "refused" else " "
-    name = titled(row) if recipe else row.id
-    return Text(f"{mark} {name}", style="bold" if current else "dim" if row.verdict == "refused" else "")
+    version = report.versions[place]
+    current, refused = version.id == report.current, version.status == "refused"
+    mark = marks["current"] if current else marks["refused"] if refused else " "
+    name = version_title(version) if recipe else version.id
+    return Text(f"{mark} {name}", style="bold" if current else "dim" if refused else "")
 
 
 def _legend(report: Report, marks: dict[str, str]) -> str:
@@ -155,13 +166,13 @@ def _legend(report: Report, marks: dict[str, str]) -> str:
         "learned": "learned in this step",
         "best": "best",
         "worst": "worst of the column",
-        "service": "in service",
+        "current": "current version",
         "refused": "refused by the gate",
-        "flagged": "trained on, so no OOD score",
+        "flagged": "trained on, so not an OOD score",
     }
     if not report.flags:
         del meanings["flagged"]
-    if all(row.verdict != "refused" for row in report.versions):
+    if all(version.status != "refused" for version in report.versions):
         del meanings["refused"]
     if all(extremes(report, task.name) == (None, None) for task in report.tasks):
         del meanings["best"], meanings["worst"]
@@ -170,19 +181,19 @@ def _legend(report: Report, marks: dict[str, str]) -> str:
 
 def _metrics(report: Report, marks: dict[str, str]) -> Table:
     table = _table()
-    for name in _shown(report):
+    for name in _metric_names(report):
         table.add_column(DEFINITIONS[name][0], justify="right")
     for place in range(len(report.versions)):
-        shown = {name: _value(name, report.metrics[name][place]) for name in _shown(report)}
-        if counted(report, place):
-            shown["acc"] += f" ({counted(report, place)})"
-        shown["retained"] = _value("retained", retained(report, place))
-        table.add_row(_name(report, place, marks), *shown.values())
+        cells = {name: _value(name, report.metrics[name][place]) for name in _metric_names(report)}
+        if acc_domains(report, place):
+            cells["acc"] += f" ({acc_domains(report, place)})"
+        cells["retained"] = _value("retained", significant_retained(report, place))
+        table.add_row(_name(report, place, marks), *cells.values())
     return table
 
 
-def _shown(report: Report) -> list[str]:
-    """Return the names of the metrics; without a joint version there is no intransigence to show."""
+def _metric_names(report: Report) -> list[str]:
+    """Return the names of the metrics; intransigence needs a joint version."""
     return [name for name in METRIC_NAMES if name != "intransigence" or report.joint is not None]
 
 
@@ -193,19 +204,19 @@ def _value(name: str, value: float | None) -> str:
 
 
 def _metric_intervals(report: Report) -> Table:
-    """Return the metrics of the version in service with their intervals, those that have one."""
-    table, place = _plain("", "value", "interval"), report.path[-1]
-    for name in _shown(report):
+    """Return the metrics of the current version that have an interval."""
+    table, place = _plain_table("", "value", "interval"), report.path[-1]
+    for name in _metric_names(report):
         ends = report.intervals.metrics[name][place]
         if ends is not None:
-            shown = [_value(name, value) for value in (report.metrics[name][place], *ends)]
-            table.add_row(DEFINITIONS[name][0], shown[0], f"{shown[1]} to {shown[2]}")
+            value, low, high = (_value(name, number) for number in (report.metrics[name][place], *ends))
+            table.add_row(DEFINITIONS[name][0], value, f"{low} to {high}")
     return table
 
 
 def _task_intervals(report: Report) -> Table:
-    """Return what the version in service changed on every task, with intervals."""
-    table = _plain("task", "over the base", "interval", "since learned", "interval")
+    """Return the changes of the current version on every task, with intervals."""
+    table = _plain_table("task", "over root base", "interval", "since learned", "interval")
     place = report.path[-1]
     for column, task in enumerate(report.tasks):
         cells = []
@@ -223,7 +234,7 @@ def _ends(ends: Ends) -> str:
     return "" if ends is None else f"{ends[0]:+.1f} to {ends[1]:+.1f}"
 
 
-def _plain(*names: str) -> Table:
+def _plain_table(*names: str) -> Table:
     table = Table(*names, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
@@ -231,8 +242,8 @@ def _plain(*names: str) -> Table:
 
 
 _KEPT = (
-    "kept, map: shares of full re-embedding's score that new queries have on the old index, as they are and through a "
-    "map, each on the task that loses most"
+    "kept: share of full re-embedding's score that new queries reach on the old index, on the task that loses most; "
+    "map: the same with queries mapped into the old space"
 )
 
 
@@ -240,26 +251,26 @@ def _indexes(report: Report, marks: dict[str, str]) -> Table:
     table = _table()
     for name in ("index of", "cosine", "overlap", "kept", "map", "re-index"):
         table.add_column(name, justify="right", no_wrap=True)
-    for place, row in enumerate(report.versions):
-        if row.id in report.index:
-            found = report.index[row.id]
-            mapped = "" if found.kept_mapped is None else f"{found.kept_mapped:.1%}"
-            figures = (f"{found.mean('canary'):.3f}", f"{found.mean('overlap'):.0%}", f"{found.kept:.1%}", mapped)
-            table.add_row(_name(report, place, marks), found.old, *figures, found.needs_reindex)
+    for place, version in enumerate(report.versions):
+        if version.id in report.index:
+            result = report.index[version.id]
+            mapped = "" if result.kept_mapped is None else f"{result.kept_mapped:.1%}"
+            figures = (f"{result.mean('canary'):.3f}", f"{result.mean('overlap'):.0%}", f"{result.kept:.1%}", mapped)
+            table.add_row(_name(report, place, marks), result.old, *figures, result.needs_reindex)
     return table
 
 
 def _cost(report: Report, marks: dict[str, str]) -> Table:
     table = _table()
     table.add_column("learned", overflow="fold", max_width=24)
-    for name in ("pairs", "time", "full retraining", "ratio"):
-        table.add_column(name, justify="right", no_wrap=True)
+    for title in ("pairs", "time", "full retraining", "ratio"):
+        table.add_column(title, justify="right", no_wrap=True)
     steps, total = bills(report)
     for bill in [*steps, total]:
-        row = next((row for row in report.versions if row.id == bill.version), None)
-        lead = _name(report, report.position(bill.version), marks) if row else Text("  total", style="bold")
+        version = next((version for version in report.versions if version.id == bill.version), None)
+        name = _name(report, report.position(bill.version), marks) if version else Text("  total", style="bold")
         ratio = "-" if bill.ratio is None else f"{bill.ratio:.0%}"
-        learned = Text(what(row) if row else "")
+        learned = Text(learned_domains(version) if version else "")
         cells = (f"{bill.pairs:,}", duration(bill.seconds), f"{bill.joint_pairs:,} pairs", ratio)
-        table.add_row(lead, learned, *cells, style="" if row else "bold")
+        table.add_row(name, learned, *cells, style="" if version else "bold")
     return table

@@ -19,7 +19,7 @@ from continual.errors import InputError, NotFoundError
 from continual.eval import significance
 from continual.eval.query_scores import CACHE, QueryScores, aligned
 from continual.registry import Registry, Score
-from continual.report.report import build_report
+from continual.report.build import build_report
 from continual.report.sections import sections
 from tests.reports import add_domain, add_version, make_registry, make_task, shown
 

@@ -20,9 +20,9 @@ import uvicorn
 
 from continual import Workspace
 from continual.report.board import Board
+from continual.report.build import build_report
 from continual.report.dashboard import make_app
 from continual.report.html import write_html
-from continual.report.report import build_report
 from tests.conflicts.results import keep, made
 from tests.pairs import Write, make_pairs
 from tests.reports import HOSTILE, HOSTILE_DOCUMENT, HOSTILE_QUERY, HOSTILE_TASK, hostile_registry
@@ -161,7 +161,7 @@ def test_a_chart_by_keyboard_and_pointer(tab: Tab, tmp_path: Path) -> None:
     page = tab.page
     page.goto((tmp_path / "report.html").as_uri())
     chart = page.locator(".chart").first
-    said = page.locator("#said")
+    said = page.locator("#spoken")
     chart.focus()
     heard = []
     for key in ("ArrowRight", "ArrowRight", "ArrowDown", "ArrowLeft"):
@@ -173,7 +173,7 @@ def test_a_chart_by_keyboard_and_pointer(tab: Tab, tmp_path: Path) -> None:
     page.keyboard.press("Escape")
     assert chart.locator(".tip").count() == 0
     page.locator("#lineage [data-tip]:visible").last.hover()
-    assert "v1: in service" in page.locator(".tip").inner_text()
+    assert "v1: current version" in page.locator(".tip").inner_text()
     # What is saved is what is shown.
     page.locator("#domains summary").first.click()
     with page.expect_download() as saved:
@@ -251,7 +251,7 @@ def test_the_dashboard_follows_an_update(
         assert update.stdout
         assert update.stdout.readline() == "training\n"
         live = page.locator("#live")
-        live.get_by_text("An update to v1 is running").wait_for()
+        live.get_by_text("The update to v1 is running").wait_for()
         assert domain in live.inner_text()
         assert live.locator("[aria-current]").inner_text() == "Train"
         for theme in THEMES:
@@ -259,7 +259,7 @@ def test_the_dashboard_follows_an_update(
             assert tab.violations() == [], theme
         update.communicate("\n")
     assert update.returncode == 0
-    page.get_by_role("heading", level=1, name="v1 is in service").wait_for()
+    page.get_by_role("heading", level=1, name="v1 has been the current version").wait_for()
     live.wait_for(state="hidden")
     assert page.locator(".chart svg:visible").count() >= 3
     open_all(page)
@@ -268,7 +268,7 @@ def test_the_dashboard_follows_an_update(
         assert tab.violations() == [], theme
     # A rollback shows without a reload.
     workspace.rollback()
-    page.get_by_role("heading", level=1, name="v0 (the root base) is in service").wait_for()
+    page.get_by_role("heading", level=1, name="v0 (the root base) has been the current version").wait_for()
     assert page.locator("img").count() == 0
     assert {url.partition("?")[0] for url in tab.asked} <= {address, f"{address}live", "data:,"}
     assert tab.wrong == []

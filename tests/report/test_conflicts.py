@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from continual.report.figures import Dendrogram, Pairs
+from continual.report.build import build_report
+from continual.report.figures import Dendrogram, PairMatrix
 from continual.report.html import render_html
-from continual.report.report import build_report
 from continual.report.sections import sections
 from tests.conflicts.results import MATRIX, keep, made
 from tests.reports import HOSTILE, Page, add_domain, add_version, make_registry
@@ -31,9 +31,9 @@ def test_the_page_shows_the_last_analysis_and_none_where_there_was_none(tmp_path
     assert report.conflicts == found
     (section,) = (each for each in sections(report) if each.name == "conflicts")
     assert section.about.startswith(found.verdict)
-    assert section.notes == ["Not compared: later."]
+    assert section.notes == ["The analysis doesn't include later."]
     heat, tree = (figure.chart for figure in section.figures)
-    assert isinstance(heat, Pairs)
+    assert isinstance(heat, PairMatrix)
     assert isinstance(tree, Dendrogram)
     names = [HOSTILE[place] for place in found.order]
     assert heat.labels == tree.leaves == names

@@ -60,7 +60,7 @@ def test_it_serves_the_report_and_its_state(tmp_path: Path) -> None:
     app = make_app(Board(registry.root))
     page = Answer(app, "/")
     assert page.status == 200
-    assert "v1 is in service since" in page.text
+    assert "v1 has been the current version since" in page.text
     for markup in (HOSTILE[0], HOSTILE_QUERY, HOSTILE_DOCUMENT):
         assert markup not in page.text
         assert escape(markup, quote=False) in page.text
@@ -99,7 +99,7 @@ def test_a_change_of_the_catalog_is_a_new_revision_and_nothing_else_is(tmp_path:
     registry.set_alias("current", "v0", "rolled back by hand")
     second = board.state()
     assert second["revision"] != first["revision"]
-    assert "v0 (the root base) is in service" in board.page().html
+    assert "v0 (the root base) has been the current version" in board.page().html
     assert board.state() == second
 
 
@@ -123,11 +123,11 @@ def test_a_busy_catalog_shows_the_last_state(tmp_path: Path) -> None:
         assert holder.stdout.readline() == "held\n"
         assert board.state() == before | {"stale": True}
         assert Answer(app, "/").status == 200
-        assert "v1 is in service" in Answer(app, "/").text
-        assert "Its catalog is in use" in Answer(make_app(late), "/").text
+        assert "v1 has been the current version" in Answer(app, "/").text
+        assert "Another command is using its catalog" in Answer(make_app(late), "/").text
         assert Answer(make_app(late), "/report.json").status == 404
         holder.communicate("\n")
-    assert "v0 (the root base) is in service" in Answer(app, "/").text
+    assert "v0 (the root base) has been the current version" in Answer(app, "/").text
     assert board.state()["stale"] is False
 
 
@@ -137,7 +137,7 @@ def test_a_workspace_without_a_report(tmp_path: Path) -> None:
     registry.set_alias("current", "v0", "init")
     page = Answer(make_app(Board(registry.root)), "/")
     assert page.status == 200
-    assert "v0 is in service since" in page.text
+    assert "v0 has been the current version since" in page.text
     assert "There is nothing to report yet" in page.text
     registry.catalog.path.unlink()
     assert "has lost its catalog" in Answer(make_app(Board(registry.root)), "/").text
@@ -148,7 +148,7 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(InputError, match="Choose another with --port"):
+        with pytest.raises(InputError, match="Choose another port with --port"):
             serve(board, taken.getsockname()[1])
     with pytest.raises(InputError, match="from 0 to 65535"):
         serve(board, 70000)

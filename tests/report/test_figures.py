@@ -17,46 +17,46 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from continual.errors import InputError
+from continual.report.build import build_report
 from continual.report.figures import (
-    Bars,
-    Column,
+    BarChart,
     Dendrogram,
-    Forest,
-    Heat,
-    Lines,
+    ForestPlot,
+    HeatMap,
+    LineChart,
     Node,
-    Pairs,
+    PairMatrix,
     Series,
     Table,
-    Tree,
-    draw,
+    TableColumn,
+    VersionTree,
+    draw_chart,
 )
-from continual.report.figures.data import plain
-from continual.report.figures.lines import spread
-from continual.report.figures.numbers import label, shown, ticks
+from continual.report.figures.data import escape_markdown
+from continual.report.figures.lines import spread_labels
+from continual.report.figures.numbers import format_value, tick_label, ticks
 from continual.report.figures.svg import text_width
 from continual.report.figures.tree import place_in_lanes
 from continual.report.files import write_figures
 from continual.report.html import palette
-from continual.report.report import build_report
 from tests.reports import HOSTILE, HOSTILE_DOCUMENT, HOSTILE_QUERY, HOSTILE_TASK, hostile_registry
 
 SVG = "{http://www.w3.org/2000/svg}"
 
-LINES = Lines(
+LINES = LineChart(
     "gain", "Gain", "What was gained.", ["v0", "v1", "v2"],
     [Series("med", [0.0, 10.0, 8.0], "series-1", bounds=[None, (8.0, 12.0), (6.0, 10.0)]),
      Series("bash", [0.0, None, 4.0], "series-2", 1)],
 )  # fmt: skip
 CHARTS = [
     LINES,
-    Bars("cost", "Cost", "Pairs.", ["v1", "v2"], [("a", "series-1", [1, 2]), ("b", "faint", [3, 0])], "pairs"),
-    Bars("mix", "Mix", "Rows.", ["v1"], [("a", "series-1", [1]), ("b", "faint", [3])], "rows", stacked=True),
-    Forest(
+    BarChart("cost", "Cost", "Pairs.", ["v1", "v2"], [("a", "series-1", [1, 2]), ("b", "faint", [3, 0])], "pairs"),
+    BarChart("mix", "Mix", "Rows.", ["v1"], [("a", "series-1", [1]), ("b", "faint", [3])], "rows", stacked=True),
+    ForestPlot(
         "last", "Last", "Differences.", [("med", "new", "series-1", 2.0, (1.0, 3.0)), ("x", "OOD", "ink", -1, None)]
     ),
-    Tree("tree", "Tree", "Descent.", [Node("v0", None, "current", ""), Node("v1", "v0", "refused", "med")]),
-    Pairs(
+    VersionTree("tree", "Tree", "Descent.", [Node("v0", None, "current", ""), Node("v1", "v0", "refused", "med")]),
+    PairMatrix(
         "pairs", "Pairs", "What does what.", ["med", "bash", "table"],
         [[None, -0.1, 0.2], [0.0, None, 0.3], [0.1, 0.4, None]], [2, 1], ("good", "bad"), "loss",
     ),
@@ -64,7 +64,7 @@ CHARTS = [
         "dendrogram", "Dendrogram", "What is with what.", ["med", "bash", "table"], [0, 0, 1],
         [(0, 1, -0.05), (2, 3, 0.25)], "mean", 0.0,
     ),
-    Heat("matrix", "Matrix", "Scores.", [("all", 1)], ["med"], [("v0", "", "root")], [[50.0]], [[0.0]]),
+    HeatMap("matrix", "Matrix", "Scores.", [("all", 1)], ["med"], [("v0", "", "root")], [[50.0]], [[0.0]]),
 ]  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def parse(svg: str) -> ElementTree.Element:
 @pytest.mark.parametrize("chart", CHARTS, ids=lambda chart: chart.name)
 @pytest.mark.parametrize("width", [340, 1040])
 def test_a_drawing_says_what_it_is_and_stays_on_its_ground(chart, width: int) -> None:
-    root = parse(draw(chart, width))
+    root = parse(draw_chart(chart, width))
     title, about = root.find(f"{SVG}title"), root.find(f"{SVG}desc")
     assert title is not None
     assert about is not None
@@ -91,7 +91,7 @@ def test_a_drawing_says_what_it_is_and_stays_on_its_ground(chart, width: int) ->
 
 
 def test_lines_are_where_their_values_are() -> None:
-    root = parse(draw(LINES, 560))
+    root = parse(draw_chart(LINES, 560))
     frame = {name: float(str(root.get(f"data-{name}"))) for name in ("left", "right", "top", "bottom")}
     first = next(each for each in root.iter(f"{SVG}path") if "l0" in str(each.get("class")))
     spots = [tuple(map(float, spot.split())) for spot in str(first.get("d"))[1:].split("L")]
@@ -104,7 +104,7 @@ def test_lines_are_where_their_values_are() -> None:
 
 
 def test_intervals_are_areas_between_their_ends() -> None:
-    root = parse(draw(LINES, 560))
+    root = parse(draw_chart(LINES, 560))
     (line,) = [each for each in root.iter(f"{SVG}path") if "l0" in str(each.get("class"))]
     (area,) = [each for each in root.iter(f"{SVG}path") if each.get("fill-opacity")]
     spots = [tuple(map(float, spot.split())) for spot in str(line.get("d"))[1:].split("L")]
@@ -122,7 +122,7 @@ def test_intervals_are_areas_between_their_ends() -> None:
 def test_scores_on_what_was_trained_on_are_crosses() -> None:
     series = replace(LINES.series[0], flagged=frozenset({2}))
     chart = replace(LINES, series=[series, LINES.series[1]])
-    root = parse(draw(chart, 560))
+    root = parse(draw_chart(chart, 560))
     (cross,) = [each for each in root.iter(f"{SVG}path") if each.get("class") == "cross"]
     line = next(each for each in root.iter(f"{SVG}path") if "l0" in str(each.get("class")))
     corners = [tuple(map(float, spot.split())) for spot in re.findall(r"[\d.]+ [\d.]+", str(cross.get("d")))]
@@ -133,14 +133,14 @@ def test_scores_on_what_was_trained_on_are_crosses() -> None:
     assert [row[4] for row in rows] == ["med trained on", "no", "no", "yes"]
     heat = replace(CHARTS[-1], rows=[("v0", "", "root"), ("v1", "", "current")], scores=[[50.0], [52.0]])
     heat = replace(heat, changes=[[0.0], [2.0]], flagged=frozenset({(1, 0)}))
-    drawn = ["".join(each.itertext()) for each in parse(draw(heat, 560)).iter(f"{SVG}text")]
+    drawn = ["".join(each.itertext()) for each in parse(draw_chart(heat, 560)).iter(f"{SVG}text")]
     assert {"50.0", "52.0!"} <= set(drawn)
     assert heat.table().to_csv().splitlines() == ["version,med,trained on", "v0,50.0,", "v1,52.0,med"]
 
 
 def test_a_join_is_where_its_value_is_and_halfway_between_what_it_joins() -> None:
     chart = next(each for each in CHARTS if isinstance(each, Dendrogram))
-    root = parse(draw(chart, 560))
+    root = parse(draw_chart(chart, 560))
     (cut,) = [each for each in root.iter(f"{SVG}line") if each.get("stroke-dasharray")]
     zero = float(str(cut.get("x1")))
     first, second = ((float(str(each.get("cx"))), float(str(each.get("cy")))) for each in root.iter(f"{SVG}circle"))
@@ -154,23 +154,23 @@ def test_a_join_is_where_its_value_is_and_halfway_between_what_it_joins() -> Non
 
 
 def test_a_pair_is_coloured_by_its_sign_and_as_strongly_as_it_is_large() -> None:
-    chart = next(each for each in CHARTS if isinstance(each, Pairs))
+    chart = next(each for each in CHARTS if isinstance(each, PairMatrix))
     cells = {
         str(each.get("data-tip")): (each.get("fill"), float(str(each.get("fill-opacity"))))
-        for each in parse(draw(chart, 560)).iter(f"{SVG}rect")
+        for each in parse(draw_chart(chart, 560)).iter(f"{SVG}rect")
         if each.get("data-tip")
     }
     assert len(cells) == 6
     assert cells["med with bash: −0.100"] == ("var(--up)", 0.15)
     assert cells["table with bash: +0.400"] == ("var(--down)", 0.6)
     assert cells["bash with med: +0.000"][1] == 0
-    texts = ["".join(each.itertext()) for each in parse(draw(chart, 560)).iter(f"{SVG}text")]
+    texts = ["".join(each.itertext()) for each in parse(draw_chart(chart, 560)).iter(f"{SVG}text")]
     assert {"−0.100", "good", "bad"} <= set(texts)
 
 
 def test_names_at_the_ends_stay_apart_and_on_the_plot() -> None:
     for wanted in ([50.0] * 8, [0.0, 1.0, 250.0], [300.0, 300.0, 301.0]):
-        found = spread(wanted, 16, 30, 270)
+        found = spread_labels(wanted, 16, 30, 270)
         gaps = [after - before for before, after in itertools.pairwise(found)]
         assert min(gaps) >= 16 - 1e-9
         assert found[0] >= 30 - 1e-9
@@ -219,7 +219,7 @@ def test_what_recipes_trained_has_its_name_and_an_edge_of_its_own() -> None:
         *(Node(f"v{n}", "v0", "trained", "med, bash", name) for n, name in trained),
     ]
     assert place_in_lanes(nodes) == [0, 1, 2, 3]
-    drawing = draw(Tree("tree", "Tree", "Descent.", nodes), 560)
+    drawing = draw_chart(VersionTree("tree", "Tree", "Descent.", nodes), 560)
     texts = ["".join(each.itertext()) for each in parse(drawing).iter(f"{SVG}text")]
     assert {"joint", "boom", "phased"} <= set(texts)
     assert "v5: trained by the recipe boom, learned med, bash, from v0" in drawing
@@ -238,21 +238,25 @@ def test_ticks_are_round_and_within() -> None:
         assert low <= found[0]
         assert found[-1] <= high
         np.testing.assert_allclose(np.diff(found), found[1] - found[0], rtol=1e-6)
-    assert [label(each) for each in (0.0, -2.5, 1500, 2_000_000)] == ["0", "−2.5", "1.5k", "2M"]
+    assert [tick_label(each) for each in (0.0, -2.5, 1500, 2_000_000)] == ["0", "−2.5", "1.5k", "2M"]
 
 
 def test_numbers_as_people_read_them() -> None:
-    assert [shown(-0.04, "change"), shown(-0.04, "points"), shown(-2.25, "points")] == ["+0.0", "0.0", "−2.2"]
-    assert [shown(1234567, "count"), shown(0.704, "share"), shown(3725.0, "seconds")] == [
+    assert [format_value(-0.04, "change"), format_value(-0.04, "points"), format_value(-2.25, "points")] == [
+        "+0.0",
+        "0.0",
+        "−2.2",
+    ]
+    assert [format_value(1234567, "count"), format_value(0.704, "share"), format_value(3725.0, "seconds")] == [
         "1,234,567",
         "70 %",
         "1 h 02 min",
     ]
-    assert [shown(None, "count"), shown("", "text")] == ["–", "–"]
+    assert [format_value(None, "count"), format_value("", "text")] == ["–", "–"]
 
 
 def test_a_table_as_csv_keeps_every_digit() -> None:
-    columns = [Column("task"), Column("gain", "change"), Column("sure", "interval")]
+    columns = [TableColumn("task"), TableColumn("gain", "change"), TableColumn("sure", "interval")]
     table = Table("t", "About.", columns, [["a,b", 1.23456, (0.5, 2.0)], ["c", None, None]])
     rows = list(csv.reader(io.StringIO(table.to_csv())))
     assert rows == [["task", "gain", "sure low", "sure high"], ["a,b", "1.23456", "0.5", "2.0"], ["c", "", "", ""]]
@@ -260,8 +264,8 @@ def test_a_table_as_csv_keeps_every_digit() -> None:
 
 
 def test_markdown_shows_names_as_text() -> None:
-    assert plain("<b>|*_`$") == "&lt;b&gt;\\|\\*\\_\\`\\$"
-    table = Table("t", "About.", [Column("task"), Column("n", "count")], [["a|b\n<i>", 3]])
+    assert escape_markdown("<b>|*_`$") == "&lt;b&gt;\\|\\*\\_\\`\\$"
+    table = Table("t", "About.", [TableColumn("task"), TableColumn("n", "count")], [["a|b\n<i>", 3]])
     assert table.to_markdown().splitlines() == ["| task | n |", "| --- | --: |", "| a\\|b<br>&lt;i&gt; | 3 |"]
 
 
@@ -292,16 +296,16 @@ def test_figures_as_files(tmp_path: Path) -> None:
         f"{name}.png" for name in names
     }
     for name in (*HOSTILE, HOSTILE_TASK, HOSTILE_QUERY, HOSTILE_DOCUMENT):
-        assert plain(name) in page
+        assert escape_markdown(name) in page
     assert not any(tag in page for tag in ("<script", "<img", "<iframe"))
     (tmp_path / "taken").write_text("")
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="can't be written"):
         write_figures(report, tmp_path / "taken")
 
 
 def test_files_have_the_colours_of_the_style_sheet() -> None:
     colours = palette()
     assert {"ink", "card", "rule", "series-1", "series-7", "good", "bad"} <= set(colours)
-    root = parse(draw(LINES, 560, colours))
+    root = parse(draw_chart(LINES, 560, colours))
     strokes = {each.get("stroke") for each in root.iter(f"{SVG}path")}
     assert {colours["series-1"], colours["series-2"]} <= strokes

@@ -11,9 +11,9 @@ import pytest
 
 from continual.errors import InputError
 from continual.registry import Registry
-from continual.report.figures import Lines
+from continual.report.build import build_report
+from continual.report.figures import LineChart
 from continual.report.html import render_html, write_html
-from continual.report.report import build_report
 from continual.report.sections import sections
 from tests.reports import (
     HOSTILE,
@@ -38,7 +38,7 @@ def test_the_page_holds_every_number_and_needs_nothing_else(stream: Registry) ->
         for score in row:
             assert score is None or f"{score:.1f}" in parsed.text
     for words in (
-        "v3 is in service since",
+        "v3 has been the current version since",
         "med fell by 6.0 points",
         "8,400 of 12,000 pairs",
         "lineage",
@@ -101,13 +101,13 @@ def test_a_page_without_tasks_or_steps(tmp_path: Path) -> None:
     batch = add_domain(registry, "med")
     registry.add_task(make_task("wiki", None))
     add_version(registry, "v0", None, {"med": 1.0, "wiki": 2.0})
-    assert "No update was made yet" in Page(render_html(build_report(registry)).html).text
+    assert "There has been no update yet" in Page(render_html(build_report(registry)).html).text
     assert [section.name for section in sections(build_report(registry))] == ["matrix", "made", "terms"]
     bare = make_registry(tmp_path / "bare")
     add_version(bare, "v0", None, {})
     add_version(bare, "v1", "v0", {}, batches=(batch,))
     text = Page(render_html(build_report(bare)).html).text
-    assert "v1 is in service" in text
+    assert "v1 has been the current version" in text
     assert "no evaluation task yet" in shown(build_report(bare))
 
 
@@ -120,7 +120,7 @@ def test_the_file_is_written_whole_or_not_at_all(stream: Registry, tmp_path: Pat
     with pytest.raises(InputError, match="is a folder"):
         write_html(report, target.parent)
     assert target.exists()
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="can't be written"):
         write_html(report, target / "inside.html")
 
 
@@ -137,7 +137,7 @@ def test_a_large_report_stays_light(tmp_path: Path) -> None:
     report = build_report(registry)
     assert len(render_html(report).html.encode()) < 2e6
     gain = chart(report, "gain")
-    assert isinstance(gain, Lines)
+    assert isinstance(gain, LineChart)
     # Only what matters has a name: the four lowest and the highest.
     last = {each.name: float(each.values[-1] or 0.0) for each in gain.series}
     loud = {each.name for each in gain.series if not each.quiet}

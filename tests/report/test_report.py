@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,15 @@ from continual.registry import (
     Registry,
     Score,
 )
+from continual.registry.provenance import Window
+from continual.report.build import build_report
 from continual.report.figures import (
-    Bars,
-    Heat,
-    Lines,
+    BarChart,
+    HeatMap,
+    LineChart,
 )
 from continual.report.files import markdown
 from continual.report.html import render_html
-from continual.report.report import build_report
 from continual.report.sections import sections
 from continual.report.summary import bills
 from tests.reports import START, Page, add_domain, add_version, chart, make_registry, make_task, shown
@@ -100,7 +102,9 @@ def test_metrics_follow_each_versions_own_lineage(stream: Registry) -> None:
 
 
 def test_a_domain_learned_in_two_steps_counts_from_the_first(stream: Registry) -> None:
-    more = Batch("", 0, "med", "more.parquet", "1", "data/med/1.parquet", 9, 9, 0, 0, 0, 0, None, {}, START)
+    more = Batch(
+        stream.next_batch_id(), "med", "more.parquet", "1", "data/med/1.parquet", 9, 9, 0, 0, 0, 0, None, {}, START
+    )
     batch = stream.add_batch(more).id
     scores = {"med": 73.0, "bash": 62.0, "table": 55.0, "wiki": 80.5}
     add_version(stream, "v4", "v3", scores, batches=(batch,), pairs=100, joint=7000)
@@ -149,7 +153,7 @@ def test_nothing_to_report(tmp_path: Path) -> None:
     registry.add_scores([Score("v0", "wiki", "ndcg_at_10", 80.0, 300, None)])
     report = build_report(registry)
     assert report.metrics["ood_mean"] == [80.0]
-    assert "No update was made yet" in shown(report, 200)
+    assert "There has been no update yet" in shown(report, 200)
 
 
 def test_the_head_is_about_the_last_update_whatever_was_trained_since(trial: Registry) -> None:
@@ -166,28 +170,28 @@ def test_what_a_recipe_made_has_its_name(trial: Registry) -> None:
     report = build_report(trial)
     text = shown(report)
     assert "v10 (joint)" in text
-    assert "'continual report --joint v10' takes it for" in " ".join(text.split())
+    assert "'continual report --joint v10' computes" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 80
     tables = {table.name: table for section in sections(report) for table in section.tables}
     assert [row[0] for row in tables["metrics"].rows] == ["v0", "v1", "v2", "v3", "v4", "v10 (joint)"]
     (matrix,) = (figure.chart for section in sections(report) for figure in section.figures if section.name == "matrix")
-    assert isinstance(matrix, Heat)
+    assert isinstance(matrix, HeatMap)
     assert matrix.rows[-1] == ("v10 (joint)", "med, bash, table", "trained")
     (steps,) = (
-        figure.behind for section in sections(report) for figure in section.figures if section.name == "lineage"
+        figure.values for section in sections(report) for figure in section.figures if section.name == "lineage"
     )
     assert steps.rows[-1][:3] == ["v10", "v0", "joint: med, bash, table"]
     ceiling = build_report(trial, "v10")
-    assert "ceiling of intransigence, is v10 (joint)." in shown(ceiling)
-    assert "ceiling of intransigence, is v10 (joint)." in Page(render_html(ceiling).html).text
+    assert "compares with the joint version v10 (joint)." in shown(ceiling)
+    assert "compares with the joint version v10 (joint)." in Page(render_html(ceiling).html).text
 
 
 def test_an_unknown_joint_version_is_answered_with_those_there_are(trial: Registry) -> None:
     with pytest.raises(NotFoundError) as caught:
         build_report(trial, "nothing")
     text = str(caught.value)
-    assert "Known: current, v0, v1, v2, v3, v4, v10." in text
-    assert text.endswith("`continual train --recipe joint` makes one; already made: v10.")
+    assert "This workspace has current, v0, v1, v2, v3, v4, v10." in text
+    assert text.endswith("`continual train --recipe joint` (already trained: v10).")
     with pytest.raises(NotFoundError, match="Did you mean 'current'"):
         build_report(trial, "curent")
 
@@ -206,9 +210,9 @@ def test_what_a_refused_step_tried_is_retrained_once(tmp_path: Path) -> None:
 def test_curves_follow_what_is_in_service(stream: Registry) -> None:
     report = build_report(stream)
     gain, since, ood = (chart(report, name) for name in ("gain", "forgetting", "ood"))
-    assert isinstance(gain, Lines)
-    assert isinstance(since, Lines)
-    assert isinstance(ood, Lines)
+    assert isinstance(gain, LineChart)
+    assert isinstance(since, LineChart)
+    assert isinstance(ood, LineChart)
     assert gain.labels == ["v0", "v1", "v3"]  # v2 was refused
     assert {each.name: each.values for each in gain.series} == {
         "med": [0.0, 12.0, 11.0],
@@ -228,16 +232,19 @@ def test_replay_is_shown_by_domain(stream: Registry) -> None:
     report = build_report(stream)
     drawn = [("v1", 100, {}), ("v2", 90, {"med": 10}), ("v3", 80, {"med": 10, "bash": 5})]
     for name, new, replay in drawn:
-        recipe = report.versions[report.position(name)].recipe
-        recipe["new"] = [{"domain": "x", "rows": new}]
-        recipe["replay"] = [{"domain": domain, "rows": rows} for domain, rows in replay.items()]
+        place = report.position(name)
+        windows = {domain: Window(domain, "", "", rows, "") for domain, rows in {"x": new, **replay}.items()}
+        provenance = replace(
+            report.versions[place].provenance, new=[windows["x"]], replay=[windows[domain] for domain in replay]
+        )
+        report.versions[place] = replace(report.versions[place], provenance=provenance)
     bars = chart(report, "replay")
-    assert isinstance(bars, Bars)
+    assert isinstance(bars, BarChart)
     assert bars.labels == ["v1", "v2", "v3"]
     assert [(name, values) for name, _, values in bars.series] == [
         ("new", [100, 90, 80]),
-        ("med, again", [0, 10, 10]),
-        ("bash, again", [0, 0, 5]),
+        ("med, replayed", [0, 10, 10]),
+        ("bash, replayed", [0, 0, 5]),
     ]
 
 

@@ -17,10 +17,11 @@ from continual.config import IndexConfig
 from continual.index.result import IndexedTask, MapUsed, judge_index
 from continual.registry import Registry
 from continual.registry.records import Leak
-from continual.report.figures import Heat, Lines, draw
+from continual.report.build import build_report
+from continual.report.figures import HeatMap, LineChart, draw_chart
 from continual.report.html import render_html
-from continual.report.report import Report, build_report
-from continual.report.sections import Section, sections
+from continual.report.report import Report
+from continual.report.sections import ReportSection, sections
 from tests.reports import START, Page, add_domain, add_version, make_registry, make_task, write_scores, write_texts
 
 QUERIES = [f"q{number:02d}" for number in range(40)]
@@ -66,13 +67,13 @@ def report(tmp_path: Path) -> Report:
     return build_report(measured(tmp_path))
 
 
-def find(report: Report, name: str) -> Section:
+def find(report: Report, name: str) -> ReportSection:
     return next(section for section in sections(report) if section.name == name)
 
 
-def chart(report: Report, section: str) -> Lines:
+def chart(report: Report, section: str) -> LineChart:
     found = find(report, section).figures[0].chart
-    assert isinstance(found, Lines)
+    assert isinstance(found, LineChart)
     return found
 
 
@@ -92,15 +93,15 @@ def test_curves_have_the_intervals_of_their_queries(report: Report) -> None:
         assert ends == pytest.approx(wanted)
     assert "95 % intervals over the queries" in find(report, "ood").about
     page = render_html(report).html
-    assert "The pale areas are 95 % intervals" in page
-    assert page.count("pale areas") == 1  # med was scored as a whole: its line has no area
+    assert "The shaded areas are 95 % intervals" in page
+    assert page.count("shaded areas") == 1  # med was scored as a whole: its line has no area
     assert next(each for each in chart(report, "domains").series if each.name == "med").bounds is None
 
 
 def test_what_was_learned_is_followed_from_the_next_step_on(report: Report) -> None:
     gain, since = (figure.chart for figure in find(report, "domains").figures)
-    assert isinstance(gain, Lines)
-    assert isinstance(since, Lines)
+    assert isinstance(gain, LineChart)
+    assert isinstance(since, LineChart)
     assert [(each.name, each.values) for each in gain.series] == [("med", [0.0, 10.0, 9.0])]
     assert [(each.name, each.values) for each in since.series] == [("med", [None, 0.0, -1.0])]
 
@@ -109,11 +110,11 @@ def test_scores_on_what_was_trained_on_are_marked_and_said(report: Report) -> No
     late = next(each for each in chart(report, "ood").series if each.name == "late")
     assert late.flagged == {1, 2}  # the root base never saw them
     about = find(report, "ood").about
-    assert "A cross is a score on texts that were trained on" in about
-    assert "never" not in about
+    assert "A cross is a score on texts that the version was trained on" in about
+    assert "no version was trained" not in about
     matrix = find(report, "matrix")
     heat = matrix.figures[0].chart
-    assert isinstance(heat, Heat)
+    assert isinstance(heat, HeatMap)
     column = heat.columns.index("late")
     assert heat.flagged == {(1, column), (2, column)}
     (why,) = matrix.notes
@@ -124,7 +125,7 @@ def test_scores_on_what_was_trained_on_are_marked_and_said(report: Report) -> No
     page = Page(render_html(report).html)
     assert why in page.text
     assert len([each for each in page.all("span") if each.get("aria-label") == "trained on"]) == 2
-    assert "on texts that were trained on" in page.text
+    assert "on texts that the version was trained on" in page.text
     assert "+8.0, trained on" in "".join(page.scripts)
 
 
@@ -132,7 +133,7 @@ def test_without_flags_nothing_is_said_of_them(tmp_path: Path) -> None:
     registry = measured(tmp_path)
     registry.set_leaks("late", [])
     report = build_report(registry)
-    assert "nothing of them was ever trained on" in find(report, "ood").about
+    assert "no version was trained on their texts" in find(report, "ood").about
     page = Page(render_html(report).html)
     assert not [each for each in page.all("span") if each.get("class") == "flag"]
     assert find(report, "matrix").notes == []
@@ -178,7 +179,7 @@ def test_the_index_section_says_whether_to_re_embed(tmp_path: Path) -> None:
     measure("v0", "v1", 76.0)
     section = find(build_report(registry), "index")
     assert section.figures == []  # a line needs two steps
-    assert section.about.endswith("v1 can ask the index of v0 through a map of its queries until it is made anew.")
+    assert section.about.endswith("v1 can use the index of v0 with mapped queries until the index is rebuilt.")
     table, tasks = section.tables
     assert table.rows == [
         ["v1", "v0", "with an adapter", *map(pytest.approx, [0.987, 0.8, 76 / 80, 78 / 80, 80.0, 76.0, 75.0, 78.0])]
@@ -187,17 +188,17 @@ def test_the_index_section_says_whether_to_re_embed(tmp_path: Path) -> None:
     measure("v1", "v2", 80.0)
     section = find(build_report(registry), "index")
     (figure,) = section.figures
-    assert isinstance(figure.chart, Lines)
+    assert isinstance(figure.chart, LineChart)
     assert [each.values for each in figure.chart.series] == [
         pytest.approx([76 / 80, 1.0]),
         pytest.approx([78 / 80] * 2),
     ]
-    assert section.about.endswith("v2 can ask the index of v1 as it is.")
-    assert {"96 %", "98 %", "100 %"} == set(re.findall(r">([^<]*%)</text>", draw(figure.chart)))
-    assert "95.0 %" in figure.behind.to_markdown()
-    assert [row["version"] for row in csv.DictReader(io.StringIO(figure.behind.to_csv()))] == ["v1", "v2"]
+    assert section.about.endswith("v2 can use the index of v1 as it is.")
+    assert {"96 %", "98 %", "100 %"} == set(re.findall(r">([^<]*%)</text>", draw_chart(figure.chart)))
+    assert "95.0 %" in figure.values.to_markdown()
+    assert [row["version"] for row in csv.DictReader(io.StringIO(figure.values.to_csv()))] == ["v1", "v2"]
     measure("v1", "v2", 78.0)
-    assert find(build_report(registry), "index").about.endswith("the index of v1 as it is until it is made anew.")
+    assert find(build_report(registry), "index").about.endswith("the index of v1 as it is until the index is rebuilt.")
     text = Page(render_html(build_report(registry)).html).text
-    for words in ("What it did to the index", "with an adapter", "0.987"):
+    for words in ("Index compatibility", "with an adapter", "0.987"):
         assert words in text

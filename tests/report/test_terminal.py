@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from continual.registry import Registry
-from continual.report.report import build_report
+from continual.report.build import build_report
 from continual.report.sections import sections
 from tests.reports import add_domain, add_version, make_registry, shown
 
@@ -13,7 +13,7 @@ from tests.reports import add_domain, add_version, make_registry, shown
 def test_the_terminal_shows_what_matters(stream: Registry) -> None:
     text = shown(build_report(stream))
     assert max(map(len, text.splitlines())) <= 80
-    assert "v3 is in service since" in text
+    assert "v3 has been the current version since" in text
     assert "55.0●▲" in text
     assert "✗ v2" in text
     assert "8,400" in text

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def print_report(report: Report, html: Path | None) -> None:
     """Print the report as tables, and where its HTML file is."""
-    from continual.report.terminal import print_report as print_tables
+    from continual.report.terminal import print_tables
 
     print_tables(report)
     if html is not None:

@@ -1,37 +1,37 @@
-"""Figures: charts and tables as plain data, and how they are drawn as SVG and written as HTML, CSV, Markdown, PNG.
+"""Charts and tables as plain data, and their drawings as SVG.
 
-A chart is a small dataclass of numbers and names (`data`). Everything else follows from it: its drawing (`draw`), the
-table behind it, and the files for a pull request (`files`). No chart knows the page that it is on.
+A chart is a small dataclass of numbers and names (`data`). Its drawing (`draw`), its table and its files
+(`continual.report.files`) are made from it. A chart doesn't depend on the page that shows it.
 """
 
 from continual.report.figures.data import (
-    Bars,
+    BarChart,
     Chart,
-    Column,
     Dendrogram,
-    Forest,
-    Heat,
-    Lines,
+    ForestPlot,
+    HeatMap,
+    LineChart,
     Node,
-    Pairs,
+    PairMatrix,
     Series,
     Table,
-    Tree,
+    TableColumn,
+    VersionTree,
 )
-from continual.report.figures.draw import draw
+from continual.report.figures.draw import draw_chart
 
 __all__ = [
-    "Bars",
+    "BarChart",
     "Chart",
-    "Column",
     "Dendrogram",
-    "Forest",
-    "Heat",
-    "Lines",
+    "ForestPlot",
+    "HeatMap",
+    "LineChart",
     "Node",
-    "Pairs",
+    "PairMatrix",
     "Series",
     "Table",
-    "Tree",
-    "draw",
+    "TableColumn",
+    "VersionTree",
+    "draw_chart",
 ]

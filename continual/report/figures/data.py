@@ -1,4 +1,4 @@
-"""Charts and tables as plain data. A colour is the name of one in the style sheet, such as "series-1"."""
+"""Charts and tables as plain data. A colour is a name from the style sheet, such as "series-1"."""
 
 from __future__ import annotations
 
@@ -7,94 +7,94 @@ import io
 from dataclasses import dataclass, field
 from typing import Any
 
-from continual.report.figures.numbers import Kind, shown
+from continual.report.figures.numbers import Format, format_value
 
-Ends = tuple[float, float]
+Interval = tuple[float, float]
 
 TRAINED_ON = "trained on"
-"""What is said of a score on texts that were trained on."""
+"""Label of a score on texts that a version was trained on."""
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column of a table, with how its values are shown."""
+class TableColumn:
+    """A column of a table: its title, and how its values are written."""
 
     title: str
-    kind: Kind = "text"
+    format: Format = "text"
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table; the first column heads its rows.
+    """A table; the first column holds the row headers.
 
     Attributes:
-        name: Of its file.
-        caption: What it shows, a sentence.
+        name: File name, without suffix.
+        caption: One sentence.
         columns: From left to right.
-        rows: Values as `Column.kind` says; None where unknown.
-        total: Whether the last row is a sum.
+        rows: Raw values, one per column; None if unknown.
+        total: Whether the last row is the total.
     """
 
     name: str
     caption: str
-    columns: list[Column]
+    columns: list[TableColumn]
     rows: list[list[Any]]
     total: bool = False
 
     def to_csv(self) -> str:
-        """Return the raw values; both ends of an interval have a column, and an unknown value is an empty cell."""
+        """Return the raw values; an interval takes two columns, and an unknown value is an empty cell."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        head: list[str] = []
+        header: list[str] = []
         for column in self.columns:
             ends = (f"{column.title} low", f"{column.title} high")
-            head += ends if column.kind == "interval" else (column.title,)
-        writer.writerow(head)
+            header += ends if column.format == "interval" else (column.title,)
+        writer.writerow(header)
         for row in self.rows:
             cells: list[Any] = []
             for column, value in zip(self.columns, row, strict=True):
-                cells += (value or ("", "")) if column.kind == "interval" else ("" if value is None else value,)
+                cells += (value or ("", "")) if column.format == "interval" else ("" if value is None else value,)
             writer.writerow(cells)
         return text.getvalue()
 
     def to_markdown(self) -> str:
-        """Return the table as Markdown: names are text there, whatever is in them, and lines stay lines."""
-        lines = [[plain(column.title) for column in self.columns]]
-        lines.append(["---" if column.kind == "text" else "--:" for column in self.columns])
+        """Return the table as Markdown, with markup in names escaped and line breaks as `<br>`."""
+        lines = [[escape_markdown(column.title) for column in self.columns]]
+        lines.append(["---" if column.format == "text" else "--:" for column in self.columns])
         for row in self.rows:
             cells = zip(self.columns, row, strict=True)
-            texts = [shown(value, column.kind) for column, value in cells]
-            lines.append(["<br>".join(map(plain, text.splitlines())) for text in texts])
+            texts = [format_value(value, column.format) for column, value in cells]
+            lines.append(["<br>".join(map(escape_markdown, text.splitlines())) for text in texts])
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def plain(text: str) -> str:
-    """Return text in which Markdown and HTML see nothing but text."""
+def escape_markdown(text: str) -> str:
+    """Escape all Markdown and HTML in a text, and put it on one line."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "".join(f"\\{character}" if character in "\\`*_[]|~#!$" else character for character in text)
 
 
 @dataclass(frozen=True)
 class Series:
-    """A line: a value for each place of the axis, None where it is unknown.
+    """One line of a `LineChart`.
 
     Attributes:
-        name: Beside its end.
-        values: One for each place.
-        colour: Of the line.
-        number: Its symbol and its dash, so that colour is never all that tells it from another.
-        bounds: Both ends of the interval around each value.
-        marks: Places with a large mark.
-        heavy: Whether it is a mean over others.
-        quiet: Whether it is drawn thin and without a name, since others matter more.
-        flagged: Places with a cross: the value is of texts that were trained on.
+        name: Written at the right end of the line.
+        values: One per position of the axis; None if unknown.
+        colour: Name from the style sheet.
+        number: Selects the symbol and the dash pattern, so that lines don't differ by colour alone.
+        bounds: The interval of each value.
+        marks: Positions with a large symbol.
+        heavy: Whether it is a mean of other lines.
+        quiet: Whether it is drawn thin and without a name.
+        flagged: Positions with a cross: scores on texts that the version was trained on.
     """
 
     name: str
     values: list[float | None]
     colour: str
     number: int = 0
-    bounds: list[Ends | None] | None = None
+    bounds: list[Interval | None] | None = None
     marks: frozenset[int] = frozenset()
     heavy: bool = False
     quiet: bool = False
@@ -102,22 +102,22 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Lines:
+class LineChart:
     """Lines over versions, or over a number.
 
     Attributes:
-        name: Of its file and its place.
-        title: Above it.
-        about: What it shows, for whoever does not see it.
-        labels: The places of the axis, as text.
+        name: File name without suffix, and id on the page.
+        title: Heading.
+        about: Description for screen readers.
+        labels: The positions of the horizontal axis as text.
         series: The lines.
-        unit: Of the values, beside the axis.
-        kind: How values are shown.
-        places: The places as numbers; None: one after the other.
-        axis: What the axis is, if `labels` do not say it.
-        level: A dotted line across, at a value.
-        chosen: A dotted line upright, at a place.
-        zero: Whether zero belongs to the picture.
+        unit: Unit of the values, written at the vertical axis.
+        format: How values are written.
+        places: The positions as numbers; None for equal distances.
+        axis: Name of the horizontal axis; "" for versions.
+        level: Value of a horizontal dotted line.
+        chosen: Position of a vertical dotted line.
+        zero: Whether the vertical axis must include zero.
     """
 
     name: str
@@ -126,7 +126,7 @@ class Lines:
     labels: list[str]
     series: list[Series]
     unit: str = "points"
-    kind: Kind = "change"
+    format: Format = "change"
     places: list[float] | None = None
     axis: str = ""
     level: float | None = None
@@ -134,34 +134,34 @@ class Lines:
     zero: bool = True
 
     def table(self) -> Table:
-        """Return the values, a row for each place."""
-        columns = [Column(self.axis or "version")]
-        for each in self.series:
-            columns.append(Column(each.name, self.kind))
-            if each.bounds is not None:
-                columns.append(Column(f"{each.name} interval", "interval"))
-            if each.flagged:
-                columns.append(Column(f"{each.name} {TRAINED_ON}"))
+        """Return the values, one row per position."""
+        columns = [TableColumn(self.axis or "version")]
+        for series in self.series:
+            columns.append(TableColumn(series.name, self.format))
+            if series.bounds is not None:
+                columns.append(TableColumn(f"{series.name} interval", "interval"))
+            if series.flagged:
+                columns.append(TableColumn(f"{series.name} {TRAINED_ON}"))
         rows: list[list[Any]] = []
         for place, label in enumerate(self.labels):
             row: list[Any] = [label]
-            for each in self.series:
-                row.append(each.values[place])
-                if each.bounds is not None:
-                    row.append(each.bounds[place])
-                if each.flagged:
-                    row.append("yes" if place in each.flagged else "no")
+            for series in self.series:
+                row.append(series.values[place])
+                if series.bounds is not None:
+                    row.append(series.bounds[place])
+                if series.flagged:
+                    row.append("yes" if place in series.flagged else "no")
             rows.append(row)
         return Table(self.name, f"{self.title}, {self.unit}.", columns, rows)
 
 
 @dataclass(frozen=True)
-class Bars:
-    """Bars for each label: beside each other, or stacked.
+class BarChart:
+    """Bars per label, side by side or stacked.
 
     Attributes:
-        series: Name, colour and values of each part, from the bottom up or from left to right.
-        kind: How values are shown.
+        series: Name, colour and values of each part, from left to right or from the bottom up.
+        format: How values are written.
     """
 
     name: str
@@ -171,42 +171,47 @@ class Bars:
     series: list[tuple[str, str, list[float]]]
     unit: str
     stacked: bool = False
-    kind: Kind = "count"
+    format: Format = "count"
 
     def table(self) -> Table:
-        """Return the values, a row for each label."""
-        columns = [Column("version"), *(Column(name, self.kind) for name, _, _ in self.series)]
+        """Return the values, one row per label."""
+        columns = [TableColumn("version"), *(TableColumn(name, self.format) for name, _, _ in self.series)]
         rows = [[label, *(values[place] for _, _, values in self.series)] for place, label in enumerate(self.labels)]
         return Table(self.name, f"{self.title}, {self.unit}.", columns, rows)
 
 
 @dataclass(frozen=True)
-class Forest:
-    """Differences with their intervals, one row each: name, note, colour, value, interval or None."""
+class ForestPlot:
+    """Differences with intervals, one per row: task, role, colour, value, and interval or None."""
 
     name: str
     title: str
     about: str
-    rows: list[tuple[str, str, str, float, Ends | None]]
+    rows: list[tuple[str, str, str, float, Interval | None]]
     unit: str = "points"
 
     def table(self) -> Table:
-        """Return the rows."""
-        columns = [Column("task"), Column("kind"), Column("difference", "change"), Column("interval", "interval")]
-        rows = [[name, note, value, ends] for name, note, _, value, ends in self.rows]
+        """Return the rows without their colours."""
+        columns = [
+            TableColumn("task"),
+            TableColumn("role"),
+            TableColumn("difference", "change"),
+            TableColumn("interval", "interval"),
+        ]
+        rows = [[task, role, value, interval] for task, role, _, value, interval in self.rows]
         return Table(self.name, f"{self.title}, {self.unit}.", columns, rows)
 
 
 @dataclass(frozen=True)
 class Node:
-    """A version in the tree of descent.
+    """A version in the version tree.
 
     Attributes:
-        name: Its id.
-        parent: The version it was made from; None for the root base.
+        name: Id of the version.
+        parent: Id of its parent; None for the root base.
         state: "root", "accepted", "refused", "trained" or "current".
-        note: What it learned.
-        recipe: Name of the recipe that trained it beside the stream; "" of all others.
+        note: The domains it learned.
+        recipe: The recipe of `continual train` that made it; "" for updates and the root base.
     """
 
     name: str
@@ -217,8 +222,8 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Tree:
-    """Which version was made from which, in the order they were made."""
+class VersionTree:
+    """The versions in the order of creation, each with an edge from its parent."""
 
     name: str
     title: str
@@ -226,8 +231,8 @@ class Tree:
     nodes: list[Node]
 
     def table(self) -> Table:
-        """Return one row for each version."""
-        columns = [Column("version"), Column("from"), Column("state"), Column("learned")]
+        """Return one row per version."""
+        columns = [TableColumn("version"), TableColumn("from"), TableColumn("state"), TableColumn("learned")]
         return Table(
             self.name,
             f"{self.title}.",
@@ -237,18 +242,18 @@ class Tree:
 
 
 @dataclass(frozen=True)
-class Heat:
-    """A matrix of scores, coloured by their change.
+class HeatMap:
+    """A matrix of scores, coloured by their change against the first row.
 
     Attributes:
-        groups: Titles over neighbouring columns, with how many each spans.
+        groups: Titles above neighbouring columns, with the number of columns.
         columns: Names of the tasks.
-        rows: Names of the versions, each with a note and a state as in `Node`.
-        scores: A row for each version, None where it was not measured.
-        changes: Against the first row, in points.
+        rows: Name, note and state (as in `Node`) of each version.
+        scores: One row per version, in points; None if not measured.
+        changes: Change against the first row, in points.
         learned: Cells with a frame, as (row, column).
-        flagged: Cells with an exclamation mark: the score is of texts that were trained on.
-        strongest: Change from which on a cell has its full colour.
+        flagged: Cells with an exclamation mark: scores on texts that the version was trained on.
+        strongest: Change in points from which a cell has its full colour.
     """
 
     name: str
@@ -264,18 +269,18 @@ class Heat:
     strongest: float = 15.0
 
     def strength(self, row: int, column: int) -> int:
-        """Return the colour of a cell in twentieths, below zero for a fall."""
+        """Return the strength of a cell's colour, -20 (full colour of a fall) to 20."""
         change = self.changes[row][column] or 0.0
-        # The root of the share, because most changes are small and must be seen.
+        # Most changes are small: the square root keeps them visible.
         share: float = min(1.0, abs(change) / self.strongest) ** 0.5
         return round(20 * share) * (1 if change > 0 else -1)
 
     def table(self) -> Table:
-        """Return the scores, a row for each version."""
-        columns = [Column("version"), *(Column(name, "points") for name in self.columns)]
+        """Return the scores, one row per version."""
+        columns = [TableColumn("version"), *(TableColumn(name, "points") for name in self.columns)]
         rows: list[list[Any]] = [[name, *scores] for (name, _, _), scores in zip(self.rows, self.scores, strict=True)]
         if self.flagged:
-            columns.append(Column(TRAINED_ON))
+            columns.append(TableColumn(TRAINED_ON))
             for number, row in enumerate(rows):
                 row.append(
                     "; ".join(name for place, name in enumerate(self.columns) if (number, place) in self.flagged)
@@ -284,16 +289,16 @@ class Heat:
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """A square matrix of what each column does to each row: above zero is bad, below it good.
+class PairMatrix:
+    """A square matrix of the effect of each column on each row: positive values are bad, negative ones good.
 
     Attributes:
-        labels: Of the rows and, in the same order, of the columns.
-        values: A row for each label; None where there is nothing to say, as on the diagonal.
-        groups: Sizes of neighbouring groups; each has a frame.
-        words: What a value below zero and one above it are called.
-        unit: Of the values.
-        kind: How they are shown.
+        labels: Of the rows and of the columns, in the same order.
+        values: One row per label; None without a value, as on the diagonal.
+        groups: Sizes of neighbouring groups; each group has a frame.
+        words: What negative and positive values are called.
+        unit: Unit of the values.
+        format: How values are written.
     """
 
     name: str
@@ -304,32 +309,32 @@ class Pairs:
     groups: list[int]
     words: tuple[str, str]
     unit: str
-    kind: Kind = "shift"
+    format: Format = "shift"
 
     @property
     def strongest(self) -> float:
-        """Return the largest distance from zero."""
-        return max((abs(each) for row in self.values for each in row if each is not None), default=0.0)
+        """Return the largest absolute value."""
+        return max((abs(value) for row in self.values for value in row if value is not None), default=0.0)
 
     def table(self) -> Table:
-        """Return the values, a row for each label."""
-        columns = [Column(self.unit), *(Column(label, self.kind) for label in self.labels)]
+        """Return the values, one row per label."""
+        columns = [TableColumn(self.unit), *(TableColumn(label, self.format) for label in self.labels)]
         rows: list[list[Any]] = [[label, *values] for label, values in zip(self.labels, self.values, strict=True)]
         return Table(self.name, f"{self.title}, {self.unit}.", columns, rows)
 
 
 @dataclass(frozen=True)
 class Dendrogram:
-    """Groups that are joined into larger ones, the closest first.
+    """A tree of groups, joined from the closest to the most distant.
 
     Attributes:
-        leaves: What is grouped, from the top down, so that branches do not cross.
+        leaves: The items that are grouped, from the top down, in an order in which branches don't cross.
         groups: The number of each leaf's group, from 0.
-        joins: Two groups and the value at which they are joined: a number below the count of the leaves is the leaf in
-            that place, count + k the k-th join.
-        unit: Of the values.
-        cut: Value at which the tree was cut into groups; None where it was not cut at a value.
-        kind: How values are shown.
+        joins: The two joined groups and the value at which they are joined. With n leaves, group i < n is leaf i, and
+            group n + k is the result of join k.
+        unit: Unit of the values.
+        cut: Value at which the tree was cut into groups; None if it was not cut at a value.
+        format: How values are written.
     """
 
     name: str
@@ -340,22 +345,22 @@ class Dendrogram:
     joins: list[tuple[int, int, float]]
     unit: str
     cut: float | None = None
-    kind: Kind = "shift"
+    format: Format = "shift"
 
     @property
     def members(self) -> list[list[int]]:
-        """Return the places of the leaves of each group that a join names, the single leaves first."""
-        found = [[place] for place in range(len(self.leaves))]
+        """Return the leaves of every group in `joins`: the single leaves, then the result of each join."""
+        members = [[place] for place in range(len(self.leaves))]
         for left, right, _ in self.joins:
-            found.append(found[left] + found[right])
-        return found
+            members.append(members[left] + members[right])
+        return members
 
     def table(self) -> Table:
-        """Return the joins."""
-        columns = [Column("joined"), Column("with"), Column(self.unit, self.kind)]
+        """Return one row per join."""
+        columns = [TableColumn("joined"), TableColumn("with"), TableColumn(self.unit, self.format)]
         names = ["; ".join(self.leaves[place] for place in sorted(members)) for members in self.members]
         rows = [[names[left], names[right], value] for left, right, value in self.joins]
         return Table(self.name, f"{self.title}, {self.unit}.", columns, rows)
 
 
-Chart = Lines | Bars | Forest | Tree | Heat | Pairs | Dendrogram
+Chart = LineChart | BarChart | ForestPlot | VersionTree | HeatMap | PairMatrix | Dendrogram

@@ -1,4 +1,4 @@
-"""A tree of groups: leaves at the left, one a row, and each join as far right as its value."""
+"""Dendrograms: one leaf per row at the left, and each join at the horizontal position of its value."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 from continual.report.figures.axes import SMALL, Frame, number_labels
 from continual.report.figures.axes import bounds as axis_bounds
 from continual.report.figures.data import Dendrogram
-from continual.report.figures.numbers import short, shown, ticks
+from continual.report.figures.numbers import format_value, short, ticks
 from continual.report.figures.svg import Svg, text_width
 
 ROW, LEAST = 34.0, 14.0
 TOP, BOTTOM = 22.0, 28.0
 COLOURS = 6
-"""Colours of groups, before they begin anew."""
+"""Colours of groups; further groups repeat them."""
 
 
-def draw(chart: Dendrogram, width: float, palette: Mapping[str, str] | None, identity: str) -> str:
+def draw_dendrogram(chart: Dendrogram, width: float, palette: Mapping[str, str] | None, identity: str) -> str:
     """Return the chart as SVG."""
     count = len(chart.leaves)
     row = ROW if count <= 20 else LEAST
@@ -42,20 +42,20 @@ def draw(chart: Dendrogram, width: float, palette: Mapping[str, str] | None, ide
 
 
 def _branches(svg: Svg, chart: Dendrogram, frame: Frame, row: float) -> None:
-    """Draw the joins, and a point with its text at each."""
+    """Draw the joins, each with a point that has a tooltip."""
     spots = [(frame.left, frame.top + row * (place + 0.5)) for place in range(len(chart.leaves))]
     members = chart.members
     points: list[dict[str, Any]] = []
     for number, (left, right, value) in enumerate(chart.joins):
         (x1, y1), (x2, y2) = spots[left], spots[right]
         x = frame.x(value)
-        found = {chart.groups[place] for place in members[len(chart.leaves) + number]}
-        colour = f"series-{min(found) % COLOURS + 1}" if len(found) == 1 else "axis"
+        groups = {chart.groups[place] for place in members[len(chart.leaves) + number]}
+        colour = f"series-{min(groups) % COLOURS + 1}" if len(groups) == 1 else "axis"
         path = f"M{x1:.1f} {y1:.1f}H{x:.1f}V{y2:.1f}H{x2:.1f}"
         svg.add("path", d=path, fill="none", stroke=colour, stroke_width=2, stroke_linejoin="round")
         spots.append((x, (y1 + y2) / 2))
-        names = (" and ".join(chart.leaves[place] for place in sorted(members[each])) for each in (left, right))
-        tip = f"{' joined with '.join(names)}: {shown(value, chart.kind)}"
+        names = (" and ".join(chart.leaves[place] for place in sorted(members[side])) for side in (left, right))
+        tip = f"{' joined with '.join(names)}: {format_value(value, chart.format)}"
         points.append({"cx": x, "cy": (y1 + y2) / 2, "r": 4.5, "fill": colour, "data_tip": tip})
     for point in points:
         svg.add("circle", **point)

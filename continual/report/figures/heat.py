@@ -1,4 +1,4 @@
-"""The matrix of scores as a drawing, for files; the page shows it as a table."""
+"""Heat maps as SVG, for files; the page shows them as tables."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from continual.report.figures.axes import SMALL
-from continual.report.figures.data import TRAINED_ON, Heat
-from continual.report.figures.numbers import change, points, short
+from continual.report.figures.data import TRAINED_ON, HeatMap
+from continual.report.figures.numbers import format_change, format_points, short
 from continual.report.figures.svg import Svg, text_width
 
 CELL, LEAST = 28.0, 14.0
 
 
-def draw(chart: Heat, width: float, palette: Mapping[str, str] | None, identity: str) -> str:
-    """Return the chart as SVG; it is wider than asked for where its columns need it."""
+def draw_heat_map(chart: HeatMap, width: float, palette: Mapping[str, str] | None, identity: str) -> str:
+    """Return the chart as SVG, wider than `width` if its columns need more."""
     names = [short(name, 18) for name in chart.columns]
     left = 14 + max((text_width(name) for name, _, _ in chart.rows), default=0.0)
     head = 12 + 0.75 * max((text_width(name, SMALL) for name in names), default=0.0)
@@ -34,12 +34,12 @@ def draw(chart: Heat, width: float, palette: Mapping[str, str] | None, identity:
     return svg.render(chart.title, chart.about, identity)
 
 
-def _cell(svg: Svg, chart: Heat, row: int, column: int, x: float, y: float, width: float, height: float) -> None:
-    score, moved = chart.scores[row][column], chart.changes[row][column]
+def _cell(svg: Svg, chart: HeatMap, row: int, column: int, x: float, y: float, width: float, height: float) -> None:
+    score, change = chart.scores[row][column], chart.changes[row][column]
     assert score is not None
     strength = chart.strength(row, column)
-    tip = f"{chart.rows[row][0]}, {chart.columns[column]}: {points(score)}"
-    tip += "" if moved is None or not row else f" ({change(moved)} over the first row)"
+    tip = f"{chart.rows[row][0]}, {chart.columns[column]}: {format_points(score)}"
+    tip += "" if change is None or not row else f" ({format_change(change)} against the first row)"
     flagged = (row, column) in chart.flagged
     tip += f"; {TRAINED_ON}" if flagged else ""
     box: dict[str, Any] = {"x": x + 1, "y": y + 1, "width": width - 2, "height": height - 2, "rx": 3}
@@ -52,7 +52,7 @@ def _cell(svg: Svg, chart: Heat, row: int, column: int, x: float, y: float, widt
         svg.text(
             x + width / 2,
             y + height / 2 + 4,
-            points(score) + "!" * flagged,
+            format_points(score) + "!" * flagged,
             "ink",
             text_anchor="middle",
             font_size=SMALL,

@@ -1,4 +1,4 @@
-"""Lines with intervals, named at their right ends."""
+"""Line charts with intervals; each line has its name at its right end."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from continual.report.figures.axes import (
     number_labels,
     y_axis,
 )
-from continual.report.figures.data import Lines, Series
-from continual.report.figures.numbers import label, percent, short
+from continual.report.figures.data import LineChart, Series
+from continual.report.figures.numbers import percent_label, short, tick_label
 from continual.report.figures.svg import (
     SIZE,
     Svg,
@@ -26,17 +26,17 @@ from continual.report.figures.svg import (
 
 DASHES = (None, "7 4", "2 4", "9 3 2 3")
 GAP = 16.0
-"""Pixels between two names at the right end."""
+"""Least distance of two names at the right end, pixels."""
 
 MARKED = 40
-"""Places up to which every value has its symbol."""
+"""Most positions at which every value has a symbol."""
 
 
-def draw(chart: Lines, width: float, palette: Mapping[str, str] | None, identity: str) -> str:
+def draw_lines(chart: LineChart, width: float, palette: Mapping[str, str] | None, identity: str) -> str:
     """Return the chart as SVG."""
     height = 300.0 if width > 400 else 270.0
-    loud = [each for each in chart.series if not each.quiet]
-    frame = _frame(chart, loud, width, height)
+    named = [series for series in chart.series if not series.quiet]
+    frame = _frame(chart, named, width, height)
     places = chart.places or [float(place) for place in range(len(chart.labels))]
     svg = Svg(width, height, palette)
     y_axis(svg, frame, chart.unit, _label(chart), zero=chart.zero)
@@ -50,36 +50,37 @@ def draw(chart: Lines, width: float, palette: Mapping[str, str] | None, identity
         svg.line(frame.left, frame.y(chart.level), frame.right, frame.y(chart.level), "quiet", **dotted)
     if chart.chosen is not None:
         svg.line(frame.x(chart.chosen), frame.top, frame.x(chart.chosen), frame.bottom, "quiet", **dotted)
-    for each in loud:
-        _band(svg, frame, places, each)
-    for place, each in sorted(enumerate(chart.series), key=lambda pair: (not pair[1].quiet, pair[1].heavy)):
-        _line(svg, frame, places, each, place)
-    _names(svg, frame, loud, width)
+    for series in named:
+        _band(svg, frame, places, series)
+    for number, series in sorted(enumerate(chart.series), key=lambda pair: (not pair[1].quiet, pair[1].heavy)):
+        _line(svg, frame, places, series, number)
+    _names(svg, frame, named, width)
     return svg.render(chart.title, chart.about, identity, frame.data())
 
 
-def scales(chart: Lines) -> tuple[float, float, float, float]:
+def scales(chart: LineChart) -> tuple[float, float, float, float]:
     """Return the values at the edges of the plot: left, right, bottom, top."""
-    known = [value for each in chart.series for value in each.values if value is not None]
-    ends = [end for each in chart.series if not each.quiet for pair in each.bounds or () if pair for end in pair]
-    least = 2.0 if chart.kind == "change" else 0.0
-    low, high = bounds([*known, *ends], least, chart.zero)
+    values = [value for series in chart.series for value in series.values if value is not None]
+    named = [series for series in chart.series if not series.quiet]
+    ends = [end for series in named for interval in series.bounds or () if interval for end in interval]
+    least = 2.0 if chart.format == "change" else 0.0
+    low, high = bounds([*values, *ends], least, chart.zero)
     places = chart.places or [0.0, max(1.0, len(chart.labels) - 1.0)]
     left, right = min(places), max(places)
     pad = 0.02 * (right - left) or 0.5
     return left - pad, right + pad, low, high
 
 
-def _frame(chart: Lines, loud: list[Series], width: float, height: float) -> Frame:
+def _frame(chart: LineChart, named: list[Series], width: float, height: float) -> Frame:
     x_low, x_high, low, high = scales(chart)
-    room = max((text_width(short(each.name, _most(width))) for each in loud), default=0.0)
+    room = max((text_width(short(series.name, _most(width))) for series in named), default=0.0)
     return Frame(
         label_room(low, high, _label(chart)), width - room - 14, TOP, height - BOTTOM, x_low, x_high, low, high
     )
 
 
-def _label(chart: Lines) -> Callable[[float], str]:
-    return percent if chart.kind in ("share", "kept") else label
+def _label(chart: LineChart) -> Callable[[float], str]:
+    return percent_label if chart.format in ("share", "kept") else tick_label
 
 
 def _most(width: float) -> int:
@@ -87,7 +88,7 @@ def _most(width: float) -> int:
 
 
 def _band(svg: Svg, frame: Frame, places: list[float], series: Series) -> None:
-    """Draw the intervals: an area where they are neighbours, whose lower edge is walked back."""
+    """Draw the intervals: an area over neighbouring positions, a vertical bar for a single one."""
     if series.bounds is None:
         return
     run: list[tuple[float, float, float]] = []
@@ -104,7 +105,7 @@ def _band(svg: Svg, frame: Frame, places: list[float], series: Series) -> None:
         run = []
 
 
-def _line(svg: Svg, frame: Frame, places: list[float], series: Series, place: int) -> None:
+def _line(svg: Svg, frame: Frame, places: list[float], series: Series, number: int) -> None:
     points = [
         None if value is None else (frame.x(place), frame.y(value))
         for place, value in zip(places, series.values, strict=True)
@@ -122,7 +123,7 @@ def _line(svg: Svg, frame: Frame, places: list[float], series: Series, place: in
         stroke_opacity=0.5 if series.quiet else None,
         stroke_linejoin="round",
         stroke_linecap="round",
-        class_=f"line l{place}",
+        class_=f"line l{number}",
     )
     if series.quiet or series.heavy:
         return
@@ -134,7 +135,7 @@ def _line(svg: Svg, frame: Frame, places: list[float], series: Series, place: in
 
 
 def _symbol(svg: Svg, x: float, y: float, series: Series, *, large: bool) -> None:
-    """Draw the mark of a series: a shape of its own; a large one is a ring."""
+    """Draw the symbol of a series; a large one is hollow."""
     r = 5.5 if large else 3.2
     style: dict[str, Any] = {"fill": series.colour}
     if large:
@@ -153,28 +154,28 @@ def _symbol(svg: Svg, x: float, y: float, series: Series, *, large: bool) -> Non
 
 
 def _cross(svg: Svg, x: float, y: float, colour: str) -> None:
-    """Draw the mark of a score on texts that were trained on."""
+    """Draw the cross of a score on texts that the version was trained on."""
     strokes = path([(x - 4, y - 4), (x + 4, y + 4), None, (x - 4, y + 4), (x + 4, y - 4)])
     svg.add("path", d=strokes, fill="none", stroke=colour, stroke_width=2.4, stroke_linecap="round", class_="cross")
 
 
-def _names(svg: Svg, frame: Frame, loud: list[Series], width: float) -> None:
-    """Write the name of each line beside its last value, apart from each other and within the plot."""
+def _names(svg: Svg, frame: Frame, named: list[Series], width: float) -> None:
+    """Write the name of each line beside its last value, without overlaps and within the plot."""
     ends = []
-    for place, each in enumerate(loud):
-        last = next((value for value in reversed(each.values) if value is not None), None)
+    for number, series in enumerate(named):
+        last = next((value for value in reversed(series.values) if value is not None), None)
         if last is not None:
-            ends.append((frame.y(last), place, each))
+            ends.append((frame.y(last), number, series))
     ends.sort(key=lambda end: end[:2])
-    spots = spread([y for y, _, _ in ends], GAP, frame.top + 4, frame.bottom)
-    for spot, (_, _, each) in zip(spots, ends, strict=True):
-        weight = 650 if each.heavy else 500
-        name = short(each.name, _most(width))
-        svg.text(frame.right + 10, spot + 4, name, each.colour, font_weight=weight)
+    spots = spread_labels([y for y, _, _ in ends], GAP, frame.top + 4, frame.bottom)
+    for spot, (_, _, series) in zip(spots, ends, strict=True):
+        weight = 650 if series.heavy else 500
+        name = short(series.name, _most(width))
+        svg.text(frame.right + 10, spot + 4, name, series.colour, font_weight=weight)
 
 
-def spread(wanted: list[float], gap: float, low: float, high: float) -> list[float]:
-    """Return places at least `gap` apart near those wanted, which are sorted, and within bounds if all fit."""
+def spread_labels(wanted: list[float], gap: float, low: float, high: float) -> list[float]:
+    """Return positions close to the wanted ones (sorted), at least `gap` apart, and within the limits if all fit."""
     places: list[float] = []
     for value in wanted:
         places.append(max(value, places[-1] + gap) if places else max(value, low))

@@ -1,4 +1,4 @@
-"""Numbers as people read them, and the ticks of an axis."""
+"""Numbers as text, and the ticks of an axis."""
 
 from __future__ import annotations
 
@@ -6,64 +6,66 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal
 
-Kind = Literal[
+Format = Literal[
     "text", "points", "change", "count", "share", "kept", "percent", "seconds", "number", "interval", "loss", "shift"
 ]
-"""How a cell is shown: "share" is 0 to 1 and shown in percent, "kept" likewise with a digit more, for it has limits
-such as 99 %; "percent" is so already, "interval" two ends, "shift" a difference of losses."""
+"""How a value is written. "share" (0 to 1) and "percent" (0 to 100) are written as whole percentages; "kept" is a share
+with one decimal, because its limits are such as 99 %; "interval" is a pair; "shift" is a difference of losses."""
 
 
-def shown(value: Any, kind: Kind) -> str:
-    """Return a value as text; an unknown one is a dash.
+def format_value(value: Any, format: Format) -> str:
+    """Return a value as text; an unknown value is a dash.
 
     Example:
-        >>> shown(2.25, "change"), shown(0.7, "share"), shown(None, "points"), shown((1.0, 2.5), "interval")
-        ('+2.2', '70 %', '–', '+1.0 to +2.5')
+        >>> format_value(2.25, "change"), format_value(0.7, "share"), format_value(None, "points")
+        ('+2.2', '70 %', '–')
+        >>> format_value((1.0, 2.5), "interval")
+        '+1.0 to +2.5'
     """
     if value is None or value == "":
         return "–"
-    if kind == "text":
+    if format == "text":
         return str(value)
-    if kind == "interval":
-        return f"{change(value[0])} to {change(value[1])}"
-    forms: dict[str, Callable[[Any], str]] = {
-        "points": points,
-        "change": change,
-        "count": lambda each: f"{each:,}",
-        "share": lambda each: f"{100 * each:.0f} %",
-        "kept": lambda each: f"{100 * each:.1f} %",
-        "percent": lambda each: f"{each:.0f} %",
+    if format == "interval":
+        return f"{format_change(value[0])} to {format_change(value[1])}"
+    formatters: dict[str, Callable[[Any], str]] = {
+        "points": format_points,
+        "change": format_change,
+        "count": lambda count: f"{count:,}",
+        "share": lambda share: f"{100 * share:.0f} %",
+        "kept": lambda share: f"{100 * share:.1f} %",
+        "percent": lambda percentage: f"{percentage:.0f} %",
         "seconds": duration,
-        "number": lambda each: f"{each:.3g}",
-        "loss": lambda each: f"{each:.4f}",
-        "shift": shift,
+        "number": lambda number: f"{number:.3g}",
+        "loss": lambda loss: f"{loss:.4f}",
+        "shift": format_shift,
     }
-    return forms[kind](value)
+    return formatters[format](value)
 
 
-def points(value: float) -> str:
-    """Return points with one digit."""
+def format_points(value: float) -> str:
+    """Return points with one decimal."""
     return f"{value:.1f}".replace("-0.0", "0.0").replace("-", "−")
 
 
-def change(value: float) -> str:
-    """Return a difference in points, with its sign."""
-    # A true minus sign is as wide as the plus, and a screen reader says it.
+def format_change(value: float) -> str:
+    """Return a difference in points with one decimal and its sign."""
+    # A true minus sign is as wide as the plus sign, and screen readers read it.
     return f"{value:+.1f}".replace("-0.0", "+0.0").replace("-", "−")
 
 
 def probability(value: float) -> str:
-    """Return a p-value with three digits; one that they would round to nothing is not nothing."""
+    """Return a p-value with three decimals, or "<0.001" instead of 0.000."""
     return f"{value:.3f}" if value >= 0.0005 else "<0.001"
 
 
-def shift(value: float) -> str:
-    """Return a difference of losses, with its sign."""
+def format_shift(value: float) -> str:
+    """Return a difference of losses with three decimals and its sign."""
     return f"{value:+.3f}".replace("-0.000", "+0.000").replace("-", "−")
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time as people read it."""
+    """Return a duration in seconds, in minutes and seconds, or in hours and minutes."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -72,12 +74,12 @@ def duration(seconds: float) -> str:
 
 
 def short(name: str, most: int = 16) -> str:
-    """Return a name cut to a length."""
+    """Return a name, cut to `most` characters with an ellipsis."""
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Return round numbers that divide an axis, all of them within it.
+    """Return about `about` round numbers between two ends.
 
     Example:
         >>> ticks(-3.2, 9.1)
@@ -87,17 +89,17 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     if raw <= 0:
         return [low]
     unit = 10.0 ** math.floor(math.log10(raw))
-    step = next(unit * each for each in (1, 2, 2.5, 5, 10) if unit * each >= raw * 0.999)
+    step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)
     return [round(place * step, 10) + 0.0 for place in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def percent(value: float) -> str:
-    """Return a tick of shares as text: 0.925 is "92.5 %"."""
+def percent_label(value: float) -> str:
+    """Return a tick of an axis of shares as text: 0.925 is "92.5 %"."""
     return f"{100 * value:.4g} %".replace("-", "−")
 
 
-def label(value: float) -> str:
+def tick_label(value: float) -> str:
     """Return a tick as text: 1200000 is "1.2M"."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:

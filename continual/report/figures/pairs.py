@@ -1,4 +1,4 @@
-"""A square matrix of what each of some things does to each other one."""
+"""Square matrices of the effect of each column on each row."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from continual.report.figures.axes import SMALL
-from continual.report.figures.data import Pairs
-from continual.report.figures.numbers import short, shown
+from continual.report.figures.data import PairMatrix
+from continual.report.figures.numbers import format_value, short
 from continual.report.figures.svg import Svg, text_width
 
 CELL, LEAST = 34.0, 13.0
 LEGEND = 26.0
 SLANTED = 24.0
-"""Width of a cell from which on there is room for slanted names above it; above narrower ones they are upright."""
+"""Least width of a cell for slanted column names, pixels; above narrower cells the names are vertical."""
 
 TINT = 0.6
-"""Opacity of the strongest colour: the text on it stays readable."""
+"""Opacity of the strongest colour, at which text is still readable."""
 
 
-def draw(chart: Pairs, width: float, palette: Mapping[str, str] | None, identity: str) -> str:
-    """Return the chart as SVG; it is wider than asked for where its cells would be too small."""
+def draw_pairs(chart: PairMatrix, width: float, palette: Mapping[str, str] | None, identity: str) -> str:
+    """Return the chart as SVG, wider than `width` if its cells would be too small."""
     count, most = len(chart.labels), 18 if width > 400 else 12
     names = [short(label, most) for label in chart.labels]
     left = 12 + max(map(text_width, names), default=0.0)
@@ -56,7 +56,7 @@ def draw(chart: Pairs, width: float, palette: Mapping[str, str] | None, identity
 
 
 def _cell(
-    svg: Svg, chart: Pairs, place: tuple[int, int], corner: tuple[float, float], size: tuple[float, float]
+    svg: Svg, chart: PairMatrix, place: tuple[int, int], corner: tuple[float, float], size: tuple[float, float]
 ) -> None:
     value = chart.values[place[0]][place[1]]
     box: dict[str, Any] = {"x": corner[0] + 1, "y": corner[1] + 1, "width": size[0] - 2, "height": size[1] - 2, "rx": 3}
@@ -65,9 +65,9 @@ def _cell(
         return
     svg.add("rect", fill="wash", **box)
     strength = abs(value) / chart.strongest if chart.strongest else 0.0
-    tip = f"{chart.labels[place[0]]} with {chart.labels[place[1]]}: {shown(value, chart.kind)}"
+    tip = f"{chart.labels[place[0]]} with {chart.labels[place[1]]}: {format_value(value, chart.format)}"
     svg.add("rect", fill="down" if value > 0 else "up", fill_opacity=f"{TINT * strength:.2f}", data_tip=tip, **box)
-    text = shown(value, chart.kind)
+    text = format_value(value, chart.format)
     if size[0] >= text_width(text, SMALL) + 6 and size[1] >= 20:
         x, y = corner[0] + size[0] / 2, corner[1] + size[1] / 2 + 4
         svg.text(x, y, text, "ink", text_anchor="middle", font_size=SMALL, pointer_events="none")

@@ -1,4 +1,4 @@
-"""SVG, element by element: every text and attribute is escaped here, and colours get their values."""
+"""SVG drawings. All texts and attributes are escaped here, and colour names are replaced by values."""
 
 from __future__ import annotations
 
@@ -9,23 +9,21 @@ from typing import Any
 
 FONT = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 SIZE = 12.5
-"""Pixels of a letter."""
+"""Font size, pixels."""
 
 MARGIN = 16
-"""Pixels around a drawing that is a file of its own."""
+"""Margin around a drawing that is saved as a file, pixels."""
 
 LETTER, BROAD, NARROW, FULL = 0.64, 0.98, 0.42, 1.0
-"""Width of a letter as a share of its size, as in DejaVu Sans, the broadest of the fonts: of most letters, of broad
-and narrow ones, and of full ones, such as Chinese ones."""
+"""Width of a letter as a share of the font size: most letters, broad ones, narrow ones, and full-width (such as
+Chinese) ones. The values are those of DejaVu Sans, the widest font of `FONT`."""
 
 
 class Svg:
-    """A drawing of fixed size.
+    """A drawing of fixed size, in pixels.
 
     Args:
-        width: Pixels.
-        height: Pixels.
-        palette: Values of the colours by name. None leaves it to the page: colours are its CSS variables.
+        palette: Colour values by name; None to use the page's CSS variables.
     """
 
     def __init__(self, width: float, height: float, palette: Mapping[str, str] | None = None) -> None:
@@ -37,10 +35,9 @@ class Svg:
         """Append an element.
 
         Args:
-            tag: Its name.
-            text: What it says.
-            **attributes: Texts and numbers; `_` in a name is `-`, None leaves one out, and `fill` and `stroke` take
-                names of colours.
+            text: Content of the element.
+            **attributes: `_` in a name becomes `-`, None omits the attribute, and `fill` and `stroke` take colour
+                names.
         """
         head = "".join(
             f' {name.rstrip("_").replace("_", "-")}="{self._value(name, value)}"'
@@ -50,7 +47,7 @@ class Svg:
         self._parts.append(f"<{tag}{head}/>" if text is None else f"<{tag}{head}>{escape(text, quote=False)}</{tag}>")
 
     def text(self, x: float, y: float, text: str, colour: str = "soft", **attributes: Any) -> None:
-        """Append a text whose baseline is at y."""
+        """Append a text with its baseline at `y`."""
         self.add("text", text, x=x, y=y, fill=colour, **attributes)
 
     def line(self, x1: float, y1: float, x2: float, y2: float, colour: str, **attributes: Any) -> None:
@@ -61,25 +58,26 @@ class Svg:
         """Return the drawing with its title and description.
 
         Args:
-            title: What it is.
-            about: What it shows, for whoever does not see it.
-            identity: Unique on the page.
-            data: Numbers for scripts, as `data-` attributes.
+            about: Description for screen readers.
+            identity: Prefix of the ids, unique on the page.
+            data: Numbers for the page's script, written as `data-` attributes.
         """
-        more = "".join(f' data-{name}="{_number(value)}"' for name, value in (data or {}).items())
-        # On the page the ground is the page's; in a file it is the drawing's own, with a margin.
+        extra = "".join(f' data-{name}="{_number(value)}"' for name, value in (data or {}).items())
+        # A drawing on the page has the page's background; a file needs its own, and a margin.
         margin = 0 if self._palette is None else MARGIN
-        width, height = (_number(each + 2 * margin) for each in (self.width, self.height))
+        width, height = (_number(length + 2 * margin) for length in (self.width, self.height))
         box = f"{-margin} {-margin} {width} {height}"
-        ground = ""
+        background = ""
         if self._palette is not None:
-            ground = f'<rect x="{-margin}" y="{-margin}" width="100%" height="100%" fill="{self._palette["card"]}"/>'
+            background = (
+                f'<rect x="{-margin}" y="{-margin}" width="100%" height="100%" fill="{self._palette["card"]}"/>'
+            )
         names = f"{escape(identity)}-t", f"{escape(identity)}-d"
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}" width="{width}" height="{height}" role="img" '
-            f'aria-labelledby="{" ".join(names)}" font-size="{SIZE}" font-family="{escape(FONT)}"{more}>'
+            f'aria-labelledby="{" ".join(names)}" font-size="{SIZE}" font-family="{escape(FONT)}"{extra}>'
             f'<title id="{names[0]}">{escape(title, quote=False)}</title>'
-            f'<desc id="{names[1]}">{escape(about, quote=False)}</desc>{ground}{"".join(self._parts)}</svg>'
+            f'<desc id="{names[1]}">{escape(about, quote=False)}</desc>{background}{"".join(self._parts)}</svg>'
         )
 
     def _value(self, name: str, value: str | float) -> str:
@@ -91,7 +89,7 @@ class Svg:
 
 
 def path(points: Iterable[tuple[float, float] | None]) -> str:
-    """Return path data through points; None interrupts the line."""
+    """Return the SVG path data of a line through points; None interrupts the line."""
     parts, pen = [], "M"
     for point in points:
         if point is None:
@@ -103,14 +101,14 @@ def path(points: Iterable[tuple[float, float] | None]) -> str:
 
 
 def text_width(text: str, size: float = SIZE) -> float:
-    """Return about how wide a text is, pixels."""
-    return size * sum(map(_letter, text))
+    """Return the approximate width of a text, pixels."""
+    return size * sum(map(_letter_width, text))
 
 
-def _letter(each: str) -> float:
-    if unicodedata.east_asian_width(each) in "WF":
+def _letter_width(letter: str) -> float:
+    if unicodedata.east_asian_width(letter) in "WF":
         return FULL
-    return BROAD if each in "mwMW@%…" else NARROW if each in "fijlrtIJ .,:;!|'()[]-/" else LETTER
+    return BROAD if letter in "mwMW@%…" else NARROW if letter in "fijlrtIJ .,:;!|'()[]-/" else LETTER
 
 
 def _number(value: float) -> str:

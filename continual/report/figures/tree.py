@@ -1,4 +1,4 @@
-"""The tree of descent: versions from left to right in the order they were made, a lane for each line of descent."""
+"""The version tree: versions from left to right in the order of creation, one lane per line of descent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from continual.report.figures.axes import SMALL
-from continual.report.figures.data import Node, Tree
+from continual.report.figures.data import Node, VersionTree
 from continual.report.figures.numbers import short
 from continual.report.figures.svg import Svg, text_width
 
@@ -15,7 +15,7 @@ LANE, MARGIN = 46.0, 26.0
 COLOURS = {"root": "axis", "accepted": "series-1", "refused": "bad", "trained": "quiet", "current": "good"}
 
 
-def draw(chart: Tree, width: float, palette: Mapping[str, str] | None, identity: str) -> str:
+def draw_tree(chart: VersionTree, width: float, palette: Mapping[str, str] | None, identity: str) -> str:
     """Return the chart as SVG."""
     nodes = chart.nodes
     lanes = place_in_lanes(nodes)
@@ -44,21 +44,21 @@ def draw(chart: Tree, width: float, palette: Mapping[str, str] | None, identity:
 
 
 def place_in_lanes(nodes: Sequence[Node]) -> list[int]:
-    """Return the lane of each node: the line to what is in service is lane 0, each other line one of its own.
+    """Return the lane of each node: 0 for the lineage of the current version, another one for each other line.
 
-    A line is a version with the first that was made from it, the first made from that one, and so on. It takes its
-    lane from the place of the version that it branches off on, for its edge runs there: so no edge runs through
-    another version. A lane is used again where that leaves it free.
+    A line is a version, its first child, the first child of that child, and so on. It occupies its lane from the
+    position of the version where it branches off, because its edge runs there. So no edge runs through another
+    version. Lines that don't overlap share a lane.
     """
     parents = {node.name: node.parent for node in nodes}
-    service = next((node.name for node in nodes if node.state == "current"), None)
+    current = next((node.name for node in nodes if node.state == "current"), None)
     trunk: set[str] = set()
-    while service is not None and service not in trunk:
-        trunk.add(service)
-        service = parents.get(service)
+    while current is not None and current not in trunk:
+        trunk.add(current)
+        current = parents.get(current)
     places = {node.name: place for place, node in enumerate(nodes)}
-    heads: dict[str, str] = {}  # of the line that each version is in
-    spans: dict[str, tuple[int, int]] = {}  # of each line, by its head: the places that its edges run from and to
+    heads: dict[str, str] = {}  # the first version of each version's line
+    spans: dict[str, tuple[int, int]] = {}  # the first and last position of each line, by its head
     continued: set[str] = set()
     for place, node in enumerate(nodes):
         if node.name in trunk:
@@ -72,7 +72,7 @@ def place_in_lanes(nodes: Sequence[Node]) -> list[int]:
         head = heads[node.name]
         spans[head] = (spans[head][0] if head in spans else places.get(parent, place), place)
     lanes: dict[str, int] = {}
-    taken: dict[int, list[tuple[int, int]]] = {}  # the spans in each lane
+    taken: dict[int, list[tuple[int, int]]] = {}  # the spans of the lines in each lane
     for head, (start, end) in spans.items():
         lane = next(lane for lane in count(1) if all(end <= a or b <= start for a, b in taken.get(lane, [])))
         taken.setdefault(lane, []).append((start, end))
@@ -80,7 +80,7 @@ def place_in_lanes(nodes: Sequence[Node]) -> list[int]:
     return [0 if node.name in trunk else lanes[heads[node.name]] for node in nodes]
 
 
-def _edge(svg: Svg, above: tuple[float, float], below: tuple[float, float], node: Node, apart: float) -> None:
+def _edge(svg: Svg, parent: tuple[float, float], child: tuple[float, float], node: Node, apart: float) -> None:
     refused = node.state == "refused"
     style: dict[str, Any] = {
         "fill": "none",
@@ -88,11 +88,11 @@ def _edge(svg: Svg, above: tuple[float, float], below: tuple[float, float], node
         "stroke_width": 2,
         "stroke_dasharray": "3 4" if refused else None,
     }
-    (x1, y1), (x2, y2) = above, below
+    (x1, y1), (x2, y2) = parent, child
     if y1 == y2:
         svg.add("path", d=f"M{x1:.1f} {y1:.1f}H{x2:.1f}", **style)
         return
-    turn = min(34.0, apart)  # it is in its lane before the next version, and beside the name below the first
+    turn = min(34.0, apart)  # reaches its lane before the next version, and passes beside the name below the parent
     start, middle, end = (x1 + share * turn for share in (0.3, 0.7, 1.0))
     curve = f"M{x1:.1f} {y1:.1f}H{start:.1f}C{middle:.1f} {y1:.1f} {middle:.1f} {y2:.1f} {end:.1f} {y2:.1f}"
     svg.add("path", d=f"{curve}H{x2:.1f}", **style)
@@ -100,16 +100,16 @@ def _edge(svg: Svg, above: tuple[float, float], below: tuple[float, float], node
 
 def _node(svg: Svg, x: float, y: float, r: float, node: Node) -> None:
     states = {
-        "root": "the root base",
+        "root": "root base",
         "accepted": "passed the gate",
         "refused": "refused",
         "trained": "",
-        "current": "in service",
+        "current": "current version",
     }
-    said = [states[node.state], f"trained by the recipe {node.recipe}" if node.recipe else ""]
+    texts = [states[node.state], f"trained by the recipe {node.recipe}" if node.recipe else ""]
     if node.parent is not None:
-        said += [f"learned {node.note}" if node.note else "", f"from {node.parent}"]
-    tip = f"{node.name}: {', '.join(filter(None, said))}"
+        texts += [f"learned {node.note}" if node.note else "", f"from {node.parent}"]
+    tip = f"{node.name}: {', '.join(filter(None, texts))}"
     colour = COLOURS[node.state]
     if node.state == "refused":
         svg.add("circle", cx=x, cy=y, r=r, fill="card", stroke=colour, stroke_width=2, data_tip=tip)

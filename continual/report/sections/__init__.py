@@ -1,7 +1,6 @@
-"""The sections of a report: each a small function from data to texts, charts and tables. No layout, no markup.
+"""The sections of a report: small functions that turn report data into texts, charts and tables, without layout.
 
-What is read here becomes the page, the live dashboard, and the files for a pull request alike. A section that has
-nothing to show is left out.
+The page, the dashboard and the files all show these sections. A section without data is left out.
 """
 
 from __future__ import annotations
@@ -9,44 +8,44 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from continual.report.report import Report
-from continual.report.sections.base import Figure, Section
-from continual.report.sections.conflicts import conflicts
-from continual.report.sections.index import index
-from continual.report.sections.queries import queries
+from continual.report.sections.base import Figure, ReportSection
+from continual.report.sections.conflicts import conflicts_section
+from continual.report.sections.index import index_section
+from continual.report.sections.queries import queries_section
 from continual.report.sections.scores import (
-    domains,
-    last_update,
-    matrix,
-    ood,
+    domains_section,
+    last_update_section,
+    matrix_section,
+    ood_section,
 )
 from continual.report.sections.steps import (
-    cost,
-    lineage,
-    merging,
-    replay,
+    cost_section,
+    lineage_section,
+    merging_section,
+    replay_section,
 )
-from continual.report.sections.terms import made, terms
+from continual.report.sections.terms import definitions_section, provenance_section
 
-__all__ = ["Figure", "Section", "sections"]
+__all__ = ["Figure", "ReportSection", "sections"]
 
-SECTIONS: tuple[Callable[[Report], Section | None], ...] = (
-    domains,
-    ood,
-    last_update,
-    queries,
-    matrix,
-    index,
-    lineage,
-    merging,
-    replay,
-    conflicts,
-    cost,
-    made,
-    terms,
+SECTIONS: tuple[Callable[[Report], ReportSection | None], ...] = (
+    domains_section,
+    ood_section,
+    last_update_section,
+    queries_section,
+    matrix_section,
+    index_section,
+    lineage_section,
+    merging_section,
+    replay_section,
+    conflicts_section,
+    cost_section,
+    provenance_section,
+    definitions_section,
 )
 """In the order of the page."""
 
 
-def sections(report: Report) -> list[Section]:
-    """Return the sections that have something to show."""
-    return [section for make in SECTIONS if (section := make(report)) is not None]
+def sections(report: Report) -> list[ReportSection]:
+    """Return the sections that have data."""
+    return [section for build in SECTIONS if (section := build(report)) is not None]

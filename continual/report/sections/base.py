@@ -1,4 +1,4 @@
-"""What a section is, and the colours of tasks and domains, the same in every chart."""
+"""The records of a section, and the colours of tasks and domains, which are the same in every chart."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from continual.report.figures import Chart, Table
 from continual.report.report import Report
 
 SERIES = 7
-"""Distinct colours; beyond them dash and symbol change."""
+"""Number of distinct colours; further series differ by dash pattern and symbol."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart on its place.
+    """A chart with the table of its values.
 
     Attributes:
-        chart: What is drawn.
-        table: The table behind it, where it is not the chart's own.
-        wide: Whether it takes the whole width.
+        table: A table to show instead of the chart's own.
+        wide: Whether the chart takes the full width of the page.
     """
 
     chart: Chart
@@ -26,25 +25,23 @@ class Figure:
     wide: bool = False
 
     @property
-    def behind(self) -> Table:
-        """The numbers of the chart."""
+    def values(self) -> Table:
+        """The table of the chart's values."""
         return self.table or self.chart.table()
 
 
 @dataclass(frozen=True)
-class Section:
-    """A part of the report.
+class ReportSection:
+    """A section of the report.
 
     Attributes:
-        name: Of its anchor.
-        short: Its name in the list of sections.
-        title: Above it.
+        name: Id of its anchor.
+        short: Its title in the navigation.
         about: Sentences below the title.
-        figures: Charts, each with its table.
-        tables: Tables that stand for themselves.
+        tables: Tables without a chart.
         facts: Names and values.
         notes: Sentences in a list.
-        code: A long text that is folded away, with its title first.
+        code: The title and content of a collapsed listing.
     """
 
     name: str
@@ -58,12 +55,12 @@ class Section:
     code: tuple[str, str] | None = None
 
 
-def number(report: Report, domain: str) -> int:
-    """Return the place of a domain among those of the tasks: the number of its line in every chart."""
-    names = list(dict.fromkeys(task.domain for task in report.tasks if task.domain is not None))
-    return names.index(domain) if domain in names else len(names)
+def domain_number(report: Report, domain: str) -> int:
+    """Return the position of a domain among those of the tasks: the number of its line in every chart."""
+    domains = list(dict.fromkeys(task.domain for task in report.tasks if task.domain is not None))
+    return domains.index(domain) if domain in domains else len(domains)
 
 
-def colour(place: int) -> str:
-    """Return the colour of the line with a number."""
-    return f"series-{place % SERIES + 1}"
+def colour(number: int) -> str:
+    """Return the colour of a line by its number."""
+    return f"series-{number % SERIES + 1}"

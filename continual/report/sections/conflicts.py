@@ -1,4 +1,4 @@
-"""The section about what the domains do to each other, where an analysis was made."""
+"""The section about conflicts between domains, shown after `continual analyze conflicts`."""
 
 from __future__ import annotations
 
@@ -6,112 +6,113 @@ from typing import Any
 
 from continual.conflicts.analysis import Conflicts
 from continual.report.figures import (
-    Column,
     Dendrogram,
-    Pairs,
+    PairMatrix,
     Table,
+    TableColumn,
 )
 from continual.report.report import Report
-from continual.report.sections.base import Figure, Section
-from continual.report.summary import names
+from continual.report.sections.base import Figure, ReportSection
+from continual.report.summary import join_names
 
 UNIT = "loss together minus alone"
 
 MANY = 14
-"""Domains from which on a chart of them takes the whole width."""
+"""Most domains of a chart that takes half the width of the page."""
 
 
-def conflicts(report: Report) -> Section | None:
-    """What each domain does to each other one when they are trained together, and which belong together."""
-    found = report.conflicts
-    if found is None:
+def conflicts_section(report: Report) -> ReportSection | None:
+    """Build the section: the effect of each domain on each other when trained together, and the clusters."""
+    conflicts = report.conflicts
+    if conflicts is None:
         return None
     about = (
-        f"{found.verdict} Above zero, the loss on held-out rows is higher when both are trained together than when "
-        f"each is alone; the conflict of a pair is the mean of its two entries. Measured from {found.start} on "
-        f"{_rows(found)} rows of each domain, {found.made[:10]}."
+        f"{conflicts.verdict} A positive value means that the loss on held-out rows is higher when two domains are "
+        "trained together than when each is trained alone; the conflict of a pair is the mean of its two values. "
+        f"Measured from {conflicts.start} on {_row_counts(conflicts)} rows per domain, {conflicts.made[:10]}."
     )
-    later = [task.domain for task in report.tasks if task.domain is not None and task.domain not in found.domains]
+    missing = [task.domain for task in report.tasks if task.domain is not None and task.domain not in conflicts.domains]
     notes = []
-    if later:
-        notes.append(f"Not compared: {names(list(dict.fromkeys(later)))}.")
-    return Section(
+    if missing:
+        notes.append(f"The analysis doesn't include {join_names(list(dict.fromkeys(missing)))}.")
+    return ReportSection(
         "conflicts",
         "Conflicts",
-        "Which domains hurt each other",
+        "Conflicts between domains",
         about,
-        [Figure(chart, wide=len(found.domains) > MANY) for chart in (_matrix(found), _tree(found))],
-        [_domains(found)],
+        [Figure(chart, wide=len(conflicts.domains) > MANY) for chart in (_matrix(conflicts), _tree(conflicts))],
+        [_domains(conflicts)],
         notes=notes,
     )
 
 
-def _rows(found: Conflicts) -> str:
-    low, high = min(found.rows.values()), max(found.rows.values())
+def _row_counts(conflicts: Conflicts) -> str:
+    low, high = min(conflicts.rows.values()), max(conflicts.rows.values())
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _matrix(found: Conflicts) -> Pairs:
-    labels = [found.domains[place] for place in found.order]
-    owners = _owners(found)
+def _matrix(conflicts: Conflicts) -> PairMatrix:
+    labels = [conflicts.domains[place] for place in conflicts.order]
+    cluster_of = _cluster_numbers(conflicts)
     groups: list[int] = []
     for place, label in enumerate(labels):
-        if place and owners[label] == owners[labels[place - 1]]:
+        if place and cluster_of[label] == cluster_of[labels[place - 1]]:
             groups[-1] += 1
         else:
             groups.append(1)
-    return Pairs(
+    return PairMatrix(
         "conflicts",
-        "What the column does to the row",
-        "Loss of each row's domain trained together with each column's, minus its loss alone. A frame is a cluster.",
+        "Effect of the column's domain on the row's",
+        "Loss of each row's domain when trained together with each column's, minus its loss when trained alone. "
+        "Frames are clusters.",
         labels,
-        [[found.matrix[one][other] for other in found.order] for one in found.order],
+        [[conflicts.matrix[row][column] for column in conflicts.order] for row in conflicts.order],
         groups,
         ("better together", "worse together"),
         UNIT,
     )
 
 
-def _tree(found: Conflicts) -> Dendrogram:
-    leaves = [found.domains[place] for place in found.order]
-    owners, count = _owners(found), len(leaves)
-    places = {domain: place for place, domain in enumerate(found.order)}
-    joins = [
-        (places.get(left, left), places.get(right, right), conflict) for left, right, conflict in found.merges
-    ]  # joins keep their numbers: those of domains are below the count
+def _tree(conflicts: Conflicts) -> Dendrogram:
+    leaves = [conflicts.domains[place] for place in conflicts.order]
+    cluster_of, count = _cluster_numbers(conflicts), len(leaves)
+    places = {domain: place for place, domain in enumerate(conflicts.order)}
+    # Numbers below `count` are domains, which the chart reorders; numbers of joins stay.
+    joins = [(places.get(left, left), places.get(right, right), value) for left, right, value in conflicts.merges]
     assert set(places) == set(range(count))
-    dotted = "" if found.cut is None else " The dotted line is where the tree was cut."
+    cut = "" if conflicts.cut is None else " The dotted line is where the tree was cut."
     return Dendrogram(
         "dendrogram",
-        "What belongs together",
+        "Clusters of domains",
         "Groups of domains, joined at the mean conflict of the pairs between them; branches of one colour are a "
-        f"cluster.{dotted}",
+        f"cluster.{cut}",
         leaves,
-        [owners[leaf] for leaf in leaves],
+        [cluster_of[leaf] for leaf in leaves],
         joins,
         "mean conflict of the pairs between two groups",
-        found.cut,
+        conflicts.cut,
     )
 
 
-def _owners(found: Conflicts) -> dict[str, int]:
+def _cluster_numbers(conflicts: Conflicts) -> dict[str, int]:
     """Return the number of each domain's cluster."""
-    return {domain: number for number, members in enumerate(found.clusters.values()) for domain in members}
+    return {domain: number for number, members in enumerate(conflicts.clusters.values()) for domain in members}
 
 
-def _domains(found: Conflicts) -> Table:
-    owners, clusters = _owners(found), list(found.clusters)
+def _domains(conflicts: Conflicts) -> Table:
+    cluster_of, clusters = _cluster_numbers(conflicts), list(conflicts.clusters)
     columns = [
-        Column("domain"), Column("cluster"), Column("rows", "count"), Column("held out", "count"),
-        Column("loss before", "loss"), Column("loss alone", "loss"), Column("other order", "loss"),
+        TableColumn("domain"), TableColumn("cluster"), TableColumn("rows", "count"), TableColumn("held out", "count"),
+        TableColumn("loss before", "loss"), TableColumn("loss alone", "loss"),
+        TableColumn("alone, other order", "loss"),
     ]  # fmt: skip
     rows: list[list[Any]] = [
         [
-            name, clusters[owners[name]], found.rows[name], found.held[name], found.before[name], found.alone[name],
-            found.again[name],
+            name, clusters[cluster_of[name]], conflicts.rows[name], conflicts.held[name], conflicts.before[name],
+            conflicts.alone[name], conflicts.again[name],
         ]
-        for name in (found.domains[place] for place in found.order)
+        for name in (conflicts.domains[place] for place in conflicts.order)
     ]  # fmt: skip
-    epochs = f"{found.epochs} epoch{'s' * (found.epochs != 1)}"
-    caption = f"Every domain alone: {epochs}, seed {found.seed}. The loss is that of training: contrastive."
+    epochs = f"{conflicts.epochs} epoch{'s' * (conflicts.epochs != 1)}"
+    caption = f"Each domain trained alone: {epochs}, seed {conflicts.seed}. Losses are the contrastive training loss."
     return Table("conflict-domains", caption, columns, rows)

@@ -1,4 +1,4 @@
-"""The section about the index in production: what each step did to the vectors that are stored."""
+"""The section about index compatibility: the effect of each step on the stored vectors."""
 
 from __future__ import annotations
 
@@ -6,45 +6,48 @@ from typing import Any
 
 from continual.index.result import IndexComparison
 from continual.report.figures import (
-    Column,
-    Lines,
+    LineChart,
     Series,
     Table,
+    TableColumn,
 )
 from continual.report.report import Report
-from continual.report.sections.base import Figure, Section
+from continual.report.sections.base import Figure, ReportSection
 
 
-def index(report: Report) -> Section | None:
-    """What each step did to the index of its parent, and whether to re-embed."""
-    found = {row.id: report.index[row.id] for row in report.versions if row.id in report.index}
-    if not found:
+def index_section(report: Report) -> ReportSection | None:
+    """Build the section: the effect of each step on the index of its parent, and whether to re-embed."""
+    results = {version.id: report.index[version.id] for version in report.versions if version.id in report.index}
+    if not results:
         return None
     columns = [
-        Column("version"), Column("index of"), Column("re-index"), Column("canary cosine", "number"),
-        Column("overlap of the first ten", "share"), Column("kept", "kept"), Column("kept, map", "kept"),
-        Column("new on new", "points"), Column("new on old", "points"), Column("old on new", "points"),
-        Column("map on old", "points"),
+        TableColumn("version"), TableColumn("index of"), TableColumn("re-index"),
+        TableColumn("canary cosine", "number"), TableColumn("overlap of the first ten", "share"),
+        TableColumn("kept", "kept"), TableColumn("kept, map", "kept"),
+        TableColumn("new on new", "points"), TableColumn("new on old", "points"), TableColumn("old on new", "points"),
+        TableColumn("map on old", "points"),
     ]  # fmt: skip
     rows: list[list[Any]] = [
         [
-            name, each.old, each.needs_reindex, each.mean("canary"), each.mean("overlap"), each.kept, each.kept_mapped,
-            *(each.mean(figure) for figure in ("new_on_new", "new_on_old", "old_on_new", "mapped_on_old")),
+            name, result.old, result.needs_reindex, result.mean("canary"), result.mean("overlap"), result.kept,
+            result.kept_mapped,
+            *(result.mean(figure) for figure in ("new_on_new", "new_on_old", "old_on_new", "mapped_on_old")),
         ]
-        for name, each in found.items()
+        for name, result in results.items()
     ]  # fmt: skip
-    table = Table("index", "Means over the tasks; kept is the share of the task that loses most.", columns, rows)
-    last = next(reversed(found.values()))
+    caption = "Means over the tasks, except kept: the share on the task that loses most."
+    table = Table("index", caption, columns, rows)
+    last = next(reversed(results.values()))
     about = (
-        "Vectors in an index were made by an older version. Kept is the share of full re-embedding's score that new "
-        "queries have on the index as it is; with a map, what they have through one. "
-        f"{last.new} {_verdict(last)}."
+        "The vectors in an index were made by an older version. Kept is the score of new queries on the old index, as "
+        "a share of their score after full re-embedding; with a map, new queries are mapped into the old space first. "
+        f"{_advice(last)}"
     )
-    figures = [Figure(chart, table, wide=True)] if (chart := _kept(found)) is not None else []
-    return Section(
+    figures = [Figure(chart, table, wide=True)] if (chart := _kept(results)) is not None else []
+    return ReportSection(
         "index",
         "Index compatibility",
-        "What it did to the index",
+        "Index compatibility",
         about,
         figures,
         [_tasks(last)] if figures else [table, _tasks(last)],
@@ -52,33 +55,35 @@ def index(report: Report) -> Section | None:
     )
 
 
-def _verdict(found: IndexComparison) -> str:
-    if found.needs_reindex == "yes":
-        return f"needs the index of {found.old} to be rebuilt"
-    how = f"can ask the index of {found.old}"
-    if found.needs_reindex == "no":
-        return f"{how} as it is"
-    return f"{how} {'through a map of its queries' if found.map_helps else 'as it is'} until it is rebuilt"
+def _advice(result: IndexComparison) -> str:
+    if result.needs_reindex == "yes":
+        return f"Rebuild the index of {result.old} before {result.new} uses it."
+    use = f"{result.new} can use the index of {result.old}"
+    if result.needs_reindex == "no":
+        return f"{use} as it is."
+    return f"{use} {'with mapped queries' if result.map_helps else 'as it is'} until the index is rebuilt."
 
 
-def _kept(found: dict[str, IndexComparison]) -> Lines | None:
-    if len(found) < 2:
+def _kept(results: dict[str, IndexComparison]) -> LineChart | None:
+    if len(results) < 2:
         return None
-    series = [Series("as it is", [each.kept for each in found.values()], "series-1")]
-    mapped = [each.kept_mapped for each in found.values()]
-    if any(each is not None for each in mapped):
-        series.append(Series("through a map", mapped, "series-3", 1))
-    return Lines(
-        "index", "Kept of full re-embedding", "Share of full re-embedding's score that new queries keep on the old "
-        "index, on the task that loses most, version by version.", list(found), series, "share", "kept", zero=False,
+    series = [Series("as it is", [result.kept for result in results.values()], "series-1")]
+    mapped = [result.kept_mapped for result in results.values()]
+    if any(share is not None for share in mapped):
+        series.append(Series("with a map", mapped, "series-3", 1))
+    return LineChart(
+        "index", "Share of the score kept on the old index", "Score of new queries on the old index as a share of "
+        "their score after full re-embedding, on the task that loses most, version by version.", list(results), series,
+        "share", "kept", zero=False,
     )  # fmt: skip
 
 
 def _tasks(last: IndexComparison) -> Table:
     columns = [
-        Column("task"), Column("old on old", "points"), Column("new on new", "points"), Column("new on old", "points"),
-        Column("old on new", "points"), Column("map on old", "points"), Column("kept", "kept"),
-        Column("kept, map", "kept"), Column("overlap", "share"), Column("canary", "number"),
+        TableColumn("task"), TableColumn("old on old", "points"), TableColumn("new on new", "points"),
+        TableColumn("new on old", "points"), TableColumn("old on new", "points"), TableColumn("map on old", "points"),
+        TableColumn("kept", "kept"), TableColumn("kept, map", "kept"), TableColumn("overlap", "share"),
+        TableColumn("canary", "number"),
     ]  # fmt: skip
     rows: list[list[Any]] = [
         [
@@ -87,4 +92,5 @@ def _tasks(last: IndexComparison) -> Table:
         ]
         for task in last.tasks
     ]  # fmt: skip
-    return Table("index-tasks", f"{last.new} on the index of {last.old}, task by task.", columns, rows)
+    caption = f"{last.new} on the index of {last.old}, by task. X on Y: queries encoded by X, documents by Y."
+    return Table("index-tasks", caption, columns, rows)

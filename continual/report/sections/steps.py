@@ -1,4 +1,4 @@
-"""Sections about how versions came about: their descent, their merges, what was replayed, and what it cost."""
+"""The sections about steps: lineage, merging, replay and cost."""
 
 from __future__ import annotations
 
@@ -7,157 +7,174 @@ from typing import Any
 
 from continual.registry.registry import utc
 from continual.report.figures import (
-    Bars,
-    Column,
-    Lines,
+    BarChart,
+    LineChart,
     Node,
     Series,
     Table,
-    Tree,
+    TableColumn,
+    VersionTree,
 )
-from continual.report.report import Report, Row
+from continual.report.report import Report, ReportVersion
 from continual.report.sections.base import (
     SERIES,
     Figure,
-    Section,
+    ReportSection,
     colour,
-    number,
+    domain_number,
 )
-from continual.report.sections.scores import hush
-from continual.report.summary import bills, what
+from continual.report.sections.scores import quieten
+from continual.report.summary import bills, learned_domains
 
 
-def lineage(report: Report) -> Section | None:
-    """Which version came from which, and what the gate said."""
+def lineage_section(report: Report) -> ReportSection | None:
+    """Build the section: the version tree, and the gate's reasons."""
     if len(report.versions) < 2:
         return None
     nodes = [
         Node(
-            row.id,
-            row.parent,
-            "current" if row.id == report.current else row.verdict,
-            ", ".join(row.domains),
-            row.trained,
+            version.id,
+            version.parent,
+            "current" if version.id == report.current else version.status,
+            ", ".join(version.domains),
+            version.recipe,
         )
-        for row in report.versions
+        for version in report.versions
     ]
-    tree = Tree("lineage", "Lineage", "Which version was made from which, from left to right in time.", nodes)
-    columns = [Column("version"), Column("from"), Column("learned"), Column("made"), Column("verdict"), Column("why")]
+    about = "Every version with an edge from its parent, from left to right in time."
+    tree = VersionTree("lineage", "Lineage", about, nodes)
+    columns = [TableColumn(title) for title in ("version", "from", "learned", "created", "status", "reasons")]
     rows: list[list[Any]] = [
-        [row.id, row.parent, what(row), utc(row.made), row.verdict, "\n".join(row.reasons)]
-        for row in report.versions
-        if row.parent is not None
+        [
+            version.id,
+            version.parent,
+            learned_domains(version),
+            utc(version.created_at),
+            version.status,
+            "\n".join(version.reasons),
+        ]
+        for version in report.versions
+        if version.parent is not None
     ]
-    table = Table("steps", "Every version in the order they were made, with the gate's reasons.", columns, rows)
-    about = "The upper line leads to what is in service; what was refused, or gone back from, branches off."
-    if any(row.trained for row in report.versions):
-        about += " What 'continual train' made has the name of its recipe; no gate judged it."
-    return Section("lineage", "Lineage and verdicts", "Lineage and verdicts", about, [Figure(tree, table, wide=True)])
+    table = Table("steps", "All versions in the order of creation, with the gate's reasons.", columns, rows)
+    about = "The top line leads to the current version; versions that were refused or rolled back branch off."
+    if any(version.recipe for version in report.versions):
+        about += " Results of 'continual train' have the name of their recipe; the gate doesn't judge them."
+    return ReportSection(
+        "lineage", "Lineage and verdicts", "Lineage and verdicts", about, [Figure(tree, table, wide=True)]
+    )
 
 
-def merging(report: Report) -> Section | None:
-    """How each update was merged, and the newest search of coefficients."""
-    made = [row for row in report.versions if row.verdict in ("accepted", "refused")]
-    if not made:
+def merging_section(report: Report) -> ReportSection | None:
+    """Build the section: how each update was merged, and the newest search of coefficients."""
+    updates = [version for version in report.versions if version.status in ("accepted", "refused")]
+    if not updates:
         return None
     columns = [
-        Column("version"),
-        Column("rule"),
-        Column("weight", "number"),
-        Column("parameters"),
-        Column("trained from"),
-        Column("coefficients tried", "count"),
+        TableColumn("version"),
+        TableColumn("rule"),
+        TableColumn("weight", "number"),
+        TableColumn("parameters"),
+        TableColumn("trained from"),
+        TableColumn("coefficients tried", "count"),
     ]
     rows: list[list[Any]] = []
-    for row in made:
-        made_by = row.provenance
-        given = ", ".join(f"{name} {value:.3g}" for name, value in made_by.parameters.items())
-        tried = None if made_by.search is None else len(made_by.search.candidates)
-        rows.append([row.id, made_by.merge, made_by.weight, given, made_by.start, tried])
-    table = Table("merging", "How each update joined what was in service.", columns, rows)
-    figures = [Figure(chart) for chart in (_weights(made), _search(report)) if chart is not None]
-    about = "An update model is merged with what is in service; the weight is the update's."
-    row_searched = searched(report)
-    if row_searched is not None:
-        about += " " + _chosen(row_searched)
-    return Section("merging", "Merging", "How updates were merged", about, figures, [table])
+    for version in updates:
+        provenance = version.provenance
+        parameters = ", ".join(f"{name} {value:.3g}" for name, value in provenance.parameters.items())
+        tried = None if provenance.search is None else len(provenance.search.candidates)
+        rows.append([version.id, provenance.merge, provenance.weight, parameters, provenance.start, tried])
+    table = Table("merging", "How each update was merged into the current version of its time.", columns, rows)
+    figures = [Figure(chart) for chart in (_weights(updates), _search(report)) if chart is not None]
+    about = "Each step merges its update model with the current version; the weight is that of the update."
+    searched = last_searched(report)
+    if searched is not None:
+        about += " " + _chosen(searched)
+    return ReportSection("merging", "Merging", "Merging", about, figures, [table])
 
 
-def searched(report: Report) -> Row | None:
-    """Return the newest version on the way to the one in service whose coefficients were searched."""
+def last_searched(report: Report) -> ReportVersion | None:
+    """Return the newest version in the current version's lineage whose merge coefficients were searched."""
     return next(
         (report.versions[place] for place in reversed(report.path) if report.versions[place].provenance.search), None
     )
 
 
-def replay(report: Report) -> Section | None:
-    """Which rows each step trained on: new ones, and which of the old ones again."""
-    made = [row for row in report.versions if row.parent is not None and row.verdict != "trained"]
-    if not made:
+def replay_section(report: Report) -> ReportSection | None:
+    """Build the section: the new and the replayed rows of each step."""
+    updates = [version for version in report.versions if version.parent is not None and version.status != "trained"]
+    if not updates:
         return None
-    drawn = {row.id: {window.domain: window.rows for window in row.provenance.replay} for row in made}
+    drawn = {version.id: {window.domain: window.rows for window in version.provenance.replay} for version in updates}
     totals: dict[str, int] = {}
     for windows in drawn.values():
         for domain, rows in windows.items():
             totals[domain] = totals.get(domain, 0) + rows
-    # Beyond the colours, what is small is one part; the table has all.
-    shown = sorted(totals, key=lambda name: -totals[name])[: SERIES - 1]
-    shown = [name for name in totals if name in shown]
-    fresh = [float(sum(window.rows for window in row.provenance.new)) for row in made]
-    series = [("new", "faint", fresh)]
+    # With more domains than colours, the smallest domains share one bar; the table lists all.
+    largest = sorted(totals, key=lambda domain: -totals[domain])[: SERIES - 1]
+    shown = [domain for domain in totals if domain in largest]
+    new = [float(sum(window.rows for window in version.provenance.new)) for version in updates]
+    series = [("new", "faint", new)]
     series += [
-        (f"{name}, again", colour(number(report, name)), [float(drawn[row.id].get(name, 0)) for row in made])
-        for name in shown
+        (
+            f"{domain}, replayed",
+            colour(domain_number(report, domain)),
+            [float(drawn[version.id].get(domain, 0)) for version in updates],
+        )
+        for domain in shown
     ]
     if len(totals) > len(shown):
-        rest = [float(sum(count for name, count in drawn[row.id].items() if name not in shown)) for row in made]
-        series.append(("others, again", "quiet", rest))
+        rest = [
+            float(sum(rows for domain, rows in drawn[version.id].items() if domain not in shown)) for version in updates
+        ]
+        series.append(("other domains, replayed", "quiet", rest))
     series = [(name, tone, [int(value) for value in values]) for name, tone, values in series]
-    labels = [row.id for row in made]
-    chart = Bars(
-        "replay", "Rows of each step", "Rows that each step drew: new ones, and those of learned domains again.",
+    labels = [version.id for version in updates]
+    chart = BarChart(
+        "replay", "Rows of each step", "Rows that each step trained on: new rows, and replayed rows by domain.",
         labels, series, "rows", stacked=True,
     )  # fmt: skip
-    columns = [Column("version"), Column("new", "count"), *(Column(f"{name}, again", "count") for name in totals)]
+    columns = [TableColumn("version"), TableColumn("new", "count")]
+    columns += [TableColumn(f"{domain}, replayed", "count") for domain in totals]
     cells = [
-        [row.id, int(new), *(drawn[row.id].get(name, 0) for name in totals)]
-        for row, new in zip(made, fresh, strict=True)
+        [version.id, int(rows), *(drawn[version.id].get(domain, 0) for domain in totals)]
+        for version, rows in zip(updates, new, strict=True)
     ]
-    table = Table("replay", "Rows drawn by each step.", columns, cells)
-    about = "What each step trained on: all new rows, and a sample of those of every domain learned before."
-    return Section("replay", "Replay", "What was replayed", about, [Figure(chart, table, wide=True)])
+    table = Table("replay", "Rows that each step trained on.", columns, cells)
+    about = "Each step trains on all new rows, and on a sample of the rows of the domains learned before."
+    return ReportSection("replay", "Replay", "Replay", about, [Figure(chart, table, wide=True)])
 
 
-def cost(report: Report) -> Section | None:
-    """What training cost, beside a full retraining at every step."""
+def cost_section(report: Report) -> ReportSection | None:
+    """Build the section: the cost of training, compared with full retraining at every step."""
     steps, total = bills(report)
     if not steps:
         return None
     labels = [bill.version for bill in steps]
-    each = Bars(
-        "cost", "Each step", "Pairs trained in each step beside a full retraining.", labels,
+    chart = BarChart(
+        "cost", "By step", "Pairs trained in each step, and pairs of full retraining.", labels,
         [("full retraining", "faint", [bill.joint_pairs for bill in steps]),
          ("this step", "series-1", [bill.pairs for bill in steps])],
         "pairs",
     )  # fmt: skip
-    figures = [Figure(each, _bill(report))]
+    figures = [Figure(chart, _cost_table(report))]
     if len(steps) > 1:
         figures.append(Figure(_cumulative(report)))
     about = (
-        "Pairs trained, replay and epochs included, beside what retraining on the whole lineage would have trained at "
-        "the same step. Refused steps were paid for too; the total counts no full retraining for a step that tried "
-        "again what a refused one had."
+        "Pairs trained, with replay and all epochs, compared with retraining on the whole lineage at the same step. "
+        "Refused steps count as well. If a step repeats the batches of a refused one, the total counts their full "
+        "retraining only once."
     )
     if total.ratio is not None:
-        about = f"All steps together cost {total.ratio:.0%} of retraining. " + about
-    return Section("cost", "Cost", "What it cost", about, figures)
+        about = f"All steps together cost {total.ratio:.0%} of full retraining. " + about
+    return ReportSection("cost", "Cost", "Training cost", about, figures)
 
 
-def _bill(report: Report) -> Table:
+def _cost_table(report: Report) -> Table:
     steps, total = bills(report)
     columns = [
-        Column("step"), Column("pairs", "count"), Column("time", "seconds"),
-        Column("pairs of a full retraining", "count"), Column("ratio", "share"),
+        TableColumn("step"), TableColumn("pairs", "count"), TableColumn("time", "seconds"),
+        TableColumn("pairs of full retraining", "count"), TableColumn("ratio", "share"),
     ]  # fmt: skip
     rows: list[list[Any]] = [
         [
@@ -170,58 +187,65 @@ def _bill(report: Report) -> Table:
         for bill in steps
     ]
     rows.append(["total", total.pairs, total.seconds, total.joint_pairs, total.ratio])
-    return Table("cost", "Cost of training by step.", columns, rows, total=True)
+    return Table("cost", "Training cost by step.", columns, rows, total=True)
 
 
-def _cumulative(report: Report) -> Lines:
+def _cumulative(report: Report) -> LineChart:
     steps, _ = bills(report)
-    found = []
+    lines = []
     for place, (name, tone, values) in enumerate(
         (
-            ("retraining", "soft", [0 if bill.again else bill.joint_pairs for bill in steps]),
+            ("full retraining", "soft", [0 if bill.again else bill.joint_pairs for bill in steps]),
             ("steps", "series-1", [bill.pairs for bill in steps]),
         )
     ):
         sums: list[float | None] = [sum(values[: end + 1]) for end in range(len(values))]
-        found.append(Series(name, sums, tone, 1 - place))
-    return Lines(
-        "cost-total", "All steps so far", "Pairs trained in all steps so far, beside a full retraining at each.",
-        [bill.version for bill in steps], found, "pairs", "count",
+        lines.append(Series(name, sums, tone, 1 - place))
+    return LineChart(
+        "cost-total", "Cumulative", "Pairs trained in all steps so far, and pairs of full retraining at every step.",
+        [bill.version for bill in steps], lines, "pairs", "count",
     )  # fmt: skip
 
 
-def _weights(made: list[Row]) -> Lines | None:
-    """Return the weight of each update, where the rule has one."""
-    known = [row for row in made if row.provenance.weight is not None]
-    if len(known) < 2:
+def _weights(updates: list[ReportVersion]) -> LineChart | None:
+    """Return the weight of each update; None if fewer than two have one."""
+    weighted = [version for version in updates if version.provenance.weight is not None]
+    if len(weighted) < 2:
         return None
-    series = Series("weight", [row.provenance.weight for row in known], "series-1")
-    return Lines(
+    series = Series("weight", [version.provenance.weight for version in weighted], "series-1")
+    return LineChart(
         "weights", "Weight of each update", "The weight with which each update was merged, 0 to 1.",
-        [row.id for row in known], [series], "0 to 1", "number",
+        [version.id for version in weighted], [series], "0 to 1", "number",
     )  # fmt: skip
 
 
-def _chosen(row: Row) -> str:
-    found = row.provenance.search
-    assert found is not None, "the row has a search"
-    best = ", ".join(f"{name} {value:.3g}" for name, value in found.best.coefficients.items())
-    kept = "" if found.floor_kept else "; no coefficient kept every domain within its floor"
+def _chosen(version: ReportVersion) -> str:
+    search = version.provenance.search
+    assert search is not None
+    best = ", ".join(f"{name} {value:.3g}" for name, value in search.best.coefficients.items())
+    if not search.floor_kept:
+        return (
+            f"The search for {version.id} chose {best}. No candidate kept the loss of every domain below the "
+            "horizontal dotted line; this one exceeds it least."
+        )
     return (
-        f"The search for {row.id} took the lowest mean loss on rows held out of training at which no domain is above "
-        f"the dotted line across: {best}{kept}."
+        f"The search for {version.id} chose {best}: the lowest mean loss on rows held out from training with every "
+        "domain below the horizontal dotted line."
     )
 
 
-def _search(report: Report) -> Lines | None:
-    """Return the loss per domain over the weights that a search tried, against what was in service."""
-    row = searched(report)
-    if row is None:
+def _search(report: Report) -> LineChart | None:
+    """Return the loss of each domain over the coefficients that the newest search tried.
+
+    Losses are in percent of the loss under the version that the update was merged with.
+    """
+    version = last_searched(report)
+    if version is None:
         return None
-    found = row.provenance.search
-    assert found is not None, "the row has a search"
-    reference, curve = found.reference.losses, found.curve
-    line = "weight" in curve[0].coefficients  # else every point is a step of a gradient search
+    search = version.provenance.search
+    assert search is not None
+    reference, curve = search.reference.losses, search.curve
+    line = "weight" in curve[0].coefficients  # otherwise each point is a step of a gradient search
     places = [float(point.coefficients["weight"] if line else step) for step, point in enumerate(curve)]
     series = []
     for domain in reference:
@@ -231,25 +255,25 @@ def _search(report: Report) -> Lines | None:
             else None
             for point in curve
         ]
-        place = number(report, domain)
-        series.append(Series(domain, values, colour(place), place))
-    series = hush(series, low_is_bad=False)
-    before = found.reference.loss
+        number = domain_number(report, domain)
+        series.append(Series(domain, values, colour(number), number))
+    series = quieten(series, low_is_bad=False)
+    before = search.reference.loss
     if len(reference) > 1:
         means: list[float | None] = [100 * (point.loss / before - 1) for point in curve]
         series.append(Series("mean", means, "ink", len(series), heavy=True))
     order = sorted(range(len(places)), key=lambda place: places[place])
-    series = [replace(each, values=[each.values[place] for place in order]) for each in series]
-    chosen = found.best.coefficients["weight"] if line else None
-    return Lines(
+    series = [replace(points, values=[points.values[place] for place in order]) for points in series]
+    chosen = search.best.coefficients["weight"] if line else None
+    return LineChart(
         "search",
-        f"Search for {row.id}",
-        "Change of the loss on held-out rows, per domain, over the coefficients that the search tried.",
+        f"Search for {version.id}",
+        "Change of the loss on held-out rows by domain, over the coefficients that the search tried.",
         [f"{places[place]:.3g}" for place in order],
         series,
         "change of the loss, %",
         places=[places[place] for place in order],
         axis="weight of the update" if line else "step of the search",
-        level=100 * found.floor,
+        level=100 * search.floor,
         chosen=chosen,
     )

@@ -1,4 +1,4 @@
-"""Sections that explain: how what is in service was made, and what the words mean."""
+"""The sections that explain: how the current version was made, and the definitions of the metrics."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import json
 
 from continual.registry.registry import utc
 from continual.report.report import DEFINITIONS, METRIC_NAMES, Report
-from continual.report.sections.base import Section
+from continual.report.sections.base import ReportSection
 
 
-def made(report: Report) -> Section | None:
-    """How the version in service was made, as names and values, with the whole provenance."""
+def provenance_section(report: Report) -> ReportSection | None:
+    """Build the section: the provenance of the current version."""
     provenance = report.versions[report.position(report.current)].provenance
     facts = []
     if provenance.base is not None:
@@ -27,20 +27,20 @@ def made(report: Report) -> Section | None:
             facts.append((name, ", ".join(f"{window.domain} {window.rows:,}" for window in windows) or "none"))
         facts.append(("seed", str(provenance.seed)))
     facts += list(provenance.libraries.items())
-    about = f"In service since {utc(report.since)}: {report.why}." if report.why else ""
+    about = f"Current since {utc(report.since)}: {report.why}." if report.why else ""
     text = json.dumps(provenance.to_json(), indent=2, ensure_ascii=False)
     title = f"How {report.current} was made"
-    return Section(
-        "made", "How it was made", title, about, facts=facts, code=("The whole provenance, with its settings", text)
+    return ReportSection(
+        "made", "Provenance", title, about, facts=facts, code=("Complete provenance, with all settings", text)
     )
 
 
-def terms(report: Report) -> Section | None:
-    """What the words mean."""
-    facts = [("points", f"{report.measure} times 100; nDCG and the like are means over the queries of a task")]
+def definitions_section(report: Report) -> ReportSection | None:
+    """Build the section: the definitions of the metrics."""
+    facts = [("points", f"{report.measure} times 100; scores such as nDCG are means over the queries of a task")]
     facts += [DEFINITIONS[name] for name in METRIC_NAMES if name != "intransigence" or report.joint is not None]
     facts += [
         ("Gain", "score minus the root base's, mean over the tasks of the domains learned so far"),
-        ("full retraining", "one training on all rows of the version's lineage, with the same epochs"),
+        ("full retraining", "one training on all rows of the version's lineage, with the same number of epochs"),
     ]
-    return Section("terms", "Definitions", "Definitions", facts=facts)
+    return ReportSection("terms", "Definitions", "Definitions", facts=facts)

@@ -1,7 +1,7 @@
-// Asks every few seconds how far the running update is, and takes over the report when it has changed.
+// Poll the progress of the running update, and reload the report when it has changed.
 "use strict";
 (() => {
-  const EVERY = 2000;
+  const INTERVAL_MS = 2000;
   const get = (id) => document.getElementById(id);
   const content = get("content");
 
@@ -37,17 +37,17 @@
     place.classList.toggle("paused", !running);
     const learning = run.learning.length ? `: learning ${run.learning.join(", ")}` : "";
     get("live-title").textContent = running
-      ? `An update to ${run.version} is running${learning}`
+      ? `The update to ${run.version} is running${learning}`
       : `The update to ${run.version} was interrupted`;
     const bar = get("live-bar");
     if (run.total) bar.value = Math.min(1, run.done / run.total);
     else bar.removeAttribute("value");
     const count = (number) => number.toLocaleString("en");
-    const parts = [run.label || "beginning"];
+    const parts = [run.label || "starting"];
     if (run.total) parts.push(`${count(run.done)} of ${count(run.total)} ${run.unit}`);
     if (running && run.rate) parts.push(`${run.rate >= 10 ? count(Math.round(run.rate)) : run.rate.toFixed(1)} ${run.unit}/s`);
-    get("live-text").textContent = running ? parts.join(" · ") : `${parts.join(" · ")}. continual update --resume continues it.`;
-    get("live-left").textContent = running && run.left !== null ? `about ${spell(run.left)} left of this part` : "";
+    get("live-text").textContent = running ? parts.join(" · ") : `${parts.join(" · ")}. Continue it with: continual update --resume`;
+    get("live-left").textContent = running && run.left !== null ? `about ${spell(run.left)} left in this part` : "";
     [...get("live-parts").children].forEach((item, number) => {
       item.classList.toggle("done", number + 1 < run.part);
       if (number + 1 === run.part) item.setAttribute("aria-current", "step");
@@ -60,7 +60,7 @@
     const answer = await fetch("/", { cache: "no-store" });
     if (!answer.ok) return;
     const next = new DOMParser().parseFromString(await answer.text(), "text/html");
-    const open = [...content.querySelectorAll("details[open]")].map((each) => [...content.querySelectorAll("details")].indexOf(each));
+    const open = [...content.querySelectorAll("details[open]")].map((item) => [...content.querySelectorAll("details")].indexOf(item));
     const at = document.activeElement?.closest?.("#content") ? document.activeElement.closest("section")?.id : null;
     content.replaceChildren(...next.getElementById("content").childNodes);
     get("sections").replaceChildren(...next.getElementById("sections").childNodes);
@@ -69,7 +69,7 @@
     for (const place of open) if (details[place]) details[place].open = true;
     if (at) get(at)?.setAttribute("tabindex", "-1"), get(at)?.focus({ preventScroll: true });
     content.dataset.revision = revision;
-    get("said").textContent = document.querySelector("h1").textContent;
+    get("spoken").textContent = document.querySelector("h1").textContent;
     dispatchEvent(new Event("scroll"));
   };
 
@@ -79,7 +79,7 @@
       const answer = await fetch("/live", { cache: "no-store" });
       if (!answer.ok) throw new Error(String(answer.status));
       const state = await answer.json();
-      connection(state.stale ? "catalog busy, last state" : `live, ${new Date().toLocaleTimeString()}`, state.stale);
+      connection(state.stale ? "catalog busy, showing the last state" : `live, ${new Date().toLocaleTimeString()}`, state.stale);
       show(state.run);
       if (state.revision !== content.dataset.revision) await refresh(state.revision);
     } catch {
@@ -87,10 +87,10 @@
     }
   };
 
-  const again = async () => {
+  const poll = async () => {
     await ask();
-    setTimeout(again, EVERY);
+    setTimeout(poll, INTERVAL_MS);
   };
   document.addEventListener("visibilitychange", () => document.hidden || ask());
-  again();
+  poll();
 })();

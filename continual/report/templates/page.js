@@ -1,10 +1,10 @@
-// Theme, values on demand, files, print. The report is whole without any of it.
+// Theme, chart tooltips, downloads, printing. The report is complete without scripts.
 "use strict";
 (() => {
   const root = document.documentElement;
-  const said = document.getElementById("said");
+  const spoken = document.getElementById("spoken");
 
-  // Theme: what the system says, unless a person chose. A page from a file may have no storage.
+  // The theme of the system, unless the reader chose one. A page opened from a file may have no storage.
   const stored = (value) => {
     try {
       if (value === undefined) return localStorage.getItem("continual-theme");
@@ -20,12 +20,12 @@
   };
   theme(stored() ?? "auto");
 
-  // Charts. A line chart brings its values as JSON, other charts have a text on each mark.
-  const known = new WeakMap();
-  const drawn = (chart) => [...chart.querySelectorAll("svg")].find((svg) => svg.getClientRects().length);
+  // Tooltips of charts. Line charts have their values as JSON; other charts have a text on each mark.
+  const cache = new WeakMap();
+  const visible = (chart) => [...chart.querySelectorAll("svg")].find((svg) => svg.getClientRects().length);
   const spots = (svg) => {
-    if (known.has(svg)) return known.get(svg);
-    const found = [];
+    if (cache.has(svg)) return cache.get(svg);
+    const points = [];
     const script = svg.closest(".chart").querySelector("script");
     if (script) {
       const { left, right, top, bottom } = Object.fromEntries(
@@ -37,17 +37,17 @@
           if (y === null) return;
           const text = `${series.name}, ${values.labels[place]}: ${series.text[place]}`;
           const spot = { x: left + values.x[place] * (right - left), y: bottom - y * (bottom - top), text, line, place };
-          found.push(spot);
+          points.push(spot);
         });
       });
     } else {
       svg.querySelectorAll("[data-tip]").forEach((mark, place) => {
         const box = mark.getBBox();
-        found.push({ x: box.x + box.width / 2, y: box.y, text: mark.dataset.tip, line: 0, place, mark });
+        points.push({ x: box.x + box.width / 2, y: box.y, text: mark.dataset.tip, line: 0, place, mark });
       });
     }
-    known.set(svg, found);
-    return found;
+    cache.set(svg, points);
+    return points;
   };
 
   let shown = null;
@@ -55,7 +55,7 @@
     if (!shown) return;
     shown.tip.remove();
     shown.chart.classList.remove("pointed");
-    shown.chart.querySelectorAll(".on").forEach((each) => each.classList.remove("on"));
+    shown.chart.querySelectorAll(".on").forEach((mark) => mark.classList.remove("on"));
     shown = null;
   };
   const show = (chart, svg, spot, aloud) => {
@@ -76,12 +76,12 @@
       svg.querySelector(`.l${spot.line}`)?.classList.add("on");
     }
     shown = { chart, spot, tip };
-    if (aloud) said.textContent = spot.text;
+    if (aloud) spoken.textContent = spot.text;
   };
 
   document.addEventListener("pointermove", (event) => {
     const chart = event.target.closest?.(".chart");
-    const svg = chart && drawn(chart);
+    const svg = chart && visible(chart);
     if (!svg) return hide();
     const mark = event.target.closest("[data-tip]");
     if (mark) return show(chart, svg, spots(svg).find((spot) => spot.mark === mark) ?? spots(svg)[0], false);
@@ -97,7 +97,7 @@
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") return hide();
     const chart = event.target.classList?.contains("chart") ? event.target : null;
-    const svg = chart && drawn(chart);
+    const svg = chart && visible(chart);
     const step = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key];
     if (!svg || !step) return;
     const all = spots(svg);
@@ -118,7 +118,7 @@
     show(chart, svg, next, true);
   });
 
-  // Files: the numbers as the table shows them, the drawing in the colours of the screen.
+  // Downloads: the numbers as shown in the table, the drawing in the colours of the screen.
   const save = (name, type, text) => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text], { type }));
@@ -135,16 +135,16 @@
   const asCsv = (table) => [...table.rows].map((row) => [...row.cells].map(plain).join(",")).join("\n") + "\n";
   const asSvg = (svg) => {
     const copy = svg.cloneNode(true);
-    const [from, to] = [svg, copy].map((each) => [...each.querySelectorAll("*")]);
+    const [from, to] = [svg, copy].map((drawing) => [...drawing.querySelectorAll("*")]);
     from.forEach((element, place) => {
       for (const name of ["fill", "stroke"])
         if (element.getAttribute(name)?.startsWith("var(")) to[place].setAttribute(name, getComputedStyle(element)[name]);
     });
-    const ground = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+    const background = document.createElementNS("http://www.w3.org/2000/svg", "rect");
     const colour = getComputedStyle(svg.closest(".card") ?? document.body).backgroundColor;
     for (const [name, value] of Object.entries({ width: "100%", height: "100%", fill: colour }))
-      ground.setAttribute(name, value);
-    copy.prepend(ground);
+      background.setAttribute(name, value);
+    copy.prepend(background);
     return new XMLSerializer().serializeToString(copy);
   };
   document.addEventListener("click", (event) => {
@@ -153,15 +153,15 @@
       stored(choice);
       theme(choice);
     }
-    const kind = event.target.closest?.("[data-save]")?.dataset.save;
-    if (!kind) return;
+    const format = event.target.closest?.("[data-save]")?.dataset.save;
+    if (!format) return;
     const figure = event.target.closest("figure");
     const table = figure.querySelector("table");
-    if (kind === "csv") save(`${table.dataset.name}.csv`, "text/csv", asCsv(table));
-    else save(`${table.dataset.name}.svg`, "image/svg+xml", asSvg(drawn(figure)));
+    if (format === "csv") save(`${table.dataset.name}.csv`, "text/csv", asCsv(table));
+    else save(`${table.dataset.name}.svg`, "image/svg+xml", asSvg(visible(figure)));
   });
 
-  // The list of sections says where one is.
+  // Highlight the visible section in the navigation.
   const follow = () => {
     const sections = [...document.querySelectorAll("#content > section")];
     const passed = sections.filter((section) => section.getBoundingClientRect().top < innerHeight / 3);
@@ -176,17 +176,17 @@
   addEventListener("resize", follow, { passive: true });
   follow();
 
-  // On paper everything is light and nothing is folded away, long listings aside.
+  // Print in the light theme with all details open, except long listings.
   const folded = [];
   addEventListener("beforeprint", () => {
     root.classList.add("paper");
-    for (const each of document.querySelectorAll("details:not([open]):not(.long)")) {
-      each.open = true;
-      folded.push(each);
+    for (const details of document.querySelectorAll("details:not([open]):not(.long)")) {
+      details.open = true;
+      folded.push(details);
     }
   });
   addEventListener("afterprint", () => {
     root.classList.remove("paper");
-    for (const each of folded.splice(0)) each.open = false;
+    for (const details of folded.splice(0)) details.open = false;
   });
 })();
