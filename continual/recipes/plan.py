@@ -16,7 +16,7 @@ from continual.progress import SILENT, Progress
 from continual.recipes.checks import check_held, check_parameters, check_phases, check_settings
 from continual.recipes.recipe import PLAIN, START, Merge, Phase, Recipe, RecipeInput, Train, Value
 from continual.recipes.reuse import earlier_rows, usable
-from continual.recipes.rows import TrainingRows, read_training_rows
+from continual.recipes.rows import RecipeRows, read_training_rows
 from continual.registry import Batch, Registry, Version, Window
 from continual.registry.provenance import libraries
 from continual.registry.registry import ROOT
@@ -84,7 +84,7 @@ class Layout:
     recipe: Recipe
     options: dict[str, Value]
     phases: list[PlannedPhase]
-    training_rows: TrainingRows
+    training_rows: RecipeRows
     seed: int
     joint_pairs: int
     clusters: dict[str, list[str]]
@@ -192,7 +192,7 @@ class _Planner:
         config: Config,
         recipe: Recipe,
         options: Mapping[str, Value],
-        rows: TrainingRows,
+        rows: RecipeRows,
         batches: Sequence[Batch],
         clusters: Mapping[str, Sequence[str]],
         seed: int,
@@ -295,7 +295,7 @@ def _override(phase: Phase, asked: Mapping[str, Any], parameters: Mapping[str, f
     return replace(phase, settings={name: value for name, value in phase.settings.items() if name not in asked})
 
 
-def _clusters(clusters: Mapping[str, Sequence[str]] | None, rows: TrainingRows) -> dict[str, list[str]]:
+def _clusters(clusters: Mapping[str, Sequence[str]] | None, rows: RecipeRows) -> dict[str, list[str]]:
     """Return domains with rows, by cluster. Without any such cluster, every domain is one."""
     with_rows = {
         name: [domain for domain in domains if domain in rows.tables] for name, domains in (clusters or {}).items()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from continual.recipes.recipe import Portion
-from continual.recipes.rows import TrainingRows, read_training_rows
+from continual.recipes.rows import RecipeRows, read_training_rows
 from continual.registry import Registry, Version, Window
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def usable(registry: Registry, version: Version | None) -> Version | None:
 
 
 def earlier_rows(
-    registry: Registry, version: Version, rows: TrainingRows, clusters: Mapping[str, Sequence[str]], seed: int
+    registry: Registry, version: Version, rows: RecipeRows, clusters: Mapping[str, Sequence[str]], seed: int
 ) -> tuple[pa.Table, list[Window]] | None:
     """Return the rows that a version was trained on, with their windows, if they can be used again.
 

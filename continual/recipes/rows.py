@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TrainingRows:
+class RecipeRows:
     """The trainable rows of batches.
 
     Attributes:
@@ -60,7 +60,7 @@ class TrainingRows:
         return pa.concat_tables(parts), windows
 
 
-def read_training_rows(registry: Registry, batches: Sequence[Batch], held: int = 0) -> TrainingRows:
+def read_training_rows(registry: Registry, batches: Sequence[Batch], held: int = 0) -> RecipeRows:
     """Read the trainable rows of batches.
 
     Args:
@@ -80,7 +80,7 @@ def read_training_rows(registry: Registry, batches: Sequence[Batch], held: int =
             tail = table.slice(count)
             windows.append(describe(domain, tail))
             held_tables.append(labelled(tail, domains[domain], replayed=False))
-    return TrainingRows(
+    return RecipeRows(
         tables=tables,
         held_windows=windows,
         held=pa.concat_tables(held_tables) if held_tables else None,

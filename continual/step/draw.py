@@ -1,4 +1,4 @@
-"""The rows of a step: its new ones, and those of history that the policy says, or lets the model in service choose."""
+"""The rows of a step: all new ones, and those of history that the replay policy takes or chooses."""
 
 from __future__ import annotations
 
@@ -11,14 +11,7 @@ from typing import TYPE_CHECKING
 from continual.config import Config
 from continual.progress import SILENT, Progress
 from continual.registry import Batch, Registry, Version
-from continual.replay import (
-    Candidates,
-    Draw,
-    Policy,
-    RowReader,
-    allot,
-    get_policy,
-)
+from continual.replay import Candidates, Draw, Policy, RowReader, allot, get_policy
 from continual.replay.draw import pack
 from continual.versions.build import kept
 
@@ -26,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SAMPLE = 128
-"""Rows that are embedded to estimate what embedding all of them takes."""
+"""Rows embedded to estimate how long embedding all candidates takes."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +29,7 @@ class Available:
     Attributes:
         rows: Rows of the history and of the new batches, by domain.
         guarded: Names of the tasks whose rows are left out.
-        skipped: New rows that are left out because they have no negatives, by domain.
+        skipped: New rows left out because their domain needs negatives and they have none, by domain.
     """
 
     rows: dict[str, int]
@@ -44,7 +37,7 @@ class Available:
     skipped: dict[str, int]
 
 
-def draw(
+def draw_rows(
     registry: Registry,
     config: Config,
     parent: Version,
@@ -59,25 +52,24 @@ def draw(
     """Return the rows of a step, and what they were drawn from.
 
     Args:
-        registry: The workspace's registry.
-        config: The resolved settings.
-        parent: What is in service.
+        parent: The current version.
         new: Batches to learn.
-        history: Batches that were learned.
+        history: Batches that the current version has learned.
         held: Rows of each domain to hold out of training.
-        seed: Of the step.
-        look: Let a policy that chooses do so. If not, the first of its candidates are drawn, as many.
-        progress: Shows how far it is.
+        seed: Seed of the step.
+        look: Let a policy that needs embeddings choose among the candidates. If not, the first candidates are drawn,
+            as many as it would choose.
+        progress: A bar over the candidates that are embedded.
     """
     policy = get_policy(config.replay.policy)
     cursors = cursors_of(parent, policy)
     picked: dict[str, str] = {}
-    with RowReader(registry) as rows:
-        available = rows.count(history)
-        stock = Available(rows.count([*history, *new]), rows.guarded, rows.skipped(new))
+    with RowReader(registry) as reader:
+        rows = reader.count(history)
+        available = Available(reader.count([*history, *new]), reader.guarded, reader.skipped(new))
         quotas = allot(
             policy.name,
-            available,
+            rows,
             config.replay.share,
             config.replay.rows,
             falls=falls(registry, parent) if policy.scored else None,
@@ -85,20 +77,20 @@ def draw(
         )
         if policy.choose is not None and any(quotas.values()):
             wanted, factor = quotas, config.replay.candidates
-            quotas = {domain: min(available[domain], quota * factor) for domain, quota in wanted.items()}
-            candidates = rows.draw(new, history, quotas, cursors, held)
+            quotas = {domain: min(rows[domain], quota * factor) for domain, quota in wanted.items()}
+            candidates = reader.draw(new, history, quotas, cursors, held)
             if look:
                 with kept(registry, parent.id, progress=progress) as (folder,):
                     table = replayed(candidates)
-                    picked = choose(policy, folder, table, wanted, config, seed=seed, progress=progress)
+                    picked = choose_rows(policy, folder, table, wanted, config, seed=seed, progress=progress)
             else:
                 for window in candidates.replay:
                     picked[window.domain] = pack(range(min(wanted[window.domain], window.rows)), window.rows)
-        return rows.draw(new, history, quotas, cursors, held, picked), stock
+        return reader.draw(new, history, quotas, cursors, held, picked), available
 
 
 def cursors_of(parent: Version, policy: Policy) -> dict[str, str]:
-    """Return where the windows of the next step's replay begin, by domain."""
+    """Return the row hash after which each domain's next replay window starts, by domain."""
     return {} if policy.fixed else parent.provenance.cursors
 
 
@@ -107,7 +99,7 @@ def replayed(drawn: Draw) -> pa.Table:
     return drawn.table.filter(drawn.table["replayed"])
 
 
-def choose(
+def choose_rows(
     policy: Policy,
     model: Path,
     table: pa.Table,
@@ -117,16 +109,15 @@ def choose(
     seed: int,
     progress: Progress = SILENT,
 ) -> dict[str, str]:
-    """Return, by domain, which of its candidates a policy picks, as a window records it.
+    """Return which candidates a policy picks, by domain, as a window records it.
 
     Args:
-        policy: One that chooses.
-        model: Folder of what is in service.
+        policy: A policy with `choose`.
+        model: Folder of the current version, which embeds the candidates.
         table: The candidates as a draw gives them: all rows of a domain together, in hash order.
         quotas: Rows to pick, by domain.
-        config: The resolved settings.
-        seed: Of the step.
-        progress: Shows how far it is.
+        seed: Seed of the step.
+        progress: A bar over the candidates.
     """
     import numpy as np
 
@@ -148,35 +139,35 @@ def choose(
 
 
 def seconds_to_choose(model: Path, table: pa.Table, rows: int, config: Config) -> float:
-    """Return how long a model takes to embed some candidates, estimated from a sample.
+    """Return how many seconds a model takes to embed candidates, estimated from a sample.
 
     Args:
-        model: Folder of what is in service.
+        model: Folder of the current version.
         table: Candidates, or some of them.
-        rows: How many there are.
-        config: The resolved settings.
+        rows: Number of candidates.
     """
     from continual.train.candidates import embed_pairs
 
     sizes = [1, min(SAMPLE, len(table))]
-    took = []
+    seconds = []
     for size in sizes:
         began = time.perf_counter()
         embed_pairs(model, table.slice(0, size), config.train, trust_remote_code=config.trust_remote_code)
-        took.append(time.perf_counter() - began)
-    return took[0] + max(0.0, took[1] - took[0]) * rows / sizes[1]  # loading, and then row by row
+        seconds.append(time.perf_counter() - began)
+    loading, sample = seconds
+    return loading + max(0.0, sample - loading) * rows / sizes[1]
 
 
 def falls(registry: Registry, version: Version) -> dict[str, float]:
-    """Return, by domain, the mean points by which its tasks lie below their best score along a version's lineage.
+    """Return how far the tasks of each domain lie below their best score in a version's lineage, mean points by domain.
 
     A task without a score of the version, or of any version before it, is left out.
     """
-    line, scores = [each.id for each in registry.lineage(version)], registry.scores()
-    found: dict[str, list[float]] = {}
+    lineage, scores = [ancestor.id for ancestor in registry.lineage(version)], registry.scores()
+    by_domain: dict[str, list[float]] = {}
     for task in registry.tasks():
-        before = [scores[each, task.name].score for each in line[:-1] if (each, task.name) in scores]
+        before = [scores[name, task.name].score for name in lineage[:-1] if (name, task.name) in scores]
         if task.domain is not None and before and (version.id, task.name) in scores:
             fall = max(before) - scores[version.id, task.name].score
-            found.setdefault(task.domain, []).append(max(0.0, fall))
-    return {domain: sum(values) / len(values) for domain, values in found.items()}
+            by_domain.setdefault(task.domain, []).append(max(0.0, fall))
+    return {domain: sum(points) / len(points) for domain, points in by_domain.items()}

@@ -14,7 +14,7 @@ from continual.registry import Batch, Provenance, Registry, Run, Spec, Version
 from continual.registry.provenance import libraries
 from continual.registry.registry import CURRENT, ROOT
 from continual.replay import Draw, RowReader, get_policy
-from continual.step.draw import cursors_of, draw
+from continual.step.draw import cursors_of, draw_rows
 from continual.step.request import Request
 
 
@@ -43,9 +43,11 @@ def prepare(
     history = [batch for batch in registry.batches() if batch.id in learned]
     new = _new_batches(registry, learned, request.domains)
     held = config.merge.search_rows if rule.searches else 0
-    drawn, stock = draw(registry, config, parent, new, history, held=held, seed=seed, look=look, progress=progress)
+    drawn, available = draw_rows(
+        registry, config, parent, new, history, held=held, seed=seed, look=look, progress=progress
+    )
     if not any(window.rows for window in drawn.new):
-        left = ", or lacks negatives in a domain that needs them" if stock.skipped else ""
+        left = ", or lacks negatives in a domain that needs them" if available.skipped else ""
         raise NothingToDoError(
             "There is nothing to train on: every new row is a query or a relevant document of an evaluation task"
             f"{left}."
@@ -67,8 +69,8 @@ def prepare(
         replay=drawn.replay,
         held=drawn.held,
         cursors=parent.provenance.cursors | moved,
-        guarded=stock.guarded,
-        skipped=stock.skipped,
+        guarded=available.guarded,
+        skipped=available.skipped,
         instructions=registry.instructions([*learned, *batches]),
         config=config.model_dump(mode="json"),
         libraries=libraries(),
@@ -79,7 +81,7 @@ def prepare(
         parent=parent.id,
         batches=batches,
         tasks=[task.name for task in suite_tasks(registry.tasks(), config, "step")],
-        joint_pairs=sum(stock.rows.values()) * config.train.epochs,
+        joint_pairs=sum(available.rows.values()) * config.train.epochs,
         provenance=provenance,
     )
     return spec, drawn

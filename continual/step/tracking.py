@@ -1,7 +1,7 @@
 """Trackers: what a step sends to TensorBoard, W&B, MLflow and the like, through accelerate's trackers.
 
-Trackers open before anything is changed, so that a missing package or a wrong key costs no training. One that fails
-later is left out with a warning: a figure that cannot be sent is no reason to lose a step.
+Trackers open before anything changes, so a missing package or a wrong key costs no training. A tracker that fails later
+is dropped with a warning: a figure that can't be sent is no reason to lose a step.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from continual.registry import Registry, Score, Spec
 from continual.storage.files import publish, remove
 
 FOLDER = "tracking"
-"""The folder below `.continual/` with what trackers write to disk, and the ids of their runs."""
+"""Folder below `.continual/` for the files of trackers and the ids of their runs."""
 
 _IDS = "runs.json"
-_PACKAGES = {"comet_ml": "comet-ml"}  # where pip's name is not the tracker's
+_PACKAGES = {"comet_ml": "comet-ml"}  # where pip uses another name than accelerate
 _logger = logging.getLogger(__name__)
 
 
@@ -33,13 +33,12 @@ _logger = logging.getLogger(__name__)
 def tracked(registry: Registry, spec: Spec, *, resume: bool = False) -> Iterator[Log]:
     """Open the trackers of a step, yield the function that logs to all of them, and close them.
 
-    A resumed step goes on in the runs that it began, where the tracker lets it: TensorBoard, W&B and MLflow do. What
-    cannot start then is left out, for the step cannot be begun without it.
+    A resumed step continues its earlier runs in trackers that allow it: TensorBoard, W&B and MLflow. A tracker that
+    can't start on resume is dropped with a warning, because the step can't start over without it.
 
     Args:
-        registry: The workspace's registry.
-        spec: The step; `track` of its settings names the trackers.
-        resume: Whether the step was interrupted and goes on.
+        spec: The step; `track` in its settings names the trackers.
+        resume: Whether the step was interrupted and continues.
 
     Raises:
         NotFoundError: accelerate knows no such tracker.
@@ -58,7 +57,7 @@ def tracked(registry: Registry, spec: Spec, *, resume: bool = False) -> Iterator
                 tracker.log(named, step=step)
             except Exception as error:
                 del opened[name]
-                _logger.warning("%s failed at step %d and gets nothing more of this update: %s", name, step, error)
+                _logger.warning("%s failed at step %d and gets no more figures of this update: %s", name, step, error)
 
     try:
         _open(registry, spec, settings, names, opened, resume)
@@ -72,11 +71,11 @@ def tracked(registry: Registry, spec: Spec, *, resume: bool = False) -> Iterator
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Refuse trackers that accelerate does not know, or whose package is not installed.
+    """Check that accelerate knows the trackers, and that their packages are installed.
 
     Raises:
-        NotFoundError: There is no such tracker; the message names the nearest.
-        InputError: A package is missing; the message says how to install it.
+        NotFoundError: accelerate knows no such tracker.
+        InputError: A package is missing.
     """
     if not names:
         return
@@ -96,12 +95,12 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 def step_figures(scores: Mapping[str, Score], previous: Mapping[str, Score], passed: bool) -> dict[str, float]:
-    """Return what a step logs at its end.
+    """Return the figures that a step logs at its end.
 
     Args:
-        scores: The new version's score on every task, points.
-        previous: Its parent's.
-        passed: Whether the gate let it pass.
+        scores: The new version's score on every task, in points.
+        previous: The parent's scores.
+        passed: Whether the gate accepted the version.
 
     Returns:
         `eval/TASK` and the change against the parent, `change/TASK`, in points; `gate/passed`, 1 or 0.
@@ -116,7 +115,7 @@ def step_figures(scores: Mapping[str, Score], previous: Mapping[str, Score], pas
 def _open(
     registry: Registry, spec: Spec, settings: TrackConfig, names: Sequence[str], opened: dict[str, Any], resume: bool
 ) -> None:
-    """Start the trackers one by one and put them into `opened`."""
+    """Start the trackers one by one and add them to `opened`."""
     if not names:
         return
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
@@ -125,7 +124,7 @@ def _open(
 
     root = registry.path(FOLDER)
     if not resume:
-        remove(root / spec.version)  # of a step that failed before it was begun, so that its id is free again
+        remove(root / spec.version)  # left by a step that failed before it began, which freed its id
     ids = _read_ids(root / spec.version) if resume else {}
     known = dict(ids)
     first_step = steps_done(registry.path(f"runs/{spec.version}")) + 1 if resume else None
@@ -143,10 +142,10 @@ def _open(
         except Exception as error:
             reason = str(error).strip().rstrip(".") or type(error).__name__
             if resume:
-                _logger.warning("%s cannot go on and gets nothing more of this update: %s", name, reason)
+                _logger.warning("%s cannot continue and gets no more figures of this update: %s", name, reason)
                 continue
             raise InputError(
-                f"The tracker {name} cannot start: {reason}. Nothing was trained. Mend it, or leave {name} out of "
+                f"The tracker {name} cannot start: {reason}. Nothing was trained. Fix it, or leave {name} out of "
                 "track.trackers."
             ) from error
     if "mlflow" in opened:
@@ -157,9 +156,9 @@ def _open(
 
 
 def _options(name: str, version: str, folder: Path, ids: dict[str, str], first_step: int | None) -> dict[str, Any]:
-    """Return how a tracker names a run, and finds again the one that was interrupted."""
+    """Return the options by which a tracker names its run, or finds the interrupted one."""
     if name == "tensorboard":
-        # What was logged after the last checkpoint will be logged again.
+        # Steps after the last checkpoint are logged a second time.
         return {} if first_step is None else {"purge_step": first_step}
     if name == "wandb":
         identity = ids.setdefault("wandb", uuid.uuid4().hex)
@@ -177,7 +176,7 @@ def _read_ids(folder: Path) -> dict[str, str]:
 
 
 def _parameters(spec: Spec) -> dict[str, str | float | bool]:
-    """Return what decides a step as the flat values that trackers take."""
+    """Return the options of a step as the flat values that trackers take."""
     made = spec.provenance
     plain: dict[str, Any] = {"version": spec.version, "parent": spec.parent, "joint_pairs": spec.joint_pairs}
     plain |= {"start": made.start, "merge": made.merge, "weight": made.weight, "seed": made.seed}
@@ -194,5 +193,5 @@ def _parameters(spec: Spec) -> dict[str, str | float | bool]:
 
 
 def _metric_name(name: str) -> str:
-    """Return a name with nothing in it that MLflow refuses."""
+    """Return a name that MLflow accepts."""
     return re.sub(r"[^\w\-. :/]", "_", name)

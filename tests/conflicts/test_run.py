@@ -58,6 +58,7 @@ def table(rows: list[dict[str, object]], domain: str) -> pa.Table:
     return pa.Table.from_pylist([row | {"domain": domain} for row in rows], schema=SCHEMA)
 
 
+@pytest.mark.slow
 def test_equal_domains_do_not_conflict_and_contradictory_ones_do(tiny_model: Path, tmp_path: Path) -> None:
     """Of one and the same rows twice, and of the same queries with the positives of others."""
     config = TrainConfig(
@@ -186,6 +187,7 @@ def test_losses_are_those_of_a_training_on_the_rows_of_the_domain(three: Workspa
         assert found.matrix[row][1 - row] == pytest.approx(joint[name] - found.alone[name], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_one_more_domain_costs_its_own_trainings(three: Workspace) -> None:
     two = three.conflicts(domains=["first", "second"], rows=32)
     known = trainings(three)

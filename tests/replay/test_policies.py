@@ -311,7 +311,7 @@ def test_a_reservoir_keeps_its_rows_and_leaves_the_windows_where_they_are(worksp
 def test_a_plan_says_what_a_choice_would_cost_and_makes_none(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("continual.step.draw.choose", lambda *_, **__: pytest.fail("a plan chooses nothing"))
+    monkeypatch.setattr("continual.step.draw.choose_rows", lambda *_, **__: pytest.fail("a plan chooses nothing"))
     plan = workspace.plan(settings={"replay": {"policy": "diverse", "rows": 20}})
     assert plan.candidates == 80
     assert plan.choice_seconds > 0
