@@ -34,6 +34,7 @@ from continual.models.base import resolve_base
 from continual.models.encoder import encoding_prompts, load_encoder
 from continual.train import step as our_step
 from continual.train.hardware import resolve_precision
+from continual.train.job import Job
 from continual.train.loop import train
 from continual.train.lora import attach
 from continual.train.team import Team
@@ -67,7 +68,7 @@ def ours(model: Path, table: pa.Table, config: TrainConfig) -> tuple[float, floa
     try:
         with tempfile.TemporaryDirectory() as folder:
             began = clock()
-            result = train(model, table, config, seed=0, run_dir=Path(folder, "r"), adapter_dir=Path(folder, "a"))
+            result = train(Job(model, table, config, 0, Path(folder, "r"), Path(folder, "a")))
             return clock() - began - loading, statistics.mean(loss for _, loss in result.curve)
     finally:
         our_step.load_encoder = load
