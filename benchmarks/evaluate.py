@@ -37,7 +37,7 @@ from sentence_transformers import SentenceTransformer
 
 from continual.config import EvalConfig
 from continual.eval.encoder import OnceEncoder
-from continual.eval.run import evaluate, own_randomness, quiet
+from continual.eval.run import own_randomness, quiet, score_tasks
 from continual.eval.tasks import load_task
 from continual.models.base import resolve_base
 from continual.registry import Score, Task
@@ -168,7 +168,7 @@ def part_a(args: argparse.Namespace, model: Path, work: Path, config: EvalConfig
     versions = {"v0": (model, args.checked), "v1": (noisy(model, work / "noisy"), args.checked[:1])}
     # In a row, as an update does: what is remembered of the first would show in the second.
     scored = {
-        version: evaluate(
+        version: score_tasks(
             folder, version, f"sha-{version}", [record(name, args.data / name / "test") for name in names], work, config
         )
         for version, (folder, names) in versions.items()
@@ -227,7 +227,7 @@ def part_b(args: argparse.Namespace, model: Path, work: Path, config: EvalConfig
             if kind == "encode":
                 texts += encode_once(model, [folders[name] for name in names], config)
             else:
-                evaluate(model, "v2", "v2", [record(name, folders[name]) for name in names], work, config)
+                score_tasks(model, "v2", "v2", [record(name, folders[name]) for name in names], work, config)
             seconds, used = time.perf_counter() - begun[0], time.process_time() - begun[1]
             clock[kind], cpu[kind] = clock[kind] + seconds, cpu[kind] + used
             print(f"{kind:8} {', '.join(names)}: {seconds:.1f} s, {used:.1f} processor s", flush=True)

@@ -31,7 +31,7 @@ import torch
 
 from continual.config import TrainConfig
 from continual.models.base import resolve_base
-from continual.models.encoder import load_encoder, prompts
+from continual.models.encoder import encoding_prompts, load_encoder
 from continual.train import step as our_step
 from continual.train.hardware import resolve_precision
 from continual.train.loop import train
@@ -136,7 +136,7 @@ def loss_difference(model: Path, table: pa.Table, config: TrainConfig) -> float:
     features = []
     for name, texts in columns(distinct(table), config.max_negatives).items():
         task = "query" if name == "anchor" else "document"
-        prompt = prompts(session.model)[name != "anchor"]
+        prompt = encoding_prompts(session.model)[name != "anchor"]
         found = session.model.preprocess(texts, prompt=prompt, task=task)
         features.append({k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in found.items()})
     with torch.no_grad():

@@ -54,7 +54,7 @@ class Workspace:
         NotFoundError: There is no workspace there.
         ConfigError: Its settings cannot be used.
 
-    Example:
+    Examples:
         >>> workspace = Workspace.init("search", base="packaged")  # doctest: +SKIP
         >>> workspace.ingest("medical.parquet")  # doctest: +SKIP
         >>> workspace.update(replay=0.1).passed  # doctest: +SKIP
@@ -240,7 +240,7 @@ class Workspace:
             NothingToDoError: Nothing is new, or nothing was interrupted.
             InputError: An option is wrong; or a step was interrupted, and neither `resume` nor `restart` is given.
 
-        Example:
+        Examples:
             >>> workspace.update(replay=0.1, settings={"train": {"epochs": 2}})  # doctest: +SKIP
         """
         from continual.step.request import Request

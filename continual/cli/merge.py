@@ -59,7 +59,7 @@ def merge(
         return
     if not models or out is None:
         raise InputError("Name the models to merge and a new folder: continual merge MODEL MODEL --out DIR.")
-    from continual.merge.folders import merge as merge_folders
+    from continual.merge.folders import merge_folders
 
     call: dict[str, Any] = {"method": method, "base": base, "weights": parse_weights(weights)}
     call |= {"parameters": parse_parameters(parameter), "seed": seed, "dtype": dtype, "workers": workers}

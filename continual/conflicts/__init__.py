@@ -1,1 +1,1 @@
-"""Which domains hurt each other: the trainings that tell, their analysis, and the clusters that follow."""
+"""Analysis of conflicts: which domains hurt each other, and the clusters of domains that follow from it."""

@@ -1,4 +1,4 @@
-"""What an analysis of conflicts trains, fixed before it does: its rows, its trainings with their keys, its cost."""
+"""Plan a conflict analysis: its rows, its trainings with their keys, and its cost."""
 
 from __future__ import annotations
 
@@ -21,29 +21,35 @@ from continual.errors import (
 from continual.progress import SILENT, Progress
 from continual.registry import Registry, Version
 from continual.registry.registry import CURRENT, ROOT
-from continual.replay import Rows
+from continual.replay import RowReader
 from continual.versions.build import kept
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 HELD = 128
-"""Rows of each domain that its loss is measured on, at most; of a small one what the others leave, a tenth at least."""
+"""Maximum number of held-out rows of a domain; a small domain holds out what training leaves, at least a tenth."""
 
 TRAININGS = "conflicts/trainings.json"
-"""The losses of all trainings so far, below `.continual`."""
+"""File of the losses of all trainings so far, relative to `.continual`."""
 
 SCHEMA = 1
-"""Of that file."""
+"""Schema number of that file."""
 
-_SAMPLE = 200  # rows of each domain whose tokens are counted for an estimate
-_FORWARD = 1 / 3  # of the time of a training step, which goes forward and back
-_LOADS = 3.0  # a training loads the model, writes it folded, and loads it again: about as much as loading it so often
+_SAMPLE = 200  # rows per domain whose tokens are counted for the estimate
+_FORWARD = 1 / 3  # share of the forward pass in the time of a training step
+_LOADS = 3.0  # a training loads the model, writes it folded and loads it again, which takes as long as three loads
 
 
 @dataclass(frozen=True)
 class Training:
-    """One domain, or two in sorted order; whether their rows are turned round; a digest of what decides the losses."""
+    """One training of the analysis.
+
+    Attributes:
+        domains: One domain, or two in sorted order.
+        turned: Whether the rows are in reverse order.
+        key: Digest of everything that determines the losses.
+    """
 
     domains: tuple[str, ...]
     turned: bool
@@ -51,18 +57,18 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Inquiry:
-    """What is to be trained, fixed before it is.
+class ConflictJob:
+    """Everything a conflict analysis trains on, fixed before the first training.
 
     Attributes:
-        start: The version to train from.
+        start: The version that every training starts from.
         config: Settings of the trainings.
-        seed: Of LoRA's start values, of the order of the rows, and of the held-out batches.
-        tables: The rows of each domain, as a draw gives them; domains are in the order of the stream.
-        held: Those that its loss is measured on.
-        trainings: The single domains, the pairs, and the single domains with their rows turned round.
-        known: What is known of trainings, by their key, as `train_once` returns it.
-        trust_remote_code: Run code that the model brings with it.
+        seed: Seed of LoRA's initial values, of the order of the rows, and of the held-out batches.
+        tables: Training rows by domain, in the form of a draw; domains are in the order of the stream.
+        held: Held-out rows by domain, on which the losses are measured.
+        trainings: The single domains, the pairs, and the single domains with their rows in reverse order.
+        known: Results of earlier trainings, by key, as `train_once` returns them.
+        trust_remote_code: Whether to run code that the model folder brings.
     """
 
     start: Version
@@ -76,26 +82,26 @@ class Inquiry:
 
     @property
     def missing(self) -> list[Training]:
-        """The trainings that are still to be done."""
-        return [each for each in self.trainings if each.key not in self.known]
+        """The trainings without a result so far."""
+        return [training for training in self.trainings if training.key not in self.known]
 
     def pairs(self, training: Training) -> int:
-        """Return how many pairs a training trains."""
+        """Return the number of (query, passage) pairs a training trains, over all epochs."""
         return sum(len(self.tables[domain]) for domain in training.domains) * self.config.epochs
 
 
 @dataclass(frozen=True)
 class ConflictPlan:
-    """What an analysis would do, and its cost.
+    """What a conflict analysis would do, and its cost.
 
     Attributes:
-        start: The version to train from.
-        rows: Rows to train on, by domain.
-        held: Rows to measure on, by domain.
-        trainings: In all, known ones too.
-        known: Those whose losses are known.
-        pairs: Pairs to train: rows times epochs, of all trainings that are not known.
-        seconds: That they would take, estimated from a few batches measured here.
+        start: Id of the version that every training starts from.
+        rows: Number of training rows, by domain.
+        held: Number of held-out rows, by domain.
+        trainings: Number of trainings, including known ones.
+        known: Number of trainings whose losses are known from earlier analyses.
+        pairs: Number of pairs to train: rows times epochs, over the missing trainings.
+        seconds: Estimated time of the missing trainings, from a few batches measured on this machine.
     """
 
     start: str
@@ -111,7 +117,7 @@ class ConflictPlan:
         return asdict(self)
 
 
-def prepare(
+def prepare_conflicts(
     registry: Registry,
     config: Config,
     *,
@@ -119,33 +125,31 @@ def prepare(
     rows: int,
     start: str,
     seed: int,
-) -> Inquiry:
-    """Draw the rows of an analysis and fix what is trained. Changes nothing.
+) -> ConflictJob:
+    """Draw the rows of an analysis and list its trainings. Changes nothing.
 
     Args:
-        registry: The workspace's registry.
-        config: Its settings.
-        domains: Domains to compare; None: all.
-        rows: Of each domain, at most; 0: all but those that are held out.
+        domains: Names of the domains to compare; None compares all.
+        rows: Maximum number of training rows per domain; 0 takes all that are not held out.
         start: Train from the root "base" or from "current".
-        seed: From 0 up.
+        seed: Seed of the trainings, from 0 up.
 
     Raises:
-        NotFoundError: A domain is not known.
-        InputError: A setting is out of its range, or a domain has too few rows.
-        NothingToDoError: There are no two domains.
+        NotFoundError: There is no such domain.
+        InputError: An argument is out of its range, or a domain has too few rows.
+        NothingToDoError: There are fewer than two domains.
     """
     if start not in ("base", "current"):
-        raise InputError(f"--from takes base or current, not {start!r}.{did_you_mean(start, ['base', 'current'])}")
+        raise InputError(f"--from must be base or current, not {start!r}.{did_you_mean(start, ['base', 'current'])}")
     if rows == 1 or rows < 0:
-        raise InputError(f"--rows takes a number from 2 up, or all; not {rows}.")
+        raise InputError(f"--rows must be a number from 2 up, or all, not {rows}.")
     if seed < 0:
-        raise InputError(f"--seed takes an integer from 0 up, not {seed}.")
+        raise InputError(f"--seed must be an integer from 0 up, not {seed}.")
     plain = config.replace("train", distillation=0.0, guide_margin="off", anchor="base").train
     version = registry.version(ROOT if start == "base" else CURRENT)
     chosen = chosen_domains(registry, domains)
     batches = [batch for batch in registry.batches() if batch.domain in chosen]
-    with Rows(registry) as source:
+    with RowReader(registry) as source:
         counts = source.count(batches)
         if not any(counts.values()):
             raise _too_few(dict.fromkeys(chosen, 0))
@@ -154,12 +158,12 @@ def prepare(
     parts = []
     for table, windows in ((drawn.table, drawn.replay), (drawn.held_table, drawn.held)):
         ends = list(itertools.accumulate((window.rows for window in windows), initial=0))
-        found = zip(windows, ends, strict=False)
-        parts.append({window.domain: table.slice(begin, window.rows) for window, begin in found})
-    tables, spared = ({domain: part.get(domain) for domain in chosen} for part in parts)
-    _check_rows(tables, spared)
-    # What of each domain decides the losses.
-    told = {
+        starts = zip(windows, ends, strict=False)
+        parts.append({window.domain: table.slice(begin, window.rows) for window, begin in starts})
+    tables, held = ({domain: part.get(domain) for domain in chosen} for part in parts)
+    _check_rows(tables, held)
+    # Everything about a domain that determines the losses.
+    identities = {
         name: [
             name,
             source.domains[name].instruction,
@@ -168,51 +172,54 @@ def prepare(
         ]
         for name in chosen
     }
-    decided = {"start": version.sha256, "settings": plain.deciding(), "seed": seed, **_machine(plain)}
-    trainings = _trainings(told, decided)
-    known = load_known(registry.root)
-    return Inquiry(version, plain, seed, tables, spared, trainings, known, config.trust_remote_code)
+    shared = {"start": version.sha256, "settings": plain.deciding(), "seed": seed, **_machine(plain)}
+    trainings = _trainings(identities, shared)
+    results = load_results(registry.root)
+    return ConflictJob(version, plain, seed, tables, held, trainings, results, config.trust_remote_code)
 
 
-def _trainings(told: Mapping[str, list[Any]], decided: Mapping[str, Any]) -> list[Training]:
-    """Return the trainings of some domains.
+def _trainings(identities: Mapping[str, list[Any]], shared: Mapping[str, Any]) -> list[Training]:
+    """Return the trainings of all single domains and pairs.
 
     Args:
-        told: What of each domain decides the losses.
-        decided: What else does.
+        identities: Everything about each domain that determines the losses.
+        shared: Everything else that determines them.
     """
-    singles = [(domain,) for domain in told]
-    couples = [tuple(sorted(pair)) for pair in itertools.combinations(told, 2)]
-    found = []
+    singles = [(domain,) for domain in identities]
+    couples = [tuple(sorted(pair)) for pair in itertools.combinations(identities, 2)]
+    trainings = []
     for names, turned in [*((names, False) for names in [*singles, *couples]), *((names, True) for names in singles)]:
-        identity = {**decided, "turned": turned, "rows": [told[name] for name in names]}
+        identity = {**shared, "turned": turned, "rows": [identities[name] for name in names]}
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        found.append(Training(names, turned, key))
-    return found
+        trainings.append(Training(names, turned, key))
+    return trainings
 
 
 def chosen_domains(registry: Registry, domains: Sequence[str] | None) -> list[str]:
-    """Return the domains to compare, in the order of the stream.
+    """Return the names of the domains to compare, in the order of the stream.
 
     Raises:
-        NotFoundError: One is not known.
-        NothingToDoError: There are no two.
+        NotFoundError: There is no such domain.
+        NothingToDoError: There are fewer than two.
     """
     chosen = registry.domain_names(domains or None)
     if len(chosen) < 2:
-        what = f"only {chosen[0]} is {'named' if domains else 'there'}" if chosen else "there is none"
+        if not chosen:
+            reason = "there are no domains"
+        else:
+            reason = f"only {chosen[0]} is named" if domains else f"{chosen[0]} is the only domain"
         raise NothingToDoError(
-            f"A conflict is between two domains, and {what}. Name another with --domain, or register one with "
-            "`continual ingest FILE`."
+            f"A conflict analysis needs at least two domains, but {reason}. Name another with --domain, or add one "
+            "with `continual ingest FILE`."
         )
     return chosen
 
 
-def _check_rows(tables: Mapping[str, pa.Table | None], spared: Mapping[str, pa.Table | None]) -> None:
-    """Refuse domains that cannot be trained on, or not be measured."""
-    parts = (tables, spared)
+def _check_rows(tables: Mapping[str, pa.Table | None], held: Mapping[str, pa.Table | None]) -> None:
+    """Raise if a domain has fewer than two rows to train on or to measure on."""
+    parts = (tables, held)
     counts = {domain: [len(part[domain] or ()) for part in parts] for domain in tables}
-    few = {domain: sum(found) for domain, found in counts.items() if min(found) < 2}
+    few = {domain: sum(sizes) for domain, sizes in counts.items() if min(sizes) < 2}
     if few:
         raise _too_few(few)
 
@@ -220,13 +227,13 @@ def _check_rows(tables: Mapping[str, pa.Table | None], spared: Mapping[str, pa.T
 def _too_few(counts: Mapping[str, int]) -> InputError:
     names = ", ".join(f"{domain} ({count})" for domain, count in counts.items())
     return InputError(
-        "The loss of a domain is measured on a tenth of its rows, two at least, and there are too few rows of "
-        f"{names}. Leave these out: name the others with --domain."
+        f"There are too few rows of {names}: the loss of a domain is measured on a tenth of its rows, at least two. "
+        "Leave these domains out: name the others with --domain."
     )
 
 
 def _machine(config: TrainConfig) -> dict[str, Any]:
-    """Return what else decides a loss: the arithmetic, and what computes it."""
+    """Return what else determines a loss: device, precision and library versions."""
     import torch
 
     from continual import __version__
@@ -238,58 +245,58 @@ def _machine(config: TrainConfig) -> dict[str, Any]:
     return {"device": device.type, "precision": precision, "libraries": libraries}
 
 
-def make_plan(registry: Registry, inquiry: Inquiry, progress: Progress = SILENT) -> ConflictPlan:
-    """Return the cost of an analysis. Changes nothing."""
-    missing = inquiry.missing
+def estimate_conflicts(registry: Registry, job: ConflictJob, progress: Progress = SILENT) -> ConflictPlan:
+    """Return the plan of an analysis with its cost. Changes nothing."""
+    missing = job.missing
     return ConflictPlan(
-        start=inquiry.start.id,
-        rows={domain: len(table) for domain, table in inquiry.tables.items()},
-        held={domain: len(table) for domain, table in inquiry.held.items()},
-        trainings=len(inquiry.trainings),
-        known=len(inquiry.trainings) - len(missing),
-        pairs=sum(map(inquiry.pairs, missing)),
-        seconds=_estimate(registry, inquiry, missing, progress) if missing else 0.0,
+        start=job.start.id,
+        rows={domain: len(table) for domain, table in job.tables.items()},
+        held={domain: len(table) for domain, table in job.held.items()},
+        trainings=len(job.trainings),
+        known=len(job.trainings) - len(missing),
+        pairs=sum(map(job.pairs, missing)),
+        seconds=_estimate(registry, job, missing, progress) if missing else 0.0,
     )
 
 
-def _estimate(registry: Registry, inquiry: Inquiry, missing: Sequence[Training], progress: Progress) -> float:
-    """Return the seconds that trainings would take: by their tokens, and by how often a model is loaded."""
+def _estimate(registry: Registry, job: ConflictJob, missing: Sequence[Training], progress: Progress) -> float:
+    """Return the estimated seconds of trainings, from their tokens and the number of model loads."""
     from continual.models.encoder import load_encoder
     from continual.train.loop import estimate
 
-    trust = inquiry.trust_remote_code
-    domains = sorted({domain for each in missing for domain in each.domains})
-    table = joined(inquiry.tables, domains)
-    sample = joined({domain: inquiry.tables[domain].slice(0, _SAMPLE) for domain in domains}, domains)
-    with kept(registry, inquiry.start.id, progress=progress) as (folder,):
+    trust = job.trust_remote_code
+    domains = sorted({domain for training in missing for domain in training.domains})
+    table = joined(job.tables, domains)
+    sample = joined({domain: job.tables[domain].slice(0, _SAMPLE) for domain in domains}, domains)
+    with kept(registry, job.start.id, progress=progress) as (folder,):
         progress.start("measuring a few batches", None, "batches")
-        cost = estimate(folder, table, inquiry.config, count=sample, trust_remote_code=trust)
+        cost = estimate(folder, table, job.config, count=sample, trust_remote_code=trust)
         began = time.perf_counter()
         load_encoder(folder, trust_remote_code=trust)
         loading = time.perf_counter() - began
         progress.finish()
     per_token, seconds = cost.seconds / cost.tokens, 0.0
-    for each in missing:
-        passes = _FORWARD * (2 if len(each.domains) == 1 else 1)  # of a single one the loss before, too
-        for domain in each.domains:
-            rows = len(inquiry.tables[domain]) * inquiry.config.epochs + passes * len(inquiry.held[domain])
+    for training in missing:
+        passes = _FORWARD * (2 if len(training.domains) == 1 else 1)  # of a single domain also the loss before training
+        for domain in training.domains:
+            rows = len(job.tables[domain]) * job.config.epochs + passes * len(job.held[domain])
             seconds += rows * cost.row_tokens[domain] * per_token
         seconds += _LOADS * loading
     return seconds
 
 
 def joined(tables: Mapping[str, pa.Table], domains: Sequence[str]) -> pa.Table:
-    """Return the rows of some domains as one table."""
+    """Return the rows of several domains as one table."""
     import pyarrow as pa
 
     return pa.concat_tables([tables[domain] for domain in domains])
 
 
-def load_known(root: Path) -> dict[str, Any]:
-    """Return the losses of all trainings so far, by their keys.
+def load_results(root: Path) -> dict[str, Any]:
+    """Return the results of all trainings so far, by key.
 
     Raises:
-        DataError: The file is damaged, or of a newer continual.
+        DataError: The file is damaged or was written by a newer release.
     """
     path = root / TRAININGS
     try:
@@ -301,6 +308,6 @@ def load_known(root: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise DataError(
-        f"{path}, the losses of earlier analyses, is damaged or of a newer continual. Remove it, and run the analysis "
-        "again: it trains anew."
+        f"{path}, the losses of earlier analyses, is damaged or was written by a newer release of continual. Remove it "
+        "and run the analysis again, which repeats the trainings."
     )

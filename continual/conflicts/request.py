@@ -1,4 +1,4 @@
-"""The options of an analysis of conflicts, and the analysis or the plan that they ask for."""
+"""The options of a conflict analysis, and the functions that plan or run it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from continual.config import Config
 from continual.conflicts.analysis import Conflicts
 from continual.conflicts.clusters import FILE
-from continual.conflicts.plan import ConflictPlan, Inquiry, make_plan, prepare
+from continual.conflicts.plan import ConflictJob, ConflictPlan, estimate_conflicts, prepare_conflicts
 from continual.conflicts.run import check_call, run
 from continual.progress import SILENT, Progress
 from continual.registry import Registry
@@ -21,14 +21,15 @@ class ConflictRequest:
     """The options of `Workspace.conflicts` and `Workspace.plan_conflicts`.
 
     Attributes:
-        domains: Domains to compare; None for all.
-        rows: Rows of each domain to train on, at most; 0 for all but those that the loss is measured on.
-        start: Model that every training starts from: "base" or "current".
-        clusters: Number of clusters; None joins groups while the pairs between them conflict, on average, by no more
-            than chance.
+        domains: Names of the domains to compare; None compares all.
+        rows: Maximum number of training rows per domain; 0 takes all that are not held out.
+        start: The model that every training starts from: "base" or "current".
+        clusters: Number of clusters; None joins groups as long as the pairs between them conflict, on average, by no
+            more than chance.
         seed: Seed of the trainings, 0 or more.
-        out: File for the clusters; None for `conflicts.toml` in the workspace. An edited file is never overwritten.
-        settings: Settings of [train] over those of `continual.toml`, such as `{"train": {"epochs": 2}}`.
+        out: File to write the clusters to; None means `conflicts.toml` in the workspace. An edited file is never
+            overwritten.
+        settings: Settings of [train] that replace those of `continual.toml`, such as `{"train": {"epochs": 2}}`.
     """
 
     domains: Sequence[str] | None = None
@@ -40,27 +41,29 @@ class ConflictRequest:
     settings: Mapping[str, Mapping[str, Any]] | None = None
 
     def target(self, directory: Path) -> Path:
-        """Return the file for the clusters, in a workspace's folder unless another is named."""
+        """Return the file to write the clusters to; `directory` is the workspace's folder."""
         return directory / FILE if self.out is None else Path(self.out).expanduser().resolve()
 
-    def prepare(self, registry: Registry, config: Config) -> Inquiry:
-        """Draw the rows and fix what is trained."""
+    def prepare(self, registry: Registry, config: Config) -> ConflictJob:
+        """Draw the rows of the analysis and list its trainings."""
         changed = config.change(self.settings or {}, only="train")
-        return prepare(registry, changed, domains=self.domains, rows=self.rows, start=self.start, seed=self.seed)
+        return prepare_conflicts(
+            registry, changed, domains=self.domains, rows=self.rows, start=self.start, seed=self.seed
+        )
 
 
 def plan_conflicts(
     registry: Registry, config: Config, directory: Path, request: ConflictRequest, progress: Progress = SILENT
 ) -> ConflictPlan:
-    """Return what an analysis would train, and its cost; see `Workspace.plan_conflicts`."""
-    # The cost takes a while to measure, so a call that could not end is refused before.
+    """Return what an analysis would train, with its cost; see `Workspace.plan_conflicts`."""
+    # Measuring the cost takes a while, so check the arguments first.
     check_call(registry, request.domains, request.clusters, request.target(directory))
-    return make_plan(registry, request.prepare(registry, config), progress)
+    return estimate_conflicts(registry, request.prepare(registry, config), progress)
 
 
 def find_conflicts(
     registry: Registry, config: Config, directory: Path, request: ConflictRequest, progress: Progress = SILENT
 ) -> Conflicts:
     """Train, compare and cluster the domains; see `Workspace.conflicts`."""
-    inquiry = request.prepare(registry, config)
-    return run(registry, inquiry, count=request.clusters, out=request.target(directory), progress=progress)
+    job = request.prepare(registry, config)
+    return run(registry, job, count=request.clusters, out=request.target(directory), progress=progress)

@@ -1,12 +1,12 @@
-"""The analysis of conflicts: each domain is trained alone and with each other one, and its held-out loss compared.
+"""Run a conflict analysis: train each domain alone and with each other domain, and compare its held-out losses.
 
-What makes the comparison fair: a domain's rows, their number of passes, and the held-out rows with their batches are
-the same in all its trainings; batches hold one domain each (unless `train.mix_domains`); everything starts from the
-same model, with the workspace's settings but without distillation and guide, which would hold the domains near where
-they were. What is left is chance, so each domain is trained alone a second time, with its rows in the opposite order.
+To make the comparison fair, a domain has the same rows, epochs, held-out rows and held-out batches in all its
+trainings. Batches hold one domain each (unless `train.mix_domains`). All trainings start from the same model and use
+the workspace's settings, but without distillation and the guide, which would keep the domains close to the start
+model. To measure chance, each domain is trained alone a second time, with its rows in reverse order.
 
-All models are thrown away. Their losses are kept as they come, under a digest of all that decides them: an analysis
-that was interrupted goes on, and one more domain costs only its own trainings.
+All models are deleted. Each training's losses are stored at once, under a digest of everything that determines them. So
+an interrupted analysis resumes, and adding a domain costs only its own trainings.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from continual.conflicts.analysis import (
     Conflicts,
     chance,
     check_count,
-    cluster,
+    cluster_domains,
     conflict_matrix,
-    name_clusters,
+    name_domain_clusters,
 )
 from continual.conflicts.clusters import is_edited, render_clusters
 from continual.conflicts.plan import (
     SCHEMA,
     TRAININGS,
-    Inquiry,
+    ConflictJob,
     chosen_domains,
     joined,
-    load_known,
+    load_results,
 )
 from continual.errors import DivergedError, InputError, WorkspaceBusy
 from continual.progress import SILENT, Progress
@@ -62,114 +62,118 @@ _POLL_SECONDS = 2.0
 
 
 def run(
-    registry: Registry, inquiry: Inquiry, *, count: int | None, out: Path, progress: Progress = SILENT
+    registry: Registry, job: ConflictJob, *, count: int | None, out: Path, progress: Progress = SILENT
 ) -> Conflicts:
-    """Do the trainings that are missing, and compare and cluster the domains.
+    """Do the missing trainings, then compare and cluster the domains.
 
-    An update never waits for it: while one runs, the analysis waits between two trainings.
+    An update never waits for an analysis: while an update runs, the analysis waits between two trainings.
 
     Args:
-        registry: The workspace's registry.
-        inquiry: From `prepare`.
-        count: Clusters to cut into; None: see `continual.conflicts.analysis.cluster`.
+        job: From `prepare_conflicts`.
+        count: Number of clusters; None derives it, see `continual.conflicts.analysis.cluster_domains`.
         out: File to write the clusters to.
-        progress: A bar over the pairs of all trainings.
+        progress: Shows one bar over the pairs of all trainings.
 
     Raises:
-        InputError: The file was edited by hand, cannot be written, or `count` is out of its range.
-        DivergedError: A loss is no longer a number; what was trained before is kept.
-        WorkspaceBusy: An update is running, or another analysis.
+        InputError: `out` was edited by hand or can't be written, or `count` is out of its range.
+        DivergedError: A loss is not a number; the results of earlier trainings are kept.
+        WorkspaceBusy: An update or another analysis is running.
     """
-    check_count(count, len(inquiry.tables))
+    check_count(count, len(job.tables))
     _check_out(out)
     with exclusive(registry.root / LOCK, "analyze conflicts"):
-        if inquiry.missing and (what := holder(registry.root / UPDATE_LOCK)) is not None:
+        if job.missing and (what := holder(registry.root / UPDATE_LOCK)) is not None:
             raise WorkspaceBusy(
-                f"A `continual {what or 'update'}` is running in this workspace, and two trainings at once help "
-                "neither. Wait for it to end, then try again."
+                f"`continual {what or 'update'}` is running in this workspace, and two trainings at once would slow "
+                "each other down. Wait until it ends, then try again."
             )
-        known = _train_missing(registry, inquiry, progress)
-        found = _compare(inquiry, known, count, out)
-        about = f"Clusters of domains by `continual analyze conflicts`, {found.made[:10]}, from {found.start}."
+        results = _train_missing(registry, job, progress)
+        conflicts = _compare(job, results, count, out)
+        about = f"Clusters of domains by `continual analyze conflicts`, {conflicts.made[:10]}, from {conflicts.start}."
         try:
             with publish(out) as partial:
-                partial.write_text(render_clusters(found.clusters, about), encoding="utf-8")
+                partial.write_text(render_clusters(conflicts.clusters, about), encoding="utf-8")
         except OSError as error:
-            raise InputError(f"The clusters cannot be written to {out}: {error.strerror or error}.") from None
-        _write(registry.path(LAST), found.to_json())
-    return found
+            raise InputError(
+                f"The clusters cannot be written to {out}: {error.strerror or error}. Name another file with --out."
+            ) from None
+        _write(registry.path(LAST), conflicts.to_json())
+    return conflicts
 
 
 def check_call(registry: Registry, domains: Sequence[str] | None, count: int | None, out: Path) -> None:
-    """Refuse what an analysis could not end with, before its cost is measured or anything is trained.
+    """Check the arguments of an analysis before its cost is measured or anything is trained.
 
     Args:
-        registry: The workspace's registry.
-        domains: Domains to compare; None: all.
-        count: Clusters to cut into; None: any number.
+        domains: Names of the domains to compare; None compares all.
+        count: Number of clusters; None allows any number.
         out: File to write the clusters to.
 
     Raises:
-        NotFoundError: A domain is not known.
-        NothingToDoError: There are no two domains.
-        InputError: `count` is out of its range, or the file was edited by hand or is a folder.
+        NotFoundError: There is no such domain.
+        NothingToDoError: There are fewer than two domains.
+        InputError: `count` is out of its range, or `out` was edited by hand or is a folder.
     """
     check_count(count, len(chosen_domains(registry, domains)))
     _check_out(out)
 
 
 def _check_out(out: Path) -> None:
-    """Refuse to write over what a person wrote.
+    """Check that the clusters can be written to `out`.
 
     Raises:
-        InputError: The file was edited.
+        InputError: `out` was edited by hand or is a folder.
     """
     if out.is_dir():
-        raise InputError(f"{out} is a folder. Name a file, such as {out / 'clusters.toml'}.")
+        raise InputError(
+            f"{out} is a folder, but the clusters need a file. Name one with --out, such as {out / 'clusters.toml'}."
+        )
     if is_edited(out):
-        raise InputError(f"{out} was edited by hand, and is not overwritten. Name another file with --out, or move it.")
+        raise InputError(
+            f"{out} was edited by hand, so it is not overwritten. Name another file with --out, or move it."
+        )
 
 
-def _train_missing(registry: Registry, inquiry: Inquiry, progress: Progress) -> dict[str, Any]:
-    """Do what is missing, keep the losses of each training at once, and return all that is known."""
-    known = load_known(registry.root)
-    missing = [each for each in inquiry.trainings if each.key not in known]
-    folders = {each.key: registry.path(f"{FOLDER}/{each.key[:16]}") for each in missing}
+def _train_missing(registry: Registry, job: ConflictJob, progress: Progress) -> dict[str, Any]:
+    """Do the missing trainings, store the result of each at once, and return the results of all, by key."""
+    results = load_results(registry.root)
+    missing = [training for training in job.trainings if training.key not in results]
+    folders = {training.key: registry.path(f"{FOLDER}/{training.key[:16]}") for training in missing}
     for path in registry.path(FOLDER).glob("*"):
         if path not in folders.values():
-            remove(path)  # of an analysis that was not gone on with
+            remove(path)  # left by an analysis that was not resumed
     if not missing:
-        return known
-    done = sum(inquiry.pairs(each) for each in inquiry.trainings if each.key in known)
+        return results
+    done = sum(job.pairs(training) for training in job.trainings if training.key in results)
     models = f"{len(missing)} model{'s' * (len(missing) != 1)}"
-    progress.start(f"training {models}", done + sum(map(inquiry.pairs, missing)), "pairs", done)
-    for each in missing:
-        _give_way(registry)
-        with kept(registry, inquiry.start.id) as (start,):
-            table, spared = joined(inquiry.tables, each.domains), joined(inquiry.held, each.domains)
-            if each.turned:
-                table = table.take(list(range(len(table)))[::-1])  # other rows share a batch, and that is all
-            known[each.key] = train_once(
+    progress.start(f"training {models}", done + sum(map(job.pairs, missing)), "pairs", done)
+    for training in missing:
+        _wait_for_update(registry)
+        with kept(registry, job.start.id) as (start,):
+            table, held_rows = joined(job.tables, training.domains), joined(job.held, training.domains)
+            if training.turned:
+                table = table.take(list(range(len(table)))[::-1])  # only changes which rows share a batch
+            results[training.key] = train_once(
                 start,
                 table,
-                spared,
-                inquiry.config,
-                seed=inquiry.seed,
-                folder=folders[each.key],
+                held_rows,
+                job.config,
+                seed=job.seed,
+                folder=folders[training.key],
                 progress=_Whole(progress),
-                trust_remote_code=inquiry.trust_remote_code,
+                trust_remote_code=job.trust_remote_code,
             )
-        _write(registry.path(TRAININGS), {"schema": SCHEMA, "trainings": known})
-        remove(folders[each.key])
+        _write(registry.path(TRAININGS), {"schema": SCHEMA, "trainings": results})
+        remove(folders[training.key])
     progress.finish()
     remove(registry.path(FOLDER))
-    return known
+    return results
 
 
 def train_once(
     start: Path,
     table: pa.Table,
-    spared: pa.Table,
+    held_rows: pa.Table,
     config: TrainConfig,
     *,
     seed: int,
@@ -177,23 +181,23 @@ def train_once(
     progress: Progress = SILENT,
     trust_remote_code: bool = False,
 ) -> dict[str, Any]:
-    """Train on the rows of one domain or of two, and measure the loss on others of theirs.
+    """Train on the rows of one or two domains, and measure the loss on their held-out rows.
 
     Args:
         start: The sentence-transformers folder to train from.
-        table: Rows, as a draw gives them.
-        spared: Held-out rows of the same domains.
+        table: Training rows, in the form of a draw.
+        held_rows: Held-out rows of the same domains.
         config: Settings of the training.
-        seed: Of the training and of the held-out batches.
-        folder: For the checkpoint, from which a killed training goes on, and the model; the caller removes it.
-        progress: A bar over the pairs.
-        trust_remote_code: Run code that the model brings with it.
+        seed: Seed of the training and of the held-out batches.
+        folder: Folder for the checkpoint, from which a killed training resumes, and for the model. The caller removes
+            it.
+        trust_remote_code: Whether to run code that the model folder brings.
 
     Returns:
-        `losses` after training by domain, `pairs` and `seconds`, and of a single domain the loss `before`.
+        `losses` after training, by domain; `pairs` and `seconds`; and, for a single domain, its loss `before`.
 
     Raises:
-        DivergedError: A loss is no number.
+        DivergedError: A loss is not a number.
     """
     from continual.train.job import Job
     from continual.train.loop import train
@@ -201,7 +205,7 @@ def train_once(
     from continual.train.objective import Objective
 
     def losses(model: Path) -> dict[str, float]:
-        objective = Objective(model, spared, config, seed=seed, trust_remote_code=trust_remote_code)
+        objective = Objective(model, held_rows, config, seed=seed, trust_remote_code=trust_remote_code)
         return objective.evaluate(objective.parameters())
 
     began = time.monotonic()
@@ -210,22 +214,22 @@ def train_once(
     trained = train(job, progress)
     try:
         fold(start, adapter, folded)
-        found: dict[str, Any] = {"losses": losses(folded), "pairs": trained.pairs}
+        result: dict[str, Any] = {"losses": losses(folded), "pairs": trained.pairs}
     finally:
         remove(folded)
-    wrong = [domain for domain, loss in found["losses"].items() if not math.isfinite(loss)]
-    if wrong:
+    diverged = [domain for domain, loss in result["losses"].items() if not math.isfinite(loss)]
+    if diverged:
         raise DivergedError(
-            f"The loss of {wrong[0]} is {found['losses'][wrong[0]]} after training. Lower train.learning_rate (now "
-            f"{config.learning_rate:g})."
+            f"The loss of {diverged[0]} is {result['losses'][diverged[0]]} after training, so its conflicts cannot be "
+            f"computed. Lower train.learning_rate (now {config.learning_rate:g})."
         )
-    if len(found["losses"]) == 1:
-        found["before"] = losses(start)
-    return found | {"seconds": time.monotonic() - began}
+    if len(result["losses"]) == 1:
+        result["before"] = losses(start)
+    return result | {"seconds": time.monotonic() - began}
 
 
 class _Whole:
-    """One bar over all trainings: of what a training shows, its pairs count."""
+    """One bar over all trainings: passes on a training's pairs and drops its other bars."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -244,46 +248,46 @@ class _Whole:
         self._counts = False
 
 
-def _give_way(registry: Registry) -> None:
-    """Wait while an update runs, or another command that makes or drops versions."""
+def _wait_for_update(registry: Registry) -> None:
+    """Wait while an update, or another command that creates or drops versions, is running."""
     lock = registry.root / UPDATE_LOCK
     if (what := holder(lock)) is not None:
         _logger.warning(
-            "A `continual %s` is running in this workspace: the analysis goes on when it has ended.", what or "update"
+            "`continual %s` is running in this workspace; the analysis continues when it has ended.", what or "update"
         )
         while held(lock):
             time.sleep(_POLL_SECONDS)
 
 
-def _compare(inquiry: Inquiry, known: Mapping[str, Any], count: int | None, out: Path) -> Conflicts:
-    domains = list(inquiry.tables)
-    records = {(each.domains, each.turned): known[each.key] for each in inquiry.trainings}
+def _compare(job: ConflictJob, results: Mapping[str, Any], count: int | None, out: Path) -> Conflicts:
+    domains = list(job.tables)
+    by_training = {(training.domains, training.turned): results[training.key] for training in job.trainings}
     alone, again = (
-        {domain: records[(domain,), turned]["losses"][domain] for domain in domains} for turned in (False, True)
+        {domain: by_training[(domain,), turned]["losses"][domain] for domain in domains} for turned in (False, True)
     )
-    joint = {(names[0], names[1]): found["losses"] for (names, _), found in records.items() if len(names) == 2}
+    joint = {(names[0], names[1]): result["losses"] for (names, _), result in by_training.items() if len(names) == 2}
     matrix, cut = conflict_matrix(domains, alone, joint), chance(alone, again)
-    merges, order, labels = cluster(matrix, count, cut=cut)
+    merges, order, labels = cluster_domains(matrix, count, cut=cut)
     return Conflicts(
         domains=domains,
-        start=inquiry.start.id,
+        start=job.start.id,
         made=now().isoformat(timespec="seconds"),
-        seed=inquiry.seed,
-        epochs=inquiry.config.epochs,
-        rows={domain: len(table) for domain, table in inquiry.tables.items()},
-        held={domain: len(table) for domain, table in inquiry.held.items()},
-        before={domain: records[(domain,), False]["before"][domain] for domain in domains},
+        seed=job.seed,
+        epochs=job.config.epochs,
+        rows={domain: len(table) for domain, table in job.tables.items()},
+        held={domain: len(table) for domain, table in job.held.items()},
+        before={domain: by_training[(domain,), False]["before"][domain] for domain in domains},
         alone=alone,
         again=again,
         chance=cut,
         matrix=matrix,
         merges=merges,
         order=order,
-        clusters=name_clusters(domains, labels),
+        clusters=name_domain_clusters(domains, labels),
         cut=cut if count is None else None,
-        trainings=len(records),
-        pairs=sum(found["pairs"] for found in records.values()),
-        seconds=sum(found["seconds"] for found in records.values()),
+        trainings=len(by_training),
+        pairs=sum(result["pairs"] for result in by_training.values()),
+        seconds=sum(result["seconds"] for result in by_training.values()),
         file=str(out),
     )
 

@@ -1,4 +1,5 @@
-"""Evaluation: tasks, scores, the R matrix and its metrics, significance, the gate, the report. It never trains.
+"""Evaluation: tasks, scores, the R matrix and its metrics, significance. This package never trains.
 
-Only `tasks`, `encoder` and `run` import mteb and torch, so a report is rendered without them.
+`avalanche`, `encoder`, `hub_cache`, `mteb_tasks`, `run` and `tasks` import mteb or torch. The other modules don't, so a
+report renders without them.
 """

@@ -1,4 +1,4 @@
-"""An evaluation task from a folder, or from mteb by its name."""
+"""Register an evaluation task from a folder, or from mteb by its name."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from continual.errors import InputError
+from continual.eval.mteb_tasks import MTEB
 from continual.progress import SILENT, Progress
 from continual.registry import Registry
 from continual.stream import TaskReport, import_task
-
-MTEB = "mteb:"
-"""What the name of a task or benchmark of mteb begins with here."""
 
 
 def add_task(
@@ -25,9 +23,9 @@ def add_task(
     progress: Progress = SILENT,
 ) -> list[TaskReport]:
     """Register an evaluation task, or all tasks of a benchmark of mteb; see `Workspace.add_task`."""
-    title: str | None = name
+    task_name: str | None = name
     if source is None and name.startswith(MTEB):
-        title, source = None, name
+        task_name, source = None, name
     if source is None:
         raise InputError(
             f"The task {name} needs a source: `continual task add {name} DIR` for a folder, or `continual task add "
@@ -39,7 +37,7 @@ def add_task(
         return register(
             registry,
             str(source),
-            name=title,
+            name=task_name,
             domain=domain,
             subsets=subsets,
             skip_missing=skip_missing,

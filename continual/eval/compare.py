@@ -1,4 +1,4 @@
-"""Two versions, task by task and query by query: what differs, and whether it is more than luck."""
+"""Compare two versions task by task and query by query, and test whether the difference is more than chance."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from continual.config import EvalConfig
 from continual.errors import NothingToDoError
 from continual.eval.ood import flags
 from continual.eval.significance import (
+    Values,
     holm,
     mean_interval,
     mean_permutation,
@@ -23,23 +24,23 @@ from continual.registry.records import Score, Task
 
 @dataclass(frozen=True)
 class TaskComparison:
-    """One task, or the mean of several, scored under two versions.
+    """The scores of two versions on one task, or their means over several tasks.
 
     Attributes:
-        task: Its name.
-        domain: Its domain; None: it has none.
-        queries: How many queries both were scored on.
+        task: Name of the task, or "mean".
+        domain: The task's domain; None if it has none.
+        queries: Number of queries that both versions were scored on.
         first: Points of the first version.
-        second: Points of the second.
-        difference: Second minus first.
-        low: Lower end of the interval of the difference; None if a task has no score per query.
+        second: Points of the second version.
+        difference: Points, second minus first.
+        low: Lower end of the confidence interval of the difference; None without per-query scores.
         high: Upper end.
-        p: Two-sided p-value of a permutation test; None without scores per query.
-        adjusted: The same, adjusted (Holm) for the number of tasks that are compared; None for their mean.
-        better: Queries that the second version answers better.
-        worse: Queries that it answers worse.
-        metric: The main score, by mteb's name; None for a mean of tasks with several.
-        flag: Why a version's score is none on texts that it never saw, if so it is; see `continual.eval.ood`.
+        p: Two-sided p-value of a permutation test, 0 to 1; None without per-query scores.
+        adjusted: `p` after Holm's adjustment for the number of compared tasks; None for the mean.
+        better: Number of queries on which the second version scores higher.
+        worse: Number of queries on which it scores lower.
+        metric: mteb's name of the main score; None for a mean over tasks with different main scores.
+        flag: Why a score is not out of domain, if a version was trained on the task's texts; see `continual.eval.ood`.
     """
 
     task: str
@@ -64,10 +65,10 @@ class Comparison:
 
     Attributes:
         first: Id of the first version.
-        second: Id of the second.
-        confidence: Level of the intervals.
-        tasks: In the order of their registration.
-        mean: The mean over the tasks, each counting the same.
+        second: Id of the second version.
+        confidence: Level of the intervals, 0 to 1.
+        tasks: One comparison per task, in the order of registration.
+        mean: The mean over the tasks; every task has the same weight.
     """
 
     first: str
@@ -77,11 +78,11 @@ class Comparison:
     mean: TaskComparison
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the comparison as plain data."""
         return asdict(self)
 
 
-def compare(
+def compare_versions(
     registry: Registry,
     first: Version,
     second: Version,
@@ -92,76 +93,53 @@ def compare(
     """Compare the per-query scores of two versions.
 
     Args:
-        registry: Holds the scores.
-        first: A version.
-        second: Another.
-        tasks: Both were scored on these.
-        config: Level of the intervals.
-        settings: Of the scores to compare, by task; by default those that the newest version has.
+        tasks: The tasks to compare on; both versions have scores on each.
+        config: Gives the level of the intervals.
+        settings: Which scores to compare, by task name; by default those with the settings of the newest version.
 
     Raises:
-        NothingToDoError: There is no task.
-        DataError: Per-query scores are gone.
+        NothingToDoError: `tasks` is empty.
+        DataError: Per-query scores can't be read.
     """
     if not tasks:
         raise NothingToDoError("There is no evaluation task to compare on. Add one with `continual task add`.")
     scores = registry.scores(settings)
-    found: list[TaskComparison] = []
+    comparisons: list[TaskComparison] = []
     pairs = []
     for task in tasks:
-        one, other = (scores[version.id, task.name] for version in (first, second))
-        if one.path is None or other.path is None:
-            found.append(_without_queries(task, one, other))
+        old, new = (scores[version.id, task.name] for version in (first, second))
+        if old.path is None or new.path is None:
+            comparisons.append(_without_queries(task, old, new))
             continue
-        new, old = pair = paired(registry.path(other.path), registry.path(one.path))
-        interval = paired_interval(new, old, config.confidence)
-        found.append(
-            TaskComparison(
-                task=task.name,
-                domain=task.domain,
-                queries=len(new),
-                first=100 * float(old.mean()),
-                second=100 * float(new.mean()),
-                difference=interval.difference,
-                low=interval.low,
-                high=interval.high,
-                p=permutation_test(new, old),
-                adjusted=None,
-                better=int((new > old).sum()),
-                worse=int((new < old).sum()),
-                metric=task.metric,
-            )
-        )
+        pair = paired(registry.path(new.path), registry.path(old.path))
+        comparisons.append(_per_query(task, *pair, config.confidence))
         pairs.append(pair)
-    known = [each.task for each in found if each.p is not None]
-    adjusted = dict(zip(known, holm([each.p for each in found if each.p is not None]), strict=True))
-    flagged = flags(registry)
-    for place, each in enumerate(found):
-        keys = ((first.id, each.task), (second.id, each.task))
-        why = dict.fromkeys(flagged[key].why for key in keys if key in flagged)
-        found[place] = replace(each, adjusted=adjusted.get(each.task), flag=" ".join(why) or None)
-    whole = mean_interval(pairs, config.confidence) if len(pairs) == len(tasks) else None
-    metrics = {task.metric for task in tasks}
-    mean = TaskComparison(
-        task="mean",
-        domain=None,
-        queries=sum(each.queries for each in found),
-        first=sum(each.first for each in found) / len(found),
-        second=sum(each.second for each in found) / len(found),
-        difference=sum(each.difference for each in found) / len(found),
-        low=whole.low if whole else None,
-        high=whole.high if whole else None,
-        p=mean_permutation(pairs) if whole else None,
+    comparisons = _with_flags(registry, _with_adjusted(comparisons), (first.id, second.id))
+    return Comparison(first.id, second.id, config.confidence, comparisons, _mean(comparisons, pairs, config.confidence))
+
+
+def _per_query(task: Task, new: Values, old: Values, confidence: float) -> TaskComparison:
+    """Compare per-query scores, 0 to 1, of shape [queries] each."""
+    interval = paired_interval(new, old, confidence)
+    return TaskComparison(
+        task=task.name,
+        domain=task.domain,
+        queries=len(new),
+        first=100 * float(old.mean()),
+        second=100 * float(new.mean()),
+        difference=interval.difference,
+        low=interval.low,
+        high=interval.high,
+        p=permutation_test(new, old),
         adjusted=None,
-        better=sum(each.better for each in found),
-        worse=sum(each.worse for each in found),
-        metric=metrics.pop() if len(metrics) == 1 else None,
+        better=int((new > old).sum()),
+        worse=int((new < old).sum()),
+        metric=task.metric,
     )
-    return Comparison(first.id, second.id, config.confidence, found, mean)
 
 
 def _without_queries(task: Task, first: Score, second: Score) -> TaskComparison:
-    """Compare two scores that are no means over queries, such as a correlation: their difference has no interval."""
+    """Compare two scores that are not means over queries, such as correlations: the difference has no interval."""
     return TaskComparison(
         task=task.name,
         domain=task.domain,
@@ -176,4 +154,46 @@ def _without_queries(task: Task, first: Score, second: Score) -> TaskComparison:
         better=0,
         worse=0,
         metric=task.metric,
+    )
+
+
+def _with_adjusted(comparisons: Sequence[TaskComparison]) -> list[TaskComparison]:
+    p_values = {row.task: row.p for row in comparisons if row.p is not None}
+    adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    return [replace(row, adjusted=adjusted.get(row.task)) for row in comparisons]
+
+
+def _with_flags(
+    registry: Registry, comparisons: Sequence[TaskComparison], versions: tuple[str, str]
+) -> list[TaskComparison]:
+    flagged = flags(registry)
+    flagged_rows = []
+    for row in comparisons:
+        keys = [(version, row.task) for version in versions]
+        reasons = dict.fromkeys(flagged[key].why for key in keys if key in flagged)
+        flagged_rows.append(replace(row, flag=" ".join(reasons) or None))
+    return flagged_rows
+
+
+def _mean(
+    comparisons: Sequence[TaskComparison], pairs: Sequence[tuple[Values, Values]], confidence: float
+) -> TaskComparison:
+    """Return the mean over the tasks; it has an interval only if every task has per-query scores."""
+    complete = len(pairs) == len(comparisons)
+    interval = mean_interval(pairs, confidence) if complete else None
+    metrics = {row.metric for row in comparisons}
+    return TaskComparison(
+        task="mean",
+        domain=None,
+        queries=sum(row.queries for row in comparisons),
+        first=sum(row.first for row in comparisons) / len(comparisons),
+        second=sum(row.second for row in comparisons) / len(comparisons),
+        difference=sum(row.difference for row in comparisons) / len(comparisons),
+        low=interval.low if interval else None,
+        high=interval.high if interval else None,
+        p=mean_permutation(pairs) if complete else None,
+        adjusted=None,
+        better=sum(row.better for row in comparisons),
+        worse=sum(row.worse for row in comparisons),
+        metric=metrics.pop() if len(metrics) == 1 else None,
     )

@@ -1,4 +1,4 @@
-"""An mteb encoder that computes every distinct text once, in batches of texts of one length."""
+"""An mteb encoder that encodes every distinct text only once, in batches of texts of similar length."""
 
 from __future__ import annotations
 
@@ -23,39 +23,38 @@ from continual.registry.records import INSTRUCTED
 from continual.storage.files import publish
 
 ROLES = {"query": PromptType.query, "document": PromptType.document, "text": None}
-"""What a text is to its task; "text" where there is only one role, as in STS, classification or clustering."""
+"""mteb's prompt type of each role of a text; "text" is for tasks with one role: STS, classification, clustering."""
 
 MEMORY = 2 << 30
-"""Bytes of vectors above which those of earlier calls are forgotten, before new ones are computed."""
+"""Size of the stored vectors, in bytes, above which `vectors` drops them before it computes new ones."""
 
 KEPT = 256 << 20
-"""Bytes of vectors that `save` writes, at most."""
+"""Maximum size of the vectors that `save` writes, in bytes."""
 
 Key = tuple[str, str | None, str]
-"""Role, prompt and text; the role is "" and the prompt None where they make no difference to the model."""
-
+"""Role, prompt and text; the role is "" and the prompt None if they make no difference to the model."""
 
 Vectors = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class OnceEncoder:
-    """A sentence-transformers folder as mteb sees it, with an embedding memory for the length of one evaluation.
+    """A sentence-transformers model as an mteb encoder that remembers all vectors during one evaluation.
 
-    Prompts are the model's own, chosen as mteb's wrapper chooses them by task, type of task and role. A text is
-    encoded once for all tasks and roles that have the same prompt. Equal texts get the very same vector, so ties
-    between duplicate documents are real ties, whatever batch they fell into.
+    Prompts are the model's own, chosen like mteb's wrapper chooses them: by task, task type and role. A text is encoded
+    once for all tasks and roles with the same prompt. Equal texts get identical vectors whatever batch they are in, so
+    duplicate documents tie exactly.
 
     Args:
         model: A sentence-transformers folder.
-        version: Name of the version; mteb knows the model as `continual/<version>`.
-        sha256: Digest of its weights; mteb knows it as the revision, so that two versions are never one model.
-        batch_size: Texts encoded at a time.
-        max_length: Tokens per text, at most; None leaves the model's own limit.
-        trust_remote_code: Run code that the model brings with it.
-        progress: Told of every text that was encoded.
-        kept: A file that `save` may have written: what it has of the same model is not encoded again.
-        instructed: Domains whose prompts the folder may have, by their names. mteb would take one for that of both
-            queries and documents of a task of its own that is called so: they are hidden from it.
+        version: Id of the version; mteb's name for the model is `continual/<version>`.
+        sha256: Digest of the model's weights; mteb uses it as the revision, so it never confuses two versions.
+        batch_size: Number of texts per forward pass.
+        max_length: Maximum number of tokens per text; None uses the model's own limit.
+        trust_remote_code: Whether to run code that the model folder brings.
+        progress: Advances by one for each encoded text.
+        kept: A file that `save` wrote. Its vectors are reused if they are of the same model; it may be missing.
+        instructed: Domains whose names may be prompt names in the folder. These prompts are hidden from mteb, which
+            would apply one to both queries and documents of an mteb task with the same name.
     """
 
     def __init__(
@@ -74,10 +73,10 @@ class OnceEncoder:
         self.version = version
         self.batch_size = batch_size
         self.progress = progress
-        # Given a path, the wrapper loads it and looks nothing up; given a model, it would ask the Hub about it.
+        # Given a path, the wrapper loads it locally; given a model object, it would query the Hub.
         self.wrapper = SentenceTransformerEncoderWrapper(str(model), trust_remote_code=trust_remote_code)
-        known = self.wrapper.model_prompts or {}
-        self._own = {name: text for name, text in known.items() if name not in instructed}
+        prompts = self.wrapper.model_prompts or {}
+        self._own = {name: text for name, text in prompts.items() if name not in instructed}
         self._prompts = self.wrapper.model_prompts = dict(self._own)
         inner = self.wrapper.model
         if max_length is not None:
@@ -85,7 +84,7 @@ class OnceEncoder:
         names = {"name": f"continual/{version}", "revision": sha256}
         self.mteb_model_meta = ModelMeta.create_empty(overwrites=names)
         self.compares_by = str(inner.similarity_fn_name)
-        # What a Router or a module of the model's own does to a text may depend on the role itself.
+        # The output of a Router or of a custom module can depend on the role itself.
         self._routed = "task" in inner.get_model_kwargs()
         self._prompted = any((inner.prompts or {}).values())
         self._vectors: dict[Key, Vectors] = {}
@@ -93,17 +92,17 @@ class OnceEncoder:
         self._kept = _read(kept, self._identity) if kept is not None else {}
 
     def __len__(self) -> int:
-        """Return the number of distinct texts encoded so far."""
+        """Return the number of stored vectors."""
         return len(self._vectors)
 
     def instruct(self, task: Any, instruction: str | None) -> None:
-        """Put an instruction before the queries of a task from now on, in place of the model's prompt, or none.
+        """Set the instruction that replaces the model's prompt for the queries of a task.
 
         Args:
             task: mteb's metadata of the task.
-            instruction: What its queries are for; None: they have the model's own prompt.
+            instruction: The instruction; None restores the model's own prompt.
         """
-        name = f"{task.name}-{PromptType.query.value}"  # which mteb looks up first
+        name = f"{task.name}-{PromptType.query.value}"  # mteb looks this name up first
         prompt = self._own.get(name) if instruction is None else INSTRUCTED.format(instruction)
         if prompt is None:
             self._prompts.pop(name, None)
@@ -111,25 +110,24 @@ class OnceEncoder:
             self._prompts[name] = prompt
 
     def missing(self, role: str, texts: Iterable[str], task: Any) -> list[Key]:
-        """Return the distinct texts that have no vector yet as they are known here, in the order they came.
+        """Return the keys of the distinct texts that have no vector yet, in the order of `texts`.
 
         Args:
             role: "query", "document" or "text".
-            texts: Any texts, in any order.
-            task: mteb's metadata of the task they belong to.
+            task: mteb's metadata of the task that the texts belong to.
         """
-        way = self._way(role, task)
-        wanted = [key for key in dict.fromkeys((*way, text) for text in texts) if key not in self._vectors]
+        prefix = self._prefix(role, task)
+        wanted = [key for key in dict.fromkeys((*prefix, text) for text in texts) if key not in self._vectors]
         if self._kept:
             self._vectors.update((key, self._kept[name]) for key in wanted if (name := _digest(key)) in self._kept)
             wanted = [key for key in wanted if key not in self._vectors]
         return wanted
 
-    def _way(self, role: str, task: Any) -> tuple[str, str | None]:
-        """Return what of role and task the model's vectors depend on."""
+    def _prefix(self, role: str, task: Any) -> tuple[str, str | None]:
+        """Return the part of a text's key that depends on its role and task."""
         prompt = get_prompt(self.wrapper.model_prompts, task, ROLES[role])
         if prompt is None and self._prompted:
-            return role, None  # sentence-transformers chooses one by role
+            return role, None  # sentence-transformers chooses the prompt by role
         return (role if self._routed else ""), prompt or None
 
     def learn(self, role: str, texts: Iterable[str], task: Any) -> None:
@@ -137,15 +135,14 @@ class OnceEncoder:
 
         Args:
             role: "query", "document" or "text".
-            texts: Any texts, in any order.
-            task: mteb's metadata of the task they belong to, which chooses the prompt.
+            task: mteb's metadata of the task that the texts belong to; it determines the prompt.
 
         Raises:
-            ModelError: The model gives numbers that are not finite.
+            ModelError: The model returns numbers that are not finite.
         """
         wanted = self.missing(role, texts, task)
-        # Longest first: what does not fit in memory fails at once, and the time left is never underestimated.
-        # The sort is stable, so the same texts always meet in the same batches.
+        # Longest first: a batch that doesn't fit in memory fails at once, and the estimated time left is never too low.
+        # The sort is stable, so the same texts always form the same batches.
         lengths = self._tokens([text for *_, text in wanted])
         wanted = [wanted[index] for index in sorted(range(len(wanted)), key=lambda index: -lengths[index])]
         step = 4 * self.batch_size
@@ -166,62 +163,62 @@ class OnceEncoder:
             )
             if not np.isfinite(vectors).all():
                 raise ModelError(
-                    f"{self.version} gives embeddings that are not finite numbers, so it cannot be scored. "
-                    "Train again with a lower train.learning_rate."
+                    f"{self.version} gives embeddings that are not finite numbers, so it cannot be scored. Train it "
+                    "again with a lower train.learning_rate."
                 )
             self._vectors.update(zip(chunk, vectors, strict=True))
             self.progress.advance(len(chunk))
 
     def _tokens(self, texts: list[str]) -> list[int]:
-        """Return each text's number of tokens, up to the model's limit.
+        """Return the number of tokens of each text, at most the model's limit.
 
-        sentence-transformers sorts by characters, which leaves a fifth of the computed tokens padding; tokenizing
-        twice costs far less.
+        sentence-transformers sorts by characters, so a fifth of the computed tokens would be padding. Tokenizing twice
+        costs far less.
         """
         tokenizer, limit = self.wrapper.model.tokenizer, self.wrapper.model.max_seq_length
         if not getattr(tokenizer, "is_fast", False) or limit is None:
             return [len(text) for text in texts]
         lengths: list[int] = []
         for start in range(0, len(texts), 4096):
-            # Nearly all text has fewer than ten characters a token, so what lies beyond is cut off anyway.
+            # Nearly all texts have fewer than ten characters per token, so the model would cut the rest off anyway.
             part = [text[: 10 * limit] for text in texts[start : start + 4096]]
             tokens = tokenizer(part, truncation=True, max_length=limit, return_attention_mask=False)["input_ids"]
             lengths += [len(ids) for ids in tokens]
         return lengths
 
     def encode(self, inputs: Any, *, task_metadata: Any, prompt_type: PromptType | None = None, **_: Any) -> Vectors:
-        """Return the vectors of mteb's batches, float32, of shape [texts, dimensions]."""
-        role = next(name for name, kind in ROLES.items() if kind == prompt_type)
+        """Return the vectors of the texts in mteb's batches, float32, of shape [texts, dimensions]."""
+        role = next(name for name, its_type in ROLES.items() if its_type == prompt_type)
         return self.vectors(role, [text for batch in inputs for text in batch["text"]], task_metadata)
 
     def vectors(self, role: str, texts: list[str], task: Any) -> Vectors:
-        """Return the vectors of texts, float32, of shape [texts, dimensions]; arguments as in `learn`."""
+        """Return the vectors of texts, float32, of shape [texts, dimensions]; the arguments are those of `learn`."""
         if self._bytes() > MEMORY and self.missing(role, texts, task):
             self._vectors.clear()
         self.learn(role, texts, task)
-        way = self._way(role, task)
-        return np.stack([self._vectors[*way, text] for text in texts])
+        prefix = self._prefix(role, task)
+        return np.stack([self._vectors[*prefix, text] for text in texts])
 
     def save(self, path: Path) -> None:
-        """Write the vectors to a file, those of `kept` too, as far as `KEPT` goes: for another encoder of the model."""
-        known = {_digest(key): vector for key, vector in self._vectors.items()} | self._kept
-        size = next((vector.nbytes for vector in known.values()), 1)
-        some = dict(list(known.items())[: KEPT // size])
-        if some:
-            names = np.frombuffer(b"".join(some), np.uint8).reshape(len(some), -1)
+        """Write the vectors, including those from `kept` and at most `KEPT` bytes, to a file for later encoders."""
+        stored = {_digest(key): vector for key, vector in self._vectors.items()} | self._kept
+        size = next((vector.nbytes for vector in stored.values()), 1)
+        stored = dict(list(stored.items())[: KEPT // size])
+        if stored:
+            names = np.frombuffer(b"".join(stored), np.uint8).reshape(len(stored), -1)
             with publish(path) as partial:
-                tensors = {"names": names, "vectors": np.stack(list(some.values()))}
+                tensors = {"names": names, "vectors": np.stack(list(stored.values()))}
                 save_file(tensors, partial, metadata=self._identity)
 
     def _bytes(self) -> int:
         return len(self._vectors) * next((vector.nbytes for vector in self._vectors.values()), 0)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """Return the model's similarity of every pair, [first, second]."""
+        """Return the model's similarity of every pair, of shape [first, second]."""
         return self.wrapper.similarity(embeddings1, embeddings2)
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """Return the model's similarity row by row, [rows]."""
+        """Return the model's similarity row by row, of shape [rows]."""
         return self.wrapper.similarity_pairwise(embeddings1, embeddings2)
 
 
@@ -232,7 +229,7 @@ def _digest(key: Key) -> bytes:
 
 
 def _read(path: Path, identity: dict[str, str]) -> dict[bytes, Vectors]:
-    """Return the vectors of a file by the digest of their texts; none if it is of another model, or not there."""
+    """Return the vectors of a file, by the digest of their keys; empty if it is missing or of another model."""
     if not path.is_file():
         return {}
     try:
@@ -240,6 +237,6 @@ def _read(path: Path, identity: dict[str, str]) -> dict[bytes, Vectors]:
             if file.metadata() != identity:
                 return {}
             names, vectors = file.get_tensor("names"), file.get_tensor("vectors")
-    except SafetensorError:  # a damaged file saves nothing, and costs nothing but time
+    except SafetensorError:  # a damaged file only costs the time to encode again
         return {}
     return {name.tobytes(): vector for name, vector in zip(names, vectors, strict=True)}

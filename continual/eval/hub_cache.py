@@ -1,10 +1,10 @@
-"""The local cache of Hugging Face data sets: which revisions it holds, and which configurations.
+"""The local Hugging Face cache of datasets: the revisions and configurations it holds.
 
-Where the Hub cannot be reached, `datasets` takes whatever revision of a data set was cached last, and asks nobody. A
-task is one revision for good, so that one is put first, and what came from another one is refused.
+If the Hub can't be reached, `datasets` silently loads the newest cached revision. A task is registered at one revision,
+so `pinned` makes that revision the newest one and raises if another was loaded.
 
-It then also names a single configuration, "default", whatever the cache holds. mteb would load a task without its
-instructions and without the documents to rerank, and score that; so the cache is read for it.
+Offline, `datasets` also reports a single configuration, "default", whatever the cache holds. mteb would then score a
+task without its instructions and without the documents to rerank, so `pinned` reads the configurations from the cache.
 """
 
 from __future__ import annotations
@@ -23,44 +23,46 @@ from continual.errors import DataError
 
 COMMIT = re.compile("[0-9a-f]{40}")
 OF_FILES = re.compile("-[0-9a-f]{16}$")
-"""How the name of a configuration ends that somebody made by naming files; the data set itself has none such."""
+"""Suffix of the configurations that `datasets` creates for user-chosen data files; a dataset's own have none."""
 
 
 @contextmanager
 def pinned(name: str, revision: str) -> Iterator[None]:
-    """Have the data set `name` loaded at a revision within the block, also without the Hub.
+    """Load the dataset `name` at a fixed revision within the block, even without the Hub.
 
     Raises:
-        DataError: At the end, if the cache holds only other revisions, so that one of them was loaded.
+        DataError: On leaving the block, if the cache holds only other revisions, so that one of these was loaded.
     """
     if not COMMIT.fullmatch(revision):
         yield
         return
     for folder in _cached(name):
         if folder.name == revision:
-            os.utime(folder)  # the newest is the one that is taken
-    asked = retrieval_dataset_loaders.get_dataset_config_names
+            os.utime(folder)  # `datasets` loads the newest one
+    original = retrieval_dataset_loaders.get_dataset_config_names
     retrieval_dataset_loaders.get_dataset_config_names = _config_names
     try:
         yield
     finally:
-        retrieval_dataset_loaders.get_dataset_config_names = asked
-    held = sorted({folder.name for folder in _cached(name)})
-    if held and revision not in held:
-        raise DataError(f"the Hub was not reached, and the cache holds other revisions of it ({', '.join(held)})")
+        retrieval_dataset_loaders.get_dataset_config_names = original
+    cached = sorted({folder.name for folder in _cached(name)})
+    if cached and revision not in cached:
+        raise DataError(
+            f"the Hub was not reached, and the cache holds only other revisions of it ({', '.join(cached)})"
+        )
 
 
 def _config_names(name: str, revision: str | None = None) -> list[str]:
-    """Return the configurations of a data set, from the cache where the Hub is not reached."""
-    found: list[str] = datasets.get_dataset_config_names(name, revision)
-    if found != ["default"]:
-        return found
+    """Return the configurations of a dataset, from the cache if the Hub can't be reached."""
+    configs: list[str] = datasets.get_dataset_config_names(name, revision)
+    if configs != ["default"]:
+        return configs
     cached = {folder.parent.parent.name for folder in _cached(name) if folder.name == revision}
-    return sorted(config for config in cached if not OF_FILES.search(config)) or found
+    return sorted(config for config in cached if not OF_FILES.search(config)) or configs
 
 
 def _cached(name: str) -> list[Path]:
-    """Return the folders CONFIG/VERSION/REVISION of a data set."""
+    """Return the folders CONFIG/VERSION/REVISION of a dataset."""
     *owner, last = name.split("/")
     folder = Path(datasets.config.HF_DATASETS_CACHE).expanduser() / "___".join([*owner, camelcase_to_snakecase(last)])
     return [path for path in folder.glob("*/*/*") if path.is_dir()]

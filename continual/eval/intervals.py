@@ -1,4 +1,4 @@
-"""Intervals of everything that a report draws, from the scores of every query: all versions of a task at once."""
+"""Confidence intervals of every value a report shows, from per-query scores, for all versions of a task at once."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ from continual.eval.metrics import Learned, Matrix
 from continual.eval.significance import (
     OF_SCORES,
     Moments,
-    combine,
+    combine_moments,
     moments,
 )
 
 Ends = tuple[float, float] | None
-"""Lower and upper end; None where there is no value, or a score has no values per query."""
+"""Lower and upper end; None where the value is missing or has no per-query scores."""
 
-Rows = NDArray[np.int64]
+RowIndices = NDArray[np.int64]
 
 NONE = -1
-"""No row."""
+"""Marks a cell without a row."""
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """The intervals of a report; lists are by version, and those of tasks then by task. All are in points, as the
-    values they belong to; that of the retained share is in percent.
+    """The intervals of a report: lists by version; `score`, `over_base` and `since_learned` by version, then by task.
+
+    The ends are in points, except those of the retained share (`metrics["retained"]`), which are in percent.
 
     Attributes:
-        confidence: Their level.
-        score: Of each score.
-        over_base: Of each score minus the root base's.
-        since_learned: Of each score minus the one right after its domain was learned, from the step after that on.
-        gained: Of the gain right after learning that `retained` is a share of, the mean over its tasks.
-        metrics: Of each metric, by its name; that of `forgetting` takes the best version for known, and `retained`
-            has one only where `gained` is above zero.
-        ood_change: Of the OOD mean minus the root base's.
+        confidence: Level of the intervals, 0 to 1.
+        score: Each score.
+        over_base: Each score minus the root base's.
+        since_learned: Each score minus the score right after its domain was learned, from the following step on.
+        gained: The mean gain right after learning, which `retained` is a share of.
+        metrics: Each metric, by name. The interval of `forgetting` treats the best version as fixed. `retained` has an
+            interval only where that of `gained` is above zero.
+        ood_change: The OOD mean minus the root base's.
     """
 
     confidence: float
@@ -51,26 +52,31 @@ class Intervals:
     ood_change: list[Ends]
 
     def to_json(self) -> dict[str, Any]:
-        """Return them as plain data: [low, high] or null."""
+        """Return the intervals as plain data: [low, high] or null."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """Which score minus which other, row by row: both of shape [versions, tasks], NONE where there is none."""
+    """Which score is subtracted from which, for each version and task.
 
-    first: Rows
-    second: Rows
+    Attributes:
+        first: Rows of the minuends, of shape [versions, tasks]; `NONE` where nothing is compared.
+        second: Rows of the subtrahends, in the same form.
+    """
+
+    first: RowIndices
+    second: RowIndices
 
     def moments(self, values: Sequence[Matrix]) -> Moments:
-        """Return the moments over the queries of each task, NaN where there are none, [versions, tasks]."""
-        found = np.full((3, *self.first.shape), np.nan)
+        """Return the moments over each task's queries, of shape [versions, tasks]; NaN where nothing is compared."""
+        stacked = np.full((3, *self.first.shape), np.nan)
         for task, points in enumerate(values):
-            known = np.flatnonzero((self.first[:, task] != NONE) & (self.second[:, task] != NONE))
-            if known.size and points.shape[1]:
-                part = moments(points[self.first[known, task]] - points[self.second[known, task]])
-                found[:, known, task] = part.mean, part.variance, part.freedom
-        return Moments(*found)
+            versions = np.flatnonzero((self.first[:, task] != NONE) & (self.second[:, task] != NONE))
+            if versions.size and points.shape[1]:
+                part = moments(points[self.first[versions, task]] - points[self.second[versions, task]])
+                stacked[:, versions, task] = part.mean, part.variance, part.freedom
+        return Moments(*stacked)
 
 
 def report_intervals(
@@ -85,24 +91,25 @@ def report_intervals(
     """Return the intervals of a report.
 
     Args:
-        matrix: Points of all versions, NaN where there is none, of shape [versions, tasks].
-        lineages: Per version, the rows of its lineage, from the root base to it.
-        learned: Per version and task, the place in its lineage of the step that learned the task's domain, or None.
+        matrix: Points, of shape [versions, tasks]; NaN where a score is missing.
+        lineages: For each version, the rows of its lineage, from the root base to the version itself.
+        learned: For each version and task, the position in the version's lineage of the step that learned the task's
+            domain, or None.
         ood: Columns of the OOD set.
-        values: Per task, the points of every query, [versions, queries], NaN where there are none; with `joint`, it
-            has one more row.
-        joint: Points of the joint version by task, NaN where it was not scored or did not learn the domain.
-        confidence: Level of the intervals.
+        values: For each task, the points of every query, of shape [versions, queries]; NaN where they are missing. With
+            `joint`, there is one more row, the joint version's.
+        joint: Points of the joint version, of shape [tasks]; NaN where it was not scored or did not learn the domain.
+        confidence: Level of the intervals, 0 to 1.
     """
     contrasts = _contrasts(matrix, lineages, learned, joint)
-    parts = {name: each.moments(values) for name, each in contrasts.items()}
+    parts = {name: contrast.moments(values) for name, contrast in contrasts.items()}
     parts["score"] = _scores(values, matrix.shape)
     acc = np.isfinite(matrix) & np.array([[step is not None for step in steps] for steps in learned], bool)
     outside = np.zeros(matrix.shape, bool)
     outside[:, list(ood)] = True
     metrics = {"acc": _mean_ends(parts["score"], acc, confidence)}
-    named = {"bwt": "since", "fwt": "before", "forgetting": "best", "intransigence": "joint"}
-    for metric, name in named.items():
+    contrast_of = {"bwt": "since", "fwt": "before", "forgetting": "best", "intransigence": "joint"}
+    for metric, name in contrast_of.items():
         metrics[metric] = _mean_ends(parts[name], contrasts[name].first != NONE, confidence)
     metrics["retained"], gained = _retained(contrasts["since"], matrix, values, confidence)
     metrics["ood_mean"] = _mean_ends(parts["score"], outside, confidence)
@@ -123,55 +130,57 @@ def _contrasts(
     learned: Sequence[Learned],
     joint: NDArray[np.float64] | None,
 ) -> Mapping[str, Contrast]:
-    """Return what the curves and metrics subtract, only where both scores are there."""
-    known = np.isfinite(matrix)
-    found = {
+    """Return what the curves and metrics subtract, where both scores exist."""
+    scored = np.isfinite(matrix)
+    contrasts = {
         name: Contrast(np.full(matrix.shape, NONE), np.full(matrix.shape, NONE))
         for name in ("base", "since", "before", "best", "joint")
     }
 
     def put(name: str, version: int, task: int, first: int, second: int) -> None:
-        if known[first, task] and known[second, task]:
-            found[name].first[version, task], found[name].second[version, task] = first, second
+        if scored[first, task] and scored[second, task]:
+            contrasts[name].first[version, task], contrasts[name].second[version, task] = first, second
 
-    for version, line in enumerate(lineages):
-        last = len(line) - 1
+    for version, lineage in enumerate(lineages):
+        last = len(lineage) - 1
         for task, step in enumerate(learned[version]):
             if last:
                 put("base", version, task, version, 0)
             if step is None or step > last:
                 continue
-            if joint is not None and np.isfinite(joint[task]) and known[line[step], task]:
-                found["joint"].first[version, task], found["joint"].second[version, task] = len(matrix), line[step]
+            if joint is not None and np.isfinite(joint[task]) and scored[lineage[step], task]:
+                contrast = contrasts["joint"]
+                contrast.first[version, task], contrast.second[version, task] = len(matrix), lineage[step]
             if step >= 2:
-                put("before", version, task, line[step - 1], 0)
+                put("before", version, task, lineage[step - 1], 0)
             if step < last:
-                put("since", version, task, version, line[step])
-                if known[line[:last], task].any():
-                    put("best", version, task, line[int(np.nanargmax(matrix[line[:last], task]))], version)
-    return found
+                put("since", version, task, version, lineage[step])
+                if scored[lineage[:last], task].any():
+                    put("best", version, task, lineage[int(np.nanargmax(matrix[lineage[:last], task]))], version)
+    return contrasts
 
 
 def _scores(values: Sequence[Matrix], shape: tuple[int, ...]) -> Moments:
-    found = np.full((3, *shape), np.nan)
+    stacked = np.full((3, *shape), np.nan)
     for task, points in enumerate(values):
         if points.shape[1]:
             part = moments(points[: shape[0]], OF_SCORES)
-            found[:, :, task] = part.mean, part.variance, part.freedom
-    return Moments(*found)
+            stacked[:, :, task] = part.mean, part.variance, part.freedom
+    return Moments(*stacked)
 
 
 def _retained(
     since: Contrast, matrix: Matrix, values: Sequence[Matrix], confidence: float
 ) -> tuple[list[Ends], list[Ends]]:
-    """Return the intervals of the retained shares, percent, by the delta method; and those of the mean gains, points.
+    """Return the intervals of the retained shares, in percent, and those of the mean gains, in points.
 
-    The share is r = sum of what is left / sum of what was gained; its error is that of (left - r gained), query by
-    query, over the sum of what was gained. Where that sum may be zero, the share may be anything: it has no interval.
+    By the delta method: the share is r = sum of (score - base) / sum of gains, and its error is that of
+    (score - base - r gain), query by query, over the sum of gains. If the sum of gains may be zero, the share can take
+    any value, so it has no interval.
     """
-    places = np.where(since.first != NONE, since.second, 0)
+    learned_in = np.where(since.first != NONE, since.second, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        gained = np.take_along_axis(matrix, places, 0) - matrix[0]
+        gained = np.take_along_axis(matrix, learned_in, 0) - matrix[0]
         used = (since.first != NONE) & (gained > 0)
         total = np.where(used, gained, 0.0).sum(1)
         share = np.where(used, matrix - matrix[0], 0.0).sum(1) / total
@@ -180,22 +189,22 @@ def _retained(
     for task, points in enumerate(values):
         rows = np.flatnonzero(used[:, task])
         if rows.size and points.shape[1]:
-            gains = points[places[rows, task]] - points[0]
+            gains = points[learned_in[rows, task]] - points[0]
             part = moments(points[rows] - points[0] - share[rows, None] * gains)
             parts[:, rows, task] = part.mean, part.variance, part.freedom
             part = moments(gains)
             gains_of[:, rows, task] = part.mean, part.variance, part.freedom
     gained_ends = _mean_ends(Moments(*gains_of), used, confidence)
-    low, high = combine(Moments(*parts), weights).ends(confidence)
-    ends = [_ends(*each) for each in zip(100.0 * share + low, 100.0 * share + high, strict=True)]
-    sure = [each is not None and each[0] > 0 for each in gained_ends]
-    return [each if known else None for each, known in zip(ends, sure, strict=True)], gained_ends
+    low, high = combine_moments(Moments(*parts), weights).ends(confidence)
+    share_ends = [_ends(*ends) for ends in zip(100.0 * share + low, 100.0 * share + high, strict=True)]
+    above_zero = [ends is not None and ends[0] > 0 for ends in gained_ends]
+    return [ends if sure else None for ends, sure in zip(share_ends, above_zero, strict=True)], gained_ends
 
 
 def _mean_ends(parts: Moments, chosen: NDArray[np.bool_], confidence: float) -> list[Ends]:
-    """Return the intervals of the means over the chosen tasks, by version."""
+    """Return the interval of each version's mean over the chosen tasks; `chosen` has shape [versions, tasks]."""
     weights = chosen / np.maximum(chosen.sum(1, keepdims=True), 1)
-    return [_ends(low, high) for low, high in zip(*combine(parts, weights).ends(confidence), strict=True)]
+    return [_ends(low, high) for low, high in zip(*combine_moments(parts, weights).ends(confidence), strict=True)]
 
 
 def _table(parts: Moments, confidence: float) -> list[list[Ends]]:

@@ -1,10 +1,10 @@
-"""Tasks and benchmarks of mteb as tasks of a workspace: registered whole or not at all, and kept out of training."""
+"""Register tasks and benchmarks of mteb in a workspace: all of them or none. Their texts are kept out of training."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,14 @@ from continual.stream.tasks import (
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A task that can be registered, with the texts that must not be trained on."""
+    """A task ready to register, with the texts that must not be trained on.
+
+    Attributes:
+        record: The task as the catalog stores it.
+        queries: Texts of its queries, or of all items if it doesn't rank documents.
+        documents: Texts of its relevant documents, or of all items if it doesn't rank documents.
+        checked: Whether `queries` and `documents` hold every text; see `Contents.listed`.
+    """
 
     record: Task
     queries: set[str]
@@ -53,70 +60,70 @@ def register(
 ) -> list[TaskReport]:
     """Register a task of mteb, or all tasks of a benchmark.
 
-    Their data is loaded once, by mteb: to see that it is there, to count it, and to keep hashes and shingles of queries
-    and relevant documents, or of the texts of all items, which no training row may have. What a task is (mteb's name,
-    the revision of the data set, subsets, splits, main score) is recorded and never changes.
+    mteb loads the data of each task once: to check that they are available, to count them, and to store hashes and
+    shingles of the texts that no training row may contain. These are the queries and relevant documents, or the texts
+    of all items if the task doesn't rank documents. What defines the task (mteb's name, the dataset revision, subsets,
+    splits, main score) is recorded and never changes.
 
     Args:
-        registry: Where they go.
-        source: mteb's name of a task or benchmark, with "mteb:" before it.
-        name: The task's name here; by default mteb's, with its subsets if it is restricted to some.
-        domain: The ingested domain that it tests; None makes it out of domain for every version.
-        subsets: Of a single task, the subsets to keep; none keeps all.
-        skip_missing: Leave out tasks of a benchmark whose data cannot be had.
-        progress: Shows how far it is.
+        source: mteb's name of a task or benchmark, prefixed with "mteb:".
+        name: The task's name in the workspace; by default mteb's name, with the subsets if only some are kept.
+        domain: The ingested domain that the task tests; None makes it out of domain for every version.
+        subsets: The subsets of a single task to keep; empty keeps all.
+        skip_missing: Leave out the tasks of a benchmark whose data can't be loaded.
 
     Returns:
-        One report a task; those left out are missing.
+        One report per registered task.
 
     Raises:
-        NotFoundError: mteb or the workspace lacks what was named.
-        DataError: Data cannot be had; nothing was registered.
-        InvalidNameError: A name is not allowed, or another task has it; nothing was registered.
+        NotFoundError: mteb has no such task or benchmark, or the workspace has no such domain.
+        DataError: The data of a task can't be loaded; nothing was registered.
+        InvalidNameError: A name is not allowed or belongs to another task; nothing was registered.
         WorkspaceBusy: An ingest or another import is running.
     """
     from continual.eval import mteb_tasks
     from continual.eval.run import own_randomness, quiet
 
     with quiet(), own_randomness():
-        found = mteb_tasks.find(source.removeprefix(mteb_tasks.PREFIX), subsets)
-        if name is not None and len(found) > 1:
+        tasks = mteb_tasks.find_mteb_tasks(source.removeprefix(MTEB), subsets)
+        if name is not None and len(tasks) > 1:
             raise InputError(
-                f"{source} is a benchmark of {len(found)} tasks, which keep their names. Leave out {name!r}."
+                f"{source} is a benchmark of {len(tasks)} tasks, and each keeps its own name. Remove {name!r} from "
+                "the command."
             )
-        names = [check_name(mteb_tasks.default_name(task) if name is None else name, "task") for task in found]
-        wanted = dict(zip(names, found, strict=True))
-        _check_free(registry, wanted, domain)
-        loaded, faults = [], []
-        for place, (title, task) in enumerate(wanted.items()):
-            progress.start(f"reading {title} ({place + 1} of {len(wanted)})", None, "tasks")
+        names = [check_name(mteb_tasks.default_name(task) if name is None else name, "task") for task in tasks]
+        by_name = dict(zip(names, tasks, strict=True))
+        _check_free(registry, by_name, domain)
+        loaded, errors = [], []
+        for position, (task_name, task) in enumerate(by_name.items(), 1):
+            progress.start(f"reading {task_name} ({position} of {len(by_name)})", None, "tasks")
             try:
-                loaded.append(_load(task, title, domain))
+                loaded.append(_load(task, task_name, domain))
             except DataError as error:
-                faults.append(error)
+                errors.append(error)
         progress.finish()
-    if faults and not (skip_missing and len(found) > 1):
-        more = "" if len(found) == 1 else " Or leave such tasks out with --skip-missing. Nothing was registered."
-        others = [str(fault).partition(" cannot ")[0] for fault in faults[1:]]
-        rest = f" So it is with {len(others)} more: {'; '.join(others)}." if others else ""
-        raise DataError(f"{faults[0]}{rest}{more}")
+    if errors and not (skip_missing and len(tasks) > 1):
+        hint = "" if len(tasks) == 1 else " Use --skip-missing to leave such tasks out. Nothing was registered."
+        others = [str(error).partition(" cannot ")[0] for error in errors[1:]]
+        also = f" {len(others)} more could not be loaded: {'; '.join(others)}." if others else ""
+        raise DataError(f"{errors[0]}{also}{hint}")
     if not loaded:
-        raise DataError(f"None of the {len(found)} tasks of {source} has data that can be had. {faults[0]}")
+        raise DataError(f"None of the {len(tasks)} tasks of {source} can be loaded. The first error: {errors[0]}")
     with exclusive(registry.root / LOCK, "ingest` or `continual task add"):
-        _check_free(registry, wanted, domain)
+        _check_free(registry, by_name, domain)
         return _record(registry, loaded)
 
 
-def _check_free(registry: Registry, wanted: dict[str, Any], domain: str | None) -> None:
-    """Refuse a domain that is not there, and names that are other tasks'."""
-    domains = [known.name for known in registry.domains()]
+def _check_free(registry: Registry, tasks: Mapping[str, Any], domain: str | None) -> None:
+    """Raise if the domain does not exist or a name belongs to another task."""
+    domains = [record.name for record in registry.domains()]
     if domain is not None and domain not in domains:
         raise NotFoundError(
-            f"There is no domain {domain!r}.{did_you_mean(domain, domains)} A domain comes with `continual ingest`."
+            f"There is no domain {domain!r}.{did_you_mean(domain, domains)} Create it with `continual ingest`."
         )
-    for known in registry.tasks():
-        if known.name in wanted and (known.sha256 != _sha256(wanted[known.name]) or known.domain != domain):
-            raise task_taken(known)
+    for record in registry.tasks():
+        if record.name in tasks and (record.sha256 != _sha256(tasks[record.name]) or record.domain != domain):
+            raise task_taken(record)
 
 
 def _load(task: Any, name: str, domain: str | None) -> _Loaded:
@@ -124,64 +131,67 @@ def _load(task: Any, name: str, domain: str | None) -> _Loaded:
 
     from continual.eval import mteb_tasks
 
-    mteb_tasks.load(task)
-    held, content = mteb_tasks.contents(task), mteb_tasks.digest(task)
-    mteb_tasks.unload(task)
-    if not held.queries:
-        raise DataError(f"The mteb task {task.metadata.name} has nothing to score in {', '.join(task.hf_subsets)}.")
-    known = mteb_tasks.identity(task)
+    mteb_tasks.load_task_data(task)
+    contents, data_digest = mteb_tasks.contents(task), mteb_tasks.digest_task_data(task)
+    mteb_tasks.unload_task_data(task)
+    if not contents.queries:
+        raise DataError(
+            f"The mteb task {task.metadata.name} has no queries or items to score in {', '.join(task.hf_subsets)}. "
+            "Choose other subsets with --subset."
+        )
+    identity = mteb_tasks.identity(task)
     record = Task(
         name=name,
         domain=domain,
         path=task_path(name),
-        queries=held.queries,
-        documents=held.documents,
-        judgements=held.judgements,
-        origin=mteb_tasks.PREFIX + known["task"],
+        queries=contents.queries,
+        documents=contents.documents,
+        judgements=contents.judgements,
+        origin=MTEB + identity["task"],
         sha256=_sha256(task),
         created_at=now(),
         task_type=task.metadata.type,
-        metric=known["metric"],
-        mteb=known | {"content": content, "version": mteb.__version__},
+        metric=identity["metric"],
+        mteb=identity | {"content": data_digest, "version": mteb.__version__},
     )
-    return _Loaded(record, held.asked, held.relevant, held.listed)
+    return _Loaded(record, contents.asked, contents.relevant, contents.listed)
 
 
 def _record(registry: Registry, loaded: Sequence[_Loaded]) -> list[TaskReport]:
     """Write the keys and record the tasks in one transaction; the caller holds the lock."""
-    known = {task.name for task in registry.tasks()}
-    folders = {each.record.name: registry.path(each.record.path) for each in loaded}
+    registered = {task.name for task in registry.tasks()}
+    folders = {entry.record.name: registry.path(entry.record.path) for entry in loaded}
     changed = []
     with swept(registry):
-        for each in loaded:
-            task = each.record
-            if task.name in known and not registry.lost_files(task):
+        for entry in loaded:
+            task = entry.record
+            if task.name in registered and not registry.lost_files(task):
                 continue
             with publish(registry.path(task.path)) as partial:
-                write_keys(partial, each.queries, each.documents)
+                write_keys(partial, entry.queries, entry.documents)
             changed.append(task)
         rows = find_leaks(registry, folders)
         leaks = {name: count_leaks(name, rows[name]) for name in folders}
         for name, folder in folders.items():
             write_leaks(folder, rows[name])
-        new = [task for task in changed if task.name not in known]
+        new = [task for task in changed if task.name not in registered]
         registry.add_task(*new, leaks=[leak for task in new for leak in leaks[task.name]])
-        for name in known & folders.keys():
+        for name in registered & folders.keys():
             registry.set_leaks(name, leaks[name])
     return [
         TaskReport(
-            name=each.record.name,
-            domain=each.record.domain,
-            queries=each.record.queries,
-            documents=each.record.documents,
-            judgements=each.record.judgements,
-            leaked_rows=sum(leak.rows for leak in leaks[each.record.name]),
-            near_rows=sum(leak.near for leak in leaks[each.record.name]),
-            unchanged=each.record not in changed,
-            task_type=each.record.task_type,
-            checked=each.checked,
+            name=entry.record.name,
+            domain=entry.record.domain,
+            queries=entry.record.queries,
+            documents=entry.record.documents,
+            judgements=entry.record.judgements,
+            leaked_rows=sum(leak.rows for leak in leaks[entry.record.name]),
+            near_rows=sum(leak.near for leak in leaks[entry.record.name]),
+            unchanged=entry.record not in changed,
+            task_type=entry.record.task_type,
+            checked=entry.checked,
         )
-        for each in loaded
+        for entry in loaded
     ]
 
 

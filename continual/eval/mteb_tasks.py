@@ -1,4 +1,4 @@
-"""Tasks of mteb: found by name, loaded by mteb itself, and known by what must never change of them."""
+"""Tasks of mteb: find them by name, load them with mteb, and check that their data are the registered data."""
 
 from __future__ import annotations
 
@@ -29,21 +29,18 @@ from continual.eval.suites import WHOLE, Sample
 from continual.eval.tasks import sampled_ids
 from continual.registry.records import Task
 
-PREFIX = "mteb:"
-"""What the name of a task or benchmark of mteb begins with, on the command line and as an origin."""
-
 
 @dataclass(frozen=True)
 class Contents:
     """What a loaded task holds.
 
     Attributes:
-        queries: Queries; the items scored, if it is no retrieval or reranking task.
-        documents: Documents of all corpora.
-        judgements: Judged pairs of query and document.
-        asked: Texts of the queries; the texts of all items, if it is no retrieval or reranking task.
-        relevant: Texts of the documents that are relevant to one, with their titles and without; or of all items too.
-        listed: Whether mteb says which columns hold the texts, so that they are all in `asked` and `relevant`.
+        queries: Number of queries, or of scored items if the task doesn't rank documents.
+        documents: Number of documents in all corpora.
+        judgements: Number of judged (query, document) pairs.
+        asked: Texts of the queries, or of all items if the task doesn't rank documents.
+        relevant: Texts of the relevant documents, with and without their titles, or of all items likewise.
+        listed: Whether mteb declares the columns that hold texts, so that `asked` and `relevant` are complete.
     """
 
     queries: int
@@ -54,16 +51,16 @@ class Contents:
     listed: bool
 
 
-def find(name: str, subsets: Sequence[str] = ()) -> list[Any]:
-    """Return the task of a name, or the tasks of the benchmark of that name.
+def find_mteb_tasks(name: str, subsets: Sequence[str] = ()) -> list[Any]:
+    """Return the mteb task with this name, or the tasks of the benchmark with this name.
 
     Args:
-        name: As mteb has it, such as "SciFact" or "MTEB(eng, v2)".
-        subsets: Of a task, the subsets (languages, mostly) to keep; none keeps all.
+        name: mteb's name, such as "SciFact" or "MTEB(eng, v2)".
+        subsets: The subsets of a task to keep, mostly languages; empty keeps all.
 
     Raises:
-        NotFoundError: mteb has neither, or the task lacks a subset.
-        InputError: Subsets of a benchmark, or tasks that need more than text.
+        NotFoundError: mteb has no such task or benchmark, or the task has no such subset.
+        InputError: Subsets are given for a benchmark, or a task needs more than text.
     """
     try:
         tasks = [mteb.get_task(name)]
@@ -71,40 +68,47 @@ def find(name: str, subsets: Sequence[str] = ()) -> list[Any]:
         try:
             tasks = list(mteb.get_benchmark(name).tasks)
         except KeyError:
-            names = [kind.metadata.name for kind in TASK_LIST] + [each.name for each in mteb.get_benchmarks()]
+            names = [task.metadata.name for task in TASK_LIST]
+            names += [benchmark.name for benchmark in mteb.get_benchmarks()]
             near = difflib.get_close_matches(name, names, n=1)
             raise NotFoundError(
-                f"mteb {mteb.__version__} has no task and no benchmark {name!r}.{did_you_mean(name, near)}"
+                f"mteb {mteb.__version__} has no task or benchmark {name!r}.{did_you_mean(name, near)}"
             ) from None
         if subsets:
             raise InputError(
-                f"{name} is a benchmark, which fixes its own subsets: --subset goes with one task."
+                f"{name} is a benchmark and defines its own subsets. Remove --subset, or name a single task."
             ) from None
     if subsets:
         tasks = [_with_subsets(tasks[0], subsets)]
-    other = [task.metadata.name for task in tasks if set(task.modalities) != {"text"}]
-    if other:
-        raise InputError(f"{', '.join(other)} of mteb needs more than text, which no model here can encode.")
+    not_text = [task.metadata.name for task in tasks if set(task.modalities) != {"text"}]
+    if not_text:
+        raise InputError(
+            f"The mteb tasks {', '.join(not_text)} need more than text, but models here encode only text. Choose other "
+            "tasks."
+        )
     return tasks
 
 
 def _with_subsets(task: Any, subsets: Sequence[str]) -> Any:
-    known = task.metadata.hf_subsets
+    available = task.metadata.hf_subsets
     for subset in subsets:
-        if subset not in known:
-            raise NotFoundError(f"{task.metadata.name} has no subset {subset!r}.{did_you_mean(subset, known)}")
+        if subset not in available:
+            raise NotFoundError(
+                f"{task.metadata.name} has no subset {subset!r}.{did_you_mean(subset, available)} Its subsets are "
+                f"{', '.join(available)}."
+            )
     return task.filter_languages(None, hf_subsets=list(subsets))
 
 
 def parts(task: Any) -> list[Any]:
-    """Return the tasks that an aggregate such as CQADupstackRetrieval is made of, or the task itself."""
-    return [each for part in task.metadata.tasks for each in parts(part)] if task.is_aggregate else [task]
+    """Return the tasks that an aggregate such as CQADupstackRetrieval consists of, or the task itself in a list."""
+    return [part for member in task.metadata.tasks for part in parts(member)] if task.is_aggregate else [task]
 
 
 def identity(task: Any) -> dict[str, Any]:
-    """Return what decides the scores of a task besides the model, as the catalog keeps it.
+    """Return everything except the model that determines a task's scores, in the form the catalog stores.
 
-    That is its name and main score, and for each part the data set with its revision, the subsets and the splits.
+    This is the task's name and main score and, for each part, the dataset, its revision, the subsets and the splits.
     """
     return {
         "task": task.metadata.name,
@@ -123,54 +127,58 @@ def identity(task: Any) -> dict[str, Any]:
 
 
 def default_name(task: Any) -> str:
-    """Return mteb's name of a task, with the subsets or splits if it is restricted to some of them.
+    """Return mteb's name of a task, followed by its subsets or splits if it is restricted to some of them.
 
-    So the same task of two benchmarks has one name if it is the same, and two if it is not.
+    Two benchmarks that restrict the same task differently thus get different names for it.
     """
     name: str = task.metadata.name
     if task.is_aggregate:
         return name
-    for kept, known in ((task.hf_subsets, task.metadata.hf_subsets), (task.eval_splits, task.metadata.eval_splits)):
-        if set(kept) != set(known):
-            name += f".{'+'.join(kept)}" if len(kept) <= MOST_NAMED else f".{len(kept)}-of-{len(known)}"
+    for kept, available in ((task.hf_subsets, task.metadata.hf_subsets), (task.eval_splits, task.metadata.eval_splits)):
+        if set(kept) != set(available):
+            name += f".{'+'.join(kept)}" if len(kept) <= MOST_NAMED else f".{len(kept)}-of-{len(available)}"
     return name.replace("/", "-")
 
 
+MTEB = "mteb:"
+"""Prefix of mteb's tasks and benchmarks, on the command line and in a task's origin."""
+
 MOST_NAMED = 3
-"""Subsets or splits that are named in the default name of a task; more are counted."""
+"""Maximum number of subsets or splits listed in a task's default name; above that, only their count is given."""
 
 
 def open_task(record: Task) -> Any:
-    """Return the mteb task of a record, its data loaded at the revision that was registered.
+    """Return the mteb task of a record, with its data loaded at the registered revision.
 
     Raises:
-        DataError: The installed mteb lacks it, its data set cannot be had, or it is not what it was.
+        DataError: The installed mteb doesn't have the task, or its data can't be loaded or have changed.
     """
     assert record.mteb is not None, record
     try:
         task = mteb.get_task(record.mteb["task"])
     except KeyError:
         task = None
-    known = record.mteb["parts"]
-    if task is None or [part.metadata.name for part in parts(task)] != [part["task"] for part in known]:
+    registered = record.mteb["parts"]
+    if task is None or [part.metadata.name for part in parts(task)] != [part["task"] for part in registered]:
         raise DataError(
-            f"The task {record.name} is {record.mteb['task']} of mteb {record.mteb['version']}, and the installed mteb "
-            f"{mteb.__version__} has none with the same parts. `pip install mteb=={record.mteb['version']}` installs "
-            "the one that has."
+            f"The task {record.name} was registered as {record.mteb['task']} of mteb {record.mteb['version']}, but the "
+            f"installed mteb {mteb.__version__} has no task with the same name and parts. Run "
+            f"`pip install mteb=={record.mteb['version']}`."
         )
-    for part, wanted in zip(parts(task), known, strict=True):
-        if list(part.hf_subsets) != wanted["subsets"]:
-            part.filter_languages(None, hf_subsets=wanted["subsets"])
-        part.filter_eval_splits(wanted["splits"])
-        if part.metadata.dataset["revision"] != wanted["revision"]:
-            changed = {**part.metadata.dataset, "revision": wanted["revision"]}
+    for part, as_registered in zip(parts(task), registered, strict=True):
+        if list(part.hf_subsets) != as_registered["subsets"]:
+            part.filter_languages(None, hf_subsets=as_registered["subsets"])
+        part.filter_eval_splits(as_registered["splits"])
+        if part.metadata.dataset["revision"] != as_registered["revision"]:
+            changed = {**part.metadata.dataset, "revision": as_registered["revision"]}
             part.metadata = part.metadata.model_copy(update={"dataset": changed})
-    load(task)
-    if digest(task) != record.mteb["content"]:
+    load_task_data(task)
+    if digest_task_data(task) != record.mteb["content"]:
         raise DataError(
-            f"The data of the task {record.name} is not what was registered: {_origin(record)} was read with mteb "
-            f"{record.mteb['version']}, and mteb {mteb.__version__} makes something else of it. Install the former, or "
-            f"register it under a new name: `continual task add NAME {record.origin}`."
+            f"The data of the task {record.name} are not what was registered: mteb {mteb.__version__} reads other "
+            f"content from {_origin(record)} than mteb {record.mteb['version']} did. Install mteb "
+            f"{record.mteb['version']}, or register the task under a new name: `continual task add NAME "
+            f"{record.origin}`."
         )
     return task
 
@@ -179,11 +187,11 @@ def _origin(record: Task) -> str:
     return ", ".join(f"{part['dataset']} at {part['revision']}" for part in (record.mteb or {})["parts"])
 
 
-def load(task: Any) -> None:
+def load_task_data(task: Any) -> None:
     """Load the data of a task, from the local Hugging Face cache or from the Hub.
 
     Raises:
-        DataError: It cannot be had; the message names the data set.
+        DataError: The data can't be loaded; the message names the dataset.
     """
     for part in parts(task):
         dataset = part.metadata.dataset
@@ -193,23 +201,23 @@ def load(task: Any) -> None:
                 part.load_data()
             if isinstance(part, AbsTaskRetrieval):
                 part.convert_v1_dataset_format_to_v2(num_proc=None)
-        except Exception as error:  # loaders of a thousand data sets fail in as many ways
+        except Exception as error:  # the loaders of mteb's datasets raise errors of many types
             raise unreadable(part, error) from error
 
 
 def unreadable(part: Any, error: Exception) -> DataError:
-    """Return the error for a data set that cannot be had."""
+    """Return the error for a dataset that can't be loaded."""
     dataset = part.metadata.dataset
     return DataError(
-        f"The data set {dataset['path']} (revision {dataset['revision']}) of the mteb task {part.metadata.name} cannot "
-        f"be loaded: {_first_line(error)}. It is taken from the local Hugging Face cache, or from the Hub if that can "
-        "be reached. Run this command once where it can (HF_HUB_OFFLINE unset, and logged in with `hf auth login` if "
-        "the data set is gated), or copy the cache ($HF_HOME) from such a machine."
+        f"The dataset {dataset['path']} (revision {dataset['revision']}) of the mteb task {part.metadata.name} cannot "
+        f"be loaded from the local Hugging Face cache or the Hub: {_first_line(error)}. Run this command once with "
+        "access to the Hub (HF_HUB_OFFLINE unset, and after `hf auth login` if the dataset is gated), or copy the "
+        "cache ($HF_HOME) from a machine that has the dataset."
     )
 
 
-def digest(task: Any) -> str:
-    """Return the sha256 over what is scored of a loaded task, and over what a classifier is fitted on."""
+def digest_task_data(task: Any) -> str:
+    """Return the sha256 of a loaded task's data: the scored splits and, for a classifier, the training split."""
     result = hashlib.sha256()
 
     def add(value: Any) -> None:
@@ -224,15 +232,15 @@ def digest(task: Any) -> str:
     return result.hexdigest()
 
 
-def unload(task: Any) -> None:
-    """Let go of the data of a task."""
+def unload_task_data(task: Any) -> None:
+    """Free the memory that a task's data take."""
     for part in parts(task):
         if part.data_loaded:
             part.unload_data()
 
 
 def contents(task: Any) -> Contents:
-    """Count what a loaded task holds, and list the texts that must not be trained on."""
+    """Count the queries, documents and judgements of a loaded task, and list the texts that must not be trained on."""
     queries, documents, judgements = 0, 0, 0
     asked: set[str] = set()
     relevant: set[str] = set()
@@ -255,8 +263,8 @@ def contents(task: Any) -> Contents:
     return Contents(queries, documents, judgements, asked, relevant, listed)
 
 
-def cut(task: Any, sample: Sample) -> None:
-    """Keep only a sample of the queries and documents of a loaded task: of each subset and split by itself."""
+def cut_to_sample(task: Any, sample: Sample) -> None:
+    """Reduce a loaded task to a sample of its queries and documents, separately for each subset and split."""
     for data in (data for part in parts(task) for data in _splits(part)) if sample != WHOLE else ():
         qrels, ranked = data["relevant_docs"], data["top_ranked"]
         judged = [query for query in data["queries"]["id"] if qrels.get(query)]
@@ -269,11 +277,11 @@ def cut(task: Any, sample: Sample) -> None:
 
 @dataclass(frozen=True)
 class PerQuery:
-    """What came of the queries of one split and subset.
+    """Scores and rankings of the queries of one split and subset.
 
     Attributes:
-        scores: What trec_eval says of each query: 0 to 1 by the name of the measure, by query id.
-        first: The ids of the first `TOP` documents, the best first, by query id.
+        scores: trec_eval's measures, 0 to 1, by query id and name of the measure.
+        first: Ids of the first `TOP` documents, best first, by query id.
     """
 
     scores: dict[str, dict[str, float]]
@@ -281,53 +289,54 @@ class PerQuery:
 
 
 TOP = 10
-"""Documents of each query's ranking that are kept."""
+"""Number of documents kept from each query's ranking."""
 
 
 def keep_per_query(task: Any) -> dict[tuple[str, str], PerQuery]:
-    """Return a dict that fills, by split and subset, with what came of each query while mteb evaluates.
+    """Return a dict, by split and subset, that mteb's evaluation of the task fills with per-query scores and rankings.
 
-    mteb itself keeps only means, rounded to five digits. Other tasks than those that rank have nothing per query.
+    mteb itself keeps only means, rounded to five digits. The dict stays empty for tasks that don't rank documents.
 
     Raises:
-        DataError: While mteb evaluates, if the task needs data then that cannot be had.
+        DataError: During the evaluation, if the task needs more data and can't load them.
     """
-    found: dict[tuple[str, str], PerQuery] = {}
+    per_query: dict[tuple[str, str], PerQuery] = {}
     if not isinstance(task, AbsTaskRetrieval):
-        return found
+        return per_query
     original = task.task_specific_scores
 
     def keep(
         scores: dict[str, dict[str, float]], qrels: Any, results: Any, hf_split: str, hf_subset: str
     ) -> dict[str, float]:
-        found[hf_split, hf_subset] = PerQuery(scores, {query: _first(results.get(query, {})) for query in scores})
+        first = {query: _first(results.get(query, {})) for query in scores}
+        per_query[hf_split, hf_subset] = PerQuery(scores, first)
         try:
             own: dict[str, float] = original(scores, qrels, results, hf_split=hf_split, hf_subset=hf_subset)
-        except (OSError, ValueError) as error:  # those of FollowIR read more of their data set here
+        except (OSError, ValueError) as error:  # FollowIR's tasks read more of their dataset here
             raise unreadable(task, error) from error
         return own
 
     task.task_specific_scores = keep
-    return found
+    return per_query
 
 
 def only_split(task: Any) -> Mapping[str, Any]:
-    """Return the data of a loaded task that has scores per query: it has one subset and one split."""
+    """Return the data of a loaded task with per-query scores, which has exactly one subset and one split."""
     (data,) = (data for part in parts(task) for data in _splits(part))
     return dict(data)
 
 
 def _first(similarity: Mapping[str, float]) -> list[str]:
-    """Return the first documents as trec_eval orders them: equal ones by their ids, the last first."""
+    """Return the first documents in trec_eval's order: by score, ties by id in descending order."""
     return [name for _, name in heapq.nlargest(TOP, ((value, name) for name, value in similarity.items()))]
 
 
-def _splits(part: Any, more: str | None = None) -> Iterator[Any]:
-    """Yield the data of each subset and split that is scored, and of one more split if it is there."""
+def _splits(part: Any, extra: str | None = None) -> Iterator[Any]:
+    """Yield the data of each scored subset and split, and of the split `extra` if it exists."""
     for subset in part.hf_subsets:
-        # Without subsets, and where all languages are columns of one table, the splits are one level higher.
+        # The splits are one level higher if there are no subsets, or if all languages are columns of one table.
         data = part.dataset.get(subset, part.dataset)
-        for split in dict.fromkeys([*part.eval_splits, *([more] if more in data else [])]):
+        for split in dict.fromkeys([*part.eval_splits, *([extra] if extra in data else [])]):
             yield data[split]
 
 
@@ -337,7 +346,7 @@ def _query_texts(data: Mapping[str, Any]) -> Iterator[str]:
 
 
 def query_text(text: Any) -> str:
-    """Return a query as one text: of a conversation the last turn, which is a text, or has its text as "content"."""
+    """Return a query as one text; of a conversation, the last turn, which is a text or a dict with "content"."""
     turn = text[-1] if isinstance(text, list) and text else text
     return str(turn["content"] if isinstance(turn, dict) else turn)
 
@@ -348,19 +357,19 @@ def _item_texts(column: Iterable[Any]) -> Iterator[str]:
 
 
 def _relevant_texts(data: Mapping[str, Any]) -> Iterator[str]:
-    wanted = {name for judged in data["relevant_docs"].values() for name, score in judged.items() if score > 0}
-    for row in _select(data["corpus"], wanted):
+    relevant = {name for judged in data["relevant_docs"].values() for name, score in judged.items() if score > 0}
+    for row in _select(data["corpus"], relevant):
         yield row["text"]
         if row.get("title"):
             yield f"{row['title']} {row['text']}"
 
 
 def _select(rows: Any, ids: set[str]) -> Any:
-    return rows.select([place for place, name in enumerate(rows["id"]) if name in ids])
+    return rows.select([index for index, row_id in enumerate(rows["id"]) if row_id in ids])
 
 
 def _seed(part: Any) -> None:
-    """Put a task in the state that it was made in: some draw a part of their data, and one may be loaded twice."""
+    """Reset a task's random state: some tasks sample their data on loading, and a task may be loaded twice."""
     random.seed(part.seed)
     np.random.seed(part.seed)
     torch.manual_seed(part.seed)

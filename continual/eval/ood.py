@@ -1,8 +1,8 @@
-"""What a version's lineage trained on of a task: a task is out of domain only where that is nothing.
+"""Flags for tasks whose texts a version's lineage was trained on: their scores are not out of domain.
 
-No row that leaks into a known task is ever trained on. What remains is a task that came later than the rows: it is
-checked against all of them when it is registered, and every version that learned such rows, or comes from one that
-did, has a flag for it. A flag stays: weights do not unlearn.
+Rows that leak into a registered task are never trained on. A task that is registered later is checked against all
+stored rows. Every version that trained on rows leaking into it, and every descendant of such a version, gets a flag. A
+flag is permanent, because weights don't unlearn.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from continual.registry.registry import Registry
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A task whose texts a version's lineage trained on, so that its score is no measure of what the version never saw.
+    """A task whose texts a version's lineage was trained on, so that its score is not out of domain.
 
     Attributes:
-        version: The version.
-        task: The task.
-        rows: Rows that were trained on, and leak into the task.
-        near: Those of them that are near duplicates only.
-        learned_by: The versions of the lineage whose steps learned them.
-        domains: The domains that they are in.
+        version: Id of the version.
+        task: Name of the task.
+        rows: Number of trained rows that leak into the task.
+        near: Number of these rows that are only near duplicates.
+        learned_by: Ids of the versions in the lineage whose steps trained on these rows.
+        domains: The domains of these rows.
     """
 
     version: str
@@ -36,26 +36,26 @@ class Flag:
 
     @property
     def why(self) -> str:
-        """The reason as a sentence."""
+        """The reason for the flag, as a sentence."""
         rows = f"{self.rows:,} row{'s' * (self.rows > 1)} of {', '.join(self.domains)}"
-        near = f" ({self.near:,} nearly)" if self.near else ""
-        verb = "are" if self.rows > 1 else "is"
-        who = " and ".join(self.learned_by)
-        return f"{who} learned {rows} before {self.task} was registered, which {verb} in it{near}."
+        near = f" ({self.near:,} as near duplicates)" if self.near else ""
+        verb = "leak" if self.rows > 1 else "leaks"
+        versions = " and ".join(self.learned_by)
+        return f"{versions} trained on {rows} that {verb} into {self.task}{near}, before the task was registered."
 
 
 def flags(registry: Registry) -> dict[tuple[str, str], Flag]:
-    """Return the flags of all versions, by version and task; most workspaces have none."""
+    """Return the flags of all versions, by version and task."""
     leaks = registry.leaks()
     if not leaks:
         return {}
     tasks = {task.name: task for task in registry.tasks()}
     batches = {batch.id: batch for batch in registry.batches()}
-    found: dict[tuple[str, str], Flag] = {}
+    flagged: dict[tuple[str, str], Flag] = {}
     for version in registry.versions():
         guarded = _guarded(version, tasks)
         for name in tasks:
-            flag = found.get((version.parent or "", name))
+            flag = flagged.get((version.parent or "", name))
             for leak in leaks:
                 if leak.task == name and leak.batch in version.batches and name not in guarded:
                     rows = leak.rows - _spared(registry, tasks, guarded, name, batches[leak.batch])
@@ -63,8 +63,8 @@ def flags(registry: Registry) -> dict[tuple[str, str], Flag]:
                         near = min(leak.near, rows)
                         flag = _add(flag, version.id, name, rows, near, batches[leak.batch].domain)
             if flag is not None:
-                found[version.id, name] = replace(flag, version=version.id)
-    return found
+                flagged[version.id, name] = replace(flag, version=version.id)
+    return flagged
 
 
 def flags_of(registry: Registry, version: str) -> dict[str, Flag]:
@@ -81,22 +81,22 @@ def _add(flag: Flag | None, version: str, task: str, rows: int, near: int, domai
 
 
 def _guarded(version: Version, tasks: Mapping[str, Task]) -> set[str]:
-    """Return the tasks that were known when the rows of a step were drawn."""
-    known = version.provenance.guarded
-    if known is None:  # a step of before this was recorded
+    """Return the names of the tasks that were registered when a step drew its rows."""
+    guarded = version.provenance.guarded
+    if guarded is None:  # versions of older releases don't record this
         return {name for name, task in tasks.items() if task.created_at < version.created_at}
-    return set(known)
+    return set(guarded)
 
 
 def _spared(registry: Registry, tasks: Mapping[str, Task], guarded: set[str], name: str, batch: Batch) -> int:
-    """Return how many leaking rows a step did not train on, because they leak into a task that was known as well."""
+    """Return how many leaking rows a step left out because they also leak into a guarded task."""
     leaking = _hashes(registry, tasks[name], batch)
     others = [_hashes(registry, tasks[other], batch) for other in sorted(guarded)]
     return len(leaking & set().union(*others))
 
 
 def _hashes(registry: Registry, task: Task, batch: Batch) -> set[str]:
-    """Return the hashes of the rows of a batch that leak into a task which came after it."""
+    """Return the hashes of a batch's rows that leak into a task registered after the batch."""
     import pyarrow.parquet as pq
 
     file = registry.path(task.path) / "leaks.parquet"

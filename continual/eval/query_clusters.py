@@ -1,4 +1,4 @@
-"""Queries in clusters of one subject each, named by the words that set them apart."""
+"""Cluster queries by subject, and name each cluster by its most distinctive words."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIZE = 25
-"""Queries to a cluster, about: fewer, and the interval of a cluster says nothing."""
+"""Approximate number of queries per cluster; with fewer, a cluster's interval is too wide to be useful."""
 
 MOST = 12
-"""Clusters of a task, at most."""
+"""Maximum number of clusters of a task."""
 
 TELLING = 2
-"""How much more common a word must be inside a cluster than outside to name it."""
+"""How many times more common a word must be inside a cluster than outside to name it."""
 
 WORDS = 3
-"""Words that name a cluster."""
+"""Maximum number of words that name a cluster."""
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
 
 
-def cluster(vectors: NDArray[np.floating], most: int = MOST, size: int = SIZE) -> NDArray[np.int64]:
-    """Return the cluster of each vector, from 0, by k-means of their directions.
+def cluster_queries(vectors: NDArray[np.floating], most: int = MOST, size: int = SIZE) -> NDArray[np.int64]:
+    """Return the cluster number of each vector, from 0, by k-means on their directions.
 
-    The same vectors give the same clusters. With fewer than two times `size` there is one.
+    The result is deterministic. With fewer than 2 * `size` vectors, there is one cluster.
 
     Args:
         vectors: Embeddings, of shape [queries, dimensions].
-        most: Clusters, at most.
-        size: Vectors to a cluster, about.
+        most: Maximum number of clusters.
+        size: Approximate number of vectors per cluster.
 
     Returns:
-        Whole numbers, of shape [queries].
+        Integers, of shape [queries].
     """
     count = min(most, len(vectors) // size)
     if count < 2:
@@ -45,29 +45,30 @@ def cluster(vectors: NDArray[np.floating], most: int = MOST, size: int = SIZE) -
 
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     directions = np.asarray(vectors, np.float64) / np.maximum(lengths, 1e-12)
-    count = min(count, len(np.unique(directions, axis=0)))  # k-means warns of more clusters than there are points
+    count = min(count, len(np.unique(directions, axis=0)))  # k-means warns if there are fewer points than clusters
     return np.asarray(KMeans(count, n_init=4, random_state=0).fit_predict(directions), np.int64)
 
 
-def name_clusters(texts: Sequence[str], labels: Sequence[int]) -> list[list[str]]:
-    """Return the words that set each cluster apart, the most telling first; a cluster may have none.
+def name_query_clusters(texts: Sequence[str], labels: Sequence[int]) -> list[list[str]]:
+    """Return the most distinctive words of each cluster, the most distinctive first; a cluster may have none.
 
-    A word weighs p * log(p / q): p is the share of the cluster's texts that have it, q that of all others, each with
-    one text added. Only words that are twice as common inside count, so that "the" names nothing in any language.
+    A word's weight is p * log(p / q). p is the share of the cluster's texts that contain the word; q is the share of
+    all other texts, with one text added to both counts. Only words at least `TELLING` times as common inside count, so
+    common words such as "the" drop out in any language.
 
     Args:
-        texts: One a query.
-        labels: Its cluster, from 0, in the same order.
+        texts: The texts of the queries.
+        labels: The cluster of each text, from 0.
 
     Returns:
-        Lower-case words by cluster.
+        For each cluster, up to `WORDS` lower-case words.
     """
     words = [set(_WORD.findall(text.lower())) for text in texts]
     clusters = 1 + max(labels, default=-1)
     counts = [Counter[str]() for _ in range(clusters)]
     sizes = Counter(labels)
-    for found, label in zip(words, labels, strict=True):
-        counts[label].update(found)
+    for text_words, label in zip(words, labels, strict=True):
+        counts[label].update(text_words)
     total = sum(counts, Counter[str]())
     named = []
     for label, inside in enumerate(counts):

@@ -1,4 +1,4 @@
-"""The scores of every query of a task under many versions, as one array; files that were read once are remembered."""
+"""Read the per-query scores of many versions, with a cache file that makes later reads fast."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from continual.eval.suites import SCORES
 from continual.storage.files import publish
 
 CACHE = "remembered.npz"
-"""The file beside the scores that remembers them: opening a thousand small files takes a second, this one nothing."""
+"""Name of the cache file beside the scores. Opening a thousand small Parquet files instead takes a second."""
 
-Known = tuple[int, int, bytes, NDArray[np.float64]]
-"""Time of change and size of a file, the digest of its query ids, and its scores."""
+CachedScores = tuple[int, int, bytes, NDArray[np.float64]]
+"""A file's modification time (ns) and size (bytes), the digest of its query ids, and its scores."""
 
 
 class QueryScores:
-    """Reads files of per-query scores below a `.continual` folder, each once for all reports.
+    """Reader of the per-query score files below a `.continual` folder, which reads each file only once.
 
-    A file is read anew when its size or its time of change is another one.
+    A file is read again if its size or modification time has changed.
 
     Args:
         root: The `.continual` folder.
@@ -32,34 +32,34 @@ class QueryScores:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._before = _load(root / SCORES / CACHE)
-        self._used: dict[str, Known] = {}
+        self._cached = _load(root / SCORES / CACHE)
+        self._used: dict[str, CachedScores] = {}
 
     def read(self, path: str) -> tuple[bytes, NDArray[np.float64]] | None:
-        """Return the digest of a file's query ids and its scores, 0 to 1; None if it cannot be read."""
+        """Return the digest of a file's query ids and its scores, 0 to 1; None if the file can't be read."""
         try:
             stat = (self.root / path).stat()
-            known = self._used.get(path) or self._before.get(path)
-            if known is None or known[:2] != (stat.st_mtime_ns, stat.st_size):
-                known = (stat.st_mtime_ns, stat.st_size, *_read(self.root / path))
+            entry = self._used.get(path) or self._cached.get(path)
+            if entry is None or entry[:2] != (stat.st_mtime_ns, stat.st_size):
+                entry = (stat.st_mtime_ns, stat.st_size, *_read(self.root / path))
         except (OSError, ValueError, KeyError):
-            return None  # a report is still worth having; `continual compare` says what is wrong with the file
-        self._used[path] = known
-        return known[2:]
+            return None  # a report is useful without these intervals; `continual compare` shows the error
+        self._used[path] = entry
+        return entry[2:]
 
     def remember(self) -> None:
-        """Keep what was read for the next time, and forget what was not asked for; where nobody may write, do not."""
-        if len(self._used) == len(self._before) and all(
-            self._before.get(path) is each for path, each in self._used.items()
+        """Write the files read so far to the cache and drop all others; do nothing if the folder is read-only."""
+        if len(self._used) == len(self._cached) and all(
+            self._cached.get(path) is entry for path, entry in self._used.items()
         ):
             return
-        names, files = list(self._used), list(self._used.values())
+        paths, entries = list(self._used), list(self._used.values())
         arrays = {
-            "paths": np.array(names, dtype=str),
-            "stamps": np.array([each[:2] for each in files], np.int64).reshape(-1, 2),
-            "digests": np.frombuffer(b"".join(each[2] for each in files), np.uint8).reshape(-1, DIGEST),
-            "ends": np.cumsum([len(each[3]) for each in files], dtype=np.int64),
-            "scores": np.concatenate([each[3] for each in files]) if files else np.empty(0),
+            "paths": np.array(paths, dtype=str),
+            "stamps": np.array([entry[:2] for entry in entries], np.int64).reshape(-1, 2),
+            "digests": np.frombuffer(b"".join(entry[2] for entry in entries), np.uint8).reshape(-1, DIGEST),
+            "ends": np.cumsum([len(entry[3]) for entry in entries], dtype=np.int64),
+            "scores": np.concatenate([entry[3] for entry in entries]) if entries else np.empty(0),
         }
         try:
             with publish(self.root / SCORES / CACHE) as partial, partial.open("wb") as file:
@@ -69,36 +69,40 @@ class QueryScores:
 
 
 def aligned(rows: Sequence[tuple[bytes, NDArray[np.float64]] | None]) -> NDArray[np.float64]:
-    """Return scores as points in one array, [versions, queries]: NaN for those that are missing or of other queries."""
+    """Return scores as points, of shape [versions, queries]; NaN for versions without scores or with other queries.
+
+    Args:
+        rows: For each version, the result of `QueryScores.read`. The first one that isn't None fixes the queries.
+    """
     first = next((row for row in rows if row is not None), None)
     if first is None:
         return np.empty((len(rows), 0))
     points = np.full((len(rows), len(first[1])), np.nan)
-    for place, row in enumerate(rows):
+    for version, row in enumerate(rows):
         if row is not None and row[0] == first[0]:
-            points[place] = 100.0 * row[1]
+            points[version] = 100.0 * row[1]
     return points
 
 
 DIGEST = 16
-"""Bytes of a digest."""
+"""Length of a digest, in bytes."""
 
 
 def _read(path: Path) -> tuple[bytes, NDArray[np.float64]]:
     with pq.ParquetFile(path) as file:
         table = file.read(columns=["query_id", "score"], use_threads=False)
     digest = hashlib.blake2b("\0".join(table["query_id"].to_pylist()).encode(), digest_size=DIGEST).digest()
-    # A chunked array's own to_numpy would import pandas, which takes half a second.
+    # ChunkedArray.to_numpy would import pandas, which takes half a second.
     return digest, np.concatenate([np.empty(0), *(np.from_dlpack(chunk) for chunk in table["score"].chunks)])
 
 
-def _load(path: Path) -> dict[str, Known]:
-    """Return what was remembered; nothing, if there is no such file or it is damaged."""
+def _load(path: Path) -> dict[str, CachedScores]:
+    """Return the content of the cache file; empty if it is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("paths", "stamps", "digests", "ends", "scores")}
         parts = np.split(arrays["scores"], arrays["ends"][:-1]) if len(arrays["ends"]) else []
-        known = zip(arrays["paths"].tolist(), arrays["stamps"].tolist(), arrays["digests"], parts, strict=True)
-        return {name: (stamp[0], stamp[1], digest.tobytes(), scores) for name, stamp, digest, scores in known}
+        rows = zip(arrays["paths"].tolist(), arrays["stamps"].tolist(), arrays["digests"], parts, strict=True)
+        return {name: (stamp[0], stamp[1], digest.tobytes(), scores) for name, stamp, digest, scores in rows}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return {}

@@ -1,10 +1,10 @@
-"""What got worse between two versions, and what got better: query by query, and by cluster of queries. No layout."""
+"""Find what got worse and what got better between two versions: single queries and clusters of queries."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from continual.errors import DataError, NothingToDoError
-from continual.eval.query_clusters import cluster, name_clusters
+from continual.eval.query_clusters import cluster_queries, name_query_clusters
 from continual.eval.significance import holm, paired_interval
 from continual.eval.task_texts import TaskTexts
 from continual.registry import Registry, Version
@@ -22,19 +22,19 @@ from continual.registry.records import Score, Task
 Embed = Callable[[list[str]], NDArray[np.floating]]
 
 SNIPPET = 300
-"""Characters of a document that are shown."""
+"""Maximum number of characters of a document to show."""
 
 
 @dataclass(frozen=True)
 class MovedDocument:
-    """A document whose place in the first ten changed.
+    """A document that changed its rank among the first ten.
 
     Attributes:
-        id: Its id in the task's corpus.
-        text: How it begins.
-        before: Its place under the first version, from 1; None: it was not among the first ten.
-        after: Its place under the second.
-        relevant: Whether it is judged relevant to the query.
+        id: The document's id in the task's corpus.
+        text: The first `SNIPPET` characters.
+        before: Rank under the first version, from 1; None if it was not among the first ten.
+        after: Rank under the second version, likewise.
+        relevant: Whether the document is judged relevant to the query.
     """
 
     id: str
@@ -50,13 +50,12 @@ class QueryChange:
 
     Attributes:
         task: Name of the task.
-        id: The query's id in it.
-        text: The query.
+        id: The query's id in the task.
         before: Points under the first version.
-        after: Points under the second.
+        after: Points under the second version.
         change: Points, after minus before.
-        documents: What left and what entered the first ten, and relevant documents that changed places: by their
-            place before, then after.
+        documents: Documents that left or entered the first ten, and relevant documents whose rank changed, ordered by
+            their rank before, then after.
     """
 
     task: str
@@ -70,18 +69,18 @@ class QueryChange:
 
 @dataclass(frozen=True)
 class ClusterChange:
-    """Queries of one task about one subject.
+    """A cluster of similar queries of one task.
 
     Attributes:
         task: Name of the task.
-        words: What sets them apart, the most telling word first.
-        size: How many they are.
+        words: Words that distinguish the cluster, the most distinctive first.
+        size: Number of queries.
         before: Mean points under the first version.
-        after: Mean points under the second.
+        after: Mean points under the second version.
         change: Points, after minus before.
-        low: Lower end of the interval of the change.
+        low: Lower end of the confidence interval of the change.
         high: Upper end.
-        p: Two-sided p-value of "it did not change", adjusted (Holm) for the number of clusters that were looked at.
+        p: Two-sided p-value of "no change", with Holm's adjustment for the number of clusters.
         queries: Ids of the queries.
     """
 
@@ -99,21 +98,21 @@ class ClusterChange:
 
 @dataclass(frozen=True)
 class Regressions:
-    """What got worse and what got better.
+    """What got worse and what got better between two versions.
 
     Attributes:
         first: Id of the version before.
         second: Id of the version after.
-        confidence: Level of the intervals.
-        tasks: Names of the tasks that were looked at.
-        left_out: Names of those without a score per query.
-        scored_again: Per version, the tasks that were scored once more because their rankings had not been kept.
-        queries: Queries looked at.
-        worse: How many of them fell.
-        better: How many rose.
-        losses: The largest falls, the largest first.
-        gains: The largest rises, the largest first.
-        clusters: By their change, the largest fall first.
+        confidence: Level of the intervals, 0 to 1.
+        tasks: Names of the compared tasks.
+        left_out: Names of the tasks without per-query scores.
+        scored_again: For each version, the tasks that were scored again because their rankings were not stored.
+        queries: Number of compared queries.
+        worse: Number of queries whose score fell.
+        better: Number of queries whose score rose.
+        losses: The queries with the largest falls, largest first.
+        gains: The queries with the largest rises, largest first.
+        clusters: Ordered by their change, the largest fall first.
     """
 
     first: str
@@ -130,13 +129,19 @@ class Regressions:
     clusters: list[ClusterChange]
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the result as plain data."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The queries of one task under two versions, by query id: points, and the ids of the first ten documents."""
+    """The queries of one task under two versions.
+
+    Attributes:
+        before: Points under the first version, by query id.
+        after: Points under the second version.
+        ranked: Under each version, the ids of the first ten documents, by query id.
+    """
 
     task: Task
     before: dict[str, float]
@@ -145,7 +150,7 @@ class Scored:
 
     @property
     def change(self) -> dict[str, float]:
-        """Points by which each query rose, in the order of their ids."""
+        """Points after minus before, for the queries that both versions have, in the order of their ids."""
         return {query: self.after[query] - self.before[query] for query in sorted(self.before.keys() & self.after)}
 
 
@@ -164,38 +169,42 @@ def find_regressions(
     """Compare the per-query scores and rankings of two versions.
 
     Args:
-        registry: Holds them.
         first: The version before.
         second: The version after.
-        tasks: Both were scored on these; those without a score per query are left out.
-        scores: By version and task; their files hold rankings.
-        embed: Returns the embeddings of queries, [queries, dimensions]; clusters are made of them. None: no clusters.
-        count: Queries to show of those that fell, and of those that rose.
-        confidence: Level of the intervals of clusters.
-        scored_again: What was scored once more for this, by version.
+        tasks: The tasks to compare on; both versions have scores on each. Tasks without per-query scores are left out.
+        scores: By version and task; their files must hold rankings.
+        embed: Returns embeddings of queries, of shape [queries, dimensions], to cluster them; None makes no clusters.
+        count: Maximum number of queries to describe among those that fell, and among those that rose.
+        confidence: Level of the intervals of clusters, 0 to 1.
+        scored_again: For each version, the tasks that the caller scored again; passed on to the result.
 
     Raises:
-        NothingToDoError: No task has a score per query.
-        DataError: Scores or texts are gone.
+        NothingToDoError: No task has per-query scores.
+        DataError: Scores or texts can't be read.
     """
-    kept = [task for task in tasks if all(scores[each.id, task.name].path for each in (first, second))]
+    kept = [task for task in tasks if all(scores[version.id, task.name].path for version in (first, second))]
     if not kept:
         raise NothingToDoError(
-            "None of the tasks has a score per query, so queries cannot be compared. Tasks that rank documents have "
-            "one; add one with `continual task add`."
+            "None of the tasks has per-query scores, so queries cannot be compared. Add a task that ranks documents "
+            "with `continual task add`."
         )
-    found, clusters = {}, []
+    scored_tasks, clusters = {}, []
     texts = {task.name: TaskTexts(registry, task) for task in kept}
     for task in kept:
-        old, new = (_read(registry.path(str(scores[each.id, task.name].path))) for each in (first, second))
-        scored = found[task.name] = Scored(task, old[0], new[0], (old[1], new[1]))
+        old, new = (_read(registry.path(str(scores[version.id, task.name].path))) for version in (first, second))
+        scored = scored_tasks[task.name] = Scored(task, old[0], new[0], (old[1], new[1]))
         if not scored.change:
-            raise DataError(f"{first.id} and {second.id} have no query of {task.name} in common.")
+            raise DataError(
+                f"{first.id} and {second.id} have no scored query of {task.name} in common, so they cannot be "
+                f"compared. Leave the task out: name the others with --task."
+            )
         if embed is not None:
             clusters += _clusters(scored, texts[task.name], embed, confidence)
-    ordered = sorted((change, name, query) for name, scored in found.items() for query, change in scored.change.items())
-    adjusted = holm([each.p for each in clusters])
-    clusters = [ClusterChange(**{**vars(each), "p": p}) for each, p in zip(clusters, adjusted, strict=True)]
+    ordered = sorted(
+        (change, name, query) for name, scored in scored_tasks.items() for query, change in scored.change.items()
+    )
+    adjusted = holm([cluster.p for cluster in clusters])
+    clusters = [replace(cluster, p=p) for cluster, p in zip(clusters, adjusted, strict=True)]
     fallen = [(name, query) for change, name, query in ordered if change < 0]
     risen = [(name, query) for change, name, query in reversed(ordered) if change > 0]
     return Regressions(
@@ -208,32 +217,36 @@ def find_regressions(
         queries=len(ordered),
         worse=len(fallen),
         better=len(risen),
-        losses=_described(fallen[:count], found, texts),
-        gains=_described(risen[:count], found, texts),
-        clusters=sorted(clusters, key=lambda each: each.change),
+        losses=_described(fallen[:count], scored_tasks, texts),
+        gains=_described(risen[:count], scored_tasks, texts),
+        clusters=sorted(clusters, key=lambda cluster: cluster.change),
     )
 
 
 def has_rankings(path: Path) -> bool:
-    """Return whether a file of per-query scores holds rankings; those written by older versions of this do not.
+    """Return whether a file of per-query scores holds rankings; files written by older releases don't.
 
     Raises:
-        DataError: It cannot be read.
+        DataError: The file can't be read.
     """
     try:
         return "documents" in pq.read_schema(path).names
     except (OSError, ValueError) as error:
-        raise DataError(f"Per-query scores cannot be read from {path}: {error}.") from None
+        raise DataError(
+            f"Per-query scores cannot be read from {path}: {error}. Restore the file from a backup."
+        ) from None
 
 
 def _read(path: Path) -> tuple[dict[str, float], dict[str, list[str]]]:
-    """Return points and first documents by query."""
+    """Return the points and the first documents, by query id."""
     try:
         with pq.ParquetFile(path) as file:
             columns = file.read(columns=["query_id", "score", "documents"]).to_pydict()
         queries, ranked = columns["query_id"], columns["documents"]
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"Per-query scores and rankings cannot be read from {path}: {error}.") from None
+        raise DataError(
+            f"Per-query scores and rankings cannot be read from {path}: {error}. Restore the file from a backup."
+        ) from None
     points = [100.0 * score for score in columns["score"]]
     return (
         dict(zip(queries, points, strict=True)),
@@ -243,17 +256,17 @@ def _read(path: Path) -> tuple[dict[str, float], dict[str, list[str]]]:
 
 def _clusters(scored: Scored, texts: TaskTexts, embed: Embed, confidence: float) -> list[ClusterChange]:
     queries = list(scored.change)
-    known = texts.queries(queries)
-    said = [known.get(query, "") for query in queries]
-    labels = cluster(embed(said))
-    found = []
-    for label, words in enumerate(name_clusters(said, labels.tolist())):
-        inside = [query for query, each in zip(queries, labels, strict=True) if each == label]
+    text_of = texts.queries(queries)
+    query_texts = [text_of.get(query, "") for query in queries]
+    labels = cluster_queries(embed(query_texts))
+    clusters = []
+    for label, words in enumerate(name_query_clusters(query_texts, labels.tolist())):
+        inside = [query for query, query_label in zip(queries, labels, strict=True) if query_label == label]
         if not inside:
             continue
         before, after = (np.array([points[query] for query in inside]) for points in (scored.before, scored.after))
         interval = paired_interval(after / 100, before / 100, confidence)
-        found.append(
+        clusters.append(
             ClusterChange(
                 task=scored.task.name,
                 words=words,
@@ -267,53 +280,58 @@ def _clusters(scored: Scored, texts: TaskTexts, embed: Embed, confidence: float)
                 queries=inside,
             )
         )
-    return found
+    return clusters
 
 
 def _described(
-    chosen: Sequence[tuple[str, str]], found: Mapping[str, Scored], texts: Mapping[str, TaskTexts]
+    chosen: Sequence[tuple[str, str]], scored_tasks: Mapping[str, Scored], texts: Mapping[str, TaskTexts]
 ) -> list[QueryChange]:
-    """Return queries with their texts and with the documents that moved."""
-    said: dict[tuple[str, str], str] = {}
+    """Return the chosen queries, given as (task, query id), with their texts and the documents that moved."""
+    query_texts: dict[tuple[str, str], str] = {}
     moved: dict[tuple[str, str], list[MovedDocument]] = {}
     for name in dict.fromkeys(name for name, _ in chosen):
         ids = [query for task, query in chosen if task == name]
-        said |= {(name, query): text for query, text in texts[name].queries(ids).items()}
-        moved |= {(name, query): each for query, each in _moved(ids, found[name], texts[name]).items()}
+        query_texts |= {(name, query): text for query, text in texts[name].queries(ids).items()}
+        documents = _moved(ids, scored_tasks[name], texts[name])
+        moved |= {(name, query): documents[query] for query in documents}
     changes = []
     for name, query in chosen:
-        before, after = found[name].before[query], found[name].after[query]
-        text = said.get((name, query), "")
+        before, after = scored_tasks[name].before[query], scored_tasks[name].after[query]
+        text = query_texts.get((name, query), "")
         changes.append(QueryChange(name, query, text, before, after, after - before, moved[name, query]))
     return changes
 
 
 def _moved(queries: list[str], scored: Scored, texts: TaskTexts) -> dict[str, list[MovedDocument]]:
+    """Return the documents that moved, by query id, in the order that `QueryChange` describes."""
     relevant = texts.relevant(queries)
-    places = {
-        query: [{name: place for place, name in enumerate(ranked[query], 1)} for ranked in scored.ranked]
+    ranks = {
+        query: [{document: rank for rank, document in enumerate(ranked[query], 1)} for ranked in scored.ranked]
         for query in queries
     }
     shown: dict[str, list[str]] = {}
-    for query, (before, after) in places.items():
-        names = [
-            name
-            for name in {**before, **after}
-            if (name in before) != (name in after) or (name in relevant[query] and before[name] != after[name])
+    for query, (before, after) in ranks.items():
+        documents = [
+            document
+            for document in {**before, **after}
+            if (document in before) != (document in after)
+            or (document in relevant[query] and before[document] != after[document])
         ]
-        pairs = {name: (before.get(name, math.inf), after.get(name, math.inf)) for name in names}
-        shown[query] = sorted(names, key=pairs.__getitem__)
-    known = texts.documents({name for names in shown.values() for name in names})
+        rank_pairs = {
+            document: (before.get(document, math.inf), after.get(document, math.inf)) for document in documents
+        }
+        shown[query] = sorted(documents, key=rank_pairs.__getitem__)
+    text_of = texts.documents({document for documents in shown.values() for document in documents})
     return {
         query: [
             MovedDocument(
-                id=name,
-                text=known.get(name, "").strip()[:SNIPPET],
-                before=places[query][0].get(name),
-                after=places[query][1].get(name),
-                relevant=name in relevant[query],
+                id=document,
+                text=text_of.get(document, "").strip()[:SNIPPET],
+                before=ranks[query][0].get(document),
+                after=ranks[query][1].get(document),
+                relevant=document in relevant[query],
             )
-            for name in names
+            for document in documents
         ]
-        for query, names in shown.items()
+        for query, documents in shown.items()
     }

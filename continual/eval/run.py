@@ -1,4 +1,4 @@
-"""Score one version on tasks: encode every text once, let mteb search and score, keep the per-query values."""
+"""Score one version on tasks: encode every text once, let mteb search and score, and store the per-query scores."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ from continual.config import EvalConfig
 from continual.errors import DataError
 from continual.eval.encoder import OnceEncoder
 from continual.eval.mteb_tasks import (
-    cut,
+    cut_to_sample,
     keep_per_query,
     open_task,
-    unload,
+    unload_task_data,
 )
 from continual.eval.suites import (
     MEASURES,
     WHOLE,
     Sample,
     instruction_of,
-    measure,
     score_path,
     score_settings,
+    trec_eval_measure,
 )
-from continual.eval.tasks import load_task
+from continual.eval.tasks import FolderTask, load_task
 from continual.progress import SILENT, Progress
 from continual.registry.names import check_name
 from continual.registry.records import Score, Task
 from continual.storage.files import publish
 
 FAMILIES = {theirs: ours for ours, theirs in MEASURES.items() if theirs != "P"}
-"""trec_eval's families of measures, and mteb's names for them."""
+"""mteb's names of trec_eval's measure families."""
 
 
-def evaluate(
+def score_tasks(
     model_path: Path,
     version: str,
     sha256: str,
@@ -65,32 +65,32 @@ def evaluate(
 ) -> list[Score]:
     """Score a version on tasks.
 
-    Each distinct text of all tasks is encoded once per prompt. Per-query values are written below
-    `.continual/scores/VERSION/` (query_id string, score double in 0..1 of the main score, documents list of string: the
-    ids of the first ten, the best first) where the main score is a mean over the queries of one set; otherwise a score
-    has no path.
+    Each distinct text of all tasks is encoded once per prompt. If a task's main score is a mean over the queries of one
+    subset and split, its per-query scores are written below `.continual/scores/VERSION/` as Parquet: query_id (string),
+    score (double, 0 to 1, of the main score) and documents (list of string: ids of the first ten, best first).
+    Otherwise the score has no path.
 
     Args:
         model_path: A sentence-transformers folder.
         version: Id of the version, such as "v3".
-        sha256: Digest of its weights, the revision that mteb sees.
-        tasks: Records of the tasks; their paths are relative to `registry_root`.
+        sha256: Digest of the model's weights; mteb uses it as the revision.
+        tasks: The tasks to score; their paths are relative to `registry_root`.
         registry_root: The `.continual` folder.
         config: Batch size and token limit.
-        samples: How much of each task to score, by its name; one that is not named is scored whole.
-        on_score: Called with each score as soon as it is made, so that it can be kept whatever fails later.
-        keep: A file to read vectors from and write them to, see `OnceEncoder.save`; None: they are forgotten.
-        instructed: Domains whose prompts the folder may have, see `OnceEncoder`.
-        progress: Counts the texts.
-        trust_remote_code: Run code that the model brings with it.
+        samples: How much of each task to score, by task name; tasks without an entry are scored as a whole.
+        on_score: Called with each score as soon as it is computed, so that it is kept if a later task fails.
+        keep: A file to read vectors from and write them to, see `OnceEncoder.save`; None keeps no vectors.
+        instructed: Domains whose names may be prompt names in the folder, see `OnceEncoder`.
+        trust_remote_code: Whether to run code that the model folder brings.
 
     Returns:
-        One score a task, in the order of `tasks`: mteb's main score in points (0-100, or -100 to 100 for those below
-        zero), and mteb's other metrics in `details`, in points. Means over queries are not rounded.
+        One score per task, in the order of `tasks`: mteb's main score in points (0 to 100, or -100 to 100 for scores
+        that can be negative), with mteb's other metrics, also in points, in `details`. Means over queries are not
+        rounded.
 
     Raises:
-        DataError: A task cannot be read or has nothing to score, or its score is not a number.
-        ModelError: The model gives numbers that are not finite.
+        DataError: A task can't be read or has nothing to score, or its score is not a number.
+        ModelError: The model returns numbers that are not finite.
     """
     check_name(version, "version")
     if not tasks:
@@ -123,13 +123,7 @@ def evaluate(
             instructed=instructed,
         )
         if local:
-            groups = _groups([(record, local[record.name]) for record in tasks if record.mteb is None])
-            for task, instruction, *_ in groups:
-                encoder.instruct(task.metadata, instruction)
-            total = len({key for task, _, role, texts in groups for key in encoder.missing(role, texts, task.metadata)})
-            progress.start(f"evaluating {version}", total, "texts")
-            for task, _, role, texts in groups:
-                encoder.learn(role, texts, task.metadata)
+            _encode(encoder, [(record, local[record.name]) for record in tasks if record.mteb is None], progress)
         for record in tasks:
             if record.mteb is None:
                 score(local.pop(record.name), record)
@@ -137,27 +131,42 @@ def evaluate(
             if record.mteb is not None:
                 progress.start(f"evaluating {version} on {record.name}", None, "texts")
                 task = open_task(record)
-                cut(task, sample_of[record.name])
+                cut_to_sample(task, sample_of[record.name])
                 score(task, record)
-                unload(task)
+                unload_task_data(task)
         if keep is not None:
             encoder.save(keep)
     progress.finish()
     return [scores[record.name] for record in tasks]
 
 
-def _groups(tasks: Sequence[tuple[Task, Any]]) -> list[tuple[Any, str | None, str, list[str]]]:
-    """Return the texts of local tasks that are encoded alike: the first such task, its instruction, role and texts.
+def _encode(encoder: OnceEncoder, tasks: Sequence[tuple[Task, FolderTask]], progress: Progress) -> None:
+    """Encode the texts of all local tasks, with one progress bar over them."""
+    groups = _groups(tasks)
+    for task, instruction, *_ in groups:
+        encoder.instruct(task.metadata, instruction)
+    total = len({key for task, _, role, texts in groups for key in encoder.missing(role, texts, task.metadata)})
+    progress.start(f"evaluating {encoder.version}", total, "texts")
+    for task, _, role, texts in groups:
+        encoder.learn(role, texts, task.metadata)
 
-    Local tasks are of one type, and have names that no prompt has: only an instruction tells their queries apart.
+
+def _groups(tasks: Sequence[tuple[Task, FolderTask]]) -> list[tuple[FolderTask, str | None, str, list[str]]]:
+    """Group the texts of local tasks by prompt.
+
+    Local tasks all have the same type, and no prompt has one of their names. So only the instruction makes a
+    difference, and only for queries.
+
+    Returns:
+        For each group, its first task, the instruction, the role and the texts.
     """
-    queries: dict[str | None, tuple[Any, list[str]]] = {}
+    queries: dict[str | None, tuple[FolderTask, list[str]]] = {}
     for record, task in tasks:
         queries.setdefault(instruction_of(record), (task, []))[1].extend(task.texts["query"])
-    found = [(task, instruction, "query", texts) for instruction, (task, texts) in queries.items()]
+    groups = [(task, instruction, "query", texts) for instruction, (task, texts) in queries.items()]
     record, first = tasks[0]
     documents = [text for _, task in tasks for text in task.texts["document"]]
-    return [*found, (first, instruction_of(record), "document", documents)]
+    return [*groups, (first, instruction_of(record), "document", documents)]
 
 
 def _score(encoder: OnceEncoder, task: Any, record: Task, settings: str, version: str, registry_root: Path) -> Score:
@@ -174,21 +183,21 @@ def _score(encoder: OnceEncoder, task: Any, record: Task, settings: str, version
     main = float(result.get_score(getter=lambda row: row[record.metric]))
     if not math.isfinite(main):
         raise DataError(
-            f"{record.metric} of {version} on {record.name} is not a number: mteb has nothing to compute it from. "
-            "Leave the task out of suites.step and suites.release in continual.toml."
+            f"{record.metric} of {version} on {record.name} is not a number, because mteb found nothing to compute it "
+            "from. Leave the task out of suites.step and suites.release in continual.toml."
         )
     details = _means(rows, record.metric)
-    name, values, path = measure(record.metric), {}, None
+    name, values, path = trec_eval_measure(record.metric), {}, None
     if name is not None and per_query:
         own = float(np.mean([np.mean([query[name] for query in part.scores.values()]) for part in per_query.values()]))
-        # mteb rounds to five digits; further apart than that, the values are not those of this run.
+        # mteb rounds to five digits; a larger difference means that the values are from another run.
         assert abs(own - main) < 1e-5, (record.name, own, main)
         main = own
         if len(per_query) == 1:
-            (found,) = per_query.values()
-            values = {query: found.scores[query][name] for query in sorted(found.scores)}
-            details = _unrounded(found.scores, rows[0], record.metric)
-            path = _write(values, found.first, registry_root, score_path(version, record.name, settings))
+            (split,) = per_query.values()
+            values = {query: split.scores[query][name] for query in sorted(split.scores)}
+            details = _unrounded(split.scores, rows[0], record.metric)
+            path = _write(values, split.first, registry_root, score_path(version, record.name, settings))
     details = {name: 100.0 * value for name, value in details.items()}
     queries = len(values) or record.queries
     return Score(version, record.name, record.metric, 100.0 * main, queries, path, details, settings)
@@ -205,29 +214,29 @@ def _write(values: Mapping[str, float], first: Mapping[str, Sequence[str]], regi
     return path.as_posix()
 
 
-def _unrounded(found: Mapping[str, dict[str, float]], row: dict[str, Any], metric: str) -> dict[str, float]:
-    """Return the other metrics by mteb's names, 0 to 1: means of the per-query values, and mteb's own MRR."""
+def _unrounded(per_query: Mapping[str, dict[str, float]], row: dict[str, Any], metric: str) -> dict[str, float]:
+    """Return the other metrics, 0 to 1, by mteb's names: means of the per-query values, and mteb's own MRR."""
     details = {}
-    for name in sorted(next(iter(found.values()))):
+    for name in sorted(next(iter(per_query.values()))):
         family, _, cut_off = name.rpartition("_")
         if family in FAMILIES and f"{FAMILIES[family]}_{cut_off}" != metric:
-            details[f"{FAMILIES[family]}_{cut_off}"] = float(np.mean([query[name] for query in found.values()]))
+            details[f"{FAMILIES[family]}_{cut_off}"] = float(np.mean([query[name] for query in per_query.values()]))
     return details | {name: float(row[name]) for name in sorted(row) if name.startswith("mrr_at_")}
 
 
 def _means(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, float]:
-    """Return the other metrics, each the mean over the subsets and splits that have it as a finite number."""
+    """Return the other metrics: the mean of each over the subsets and splits where it is a finite number."""
     means = {}
     for name in sorted(set().union(*rows) - {metric, "main_score"}):
-        found = [row[name] for row in rows if isinstance(row.get(name), (int, float)) and math.isfinite(row[name])]
-        if found and not name.startswith("nauc_"):
-            means[name] = float(np.mean(found))
+        values = [row[name] for row in rows if isinstance(row.get(name), (int, float)) and math.isfinite(row[name])]
+        if values and not name.startswith("nauc_"):
+            means[name] = float(np.mean(values))
     return means
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep mteb and what it uses from writing to the terminal, where our own progress is shown."""
+    """Keep mteb and its dependencies from writing to the terminal, where our own progress is shown."""
     loggers = {name: logging.getLogger(name) for name in ("mteb", "sentence_transformers", "datasets", "transformers")}
     levels = {name: logger.level for name, logger in loggers.items()}
     bars = not datasets.are_progress_bars_disabled(), transformers_logging.is_progress_bar_enabled()
@@ -236,7 +245,7 @@ def quiet() -> Iterator[None]:
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
     try:
-        # mteb has bars that no setting turns off; ours goes on, because it has its stream from before.
+        # No setting turns off some of mteb's bars. Ours still works, because it opened its stream earlier.
         with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
@@ -251,7 +260,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def own_randomness() -> Iterator[None]:
-    """Put the global random states back: mteb seeds them all when a task is made, and training goes on after us."""
+    """Restore the global random states afterwards, because mteb seeds all of them when it creates a task."""
     python, legacy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         try:

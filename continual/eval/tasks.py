@@ -1,6 +1,6 @@
 """A stored task folder as an mteb retrieval task.
 
-mteb does the search and the scoring; only the loading is ours, because its loaders ask the Hub and ours must not.
+mteb does the search and the scoring. The loading is ours, because mteb's loaders query the Hub.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ SPLIT = "test"
 
 
 class FolderTask(AbsTaskRetrieval):  # type: ignore[misc]
-    """A retrieval task whose corpus, queries and judgements lie in memory.
+    """A retrieval task whose corpus, queries and judgements are in memory.
 
     Args:
         name: The task's name in the workspace.
-        corpus: Text by document id.
-        queries: Text by query id.
-        qrels: Judgements by query id and document id; above 0 is relevant.
+        corpus: Texts by document id.
+        queries: Texts by query id.
+        qrels: Judgements by query id and document id; values above 0 mean relevant.
     """
 
-    # The main score needs ten documents; mteb's default of a thousand costs more than encoding on a small corpus.
+    # The main score needs ten documents. On a small corpus, mteb's default of a thousand costs more than encoding.
     k_values = (1, 3, 5, 10, 20, 100)
 
     data_loaded: bool = False
@@ -42,20 +42,20 @@ class FolderTask(AbsTaskRetrieval):  # type: ignore[misc]
         self.metadata = local_metadata(name)
         super().__init__()
         self._corpus, self._queries, self._qrels = corpus, queries, qrels
-        # mteb unloads what it has loaded itself, and would throw our metadata away with it.
+        # Load here: mteb unloads a task that it loaded itself, and would drop our metadata with it.
         self.load_data()
 
     @property
     def texts(self) -> dict[str, list[str]]:
-        """The texts as mteb hands them to the encoder, by role: "query" and "document"."""
-        # mteb strips documents, and drops queries that have no judgements.
+        """The texts as mteb passes them to the encoder, by role: "query" and "document"."""
+        # mteb strips documents and drops queries without judgements.
         return {
             "query": [text for query, text in self._queries.items() if query in self._qrels],
             "document": [text.strip() for text in self._corpus.values()],
         }
 
     def load_data(self, num_proc: int | None = None, **_: Any) -> None:
-        """Put the texts where mteb looks for them."""
+        """Fill `dataset` in mteb's layout."""
         del num_proc
         if self.data_loaded:
             return
@@ -69,9 +69,9 @@ class FolderTask(AbsTaskRetrieval):  # type: ignore[misc]
 
 
 def local_metadata(name: str) -> TaskMetadata:
-    """Return what mteb is told of a local retrieval task, or of texts that are treated as those of one."""
-    # mteb looks prompts up by task name before it looks them up by role: a task that somebody called "query"
-    # would put the query prompt in front of its documents. The prefix rules that out.
+    """Return mteb's metadata of a local retrieval task, or of texts to encode like those of one."""
+    # mteb looks prompts up by task name first, then by role. Without the prefix, a task named "query" would put the
+    # query prompt in front of its documents.
     return TaskMetadata(
         name=f"continual:{name}",
         dataset={"path": "local", "revision": "local"},
@@ -91,13 +91,13 @@ def load_task(name: str, folder: Path, sample: Sample = WHOLE) -> FolderTask:
         name: The task's name in the workspace.
         folder: Holds corpus.parquet (doc_id, text), queries.parquet (query_id, text) and
             qrels.parquet (query_id, doc_id, score >= 0).
-        sample: How much of it to keep, see `sampled_ids`.
+        sample: How much of the task to keep, see `sampled_ids`.
 
     Returns:
-        A task with main score nDCG@10, ready for `mteb.evaluate`; nothing is fetched from anywhere.
+        A task with main score nDCG@10, ready for `mteb.evaluate`; nothing is downloaded.
 
     Raises:
-        DataError: A file is missing or unreadable, or no query has a relevant document.
+        DataError: A file is missing or can't be read, or no query has a relevant document.
     """
     try:
         corpus = _pairs(folder / "corpus.parquet", "doc_id")
@@ -105,7 +105,7 @@ def load_task(name: str, folder: Path, sample: Sample = WHOLE) -> FolderTask:
         judgements = pq.read_table(folder / "qrels.parquet", columns=["query_id", "doc_id", "score"])
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
-            f"The task {name!r} cannot be read from {folder}: {error}. Remove the damaged file, and put it back with "
+            f"The task {name!r} cannot be read from {folder}: {error}. Remove the damaged file and restore it with "
             "`continual task add` or from a backup."
         ) from None
     qrels: dict[str, dict[str, int]] = {}
@@ -113,7 +113,10 @@ def load_task(name: str, folder: Path, sample: Sample = WHOLE) -> FolderTask:
         if query in queries:
             qrels.setdefault(query, {})[document] = score
     if not any(score > 0 for judged in qrels.values() for score in judged.values()):
-        raise DataError(f"The task {name!r} in {folder} has no query with a relevant document, so nothing to score.")
+        raise DataError(
+            f"The task {name!r} in {folder} has no query with a relevant document, so it cannot be scored. Restore the "
+            "folder from a backup, or leave the task out of suites.step and suites.release in continual.toml."
+        )
     if sample != WHOLE:
         asked, kept = sampled_ids(corpus, [query for query in queries if query in qrels], qrels, sample)
         corpus = {name: text for name, text in corpus.items() if name in kept}
@@ -129,14 +132,14 @@ def sampled_ids(
     sample: Sample,
     ranked: Mapping[str, Iterable[str]] | None = None,
 ) -> tuple[set[str], set[str]]:
-    """Return the ids of the queries and documents of a sample: the first by the hash of their id.
+    """Return the ids of the queries and documents in a sample: those whose ids have the smallest hashes.
 
     Args:
         corpus: Ids of the documents.
-        queries: Ids of the queries that are judged.
-        qrels: Judgements by query and document id.
-        sample: How many to keep. Every document that a kept query is judged on is kept, also beyond the limit.
-        ranked: Of a reranking task, the documents to rank by query id; they are kept as judged ones are.
+        queries: Ids of the judged queries.
+        qrels: Judgements by query id and document id.
+        sample: How many to keep. All documents that a kept query has judgements on stay, even above the limit.
+        ranked: The documents to rank in a reranking task, by query id; they are kept like judged ones.
     """
     queries = list(queries)
     asked = set(queries if sample.queries is None else first_by_hash(queries, sample.queries))

@@ -1,1 +1,1 @@
-"""A version for others: its folder, its model card, and its scores in mteb's form."""
+"""Export a version: its folder, its model card, and its scores in mteb's format."""

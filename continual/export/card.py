@@ -1,7 +1,7 @@
-"""The model card of a version: what it is, from which data, and what it scores, for people and for the Hub.
+"""The model card of a version: its origin, data, licences and scores, for readers and for the Hub.
 
-The metadata on top is made by huggingface_hub, so that the Hub reads it. Names and sources come from whoever ingested
-them: they are shown as code, never as markup.
+huggingface_hub builds the metadata at the top, so the Hub can read them. Names and sources are user input, so they are
+shown as code, never as markup.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 CARD = "README.md"
 
 PACKAGED_ID = "sentence-transformers/all-MiniLM-L6-v2"
-"""The Hub id of the packaged base."""
+"""Hub id of the packaged base model."""
 
 TAGS = ["sentence-transformers", "sentence-similarity", "feature-extraction", "continual-learning", "continual"]
 
@@ -38,12 +38,10 @@ _NOT_STATED = "not stated"
 
 
 def model_card(registry: Registry, version: Version, snapshot: Path) -> str:
-    """Return the card of a version as Markdown with metadata in YAML.
+    """Return the card of a version as Markdown with YAML metadata.
 
     Args:
-        registry: The workspace's registry.
-        version: The version.
-        snapshot: Its model folder; the base's card in it says in which language and under which licence the base is.
+        snapshot: The version's model folder. The base model's card in it gives the language and licence of the base.
     """
     from continual.report.report import build_report
 
@@ -73,7 +71,7 @@ def model_card(registry: Registry, version: Version, snapshot: Path) -> str:
 
 
 def hub_id(base: str) -> str | None:
-    """Return the Hub id of what a person called the base; None for a local folder."""
+    """Return the Hub id of a base model as given to `init`; None for a local folder."""
     if base == PACKAGED:
         return PACKAGED_ID
     return base if re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not base.startswith((".", "~")) else None
@@ -118,13 +116,13 @@ _TYPES = {
         ("Classification", "Clustering", "MultilabelClassification", "PairClassification"), "text-classification"
     ),
 }
-"""The Hub's names of mteb's types of tasks; it has none of its own for clustering."""
+"""The Hub's names of mteb's task types; the Hub has no name for clustering."""
 
 
 def _eval_result(task: Task, score: Score) -> EvalResult:
     from huggingface_hub import EvalResult
 
-    # "unknown": no data set of the Hub; nor is an aggregate one of them.
+    # "unknown" means that the task is not a single dataset on the Hub: a local task or an aggregate.
     dataset = {"type": "unknown", "config": task.name, "split": "test", "revision": task.sha256}
     if task.mteb is not None and len(task.mteb["parts"]) == 1:
         (part,) = task.mteb["parts"]
@@ -145,7 +143,7 @@ def _eval_result(task: Task, score: Score) -> EvalResult:
 
 
 def metric_title(metric: str) -> str:
-    """Return a metric of mteb as people write it: `ndcg_at_10` is nDCG@10."""
+    """Return the usual spelling of an mteb metric, such as nDCG@10 for `ndcg_at_10`."""
     family, at, cut = metric.partition("_at_")
     names = {"ndcg": "nDCG", "map": "MAP", "mrr": "MRR", "recall": "recall", "precision": "precision"}
     return f"{names[family]}@{cut}" if at and family in names else metric
@@ -157,10 +155,10 @@ def _introduction(version: Version, base: str, batches: Sequence[Batch]) -> str:
     if version.parent is None:
         return f"A copy of {origin}, the root base of a `continual` workspace.\n"
     domains = list(dict.fromkeys(batch.domain for batch in batches))
-    more = ", but for the prompts that were added" if version.provenance.instructions else ""
+    added = ", plus the prompts below" if version.provenance.instructions else ""
     return (
-        f"A text-embedding model that `continual` made from {origin}, and taught in turn: "
-        f"{', '.join(map(_code, domains))}. Its pooling, its prompts and its maximum length are the base's{more}.\n"
+        f"A text-embedding model that `continual` trained from {origin} on these domains, in this order: "
+        f"{', '.join(map(_code, domains))}. Pooling, prompts and maximum length are those of the base model{added}.\n"
     )
 
 
@@ -178,14 +176,14 @@ print(model.similarity(queries, documents))
 
 
 def _instructions(version: Version) -> str:
-    """Return how queries of the domains with an instruction are encoded."""
-    found = version.provenance.instructions
-    if not found:
+    """Return how to encode queries of the domains that have an instruction."""
+    instructions = version.provenance.instructions
+    if not instructions:
         return ""
-    rows = [(_code(domain), _code(text)) for domain, text in found.items()]
+    rows = [(_code(domain), _code(text)) for domain, text in instructions.items()]
     return (
-        "Queries of these domains were trained with an instruction before them, in place of the model's own prompt. "
-        "Encode them with `model.encode_query(queries, prompt_name=...)`; documents stay as they are.\n\n"
+        "Queries of these domains were trained with an instruction instead of the model's own prompt. Encode them with "
+        "`model.encode_query(queries, prompt_name=...)`. Documents need no instruction.\n\n"
         + _table(("`prompt_name`", "instruction"), rows)
     )
 
@@ -193,35 +191,35 @@ def _instructions(version: Version) -> str:
 def _verdict(version: Version) -> str:
     if version.verdict is None:
         return ""
-    said = {"accepted": "The gate let this version pass", "refused": "**The gate refused this version**"}
+    outcome = {"accepted": "The gate accepted this version", "refused": "**The gate refused this version**"}
     reasons = "".join(f"- {_prose(reason)}\n" for reason in version.verdict.reasons)
-    return f"{said.get(version.status, version.status)}{':' if reasons else '.'}\n\n{reasons}"
+    return f"{outcome.get(version.status, version.status)}{':' if reasons else '.'}\n\n{reasons}"
 
 
 def _scores(report: Report, version: Version, tasks: Sequence[Task]) -> str:
     if version.id not in {row.id for row in report.versions}:
-        return ""  # a phase of a recipe that nobody scored
-    place = report.position(version.id)
-    row, root = report.versions[place], report.versions[0]
+        return ""  # an unscored phase of a recipe
+    position = report.position(version.id)
+    row, root = report.versions[position], report.versions[0]
     if not row.scores:
         return ""
     lines, origins = [], {task.name: task.origin for task in tasks if task.mteb is not None}
     for task in report.tasks:
         if task.name in row.scores:
-            here, there = row.scores[task.name], root.scores.get(task.name)
-            before, change = ("", "") if there is None else (f"{there:.1f}", f"{here - there:+.1f}")
+            score, base_score = row.scores[task.name], root.scores.get(task.name)
+            before, change = ("", "") if base_score is None else (f"{base_score:.1f}", f"{score - base_score:+.1f}")
             domain = _code(task.domain) if task.domain is not None else "none"
             if (row.id, task.name) in report.flags:
-                domain += ", but its texts were trained on"
+                domain += ", but trained on its texts"
             name = _code(task.name) + (f", {_code(origins[task.name])}" if task.name in origins else "")
             metric = metric_title(task.metric)
-            lines.append((name, domain, metric, f"{task.queries:,}", before, f"{here:.1f}", change))
-    found = {name: values[place] for name, values in report.metrics.items()}
-    titles = {"bwt": "backward transfer", "forgetting": "forgetting", "ood_mean": "mean of the tasks of no domain"}
-    named = [f"{title} {value:.1f}" for name, title in titles.items() if (value := found.get(name)) is not None]
-    along = f"\nAlong its lineage, in points: {', '.join(named)}.\n" if named else ""
+            lines.append((name, domain, metric, f"{task.queries:,}", before, f"{score:.1f}", change))
+    metrics = {name: values[position] for name, values in report.metrics.items()}
+    titles = {"bwt": "backward transfer", "forgetting": "forgetting", "ood_mean": "OOD mean"}
+    shown = [f"{title} {value:.1f}" for name, title in titles.items() if (value := metrics.get(name)) is not None]
+    along = f"\nOver the lineage, in points: {', '.join(shown)}.\n" if shown else ""
     return (
-        "## Scores\n\nIn points: the main score times 100. Tasks of MTEB have its name after theirs; the others are "
+        "## Scores\n\nIn points: the main score times 100. Tasks of MTEB have MTEB's name after theirs; the others are "
         "the workspace's own.\n\n"
         + _table(("task", "domain", "main score", "queries", "base", "this version", "change"), lines)
         + along
@@ -233,12 +231,12 @@ def _lineage(lineage: Sequence[Version], domain_of: dict[str, str]) -> str:
     for version in lineage:
         domains = ", ".join(_code(name) for name in dict.fromkeys(domain_of[batch] for batch in version.batches))
         merged = bool(version.provenance.members)
-        start, made = "" if merged else version.provenance.start or "", _merged_by(version)
-        rows.append((version.id, version.parent or "", domains, start, made, f"`{version.sha256[:12]}`"))
+        start, merge = "" if merged else version.provenance.start or "", _merged_by(version)
+        rows.append((version.id, version.parent or "", domains, start, merge, f"`{version.sha256[:12]}`"))
     header = ("version", "parent", "learned", "trained from", "merged by", "weights sha256")
     return (
-        "## Lineage\n\nEach version is its parent, merged with an update that was trained on what it learned; a weight "
-        "is that of the update.\n\n" + _table(header, rows)
+        "## Lineage\n\nEach version is its parent merged with an update that was trained on the learned domains. A "
+        "weight is the update's.\n\n" + _table(header, rows)
     )
 
 
@@ -246,16 +244,16 @@ def _merged_by(version: Version) -> str:
     from continual.merge.methods import find_method
     from continual.merge.rules import find_rule
 
-    made = version.provenance
-    if made.merge is None:
+    provenance = version.provenance
+    if provenance.merge is None:
         return "the root base"
-    numbers = made.parameters
-    if made.members:
-        listed = [f"{name} x {weight:.3g}" for name, weight in zip(made.members, made.weights, strict=True)]
-        return ", ".join([f"{made.merge} of {' + '.join(listed)}", *(f"{k} {v:.3g}" for k, v in numbers.items())])
-    if made.weight is not None and find_method(find_rule(made.merge).method).weighted:
-        numbers = {"weight": made.weight, **numbers}
-    return ", ".join([made.merge, *(f"{name} {value:.3g}" for name, value in numbers.items())])
+    numbers = provenance.parameters
+    if provenance.members:
+        listed = [f"{name} x {weight:.3g}" for name, weight in zip(provenance.members, provenance.weights, strict=True)]
+        return ", ".join([f"{provenance.merge} of {' + '.join(listed)}", *(f"{k} {v:.3g}" for k, v in numbers.items())])
+    if provenance.weight is not None and find_method(find_rule(provenance.merge).method).weighted:
+        numbers = {"weight": provenance.weight, **numbers}
+    return ", ".join([provenance.merge, *(f"{name} {value:.3g}" for name, value in numbers.items())])
 
 
 def _data(batches: Sequence[Batch], base: str, inherited: dict[str, Any]) -> str:
@@ -266,41 +264,41 @@ def _data(batches: Sequence[Batch], base: str, inherited: dict[str, Any]) -> str
     licence = _code(str(inherited["license"])) if "license" in inherited else _NOT_STATED
     name = hub_id(base) or Path(base).name
     table = f"{_table(('domain', 'pairs', 'source', 'licence'), rows)}\n" if rows else ""
-    return f"## Data and licences\n\n{table}The base, {_code(name)}, is under the licence: {licence}.\n"
+    return f"## Data and licences\n\n{table}The licence of the base model, {_code(name)}: {licence}.\n"
 
 
 def _training(version: Version) -> str:
     if version.parent is None:
         return ""
-    made = version.provenance
-    settings = made.config["train"]
-    replayed = sum(window.rows for window in made.replay)
-    libraries = ", ".join(f"{name} {number}" for name, number in sorted(made.libraries.items()))
+    provenance = version.provenance
+    settings = provenance.config["train"]
+    replayed = sum(window.rows for window in provenance.replay)
+    libraries = ", ".join(f"{name} {number}" for name, number in sorted(provenance.libraries.items()))
     return (
         f"## Last step\n\nLoRA of rank {settings['lora_rank']}, epochs {settings['epochs']}, {version.pairs_trained:,} "
-        f"pairs trained, {replayed:,} rows replayed, seed {made.seed}. Made with {libraries}.\n"
+        f"pairs trained, {replayed:,} rows replayed, seed {provenance.seed}. Trained with {libraries}.\n"
     )
 
 
 def _metadata(card: Path) -> dict[str, Any]:
-    """Return the metadata of a card; nothing where there is no card, or none that can be read."""
+    """Return the metadata of a card; empty if there is no card or it can't be read."""
     from huggingface_hub import metadata_load
     from yaml import YAMLError
 
     try:
         return metadata_load(card) or {}
     except (OSError, ValueError, YAMLError):
-        return {}  # it was written by somebody else, and nothing of ours depends on it
+        return {}  # the base model's card is not ours, and nothing depends on it
 
 
 def _hub_data(source: str) -> str | None:
-    """Return the Hub's name of a data set that was ingested from there."""
+    """Return the Hub id of a dataset that was ingested from the Hub; None for other sources."""
     name = source.removeprefix("hf:").split(":")[0]
     return name if source.startswith("hf:") and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) else None
 
 
 def _source(source: str) -> str:
-    """Return a source as a card may show it: a path tells of the machine it was on, and its name is enough."""
+    """Return a source for a card: of a path only the file name, which reveals nothing about the machine."""
     return source if _hub_data(source) else Path(source).name
 
 
@@ -310,11 +308,11 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _code(text: str) -> str:
-    """Return text as code, which no renderer takes as markup."""
+    """Return text as Markdown code, so that it isn't rendered as markup."""
     plain = " ".join(text.split()).replace("`", "'")
     return f"`{plain}`"
 
 
 def _prose(text: str) -> str:
-    """Return a sentence with nothing in it that Markdown or HTML would take as markup."""
+    """Return a sentence with Markdown and HTML markup escaped."""
     return re.sub(r"([\\`*\[\]])", r"\\\1", html.escape(" ".join(text.split()), quote=False))

@@ -1,4 +1,4 @@
-"""A version as others get it: the model folder, its card, and its scores as mteb keeps them."""
+"""Export a version: its model folder, a model card, and its scores in mteb's format."""
 
 from __future__ import annotations
 
@@ -15,23 +15,21 @@ from continual.storage.files import empty_folder, publish, remove
 from continual.versions.build import kept
 
 RESULTS = "mteb"
-"""The folder with mteb's result files; `mteb.ResultCache` reads it."""
+"""Name of the folder with mteb's result files, readable by `mteb.ResultCache`."""
 
 
-def export(registry: Registry, version: Version, snapshot: Path, target: Path) -> None:
-    """Publish a copy of a version with a card of its own instead of the base's.
+def write_export(registry: Registry, version: Version, snapshot: Path, target: Path) -> None:
+    """Copy a version to a new folder, with its own model card instead of the base's.
 
     Args:
-        registry: The workspace's registry.
-        version: The version.
-        snapshot: Its model folder.
-        target: The folder to make.
+        snapshot: The version's model folder.
+        target: The folder to create.
     """
     scored = any(owner == version.id for owner, _ in registry.scores())
     with publish(target) as partial:
         shutil.copytree(snapshot, partial, symlinks=False)
         (partial / CARD).write_text(model_card(registry, version, snapshot), encoding="utf-8")
-        remove(partial / RESULTS)  # of a base that was an export itself
+        remove(partial / RESULTS)  # present if the base is itself an export
         if scored:
             from continual.export.mteb_results import write_results
 
@@ -40,12 +38,12 @@ def export(registry: Registry, version: Version, snapshot: Path, target: Path) -
 
 @dataclass(frozen=True)
 class Exported:
-    """A version that was copied out.
+    """An exported version.
 
     Attributes:
-        version: Its id.
-        sha256: Of its weights.
-        directory: The folder; `SentenceTransformer` loads it.
+        version: Id of the version.
+        sha256: Digest of its weights.
+        directory: The folder, which `SentenceTransformer` loads.
     """
 
     version: str
@@ -53,7 +51,7 @@ class Exported:
     directory: Path
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the attributes as plain data."""
         return asdict(self) | {"directory": str(self.directory)}
 
 
@@ -62,9 +60,11 @@ def export_version(registry: Registry, name: str, out: str | Path, progress: Pro
     target, version = empty_folder(out), registry.version(name)
     try:
         with kept(registry, version.id, progress=progress) as (folder,):
-            export(registry, version, folder, target)
+            write_export(registry, version, folder, target)
     except OSError as error:
-        raise InputError(f"{name} cannot be exported to {target}: {error.strerror or error}.") from None
+        raise InputError(
+            f"{name} cannot be exported to {target}: {error.strerror or error}. Name another folder."
+        ) from None
     return Exported(version.id, version.sha256, target)
 
 
@@ -76,5 +76,7 @@ def export_scores(registry: Registry, directory: str | Path) -> Path:
     try:
         write_results(registry, registry.versions(), target)
     except OSError as error:
-        raise InputError(f"The scores cannot be written to {target}: {error.strerror or error}.") from None
+        raise InputError(
+            f"The scores cannot be written to {target}: {error.strerror or error}. Name another folder."
+        ) from None
     return target

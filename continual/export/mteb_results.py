@@ -1,6 +1,6 @@
-"""Scores as mteb keeps them on disk: `results/MODEL/REVISION/TASK.json`, beside a `model_meta.json`.
+"""Write scores in mteb's format: `results/MODEL/REVISION/TASK.json`, beside a `model_meta.json`.
 
-A task of ours is no task of mteb's, even where it has the name of one, so it is called `continual_NAME` here.
+A task of the workspace is named `continual_NAME` there, so that it isn't confused with a task of mteb.
 """
 
 from __future__ import annotations
@@ -29,16 +29,15 @@ SPLIT, SUBSET, LANGUAGES = "test", "default", ["und-Zyyy"]
 
 
 def write_results(registry: Registry, versions: Iterable[Version], folder: Path) -> list[Path]:
-    """Write the scores of versions, those of one version as a whole.
+    """Write the scores of versions; a version's results appear all at once.
 
     Args:
-        registry: The workspace's registry.
-        versions: Whose scores; one without any is passed over.
-        folder: `mteb.ResultCache(folder).load_results()` reads it. What it has of these versions is replaced, and
-            other models are left alone.
+        versions: Versions without scores are skipped.
+        folder: A folder for `mteb.ResultCache(folder).load_results()`. Earlier results of these versions are replaced;
+            other models' results stay.
 
     Returns:
-        The folders that were written, one a version.
+        One folder per written version.
     """
     tasks, scores = registry.tasks(), registry.scores()
     cache = ResultCache(folder)
@@ -50,24 +49,24 @@ def write_results(registry: Registry, versions: Iterable[Version], folder: Path)
         if not results:
             continue
         meta = ModelMeta.create_empty(overwrites={"name": f"continual/{version.id}", "revision": version.sha256})
-        place = Path(cache.get_task_result_path("any", meta)).parent
-        with publish(place) as partial:
+        target = Path(cache.get_task_result_path("any", meta)).parent
+        with publish(target) as partial:
             partial.mkdir()
             (partial / META).write_text(json.dumps(meta.to_dict(), default=str, indent=2) + "\n", encoding="utf-8")
             for result in results:
                 result.to_disk(partial / f"{result.task_name}.json")
-        written.append(place)
+        written.append(target)
     return written
 
 
 def _result(version: Version, task: Task, score: Score) -> Any:
-    """Return a score of ours, points, as mteb's result of a task, 0 to 1."""
+    """Return a score, in points, as mteb's task result, 0 to 1."""
     values = {score.metric: score.score, "main_score": score.score, **score.details}
-    known = version.provenance.libraries.get("mteb", "unknown")
+    mteb_version = version.provenance.libraries.get("mteb", "unknown")
     return TaskResult(
         dataset_revision=task.sha256,
         task_name=f"{PREFIX}{task.name}",
-        mteb_version=None if known == "unknown" else known,
+        mteb_version=None if mteb_version == "unknown" else mteb_version,
         scores={
             SPLIT: [
                 {name: value / 100 for name, value in values.items()} | {"hf_subset": SUBSET, "languages": LANGUAGES}

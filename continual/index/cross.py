@@ -15,10 +15,10 @@ from mteb.types import PromptType
 from continual.config import EvalConfig
 from continual.eval.encoder import OnceEncoder, Vectors
 from continual.eval.mteb_tasks import (
-    cut,
+    cut_to_sample,
     keep_per_query,
     open_task,
-    unload,
+    unload_task_data,
 )
 from continual.eval.run import own_randomness, quiet
 from continual.eval.suites import (
@@ -26,7 +26,7 @@ from continual.eval.suites import (
     WHOLE,
     Sample,
     instruction_of,
-    measure,
+    trec_eval_measure,
 )
 from continual.eval.tasks import load_task
 from continual.index.result import IndexedTask, overlap
@@ -136,7 +136,7 @@ def cosines(first: Vectors, second: Vectors) -> np.ndarray[Any, np.dtype[np.floa
 
 def comparable(tasks: Sequence[Task]) -> list[Task]:
     """Return the tasks that search an index: they rank documents, and their main score is a mean over queries."""
-    return [task for task in tasks if task.task_type in RANKED and measure(task.metric) is not None]
+    return [task for task in tasks if task.task_type in RANKED and trec_eval_measure(task.metric) is not None]
 
 
 def compare_indexes(
@@ -174,14 +174,14 @@ def compare_indexes(
                 task = load_task(check_name(record.name, "task"), registry_root / record.path, sample)
             else:
                 task = open_task(record)
-                cut(task, sample)
+                cut_to_sample(task, sample)
             for encoder in (old, new):
                 encoder.instruct(task.metadata, instruction_of(record))
             if record.mteb is None:
                 _learn(task, old, new)
             found.append(_compare(old, new, task, record, query_map))
             if record.mteb is not None:
-                unload(task)
+                unload_task_data(task)
     progress.finish()
     return found
 
@@ -215,7 +215,7 @@ def _compare(old: OnceEncoder, new: OnceEncoder, task: Any, record: Task, query_
 
 def _search(model: Any, task: Any, record: Task) -> tuple[float, dict[Any, list[str]], int]:
     """Return the main score in points, the first documents of every query, and the number of queries."""
-    name = measure(record.metric)
+    name = trec_eval_measure(record.metric)
     assert name is not None, record
     original = task.task_specific_scores
     per_query = keep_per_query(task)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from continual.registry import Batch, Registry, Task
-from continual.replay import Rows, allot
+from continual.replay import RowReader, allot
 
 if TYPE_CHECKING:
     from continual.eval.encoder import OnceEncoder
@@ -63,7 +63,7 @@ def fitting_rows(
     """
     if not rows or not batches:
         return [], [], []
-    with Rows(registry) as source:
+    with RowReader(registry) as source:
         table = source.draw([], batches, allot("balanced", source.count(batches), 1.0, rows), {}).table
     texts = [table[name].to_pylist() for name in ("domain", "query", "positive")]
     taken = _tested(registry, tasks, {text for column in texts[1:] for text in column})

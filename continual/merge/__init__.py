@@ -1,4 +1,4 @@
-"""Merging: how an update joins what is in service. Knows tensors and folders, not workspaces.
+"""Merge methods, and the engine that applies them to model folders. Knows tensors and folders, not workspaces.
 
-`continual.merge.rules` decides the weight of an update and needs no torch; `continual.merge.engine` computes.
+`continual.merge.rules` sets the weight of an update and does not import torch; `continual.merge.engine` computes.
 """

@@ -1,4 +1,4 @@
-"""The settings of a PEFT adapter: which ranks and scales its layers have, and whether it can be folded at all."""
+"""The settings of a PEFT adapter: rank and scale of each layer, and whether the adapter can be folded."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from continual.models.folder import read_json
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 TRAINED_ON = "trained_on_sha256"
-"""Where an adapter's weights file keeps the identity of the model that it was trained on; peft's own do not."""
+"""Metadata key of the weights file: the sha256 of the model that the adapter was trained on. peft does not write it."""
 ADAPTER_PREFIX = "base_model.model."
-"""What a PeftModel puts before the names of the model it wraps."""
+"""Prefix that PeftModel puts before the names of the wrapped model."""
 
-WAY_OUT = (
+FOLD_WITH_PEFT = (
     "Fold it with peft: load its base as a SentenceTransformer `model`, call "
     "`PeftModel.from_pretrained(model[0].auto_model, ADAPTER).merge_and_unload()`, save it with "
     "`model.save_pretrained(DIR)`, and merge DIR."
 )
 
-_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Ways to begin an adapter that change the weights it is trained on."""
+_BASE_CHANGING_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""LoRA initialisations that change the base's weights."""
 
-_MORE = (
+_EXTRA_SETTINGS = (
     "lora_bias",
     "modules_to_save",
     "trainable_token_indices",
@@ -38,23 +38,23 @@ _MORE = (
     "use_qalora",
     "use_bdlora",
 )
-"""Settings of peft under which an adapter holds more than two factors for each linear layer."""
+"""peft settings under which an adapter holds more than two factors per linear layer."""
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """What `adapter_config.json` says of a LoRA, rsLoRA or DoRA adapter.
+    """The settings of a LoRA, rsLoRA or DoRA adapter, from `adapter_config.json`.
 
     Attributes:
-        path: The file.
-        rank: Rank of a layer's factors where no pattern says another.
-        alpha: Its alpha, likewise.
-        ranks: Ranks by pattern.
-        alphas: Alphas by pattern.
+        path: The settings file.
+        rank: Rank of layers that match no pattern in `ranks`.
+        alpha: Alpha of layers that match no pattern in `alphas`.
+        ranks: Ranks by layer pattern.
+        alphas: Alphas by layer pattern.
         rslora: Whether the scale is alpha / sqrt(rank) instead of alpha / rank.
-        dora: Whether each row of a layer has a length of its own.
-        transposed: Whether the layers keep their weights as [inputs, outputs].
-        base: What its trainer called the model that it was trained on; empty if nobody said.
+        dora: Whether each row of a layer has a learned length (DoRA).
+        transposed: Whether layers store their weights as [inputs, outputs].
+        base: Name of the base model, as the trainer wrote it; empty if missing.
     """
 
     path: Path
@@ -72,7 +72,7 @@ class AdapterConfig:
         return int(_of_pattern(self.ranks, layer, self.rank))
 
     def scale_of(self, layer: str) -> float:
-        """Return what the product of a layer's factors is multiplied with."""
+        """Return the factor s of a layer's update s B A."""
         alpha, rank = float(_of_pattern(self.alphas, layer, self.alpha)), self.rank_of(layer)
         return alpha / rank**0.5 if self.rslora else alpha / rank
 
@@ -81,19 +81,19 @@ def read_adapter(adapter: Path) -> AdapterConfig:
     """Return the settings of an adapter.
 
     Raises:
-        ModelError: They cannot be read, or it cannot be folded; the message says why, and what to do.
+        ModelError: The adapter cannot be read or cannot be folded; the message says why and what to do.
     """
     path = adapter / ADAPTER_CONFIG
     config = read_json(path, dict)
     if not (adapter / ADAPTER_WEIGHTS).is_file():
         pickled = next((file.name for file in sorted(adapter.glob("adapter_model.*"))), None)
         raise ModelError(
-            f"{adapter} has its weights only as {pickled}, and pickled adapters are never read. Load it with peft and "
-            "save it again with `save_pretrained(DIR)`."
+            f"{adapter} has its weights only as {pickled}, but pickled adapters are never read: a pickle can run code. "
+            "Load it with peft and save it again with `save_pretrained(DIR)`."
             if pickled
             else f"{adapter} has no {ADAPTER_WEIGHTS}. Copy the adapter again."
         )
-    _check_kind(adapter, config)
+    _check_foldable(adapter, config)
     return AdapterConfig(
         path=path,
         rank=_rank(path, "r", config.get("r")),
@@ -107,58 +107,59 @@ def read_adapter(adapter: Path) -> AdapterConfig:
     )
 
 
-def _check_kind(adapter: Path, config: Mapping[str, Any]) -> None:
-    """Refuse an adapter that is more than two factors for each linear layer."""
-    kind, bias = config.get("peft_type") or "LORA", config.get("bias") or "none"
+def _check_foldable(adapter: Path, config: Mapping[str, Any]) -> None:
+    """Refuse an adapter with anything other than two factors per linear layer."""
+    peft_type, bias = config.get("peft_type") or "LORA", config.get("bias") or "none"
     start = str(config.get("init_lora_weights", True)).lower()
     cause = None
-    if kind != "LORA":
-        cause = f"it is of the type {kind}"
+    if peft_type != "LORA":
+        cause = f"its peft_type is {peft_type}"
     elif bias != "none":
         cause = f"biases were trained with it (bias: {bias})"
-    elif start.startswith(_STARTS):
-        cause = f"its start ({start}) changed the weights that it was trained on"
+    elif start.startswith(_BASE_CHANGING_STARTS):
+        cause = f"its initialisation ({start}) changed the weights of its base"
     elif config.get("use_dora") and config.get("fan_in_fan_out"):
         cause = "it is a DoRA of transposed layers (fan_in_fan_out)"
     else:
-        more = [name for name in _MORE if config.get(name)]
-        if more:
-            cause = f"it was trained with {more[0]}: {config[more[0]]}"
+        extra = [name for name in _EXTRA_SETTINGS if config.get(name)]
+        if extra:
+            cause = f"it was trained with {extra[0]}: {config[extra[0]]}"
     if cause:
         raise ModelError(
-            f"{adapter} cannot be folded here: {cause}. LoRA, rsLoRA and DoRA of linear layers can. {WAY_OUT}"
+            f"{adapter} cannot be folded here: {cause}. Only LoRA, rsLoRA and DoRA of linear layers are supported. "
+            f"{FOLD_WITH_PEFT}"
         )
 
 
 def _rank(path: Path, name: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise _wrong(path, name, value, "a whole number from 1 up")
+        raise _invalid(path, name, value, "a whole number of 1 or more")
     return value
 
 
 def _alpha(path: Path, name: str, value: Any) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise _wrong(path, name, value, "a number")
+        raise _invalid(path, name, value, "a finite number")
     return float(value)
 
 
 def _patterns(path: Path, config: Mapping[str, Any], name: str, check: Any) -> dict[str, Any]:
-    given = config.get(name) or {}
-    if not isinstance(given, dict):
-        raise _wrong(path, name, given, "an object of numbers by layer")
-    for pattern in given:
+    patterns = config.get(name) or {}
+    if not isinstance(patterns, dict):
+        raise _invalid(path, name, patterns, "an object of numbers by layer")
+    for pattern in patterns:
         try:
             re.compile(pattern)
         except re.error as error:
-            raise _wrong(path, name, pattern, f"names of layers or regular expressions ({error})") from None
-    return {pattern: check(path, f"{name} of {pattern}", value) for pattern, value in given.items()}
+            raise _invalid(path, name, pattern, f"names of layers or regular expressions ({error})") from None
+    return {pattern: check(path, f"{name} of {pattern}", value) for pattern, value in patterns.items()}
 
 
-def _wrong(path: Path, name: str, value: Any, wanted: str) -> ModelError:
-    said = "is missing" if value is None else f"is {value!r}"
-    return ModelError(f"{path}: {name} {said}, and must be {wanted}. Copy the file again as peft saved it.")
+def _invalid(path: Path, name: str, value: Any, expected: str) -> ModelError:
+    stated = "is missing" if value is None else f"is {value!r}"
+    return ModelError(f"{path}: {name} {stated}, but must be {expected}. Copy the file again as peft saved it.")
 
 
 def _of_pattern(patterns: Mapping[str, Any], layer: str, default: Any) -> Any:
-    """Return what patterns say of a layer; as in peft, one is a regular expression for the end of its name."""
+    """Return the value of the first pattern that matches the end of a layer's name, as peft matches them."""
     return next((value for name, value in patterns.items() if re.fullmatch(rf"(.*\.)?({name})", layer)), default)

@@ -1,10 +1,9 @@
-"""The engine: merges models tensor by tensor, in fp32, from safetensors to safetensors.
+"""The merge engine: it merges models tensor by tensor in fp32, from safetensors to safetensors.
 
-A tensor is read from every model, merged and written before the next one is; as many as there are workers are on
-their way at once. So memory is bounded by the largest tensor, whatever the size of the models: at most (number of
-models + 2) times it, in fp32, per worker. A worker computes with one thread, so that the same models give the same
-bytes on any number of cores. One method needs more memory than that: `opcm` decomposes matrices, in about eight times
-the matrix.
+Each worker reads one tensor from every model, merges it and writes it before it takes the next tensor. So memory does
+not depend on the size of the models: a worker needs at most (number of models + 2) times the largest tensor, in fp32.
+Only `opcm` needs more, about eight times the largest matrix, because it decomposes matrices. A worker computes with one
+thread, so that the same models give the same bytes on any number of cores.
 """
 
 from __future__ import annotations
@@ -54,42 +53,40 @@ def merge_models(
 ) -> None:
     """Publish the merge of models as a model folder.
 
-    Integer tensors, which cannot be averaged, must be equal. A tensor that some models lack is left out if those
-    that have it hold it twice (tied weights, stored by some and not by others) or if it holds integers.
+    Integer tensors cannot be averaged and must be equal. A tensor that some models lack is left out if it holds
+    integers, or if it is a copy of a tensor that all models have (tied weights, which some models store twice).
 
     Args:
-        models: What is merged; the folder is refused that does not hold the same tensors.
-        method: How.
-        out: Folder to publish; replaced if it is there.
-        weights: One per model (with a method whose base is "first", one for the base too); 1 each by default.
-        base: The base, if the method takes one.
-        parameters: Of the method; its defaults where not given.
-        seed: Of the method's random numbers: the same seed gives the same bytes, and the same elements dropped. A
-            stream of merges needs another one for each.
-        dtype: To store floating-point tensors in; by default the widest of the models' for each tensor.
-        layout: The model whose files, tokenizer, pooling and prompts the result has; the first by default.
+        models: The models to merge; all must hold the same tensors.
+        method: The merge method.
+        out: Folder to publish; an existing one is replaced.
+        weights: One per model, and one more for a base that is the method's first vector; 1 each by default.
+        base: The base that task vectors are measured from, if the method takes one.
+        parameters: Values for the method's parameters; its defaults otherwise.
+        seed: Seed of the method's random numbers. The same seed gives the same bytes and drops the same elements, so
+            every merge of a stream needs another seed.
+        dtype: Type to store floating-point tensors in; by default the widest type that a tensor has in the models.
+        layout: The model whose files, tokenizer, pooling and prompts the result takes; the first by default.
         workers: See `rewrite`.
-        progress: Shows how far it is.
 
     Raises:
-        ModelError: A tensor is missing, differs in shape or in its integers, or holds what is no finite number; it is
-            named.
-        InputError: The method does not merge this many models, or a parameter is out of its range.
+        ModelError: A tensor is missing, differs in shape or in integers, or is not finite; the message names it.
+        InputError: The method does not take this number of models, or a parameter is out of its range.
     """
-    assert not method.rescaled, "one tensor is not enough to merge by it: see continual.merge.sequence"
+    assert not method.rescaled, "this method needs the whole model: use continual.merge.sequence"
     method.check(len(models), base is not None)
     settings = method.resolve(parameters or {})
     if base is not None and method.base == "first":
         models, base = [base, *models], None
     weights = [1.0] * len(models) if weights is None else list(weights)
     if not all(map(math.isfinite, weights)):
-        raise InputError(f"Weights are finite numbers, not {', '.join(map(str, weights))}.")
+        raise InputError(f"Weights must be finite numbers, but are {', '.join(map(str, weights))}.")
     method.rehearse(weights, settings)
-    everything = [*models, base] if base is not None else list(models)
-    keys = matching(everything)
+    inputs = [*models, base] if base is not None else list(models)
+    keys = shared_keys(inputs)
     integers = {key for key in keys if not models[0].entries[key].dtype.is_floating_point}
     for key in sorted(integers):
-        _check_the_same(key, everything)
+        _check_equal(key, inputs)
 
     def compute(key: str) -> Tensor:
         if key in integers:
@@ -103,20 +100,20 @@ def merge_models(
         merged = method(vectors, weights, **settings, **random)
         return merged if origin is None else merged.add_(origin)
 
-    dtypes = types(models, keys, dtype)
-    rewrite(layout or models[0], out, compute, dtypes, workers, progress, models=len(everything))
+    dtypes = stored_types(models, keys, dtype)
+    rewrite(layout or models[0], out, compute, dtypes, workers, progress, models=len(inputs))
 
 
 def save_model(model: Model, out: Path, dtype: torch.dtype | None = None, progress: Progress = SILENT) -> None:
-    """Publish a model with its adapter folded in, or stored in another floating-point type, as a model folder."""
-    rewrite(model, out, model.read, types([model], list(model.entries), dtype), None, progress)
+    """Publish a model as a model folder, with its adapter folded in, or with another floating-point type."""
+    rewrite(model, out, model.read, stored_types([model], list(model.entries), dtype), None, progress)
 
 
-def matching(models: Sequence[Model]) -> list[str]:
+def shared_keys(models: Sequence[Model]) -> list[str]:
     """Return the keys of the tensors that all models have.
 
     Raises:
-        ModelError: A shape differs, or a tensor that is neither tied nor made of integers is missing somewhere.
+        ModelError: A shape differs, or a model lacks a floating-point tensor that is not tied to another one.
     """
     first = models[0]
     shared = [key for key in first.entries if all(key in model.entries for model in models)]
@@ -124,29 +121,39 @@ def matching(models: Sequence[Model]) -> list[str]:
         for key in shared:
             ours, theirs = first.entries[key], model.entries[key]
             if ours.shape != theirs.shape:
-                raise ModelError(f"{key} is {list(ours.shape)} in {first}, and {list(theirs.shape)} in {model}.")
+                raise ModelError(
+                    f"{key} has shape {list(ours.shape)} in {first}, but {list(theirs.shape)} in {model}. Merge models "
+                    "of one architecture."
+                )
             if ours.dtype.is_floating_point != theirs.dtype.is_floating_point:
-                raise ModelError(f"{key} is {ours.dtype} in {first}, and {theirs.dtype} in {model}.")
+                raise ModelError(
+                    f"{key} has type {ours.dtype} in {first}, but {theirs.dtype} in {model}, and integers cannot be "
+                    "merged with floating-point numbers. Merge models of one architecture."
+                )
     for model in models:
         for key in model.entries.keys() - set(shared):
             if model.entries[key].dtype.is_floating_point and not _tied(model, key, shared):
                 lacking = next(other for other in models if key not in other.entries)
-                raise ModelError(f"{model} holds {key}, and {lacking} does not: they are not the same architecture.")
+                raise ModelError(
+                    f"{model} has the tensor {key}, but {lacking} does not. Merge models of one architecture."
+                )
     return shared
 
 
-def types(models: Sequence[Model], keys: Sequence[str], dtype: torch.dtype | None) -> dict[str, torch.dtype]:
-    """Return what each tensor is stored as: the widest type it has, or for floating-point ones the type asked for."""
-    found = {}
+def stored_types(models: Sequence[Model], keys: Sequence[str], dtype: torch.dtype | None) -> dict[str, torch.dtype]:
+    """Return the type to store each tensor in: `dtype` for floating-point tensors if given, else the widest type."""
+    stored = {}
     for key in keys:
-        kinds = [model.entries[key].dtype for model in models]
+        dtypes = [model.entries[key].dtype for model in models]
         try:
-            widest = reduce(torch.promote_types, kinds)
+            widest = reduce(torch.promote_types, dtypes)
         except RuntimeError:
-            names = " and ".join(sorted({str(kind) for kind in kinds}))
-            raise ModelError(f"{key} is stored as {names}, which have no common type. Convert one of them.") from None
-        found[key] = dtype or widest if widest.is_floating_point else widest
-    return found
+            names = " and ".join(sorted(map(str, set(dtypes))))
+            raise ModelError(
+                f"{key} is stored as {names}, which have no common type. Convert one of the models first."
+            ) from None
+        stored[key] = dtype or widest if widest.is_floating_point else widest
+    return stored
 
 
 def rewrite(
@@ -158,24 +165,23 @@ def rewrite(
     progress: Progress = SILENT,
     models: int = 1,
 ) -> None:
-    """Publish a model folder with computed weights and everything else of another one.
+    """Publish a model folder with computed weights and all other files of `layout`.
 
     Args:
         layout: The model whose files are copied and whose division into weight files is kept.
-        out: Folder to publish; replaced if it is there.
+        out: Folder to publish; an existing one is replaced.
         compute: Returns the tensor of a key, in any type; called from several threads.
         dtypes: The keys to store, with their types.
-        workers: Tensors on their way at once; by default as many as there are cores, or as half of the free memory
-            holds.
-        progress: Shows how far it is.
-        models: Models that `compute` reads for one tensor, for the memory it takes.
+        workers: Tensors merged at the same time; by default one per core, fewer if half of the free memory does not
+            hold them.
+        models: Number of models that `compute` reads for one tensor, to estimate its memory.
     """
     with publish(out) as partial, ExitStack() as files:
         shutil.copytree(layout.folder, partial, ignore=shutil.ignore_patterns(*UNUSED, "*.safetensors"))
         writers: dict[str, Writer] = {}
-        for place, (keys, metadata) in layout.files.items():
+        for path, (keys, metadata) in layout.files.items():
             kept = {layout.entries[key].name: (dtypes[key], layout.entries[key].shape) for key in keys if key in dtypes}
-            writer = files.enter_context(Writer(partial / place, kept, metadata))
+            writer = files.enter_context(Writer(partial / path, kept, metadata))
             writers |= dict.fromkeys((key for key in keys if key in dtypes), writer)
         largest_first = sorted(dtypes, key=lambda key: -layout.entries[key].bytes)
         progress.start("writing weights", len(dtypes), "tensors")
@@ -188,11 +194,11 @@ def rewrite(
         largest = max((math.prod(layout.entries[key].shape) for key in dtypes), default=0)
         _run(work, largest_first, workers or _workers((models + 2) * 4 * largest), progress)
         progress.finish()
-        _describe(partial, layout, dtypes)
+        _update_descriptions(partial, layout, dtypes)
 
 
 def _run(work: Callable[[str], None], keys: Sequence[str], workers: int, progress: Progress) -> None:
-    """Do the work of every key on some threads; the first error ends it and is raised."""
+    """Call `work` for every key on a pool of threads. The first error stops the pool and is raised."""
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
     try:
@@ -203,17 +209,17 @@ def _run(work: Callable[[str], None], keys: Sequence[str], workers: int, progres
                 future.result()
             progress.advance(len(done))
     finally:
-        pool.shutdown(cancel_futures=True)  # an error or Ctrl-C waits for the tensors on their way, not for all
+        pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, wait only for tensors that are being merged
         torch.set_num_threads(threads)
 
 
 def _workers(bytes_each: int) -> int:
-    """Return how many tensors may be on their way at once: the cores this process has, within half the free memory."""
-    return max(1, min(len(os.sched_getaffinity(0)), _available() // 2 // max(bytes_each, 1)))
+    """Return one worker per core of this process, fewer if half of the free memory does not hold them."""
+    return max(1, min(len(os.sched_getaffinity(0)), _free_memory() // 2 // max(bytes_each, 1)))
 
 
-def _available() -> int:
-    """Return the bytes of memory that can be had, those of the page cache included where Linux tells."""
+def _free_memory() -> int:
+    """Return the free memory in bytes. On Linux this includes the page cache."""
     try:
         lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text("utf-8").splitlines())
         return int(lines["MemAvailable"].split()[0]) * 1024
@@ -221,33 +227,33 @@ def _available() -> int:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _describe(folder: Path, layout: Model, dtypes: Mapping[str, torch.dtype]) -> None:
-    """Bring what the copied files say of the weights up to date: the index of a sharded module, and its dtype."""
-    for place in {file.parent for file in layout.files}:
-        here = {
+def _update_descriptions(folder: Path, layout: Model, dtypes: Mapping[str, torch.dtype]) -> None:
+    """Update the copied files that describe the weights: the index of a sharded module, and its dtype."""
+    for module in {file.parent for file in layout.files}:
+        stored = {
             layout.entries[key]: dtypes[key]
             for file, (keys, _) in layout.files.items()
-            if file.parent == place
+            if file.parent == module
             for key in keys
             if key in dtypes
         }
-        for path in (folder / place).glob(INDEX):
+        for path in (folder / module).glob(INDEX):
             if whole_file(path).is_file():
-                remove(path)  # left from before, when the weights were in parts
+                remove(path)  # an outdated index: the module's weights are in one file
                 continue
             index = read_json(path, dict)
-            names = {entry.name for entry in here}
+            names = {entry.name for entry in stored}
             index["weight_map"] = {name: file for name, file in index["weight_map"].items() if name in names}
-            size = sum(entry.bytes // entry.dtype.itemsize * dtype.itemsize for entry, dtype in here.items())
+            size = sum(entry.bytes // entry.dtype.itemsize * dtype.itemsize for entry, dtype in stored.items())
             index["metadata"] = index.get("metadata", {}) | {"total_size": size}
             path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", "utf-8")
-        changed = {dtype for entry, dtype in here.items() if entry.dtype != dtype}
+        changed = {dtype for entry, dtype in stored.items() if entry.dtype != dtype}
         if len(changed) == 1:
-            declare_dtype(folder / place / CONFIG, changed.pop())
+            declare_dtype(folder / module / CONFIG, changed.pop())
 
 
 def declare_dtype(config: Path, dtype: torch.dtype) -> None:
-    """Tell transformers which type the weights beside a `config.json` are stored in; the file may be missing."""
+    """Set the dtype in a module's `config.json`, which transformers reads; do nothing if the file is missing."""
     if config.is_file():
         settings = read_json(config, dict)
         settings.pop("torch_dtype", None)
@@ -256,36 +262,39 @@ def declare_dtype(config: Path, dtype: torch.dtype) -> None:
 
 
 def _check_fits(key: str, tensor: Tensor, dtype: torch.dtype) -> None:
-    """Refuse values that would become infinite in a smaller type."""
+    """Refuse values that would overflow in the type that they are stored in."""
     if not dtype.is_floating_point or torch.finfo(dtype).max >= torch.finfo(torch.bfloat16).max or not tensor.numel():
         return
     largest = max(abs(float(end)) for end in tensor.float().aminmax())
     if largest > torch.finfo(dtype).max:
         raise ModelError(
-            f"{key} would hold values up to {largest:.3g}, too large for {dtype}. Store the result in another type: "
-            "--dtype bf16 or fp32."
+            f"The merged {key} has values up to {largest:.3g}, too large for {dtype}. Store the result in a wider "
+            "type with --dtype bf16 or --dtype fp32."
         )
 
 
-def _check_the_same(key: str, models: Sequence[Model]) -> None:
+def _check_equal(key: str, models: Sequence[Model]) -> None:
     first = models[0].read(key)
     for model in models[1:]:
         if not torch.equal(first, model.read(key)):
-            raise ModelError(f"{key} holds integers that differ between {models[0]} and {model}.")
+            raise ModelError(
+                f"{key} holds integers that differ between {models[0]} and {model}, and integers cannot be averaged. "
+                "Merge models of one architecture."
+            )
 
 
 def _tied(model: Model, key: str, shared: Sequence[str]) -> bool:
-    """Return whether a matrix is a second copy of one that all models have; equal constants are no tie."""
+    """Return whether a matrix is a copy of one that all models have. Constant matrices do not count as copies."""
     entry = model.entries[key]
-    alike = [other for other in shared if model.entries[other].shape == entry.shape]
-    if len(entry.shape) < 2 or not alike:
+    same_shape = [other for other in shared if model.entries[other].shape == entry.shape]
+    if len(entry.shape) < 2 or not same_shape:
         return False
     matrix = model.read(key)
     constant = bool((matrix == matrix.flatten()[:1]).all())
-    return not constant and any(torch.equal(matrix, model.read(other)) for other in alike)
+    return not constant and any(torch.equal(matrix, model.read(other)) for other in same_shape)
 
 
 def _generator(seed: int | str, key: str) -> torch.Generator:
-    """Return the random numbers of one tensor: whatever the order in which tensors are merged, they are the same."""
+    """Return a generator for one tensor. It depends on the key, not on the order in which tensors are merged."""
     digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") & (2**63 - 1))

@@ -1,4 +1,4 @@
-"""Merging models from anywhere: folders, Hub ids or adapters, checked against each other, with a card of the result."""
+"""`continual merge`: merge folders, Hub ids and adapters, check that they match, and write a model card."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from continual.errors import InputError, ModelError
 from continual.merge.adapters import ADAPTER_CONFIG
 from continual.merge.engine import merge_models
-from continual.merge.match import check_match, prompts
+from continual.merge.match import check_match, stored_prompts
 from continual.merge.methods import Method, find_method
 from continual.merge.sequence import merge_sequence
 from continual.merge.sources import Adapted, Model
@@ -24,10 +24,10 @@ from continual.storage.files import empty_folder, replace, scratch
 _logger = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-"""What `--dtype` takes."""
+"""Values of `--dtype`."""
 
 
-def merge(
+def merge_folders(
     models: Sequence[str | Path],
     directory: str | Path,
     *,
@@ -40,29 +40,29 @@ def merge(
     workers: int | None = None,
     progress: Progress = SILENT,
 ) -> Path:
-    """Merge sentence-transformers models into one, in memory that does not grow with their size.
+    """Merge sentence-transformers models into one. Memory does not grow with the size of the models.
 
-    Pooling, prompts, tokenizer and maximum length are those of the first model; a model card names the parents.
+    The result has the pooling, prompts, tokenizer and maximum length of the first model, and a model card that names
+    the parents.
 
     Args:
-        models: Folders or Hub ids; a folder with a PEFT adapter is folded into the base as it is read.
-        directory: The folder to make.
-        method: A name of `continual merge --list`.
-        base: The model that the others come from, for methods that merge task vectors, and that adapters were trained
-            on.
+        models: Folders or Hub ids. A folder with a PEFT adapter is read as the base with the adapter folded in.
+        directory: The folder to create; it must be missing or empty.
+        method: A name from `continual merge --list`.
+        base: The model that task vectors are measured from, and that adapters were trained on.
         weights: One per model; 1 each by default.
-        parameters: Of the method.
-        seed: Of the method's random numbers.
-        dtype: "fp32", "fp16" or "bf16"; by default that of the models.
-        workers: Tensors on their way at once; by default as many as there are cores, or as free memory holds.
-        progress: Shows how far it is.
+        parameters: Values for the method's parameters; its defaults otherwise.
+        seed: Seed of the method's random numbers, 0 or more.
+        dtype: "fp32", "fp16" or "bf16"; by default the type of the models.
+        workers: Tensors merged at the same time; by default one per core, fewer if half of the free memory does not
+            hold them.
 
     Returns:
         The absolute path of the result.
 
     Raises:
-        ModelError: A model cannot be read, or two do not match; the difference is named.
-        InputError: The method does not merge this many models, or a parameter is out of its range.
+        ModelError: A model cannot be read, or two models do not match; the message names the difference.
+        InputError: The method does not take this number of models, or an argument is out of its range.
     """
     chosen, target = find_method(method), empty_folder(directory)
     joined = _check_call(chosen, models, target, base, weights, dtype, seed)
@@ -80,12 +80,15 @@ def merge(
                 merge_sequence(opened, root, chosen, result, **options)
             else:
                 options |= {"base": root if joined else None, "seed": seed, "layout": opened[0], "workers": workers}
-                weighed = _weights(chosen, weights, joined)
-                merge_models(opened, chosen, result, weights=weighed, **options)
+                vector_weights = _vector_weights(chosen, weights, joined)
+                merge_models(opened, chosen, result, weights=vector_weights, **options)
             _write_card(result, chosen, models, base, weights, parameters or {}, seed, dtype)
             replace(result, target)
     except OSError as error:
-        raise InputError(f"The merge cannot be written to {target}: {error.strerror or error}.") from None
+        raise InputError(
+            f"The merge cannot be written to {target}: {error.strerror or error}. Free space there, or choose another "
+            "folder with --out."
+        ) from None
     return target
 
 
@@ -98,22 +101,28 @@ def _check_call(
     dtype: str | None,
     seed: int,
 ) -> bool:
-    """Return whether the method merges what was learned since the base, or refuse a call before a model is read."""
+    """Check the arguments before any model is read. Return whether the method uses the base."""
     if not all(str(name).strip() for name in [*models, *([base] if base is not None else [])]):
-        raise InputError("The name of a model is empty. Name sentence-transformers folders or Hub ids.")
+        raise InputError("A model name is empty. Give a sentence-transformers folder or a Hub id.")
     if dtype is not None and dtype not in DTYPES:
-        raise InputError(f"--dtype takes {', '.join(DTYPES)}, not {dtype!r}.")
+        raise InputError(f"--dtype is {dtype!r}, but takes {', '.join(DTYPES)}.")
     if weights is not None and len(weights) != len(models):
-        raise InputError(f"{len(models)} models take {len(models)} weights, and {len(weights)} were given.")
+        raise InputError(
+            f"{len(models)} models need {len(models)} weights, but --weights has {len(weights)}. Give one weight per "
+            "model, or leave --weights out."
+        )
     if weights is not None and not method.weighted:
-        raise InputError(f"{method.name} takes no weights: the models decide. Leave --weights out.")
+        raise InputError(f"{method.name} takes no weights: it computes them from the models. Leave --weights out.")
     if seed < 0:
-        raise InputError(f"--seed takes an integer from 0 up, not {seed}.")
+        raise InputError(f"--seed is {seed}, but takes an integer of 0 or more.")
     for name in models:
         if target.is_relative_to(Path(name).expanduser().resolve()):
-            raise InputError(f"{target} lies inside {name}, which is merged. Name a folder beside it.")
+            raise InputError(
+                f"The output folder {target} lies inside {name}, one of the models to merge. Choose a folder outside "
+                "it with --out."
+            )
     adapters = any((Path(name).expanduser() / ADAPTER_CONFIG).is_file() for name in models)
-    # What an adapter was trained on is read with it, and a method that takes no base is given none.
+    # A method without a base still needs --base to read adapters, but must not get it as a base.
     joined = base is not None and not (method.base == "none" and adapters)
     method.check(len(models), joined)
     return joined
@@ -123,13 +132,13 @@ def _open(name: str, base: Model | None, base_name: str) -> Model:
     folder = Path(name).expanduser()
     if (folder / ADAPTER_CONFIG).is_file():
         if base is None:
-            raise InputError(f"{name} is an adapter. Name the model it was trained on with --base.")
+            raise InputError(f"{name} is an adapter, not a full model. Name the model it was trained on with --base.")
         adapted = Adapted(base.folder, folder)
         if adapted.trained_on is not None and adapted.trained_on != base.sha256:
             raise ModelError(
-                f"{name} was trained on a model with the weights {adapted.trained_on[:12]}, and {base} has "
-                f"{base.sha256[:12]}. Name that model with --base: the version that `continual versions show` says it "
-                "was trained from, as `continual export` writes it."
+                f"{name} was trained on a model with the weights {adapted.trained_on[:12]}, but {base} has "
+                f"{base.sha256[:12]}. Name the right model with --base: `continual versions show` tells which version "
+                "the adapter was trained from, and `continual export` writes that version to a folder."
             )
         if adapted.trained_on is None:
             _warn_of_base(adapted, base_name)
@@ -138,39 +147,45 @@ def _open(name: str, base: Model | None, base_name: str) -> Model:
 
 
 def _warn_of_base(adapter: Adapted, base: str) -> None:
-    """Say that an adapter names another base: a name is all that peft keeps of the weights it was trained on."""
-    named, known = adapter.config.base, {Path(base).name, adapter.folder.resolve().name}
-    if named and Path(named).name.lower() not in {name.lower() for name in known}:
+    """Warn if an adapter names another base. peft stores only the base's name, not the identity of its weights."""
+    adapter_base, base_names = adapter.config.base, {Path(base).name, adapter.folder.resolve().name}
+    if adapter_base and Path(adapter_base).name.lower() not in {name.lower() for name in base_names}:
         _logger.warning(
-            "%s says that it was trained on %s, and it is folded into %s. If these are not the same weights, name the "
-            "first with --base.",
+            "%s says that it was trained on %s, but it is folded into %s. If these are different weights, name %s with "
+            "--base.",
             adapter.adapter,
-            named,
+            adapter_base,
             base,
+            adapter_base,
         )
 
 
 def _warn_of_prompts(models: Sequence[Model]) -> None:
-    """Say that the result puts the first model's words before a text, where others were trained with their own."""
-    ours = prompts(models[0].folder)
+    """Warn if a model was trained with other prompts than the first model's, which the result keeps."""
+    first_prompts = stored_prompts(models[0].folder)
     for folder in dict.fromkeys(model.folder for model in models[1:]):
-        theirs = prompts(folder)
-        if theirs != ours:
+        prompts = stored_prompts(folder)
+        if prompts != first_prompts:
             _logger.warning(
-                "%s has the prompts %s, and %s has %s. The result has the first.",
+                "%s has the prompts %s, but %s has %s. The result keeps those of %s. To keep others, name that model "
+                "first.",
                 models[0].folder,
-                ours,
+                first_prompts,
                 folder,
-                theirs,
+                prompts,
+                models[0].folder,
             )
 
 
-def _weights(method: Method, weights: Sequence[float] | None, has_base: bool) -> list[float] | None:
-    """Return a weight for each vector: where the base is the first of them, what the one model leaves it."""
+def _vector_weights(method: Method, weights: Sequence[float] | None, has_base: bool) -> list[float] | None:
+    """Return one weight per vector. If the base is the first vector, it gets 1 minus the model's weight."""
     if weights is None or not (method.base == "first" and has_base):
         return list(weights) if weights is not None else None
     if not 0 <= weights[0] <= 1:
-        raise InputError(f"{method.name} takes a weight from 0 (the base) to 1 (the model), not {weights[0]:g}.")
+        raise InputError(
+            f"--weights is {weights[0]:g}, but {method.name} with a base takes a weight from 0 (the base) to 1 (the "
+            "model)."
+        )
     return [1 - weights[0], weights[0]]
 
 
@@ -184,7 +199,7 @@ def _write_card(
     seed: int,
     dtype: str | None,
 ) -> None:
-    """Write a README.md that says what was merged and how; the parents' cards are about the parents."""
+    """Write the model card, README.md. The copied card would describe the first model, not the merge."""
     parents = [*([base] if base is not None else []), *models]
     roles = ["base"] * (base is not None) + [_role(method, weights, number) for number in range(len(models))]
     rows = [f"| {name} | {role} |" for name, role in zip(parents, roles, strict=True)]
@@ -202,7 +217,7 @@ def _write_card(
         "",
         f"Made by `continual merge` with the method [{method.name}]({method.reference}).",
         "",
-        f"| parent | {'weight' if method.weighted else 'part'} |",
+        f"| parent | {'weight' if method.weighted else 'role'} |",
         "|---|---|",
         *rows,
         "",

@@ -1,4 +1,4 @@
-"""Whether the weights of two models mean the same: their modules, architecture and tokenizer are compared."""
+"""Check that two models can be merged: same modules, same architecture, same tokenizer."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ from continual.models.folder import CONFIG, read_json, read_modules
 _SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
 
 _VOCABULARIES = ("vocab.*", "merges.txt", "*.model", "*.spm", "*.tiktoken")
-"""What a tokenizer is read from where there is no tokenizer.json."""
+"""Vocabulary files of a tokenizer without tokenizer.json."""
 
 
 def check_match(ours: Path, theirs: Path) -> None:
-    """Refuse two models whose weights do not mean the same.
-
-    Compared are the modules and their settings (pooling, dense layers, normalisation), the architecture, and the
-    tokenizer.
+    """Check that two models have the same modules with the same settings, architecture and tokenizer.
 
     Raises:
-        ModelError: They differ; the message shows how.
+        ModelError: They differ; the message lists the differences.
     """
     differences = []
-    for what, read in _COMPARED.items():
-        if what == "module" and _stored_alike(ours, theirs):
-            continue  # without the library, which takes seconds to import
+    for aspect, read in _COMPARED.items():
+        if aspect == "module" and _same_module_files(ours, theirs):
+            continue  # saves the import of sentence-transformers, which takes seconds
         a, b = read(ours), read(theirs)
-        if what == "tokenizer" and ("tokenizer.json" in a) != ("tokenizer.json" in b):
-            lacking = theirs if "tokenizer.json" in a else ours
+        if aspect == "tokenizer" and ("tokenizer.json" in a) != ("tokenizer.json" in b):
+            lacking, other = (theirs, ours) if "tokenizer.json" in a else (ours, theirs)
             raise ModelError(
-                f"{lacking} has no tokenizer.json, and the other model has: they cannot be compared. Load it once with "
-                "sentence-transformers and save it with `model.save_pretrained(DIR)`."
+                f"{lacking} has no tokenizer.json, but {other} has one, so the tokenizers cannot be compared. Load "
+                f"{lacking} with sentence-transformers and save it with `model.save_pretrained(DIR)`."
             )
         differences += [
-            f"{what} {key}: {_short(a.get(key))} and {_short(b.get(key))}"
+            f"{aspect} {key}: {_short(a.get(key))} and {_short(b.get(key))}"
             for key in sorted(a.keys() | b.keys())
             if a.get(key) != b.get(key)
         ]
     if differences:
-        raise ModelError(f"{ours} and {theirs} cannot be merged: they differ in {'; '.join(differences)}.")
+        raise ModelError(
+            f"{ours} and {theirs} cannot be merged: they differ in {'; '.join(differences)}. Merge models that were "
+            "fine-tuned from one base model."
+        )
 
 
-def prompts(model: Path) -> dict[str, str]:
-    """Return what a model puts before a text, by kind of text; "default" names the kind that holds for any text."""
+def stored_prompts(model: Path) -> dict[str, str]:
+    """Return the prompts of a model by name. The key "default" holds the name of the default prompt."""
     config = _settings(model / "config_sentence_transformers.json")
-    named = config.get("prompts")
-    found = {str(kind): str(text) for kind, text in named.items() if text} if isinstance(named, dict) else {}
+    texts = config.get("prompts")
+    prompts = {str(name): str(text) for name, text in texts.items() if text} if isinstance(texts, dict) else {}
     default = config.get("default_prompt_name")
-    return found | ({"default": str(default)} if default else {})
+    return prompts | ({"default": str(default)} if default else {})
 
 
-def _stored_alike(ours: Path, theirs: Path) -> bool:
-    """Return whether two models write the same modules in the same words."""
+def _same_module_files(ours: Path, theirs: Path) -> bool:
+    """Return whether the module settings of two models are equal as stored."""
 
     def stored(model: Path) -> list[Any]:
         modules = read_modules(model)
@@ -67,24 +67,24 @@ def _stored_alike(ours: Path, theirs: Path) -> bool:
 
 
 def _modules(model: Path) -> dict[str, Any]:
-    """Return the modules after the transformer with their settings, as the library understands their files.
+    """Return the modules after the transformer with their settings, as sentence-transformers reads them.
 
-    Its versions write the same settings in different words, so the files themselves cannot be compared.
+    Versions of the library write the same settings differently, so the files themselves cannot be compared.
     """
     from sentence_transformers.util import import_from_string
 
-    found: dict[str, Any] = {}
+    modules: dict[str, Any] = {}
     for number, module in enumerate(read_modules(model)):
-        found[f"{number}"] = module.kind
+        modules[f"{number}"] = module.class_name
         if number:
-            place = model / module.path
+            folder = model / module.path
             try:
-                loaded = import_from_string(module.type).load(str(place), local_files_only=True)
+                loaded = import_from_string(module.type).load(str(folder), local_files_only=True)
                 settings = loaded.get_config_dict()
             except (ImportError, AttributeError, TypeError, OSError, ValueError, KeyError):
-                settings = _settings(place / CONFIG)  # a module of the model's own code, or values it cannot have
-            found |= {f"{number} ({module.kind}) {key}": value for key, value in settings.items()}
-    return found
+                settings = _settings(folder / CONFIG)  # the model's own code, or settings that the class rejects
+            modules |= {f"{number} ({module.class_name}) {key}": value for key, value in settings.items()}
+    return modules
 
 
 def _architecture(model: Path) -> dict[str, Any]:
@@ -93,17 +93,17 @@ def _architecture(model: Path) -> dict[str, Any]:
 
 
 def _tokenizer(model: Path) -> dict[str, Any]:
-    place = model / transformer_folder(model)
-    if (place / "tokenizer.json").is_file():
-        tokenizer = read_json(place / "tokenizer.json", dict)
-        # Truncation and padding are settings of a call, which saving a model writes down.
+    folder = model / transformer_folder(model)
+    if (folder / "tokenizer.json").is_file():
+        tokenizer = read_json(folder / "tokenizer.json", dict)
+        # Truncation and padding belong to the last call before saving, not to the vocabulary.
         kept = {key: value for key, value in tokenizer.items() if key not in ("truncation", "padding")}
         return {"tokenizer.json": hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]}
-    vocabularies = sorted({path for pattern in _VOCABULARIES for path in place.glob(pattern)})
+    vocabularies = sorted({path for pattern in _VOCABULARIES for path in folder.glob(pattern)})
     if not vocabularies:
         raise ModelError(
-            f"{place} has no tokenizer: neither tokenizer.json nor a vocabulary. Copy the model again, or save it once "
-            "more with `model.save_pretrained(DIR)`."
+            f"{folder} has no tokenizer: neither tokenizer.json nor a vocabulary file. Copy the model again, or save "
+            "it again with `model.save_pretrained(DIR)`."
         )
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest()[:12] for path in vocabularies}
 
@@ -116,7 +116,7 @@ _COMPARED: dict[str, Callable[[Path], dict[str, Any]]] = {
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """Return what a settings file holds that a model may lack."""
+    """Return the content of a JSON file, or an empty dict if the file is missing."""
     return read_json(path, dict) if path.is_file() else {}
 
 

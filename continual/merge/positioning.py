@@ -1,6 +1,6 @@
-"""Self Positioning: the mixture of task vectors, and its scale, found by gradient on held-out rows. Knows tensors only.
+"""Self Positioning: find the mixture of task vectors and its scale by gradient on held-out rows. Knows tensors only.
 
-Reference: https://arxiv.org/abs/2410.15035, used by phased training (COLM 2025). The objective is that of
+Reference: https://arxiv.org/abs/2410.15035, used by phased training (COLM 2025). The objective is in
 `continual.merge.search`.
 """
 
@@ -14,11 +14,11 @@ from torch import Tensor
 
 from continual.errors import InputError, ModelError, NothingToDoError
 from continual.merge.methods._geometry import gram
-from continual.merge.methods.pairwise_slerp import coefficients
+from continual.merge.methods.pairwise_slerp import pairwise_slerp_coefficients
 from continual.merge.search import (
     Losses,
-    point_at,
-    result_of,
+    search_point,
+    search_result,
 )
 from continual.progress import SILENT, Progress
 from continual.registry.provenance import SearchPoint, SearchResult
@@ -26,10 +26,10 @@ from continual.registry.provenance import SearchPoint, SearchResult
 Combine = Callable[[Tensor, Tensor], Tensor]
 
 STEPS = 100
-"""Of a search; the paper's are about as many."""
+"""Adam steps of a search, about as many as in the paper."""
 
 LOWEST = 3
-"""Steps of a search that are evaluated in full, besides its start and its end."""
+"""Number of steps, those with the lowest minibatch loss, that a search evaluates on all rows besides start and end."""
 
 
 class Combination:
@@ -37,52 +37,63 @@ class Combination:
 
     Args:
         base: theta_0 by tensor name; kept, not copied.
-        vectors: By name, the n task vectors' tensors, each of the base tensor's shape and on its device; n is
-            the same for all. Names that are left out, and tensors in which every vector is 0, do not move.
+        vectors: The n task vectors of each tensor by name, with the base tensor's shape and device; n is the same for
+            all. Tensors without an entry, or whose vectors are all 0, stay at the base.
         combine: Maps a Gram matrix [n, n] in fp64 and t [n - 1] to n factors; differentiable in t.
 
     Attributes:
         names: Names of the coefficients: "t1" to "t{n - 1}", then "lambda".
 
     Raises:
-        ModelError: A task vector does not fit the base; the tensor is named.
-        NothingToDoError: No tensor differs.
+        ModelError: A task vector does not fit the base; the message names the tensor.
+        NothingToDoError: All task vectors are 0.
     """
 
     def __init__(
-        self, base: Mapping[str, Tensor], vectors: Mapping[str, Sequence[Tensor]], combine: Combine = coefficients
+        self,
+        base: Mapping[str, Tensor],
+        vectors: Mapping[str, Sequence[Tensor]],
+        combine: Combine = pairwise_slerp_coefficients,
     ) -> None:
         count = max(map(len, vectors.values()), default=0)
-        for name, some in vectors.items():
-            if name not in base or len(some) != count or any(one.shape != base[name].shape for one in some):
+        for name, tensors in vectors.items():
+            fits = name in base and len(tensors) == count
+            if not fits or any(vector.shape != base[name].shape for vector in tensors):
                 shape = tuple(base[name].shape) if name in base else "missing"
                 raise ModelError(
-                    f"{name}: {count} task vectors of the base's shape ({shape}) are needed, not "
-                    f"{[tuple(one.shape) for one in some]}. Merge models of one architecture."
+                    f"{name}: {count} task vectors of the base's shape ({shape}) are needed, but they have the shapes "
+                    f"{[tuple(vector.shape) for vector in tensors]}. Merge models of one architecture."
                 )
         self._base, self._combine = dict(base), combine
-        self._moved = {name: some for name, some in vectors.items() if any(bool(one.any()) for one in some)}
+        self._moved = {
+            name: tensors for name, tensors in vectors.items() if any(bool(vector.any()) for vector in tensors)
+        }
         if not self._moved:
-            raise NothingToDoError("No task vector differs from 0, so there are no coefficients to search.")
-        self._grams = {name: gram([one.detach().cpu() for one in some]) for name, some in self._moved.items()}
+            raise NothingToDoError(
+                "All task vectors are 0, so there are no coefficients to search. Check that the models to merge were "
+                "trained."
+            )
+        self._grams = {
+            name: gram([vector.detach().cpu() for vector in tensors]) for name, tensors in self._moved.items()
+        }
         self.names = (*(f"t{place}" for place in range(1, count)), "lambda")
 
     def parameters(self, t: Tensor, scale: Tensor) -> dict[str, Tensor]:
-        """Return every tensor of theta by name, differentiable in t [n - 1] and in the scalar lambda."""
-        found = dict(self._base)
+        """Return all tensors of theta by name, differentiable in t [n - 1] and in the scalar lambda."""
+        theta = dict(self._base)
         for name, vectors in self._moved.items():
             factors = scale * self._combine(self._grams[name], t)
-            tensor = found[name]
+            tensor = theta[name]
             for factor, vector in zip(factors, vectors, strict=True):
                 tensor = tensor + factor.to(tensor) * vector
-            found[name] = tensor
-        return found
+            theta[name] = tensor
+        return theta
 
-    def at(self, given: Mapping[str, float]) -> dict[str, Tensor]:
-        """Return every tensor of theta by name, for plain coefficients; lambda 0 gives the base itself."""
-        if given["lambda"] == 0:
+    def at(self, coefficients: Mapping[str, float]) -> dict[str, Tensor]:
+        """Return all tensors of theta by name, for coefficients given as floats; lambda 0 gives the base itself."""
+        if coefficients["lambda"] == 0:
             return dict(self._base)
-        *t, scale = torch.tensor([given[name] for name in self.names], dtype=torch.float64)
+        *t, scale = torch.tensor([coefficients[name] for name in self.names], dtype=torch.float64)
         return self.parameters(torch.stack(t) if t else torch.zeros(0, dtype=torch.float64), scale)
 
 
@@ -91,7 +102,7 @@ def gradient_search(
     loss: Callable[[dict[str, Tensor], int], Mapping[str, Tensor]],
     evaluate: Callable[[Mapping[str, float]], Losses],
     *,
-    in_service: Mapping[str, float] | None = None,
+    current: Mapping[str, float] | None = None,
     steps: int = STEPS,
     learning_rate: float = 0.05,
     start: float = 1.0,
@@ -101,69 +112,72 @@ def gradient_search(
     lowest: int = LOWEST,
     progress: Progress = SILENT,
 ) -> SearchResult:
-    """Search t and lambda by Adam: Self Positioning, as phased training uses it.
+    """Search t and lambda with Adam: Self Positioning, as phased training uses it.
 
-    Minimised is the mean loss of a minibatch + mu lambda + hinge times the mean share by which its domains exceed
-    the floor, measured against what is in service on the same minibatch. The learning rate falls to 0. Chosen is by
-    the objective above, without mu, among the start, the end, and the steps whose minibatches gained most, the hinge
-    counted in.
+    Each step minimises, on a minibatch, mean loss + mu lambda + hinge e, where e is the mean share by which the loss
+    of its domains exceeds the floor relative to the current version on the same minibatch. The learning rate falls
+    linearly to 0. The result is the best point by the objective of `continual.merge.search`, without mu, among the
+    start, the end, and the `lowest` steps with the lowest loss relative to the current version, hinge included.
 
     Args:
-        combination: The models to choose from.
-        loss: Maps all tensors by name, and the step's number, to the differentiable loss per domain of that step's
-            minibatch; a minibatch need not hold every domain.
+        combination: The task vectors to combine.
+        loss: Maps all tensors by name, and the number of the step, to the differentiable loss per domain of that
+            step's minibatch; a minibatch need not hold every domain.
         evaluate: Maps coefficients to the loss per domain on all held-out rows.
-        in_service: Coefficients of what is in service; None: the base, lambda = 0.
+        current: Coefficients of the current version; None: the base, lambda = 0.
         steps: Adam steps, at least 1.
-        learning_rate: At the first step, of lambda and of the logits of t.
+        learning_rate: Learning rate of lambda and of the logits of t at the first step, above 0.
         start: lambda at the start, 0 or more; t starts at 0.5.
-        mu: Price of lambda, in loss; the papers do not state theirs.
-        hinge: Price of exceeding the floor by the whole of a domain's loss.
-        floor: See the objective above; 0 or more.
-        lowest: Steps evaluated in full besides the start and the end.
-        progress: A bar over the steps.
+        mu: Weight of lambda in the minimised loss; the papers do not state theirs.
+        hinge: Weight of the excess over the floor, 0 or more.
+        floor: Allowed rise of a domain's loss, as a share of it, 0 or more.
+        lowest: Number of steps that are evaluated on all held-out rows, besides the start and the end.
 
     Raises:
         InputError: An argument is out of its range.
-        ModelError: A loss is no finite number.
+        ModelError: A loss is not finite.
 
     Reference: https://arxiv.org/abs/2410.15035
     """
     if not (steps >= 1 and learning_rate > 0 and start >= 0 and hinge >= 0 and floor >= 0 and lowest >= 0):
         raise InputError(
-            "A gradient search needs steps >= 1, learning_rate > 0, and start, hinge, floor, lowest >= 0, not "
+            "A gradient search needs steps >= 1, learning_rate > 0, and start, hinge, floor, lowest >= 0, but got "
             f"steps={steps}, learning_rate={learning_rate}, start={start}, hinge={hinge}, floor={floor}, "
             f"lowest={lowest}."
         )
     names = combination.names
-    service = dict(in_service) if in_service is not None else dict.fromkeys(names, 0.5) | {"lambda": 0.0}
-    reference = point_at(service, evaluate(service))
+    current = dict(current) if current is not None else dict.fromkeys(names, 0.5) | {"lambda": 0.0}
+    reference = search_point(current, evaluate(current))
     logits = torch.zeros(len(names) - 1, dtype=torch.float64, requires_grad=True)
     scale = torch.tensor(start, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.Adam([logits, scale], lr=learning_rate)
 
-    def here() -> dict[str, float]:
+    def coefficients_now() -> dict[str, float]:
         return dict(zip(names, [*torch.sigmoid(logits).tolist(), scale.item()], strict=True))
 
+    # Minibatches need not hold every domain: `losses` and `changes` keep a domain's last values.
     curve: list[SearchPoint] = []
     losses: dict[str, float] = {}
-    gains: dict[str, float] = {}
-    gained: list[float] = []
+    changes: dict[str, float] = {}  # by domain: loss relative to the current version, hinge included
+    mean_changes: list[float] = []  # by step
     progress.start("searching the coefficients", steps, "steps")
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = learning_rate * (1 - step / steps)
         with torch.no_grad():
-            before = {name: float(value) for name, value in loss(combination.at(service), step).items()}
-        found = loss(combination.parameters(torch.sigmoid(logits), scale), step)
-        values = torch.stack([value.double().cpu() for value in found.values()])
-        limits = torch.tensor([before[name] + floor * abs(before[name]) for name in found], dtype=torch.float64)
-        sizes = torch.tensor([max(abs(before[name]), 1e-12) for name in found], dtype=torch.float64)
+            before = {name: float(value) for name, value in loss(combination.at(current), step).items()}
+        batch_losses = loss(combination.parameters(torch.sigmoid(logits), scale), step)
+        values = torch.stack([value.double().cpu() for value in batch_losses.values()])
+        limits = torch.tensor([before[name] + floor * abs(before[name]) for name in batch_losses], dtype=torch.float64)
+        sizes = torch.tensor([max(abs(before[name]), 1e-12) for name in batch_losses], dtype=torch.float64)
         excess = (values - limits).clamp(min=0) / sizes
-        losses |= dict(zip(found, values.tolist(), strict=True))
-        curve.append(point_at(here(), losses))
-        prices = (hinge * excess).tolist()
-        gains |= {name: losses[name] - before[name] + price for name, price in zip(found, prices, strict=True)}
-        gained.append(sum(gains.values()) / len(gains) if gains.keys() >= reference.losses.keys() else math.inf)
+        losses |= dict(zip(batch_losses, values.tolist(), strict=True))
+        curve.append(search_point(coefficients_now(), losses))
+        penalties = (hinge * excess).tolist()
+        changes |= {
+            name: losses[name] - before[name] + penalty for name, penalty in zip(batch_losses, penalties, strict=True)
+        }
+        complete = changes.keys() >= reference.losses.keys()
+        mean_changes.append(sum(changes.values()) / len(changes) if complete else math.inf)
         optimizer.zero_grad()
         (values.mean() + mu * scale + hinge * excess.mean()).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -171,6 +185,8 @@ def gradient_search(
             scale.clamp_(min=0)
         progress.advance(1)
     progress.finish()
-    order = sorted((step for step in range(1, steps) if gained[step] < math.inf), key=lambda step: gained[step])
-    chosen = [curve[0].coefficients, here(), *(curve[step].coefficients for step in order[:lowest])]
-    return result_of([point_at(each, evaluate(each)) for each in chosen], curve, reference, floor)
+    complete_steps = [step for step in range(1, steps) if mean_changes[step] < math.inf]
+    order = sorted(complete_steps, key=lambda step: mean_changes[step])
+    chosen = [curve[0].coefficients, coefficients_now(), *(curve[step].coefficients for step in order[:lowest])]
+    candidates = [search_point(coefficients, evaluate(coefficients)) for coefficients in chosen]
+    return search_result(candidates, curve, reference, floor)

@@ -1,12 +1,13 @@
-"""Step rules: how the update of a step joins what is in service, and what must be remembered until the next step.
+"""Step rules: how a step merges its update with the current version, and which state the next step needs.
 
-Two families. An update trained *from the root base* is one more member of a bag: `equal`, as BOOM published it
-(https://arxiv.org/abs/2602.05787), `running-mean`, `opcm`. An update trained *from current* is a move along a path:
-`interpolate`; a number is its weight. Every other merge method can be a rule too: it merges what is in service
-(weight 1 - w) with the update (weight w), as task vectors from the root base where the method takes a base.
+There are two families. Updates trained *from the root base* are averaged: `equal` as BOOM published it
+(https://arxiv.org/abs/2602.05787), `running-mean`, `opcm`. An update trained *from current* moves the current version
+along a path: `interpolate`, where a number is the weight of the update. Every other merge method is a rule too: it
+merges the current version (weight 1 - w) with the update (weight w), as task vectors from the root base if the method
+takes a base.
 
-Two rules decide after training, on rows held out of it: `search` interpolates with the best weight
-(`continual.merge.search`), `self-positioning` joins the task vectors by slerp with the best position and scale
+Two rules find their coefficients after training, on rows held out of it: `search` interpolates with the best weight
+(`continual.merge.search`), `self-positioning` joins the task vectors by slerp at the best position and scale
 (`continual.merge.positioning`).
 """
 
@@ -21,19 +22,19 @@ from continual.errors import InputError, NotFoundError, did_you_mean
 State = Mapping[str, Any]
 
 SEARCH = "search"
-"""The rule whose weight is found after training, by a search over one number."""
+"""The rule that searches the weight after training."""
 
 POSITION = "self-positioning"
-"""The rule of phased training: a mixture of task vectors and its scale, found after training by gradient."""
+"""The rule of phased training: it finds the mixture of task vectors and its scale by gradient, after training."""
 
 
 @dataclass(frozen=True)
 class Coefficient:
-    """What a rule decided.
+    """The weight of an update, and the state of its rule.
 
     Attributes:
-        weight: Weight of the update, 0 to 1; what is in service has 1 - weight.
-        state: What the rule must be given at the next step, as far as it is known before the merge.
+        weight: Weight of the update, 0 to 1; the current version has 1 - weight.
+        state: The state for the next step, without what only the merge itself can add.
     """
 
     weight: float
@@ -45,19 +46,19 @@ class Rule:
     """A step rule.
 
     Attributes:
-        name: What `--merge` calls it.
-        method: Name of the merge method that it computes with.
+        name: Its name for `--merge`.
+        method: Name of the merge method.
         start: The model that its updates must be trained from: "base", "current", or None for either.
-        remembers: Whether it depends on the steps before, so that it cannot go on from another rule's.
-        sets: Parameters of the method that the rule finds, so that nobody else may set them.
-        searches: Whether its coefficients are found on held-out rows after training.
+        stateful: Whether it depends on earlier steps, so that it cannot continue after another rule.
         decide: Maps (configured weight, state of the last step) to the coefficient.
+        searches: Whether it finds its coefficients on held-out rows after training.
+        sets: Method parameters that the rule sets, so that the settings must not.
     """
 
     name: str
     method: str
     start: str | None
-    remembers: bool
+    stateful: bool
     decide: Callable[[float, State], Coefficient]
     searches: bool = False
     sets: frozenset[str] = frozenset()
@@ -68,18 +69,18 @@ def _fixed(weight: float, state: State) -> Coefficient:
 
 
 def _equal(weight: float, state: State) -> Coefficient:
-    """Half and half at every step: update k of n keeps (1/2)^(n-k+1), so the newest counts most."""
+    """Weight 1/2 at every step. After n steps update k keeps (1/2)^(n-k+1), so the newest counts most."""
     return Coefficient(0.5, {})
 
 
 def _running_mean(weight: float, state: State) -> Coefficient:
-    """Weight 1 / (n + 1) for the update after n others: all updates count the same, in any number of steps."""
+    """Weight 1 / (n + 1) for the update after n others, so that all updates count the same."""
     merged = int(state.get("merged", 0))
     return Coefficient(1.0 / (merged + 1), {"merged": merged + 1})
 
 
 def _carried(weight: float, state: State) -> Coefficient:
-    """The weight does nothing; the state is the merge's own (OPCM: lambda, and the norms of the updates so far)."""
+    """Ignore the weight, and pass the state on to the merge (OPCM: lambda and the norms of all updates so far)."""
     return Coefficient(weight, dict(state))
 
 
@@ -100,8 +101,8 @@ def find_rule(name: str) -> Rule:
     """Return a rule by name.
 
     Raises:
-        NotFoundError: There is none; the message names the nearest.
-        InputError: It is a method that makes no rule.
+        NotFoundError: There is no such rule; the message suggests the closest name.
+        InputError: The name is of a merge method that cannot be a rule.
     """
     if name in _SPECIAL:
         return _SPECIAL[name]
@@ -109,31 +110,31 @@ def find_rule(name: str) -> Rule:
 
     if name == "model_stock":
         raise InputError(
-            "model_stock cannot be the rule of a stream: before the first step nothing was learned, and the mean of "
-            "an update with nothing is the root base, for ever. Use it with `continual merge`."
+            "model_stock cannot be a merge rule: the first step has only one task vector, so the result is always the "
+            "root base. Use it with `continual merge`, or choose another rule with --merge."
         )
     if name in methods():
         return Rule(name, name, None, False, _fixed)
-    known = {*_SPECIAL, *methods()} - {"model_stock"}
-    raise NotFoundError(f"There is no merge rule {name!r}.{did_you_mean(name, known)}")
+    rules = {*_SPECIAL, *methods()} - {"model_stock"}
+    raise NotFoundError(f"There is no merge rule {name!r}.{did_you_mean(name, rules)}")
 
 
 def check_rule(name: str, start: str) -> Rule:
-    """Return a rule, or refuse one that does not go with where training starts.
-
-    Args:
-        name: Of the rule.
-        start: "current" or "base".
+    """Return a rule that merges updates trained from `start`, "current" or "base".
 
     Raises:
-        InputError: They do not go together; the message says what does.
+        NotFoundError: There is no such rule.
+        InputError: The rule needs another start; the message says which.
     """
     rule = find_rule(name)
     if rule.start == "base" and start != "base":
         raise InputError(
-            f"--merge {name} joins updates that were all trained from the root base, and this one would start "
-            f"from {start}. Call it with --from base, or merge with --merge interpolate."
+            f"--merge {name} merges updates that were trained from the root base, but this one would start from "
+            f"{start}. Use --from base, or choose another rule such as --merge interpolate."
         )
     if rule.start == "current" and start != "current":
-        raise InputError(f"--merge {name} moves on from what is in service. Call it with --from current.")
+        raise InputError(
+            f"--merge {name} needs an update that was trained from the current version, but this one would start from "
+            f"{start}. Use --from current."
+        )
     return rule

@@ -1,9 +1,9 @@
-"""Coefficient search on held-out rows: what a search found, and the search for one weight.
+"""Coefficient search on held-out rows: the objective, and the line search for one weight.
 
-The objective, of both searches: the mean over domains of the mean loss on held-out rows, subject to a floor per
-domain. No domain may be worse than under what is in service by more than `floor`, a share of its loss there
-(0.02: 2 % worse). A point that breaks the floor is not chosen; only where every candidate breaks it, the one that
-breaks it least is, and the result says so (`floor_kept`).
+The line search and the gradient search of `continual.merge.positioning` minimise the same objective: the mean over
+domains of the mean loss on held-out rows, subject to a floor per domain. No domain's loss may exceed its loss under
+the current version by more than `floor`, a share of that loss (0.02: 2 %). The result is the best point that keeps the
+floor. If no candidate keeps it, the result is the point that breaks it least, with `floor_kept` false.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from continual.registry.provenance import SearchPoint, SearchResult
 Losses = Mapping[str, float]
 
 _GOLDEN = (3 - math.sqrt(5)) / 2
-_DECIMALS = 6  # of a weight: what a report prints is what was evaluated
-_ROUNDING = 1e-9  # of the floor
+_DECIMALS = 6  # weights are rounded before they are evaluated, so that the report shows the evaluated weight
+_ROUNDING = 1e-9  # tolerance of the floor
 
 
 def line_search(
@@ -34,7 +34,7 @@ def line_search(
 ) -> SearchResult:
     """Search one weight: an even grid, then golden sections around the best point so far.
 
-    Weight 0 is what is in service and is always evaluated; it can be chosen only when `low` is 0.
+    Weight 0 is the current version and is always evaluated. It can be chosen only if `low` is 0.
 
     Args:
         evaluate: Maps a weight to the loss per domain. Called once per weight.
@@ -42,69 +42,71 @@ def line_search(
         high: Highest weight, above `low`.
         points: Points of the grid, both ends included, at least 2.
         refine: Points after the grid, 0 or more.
-        floor: See the objective above; 0 or more.
-        progress: A bar over the points.
+        floor: Allowed rise of a domain's loss, as a share of it, 0 or more; see the objective above.
 
     Raises:
         InputError: An argument is out of its range.
-        ModelError: A loss is no finite number.
+        ModelError: A loss is not finite.
     """
     if not (0 <= low < high < math.inf and points >= 2 and refine >= 0 and floor >= 0):
         raise InputError(
-            "A line search needs 0 <= low < high, points >= 2, refine >= 0 and floor >= 0, not "
+            "A line search needs 0 <= low < high, points >= 2, refine >= 0 and floor >= 0, but got "
             f"low={low}, high={high}, points={points}, refine={refine}, floor={floor}."
         )
     progress.start("searching the weight", points + refine + (low > 0), "weights")
 
-    def at(weight: float) -> SearchPoint:
-        point = point_at({"weight": weight}, evaluate(weight))
+    def evaluate_point(weight: float) -> SearchPoint:
+        point = search_point({"weight": weight}, evaluate(weight))
         progress.advance(1)
         return point
 
-    reference = at(0.0) if low > 0 else None
-    known: dict[float, SearchPoint] = {}
+    reference = evaluate_point(0.0) if low > 0 else None
+    evaluated: dict[float, SearchPoint] = {}
     for place in range(points):
         weight = round(low + (high - low) * place / (points - 1), _DECIMALS)
-        known[weight] = known[weight] if weight in known else at(weight)
-    reference = reference or known[0.0]
+        evaluated[weight] = evaluated[weight] if weight in evaluated else evaluate_point(weight)
+    reference = reference or evaluated[0.0]
     for _ in range(refine):
-        weights = sorted(known)
-        best = min(weights, key=lambda weight: rank(known[weight], reference, floor))
+        weights = sorted(evaluated)
+        best = min(weights, key=lambda weight: objective_key(evaluated[weight], reference, floor))
         place = weights.index(best)
         left, right = best - weights[max(place - 1, 0)], weights[min(place + 1, len(weights) - 1)] - best
         weight = round(best + _GOLDEN * right if right >= left else best - _GOLDEN * left, _DECIMALS)
-        if weight in known:  # finer than a weight is stated
+        if weight in evaluated:  # the interval is smaller than the rounding of weights
             break
-        known[weight] = at(weight)
+        evaluated[weight] = evaluate_point(weight)
     progress.finish()
-    candidates = [known[weight] for weight in sorted(known)]
-    return result_of(candidates, candidates if low == 0 else [reference, *candidates], reference, floor)
+    candidates = [evaluated[weight] for weight in sorted(evaluated)]
+    return search_result(candidates, candidates if low == 0 else [reference, *candidates], reference, floor)
 
 
-def point_at(coefficients: Mapping[str, float], losses: Losses) -> SearchPoint:
-    """Return what coefficients came to.
+def search_point(coefficients: Mapping[str, float], losses: Losses) -> SearchPoint:
+    """Return the coefficients with the loss of each domain and the mean over domains.
 
     Raises:
-        ModelError: There is no loss, or one is no finite number.
+        ModelError: There is no loss, or a loss is not finite.
     """
-    wrong = {name: value for name, value in losses.items() if not math.isfinite(value)}
-    if wrong or not losses:
-        what = f"the loss is {wrong}" if wrong else "no domain has a loss"
-        raise ModelError(f"At {dict(coefficients)} {what}. Check the models and the held-out rows.")
+    not_finite = {name: value for name, value in losses.items() if not math.isfinite(value)}
+    if not_finite or not losses:
+        problem = f"the loss is {not_finite}" if not_finite else "no domain has a loss"
+        raise ModelError(
+            f"At {dict(coefficients)} {problem}, so these coefficients cannot be compared with others. Check the "
+            "models and the held-out rows."
+        )
     plain = {name: float(value) for name, value in losses.items()}
     return SearchPoint(dict(coefficients), math.fsum(plain.values()) / len(plain), plain)
 
 
-def rank(point: SearchPoint, reference: SearchPoint, floor: float) -> tuple[bool, float]:
-    """Return a key that puts points that keep the floor first, by loss, and the others after them, by breach."""
+def objective_key(point: SearchPoint, reference: SearchPoint, floor: float) -> tuple[bool, float]:
+    """Return a sort key: points that keep the floor come first, by loss; the others follow, by breach."""
     worst = max((point.losses[name] - old) / max(abs(old), 1e-12) for name, old in reference.losses.items())
     return (True, worst) if worst > floor + _ROUNDING else (False, point.loss)
 
 
-def result_of(
+def search_result(
     candidates: list[SearchPoint], curve: list[SearchPoint], reference: SearchPoint, floor: float
 ) -> SearchResult:
-    """Choose among candidates by the objective."""
-    best = min(candidates, key=lambda point: rank(point, reference, floor))
-    kept = not rank(best, reference, floor)[0]
+    """Return the best candidate by the objective, with the points of the curve."""
+    best = min(candidates, key=lambda point: objective_key(point, reference, floor))
+    kept = not objective_key(best, reference, floor)[0]
     return SearchResult(best, curve, reference, candidates, floor, kept)

@@ -1,7 +1,7 @@
-"""Merging in sequence: what is in service and one more update, for rules whose result depends on the order.
+"""Merge one update into the current version, with the state that a method keeps between steps.
 
-One method needs a second look at the whole model: OPCM (https://arxiv.org/abs/2501.09522) rescales the merged task
-vector of the whole model to the mean norm of all updates so far. Its state is lambda and these norms.
+OPCM (https://arxiv.org/abs/2501.09522) needs the whole model, not one tensor at a time: it rescales the merged task
+vector to the mean norm of all updates so far. Its state is lambda and these norms.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from continual.merge.engine import (
-    matching,
     merge_models,
     rewrite,
-    types,
+    shared_keys,
+    stored_types,
 )
 from continual.merge.methods import Method
 from continual.merge.methods._geometry import gram
@@ -39,19 +39,18 @@ def merge_next(
     seed: int | str,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
-    """Publish the merge of what is in service (weight 1 - w) with an update (weight w).
+    """Publish the merge of the current version (weight 1 - w) with an update (weight w).
 
     Args:
-        current: What is in service.
-        update: The update model; tokenizer, pooling and prompts of the result are its.
+        current: The current version.
+        update: The update model. The result takes its tokenizer, pooling and prompts.
         root: The root base, from which task vectors are measured.
-        method: How.
-        out: Folder to publish; replaced if it is there.
+        method: The merge method.
+        out: Folder to publish; an existing one is replaced.
         weight: w, 0 to 1.
-        parameters: Of the method.
-        state: What the merge before left.
-        seed: Of the method's random numbers.
-        progress: Shows how far it is.
+        parameters: Values for the method's parameters.
+        state: The state that the previous merge returned; empty at the first one.
+        seed: Seed of the method's random numbers.
 
     Returns:
         The state for the next merge.
@@ -82,7 +81,7 @@ def merge_sequence(
     dtype: torch.dtype | None = None,
     progress: Progress = SILENT,
 ) -> None:
-    """Publish the merge of models in their order by a method that keeps a state: the same as step by step."""
+    """Publish the merge of models by a method with a state; the result is that of merging one model after another."""
     with scratch(out.parent, out.name) as folder:
         merged, state = base, dict[str, Any]()
         for number, model in enumerate(models, start=1):
@@ -118,35 +117,35 @@ def _merge_rescaled(
     layout: Model | None = None,
 ) -> dict[str, Any]:
     layout = layout or update
-    keys = matching([update, current, root])
+    keys = shared_keys([update, current, root])
     floats = [key for key in keys if update.entries[key].dtype.is_floating_point]
     settings = method.resolve(parameters) | {"previous": float(state.get("lambda", 1.0))}
-    squares: dict[str, tuple[float, float]] = {}  # of the update's task vector, and of the merged one
+    squared_norms: dict[str, tuple[float, float]] = {}  # by tensor, of the update's and of the merged task vector
 
-    def join(key: str) -> Tensor:
+    def merge_tensor(key: str) -> Tensor:
         origin = root.read(key).float()
         before, new = current.read(key).float().sub_(origin), update.read(key).float().sub_(origin)
         merged = method([before, new], [1.0, 1.0], **settings)
-        squares[key] = _square(new), _square(merged)
+        squared_norms[key] = _squared_norm(new), _squared_norm(merged)
         return merged
 
     with scratch(out.parent, out.name) as folder:
-        vectors_of = dict.fromkeys(floats, torch.float32)
-        rewrite(layout, folder / "vectors", join, vectors_of, None, progress, models=3)
+        dtypes = dict.fromkeys(floats, torch.float32)
+        rewrite(layout, folder / "vectors", merge_tensor, dtypes, None, progress, models=3)
         vectors = Model(folder / "vectors")
-        norms = [*state.get("norms", []), sum(squares[key][0] for key in floats) ** 0.5]
-        length = sum(squares[key][1] for key in floats) ** 0.5
+        norms = [*state.get("norms", []), sum(squared_norms[key][0] for key in floats) ** 0.5]
+        length = sum(squared_norms[key][1] for key in floats) ** 0.5
         mean = sum(norms) / len(norms)
         scale = mean / length if length else 1.0
 
         def rescale(key: str) -> Tensor:
-            if key not in squares:
+            if key not in squared_norms:
                 return update.read(key)
             return vectors.read(key).mul_(scale).add_(root.read(key).float())
 
-        rewrite(layout, out, rescale, types([update, current], keys, dtype), None, progress, models=2)
+        rewrite(layout, out, rescale, stored_types([update, current], keys, dtype), None, progress, models=2)
     return {"lambda": 1.0 / scale, "norms": norms}
 
 
-def _square(tensor: Tensor) -> float:
+def _squared_norm(tensor: Tensor) -> float:
     return float(gram([tensor])[0, 0])

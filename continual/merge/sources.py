@@ -1,8 +1,8 @@
-"""What the engine reads from: a model folder, or a folder with a LoRA adapter folded in as it is read.
+"""Inputs of the merge engine: a model folder, or a model folder with a LoRA adapter folded in as it is read.
 
-A tensor's key says what it is, wherever it is stored: `encoder.layer.0...` in the transformer, `2_Dense/linear.weight`
-in another module. How a module is split into files does not matter, nor the folder of the transformer (some versions
-of sentence-transformers have `0_Transformer`), nor a word that all its names begin with (`bert.`, `model.`).
+A tensor's key does not depend on how the model is stored: `encoder.layer.0...` in the transformer,
+`2_Dense/linear.weight` in another module. It leaves out the weight file, the folder of the transformer (some versions
+of sentence-transformers have `0_Transformer`) and a prefix that all names of the transformer share (`bert.`, `model.`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from continual.errors import ModelError
 from continual.merge.adapters import (
     ADAPTER_PREFIX,
     ADAPTER_WEIGHTS,
+    FOLD_WITH_PEFT,
     TRAINED_ON,
-    WAY_OUT,
     read_adapter,
 )
 from continual.models.folder import (
@@ -34,16 +34,13 @@ from continual.models.weights import weight_files, weights_sha256
 class Model:
     """The weights of a sentence-transformers folder, read tensor by tensor.
 
-    Args:
-        folder: The folder.
-
     Attributes:
-        transformer: Folder of its transformer, relative to the model's.
-        files: Per weight file, relative to the folder: the keys of its tensors, and its metadata.
-        entries: Where each tensor lies, by key.
+        transformer: Folder of the transformer, relative to `folder`.
+        files: The keys of the tensors and the metadata of each weight file, by its path relative to `folder`.
+        entries: Where each tensor is stored, by key.
 
     Raises:
-        ModelError: It has no safetensors weights, a file cannot be read or is missing, or a tensor is in two files.
+        ModelError: There are no safetensors weights, a file is missing or unreadable, or two files hold one tensor.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -52,50 +49,56 @@ class Model:
         self.files: dict[Path, tuple[list[str], dict[str, str]]] = {}
         self.transformer = transformer_folder(folder)
         headers = {path.relative_to(folder): read_header(path) for path in weight_files(folder)}
-        names = [name for place, (found, _) in headers.items() if place.parent == self.transformer for name in found]
-        wrapper = _common_word(names)
-        for place, (found, metadata) in headers.items():
-            inside = place.parent == self.transformer
+        names = [name for path, (stored, _) in headers.items() if path.parent == self.transformer for name in stored]
+        prefix = _common_prefix(names)
+        for path, (stored, metadata) in headers.items():
+            inside = path.parent == self.transformer
             keys = {
-                name.removeprefix(wrapper) if inside else (place.parent / name).as_posix(): entry
-                for name, entry in found.items()
+                name.removeprefix(prefix) if inside else (path.parent / name).as_posix(): entry
+                for name, entry in stored.items()
             }
-            twice = self.entries.keys() & keys.keys()
-            if twice:
-                raise ModelError(f"{folder} holds {min(twice)} in {place} and in another file. Remove one of the two.")
+            duplicates = self.entries.keys() & keys.keys()
+            if duplicates:
+                raise ModelError(
+                    f"{folder} holds the tensor {min(duplicates)} in {path} and in another file, so it is unclear "
+                    "which one counts. Remove one of the two files."
+                )
             self.entries |= keys
-            self.files[place] = (list(keys), metadata)
+            self.files[path] = (list(keys), metadata)
         self._check_indices(headers)
 
     def _check_indices(self, headers: Mapping[Path, tuple[dict[str, Entry], dict[str, str]]]) -> None:
-        """Refuse weight files that are not all that their index names."""
-        for place in {file.parent for file in headers}:
-            for index in (self.folder / place).glob(INDEX):
+        """Check that every tensor is in the weight file that the index of its module names."""
+        for module in {file.parent for file in headers}:
+            for index in (self.folder / module).glob(INDEX):
                 if whole_file(index).is_file():
-                    continue  # it is loaded, and the index is left from before
+                    continue  # an outdated index: the whole file is loaded
                 for name, file in read_index(index).items():
-                    if name not in headers[place / file][0]:
-                        raise ModelError(f"{index} says that {name} is in {file}, and it is not. Copy the model again.")
+                    if name not in headers[module / file][0]:
+                        raise ModelError(
+                            f"{index} says that the tensor {name} is in {file}, but it is not there. Copy the model "
+                            "again."
+                        )
 
     def read(self, key: str) -> Tensor:
-        """Return a tensor in memory of its own.
+        """Return a copy of a tensor.
 
         Raises:
-            ModelError: The file is cut short, or it holds what is no finite number.
+            ModelError: The file is cut short, or a value is not finite.
         """
-        return self._finite(key, self.entries[key].read())
+        return self._check_finite(key, self.entries[key].read())
 
-    def _finite(self, key: str, tensor: Tensor) -> Tensor:
+    def _check_finite(self, key: str, tensor: Tensor) -> Tensor:
         if not is_finite(tensor):
             raise ModelError(
-                f"{key} of {self} holds values that are infinite or no numbers (NaN), and so would whatever is made of "
-                "it. The training that made it diverged, or the file is damaged."
+                f"{key} of {self} holds values that are infinite or not a number (NaN). Its training diverged, or the "
+                "file is damaged. Train the model again with a lower learning rate, or copy it again."
             )
         return tensor
 
     @cached_property
     def sha256(self) -> str:
-        """The sha256 of the folder's weight files, as versions are known by."""
+        """The sha256 of the weight files, which identifies the model."""
         return weights_sha256(self.folder)
 
     def __str__(self) -> str:
@@ -105,16 +108,16 @@ class Model:
 class Adapted(Model):
     """A model folder with a LoRA, rsLoRA or DoRA adapter folded into its weights.
 
-    With s = alpha / r (rsLoRA: alpha / sqrt(r)) a layer's weight W becomes V = W + s B A; with DoRA every row of V
-    is scaled to the length that the adapter learned for it. References: https://arxiv.org/abs/2106.09685 (LoRA),
+    With s = alpha / r (rsLoRA: alpha / sqrt(r)) a layer's weight W becomes V = W + s B A. With DoRA every row of V
+    is then scaled to its learned length. References: https://arxiv.org/abs/2106.09685 (LoRA),
     https://arxiv.org/abs/2312.03732 (rsLoRA), https://arxiv.org/abs/2402.09353 (DoRA).
 
     Args:
         folder: The model that the adapter was trained on.
-        adapter: A folder as peft saves it.
+        adapter: An adapter folder in peft's format.
 
     Raises:
-        ModelError: The adapter is of another kind, or does not belong to this model.
+        ModelError: The adapter has a type that cannot be folded, or does not belong to this model.
     """
 
     def __init__(self, folder: Path, adapter: Path) -> None:
@@ -128,30 +131,33 @@ class Adapted(Model):
             self._check_factors(key, layer)
 
     def _check_factors(self, key: str, layer: str) -> None:
-        """Refuse factors of another layer, or of another rank than the settings say, whose scale would be wrong."""
+        """Check that the factors of a layer fit its weight and have the rank in the settings, which sets the scale."""
         a, b = (self._factor(layer, part).shape for part in ("lora_A.weight", "lora_B.weight"))
         if len(a) != 2 or len(b) != 2:
             raise ModelError(
-                f"{self.adapter} cannot be folded here: the factors of {layer} are of shape {list(a)} and {list(b)}, "
-                f"and those of a linear layer are matrices. {WAY_OUT}"
+                f"{self.adapter} cannot be folded here: the factors of {layer} have shapes {list(a)} and {list(b)}, "
+                f"but only matrices (linear layers) are supported. {FOLD_WITH_PEFT}"
             )
         rank, shape = self.config.rank_of(layer), (b[0], a[1])
         if not a[0] == b[1] == rank:
-            found = f"{a[0]}" if a[0] == b[1] else f"{a[0]} and {b[1]}"
+            actual = f"{a[0]}" if a[0] == b[1] else f"{a[0]} and {b[1]}"
             raise ModelError(
-                f"{self.config.path} says rank {rank} of {layer}, and its factors have rank {found}: the scale would "
-                "be wrong. Put back the settings that were saved with these weights."
+                f"{self.config.path} says rank {rank} for {layer}, but its factors have rank {actual}, so the scale "
+                "would be wrong. Restore the settings that were saved with these weights."
             )
         if self.entries[key].shape != (shape[::-1] if self.config.transposed else shape):
             raise ModelError(
                 f"{self.adapter} does not belong to {self.folder}: {key} has shape {list(self.entries[key].shape)}, "
-                f"its update {list(shape)}."
+                f"but its update has {list(shape)}. Name the model that the adapter was trained on."
             )
         if self.config.dora and self._factor(layer, "lora_magnitude_vector").shape != shape[:1]:
-            raise ModelError(f"{self.adapter} has for {layer} not one length for each of its {shape[0]} rows.")
+            raise ModelError(
+                f"The DoRA magnitudes of {layer} in {self.adapter} do not have one value for each of its {shape[0]} "
+                "rows. Copy the adapter again."
+            )
 
     def read(self, key: str) -> Tensor:
-        """Return a tensor in memory of its own; in fp32 with the update added where the adapter has one."""
+        """Return a copy of a tensor; if the adapter updates it, in fp32 and with the update added."""
         tensor = super().read(key)
         layer = self._layers.get(key)
         if layer is None:
@@ -162,39 +168,39 @@ class Adapted(Model):
         if self.config.dora:
             length = self._factor(layer, "lora_magnitude_vector").read().float()
             folded.mul_((length / folded.norm(dim=1))[:, None])
-        return self._finite(key, folded)
+        return self._check_finite(key, folded)
 
     def __str__(self) -> str:
         return f"{self.folder} with {self.adapter}"
 
     def _factor(self, layer: str, part: str) -> Entry:
         name = f"{ADAPTER_PREFIX}{layer}.{part}"
-        found = self._factors.get(name) or self._factors.get(f"{name}.weight")  # peft has had both for DoRA
-        if found is None:
-            raise ModelError(f"{self.adapter} has no {name}: its adapter is not complete.")
-        return found
+        factor = self._factors.get(name) or self._factors.get(f"{name}.weight")  # peft has written both for DoRA
+        if factor is None:
+            raise ModelError(f"{self.adapter} has no tensor {name}: the adapter is incomplete. Copy it again.")
+        return factor
 
     def _key(self, layer: str) -> str:
-        """Return the key of a layer's weight; a checkpoint may put the name of a wrapper before it."""
+        """Return the key of a layer's weight. The name in the weight file may have a prefix."""
         keys = [key for file, (keys, _) in self.files.items() if file.parent == self.transformer for key in keys]
         names, wanted = {self.entries[key].name: key for key in keys}, f"{layer}.weight"
-        found = [names[wanted]] if wanted in names else [names[name] for name in names if name.endswith(f".{wanted}")]
-        if len(found) != 1:
+        matches = [names[wanted]] if wanted in names else [names[name] for name in names if name.endswith(f".{wanted}")]
+        if len(matches) != 1:
             raise ModelError(
-                f"The weights in {self.folder} hold {'several tensors' if found else 'no tensor'} for the layer "
-                f"{layer} of {self.adapter}. Load the model once with sentence-transformers and save it with "
-                "`model.save_pretrained(DIR)`."
+                f"The weights in {self.folder} hold {'several tensors' if matches else 'no tensor'} for the layer "
+                f"{layer} of {self.adapter}. Name the model that the adapter was trained on. If it is that model, load "
+                "it with sentence-transformers and save it with `model.save_pretrained(DIR)`."
             )
-        return found[0]
+        return matches[0]
 
 
 def transformer_folder(model: Path) -> Path:
-    """Return the folder of a model's transformer, relative to the model's."""
+    """Return the folder of a model's transformer, relative to the model folder."""
     return Path(read_modules(model)[0].path)
 
 
-def _common_word(names: list[str]) -> str:
-    """Return the word, with its dot, that all names begin with, or an empty string."""
+def _common_prefix(names: list[str]) -> str:
+    """Return the first part, with its dot, that all names share, or an empty string."""
     words = {name.partition(".")[0] for name in names if "." in name}
     return f"{words.pop()}." if len(words) == 1 and all("." in name for name in names) else ""
 
@@ -207,9 +213,9 @@ def _layers(factors: dict[str, Entry], adapter: Path) -> list[str]:
             layers.append(layer)
         elif part not in ("B.weight", "magnitude_vector", "magnitude_vector.weight"):
             raise ModelError(
-                f"{adapter} cannot be folded here: it holds {name}, which is no LoRA factor of a linear layer. "
-                f"{WAY_OUT}"
+                f"{adapter} cannot be folded here: it holds {name}, which is not a LoRA factor of a linear layer. "
+                f"{FOLD_WITH_PEFT}"
             )
     if not layers:
-        raise ModelError(f"{adapter} holds no LoRA factors.")
+        raise ModelError(f"{adapter} holds no LoRA factors, so there is nothing to fold. Copy the adapter again.")
     return layers

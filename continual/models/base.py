@@ -65,7 +65,7 @@ def check_model(folder: Path) -> Path:
         ModelError: It is not; the file that is missing or broken is named.
     """
     first = read_modules(folder)[0]
-    if first.kind != "Transformer":
+    if first.class_name != "Transformer":
         raise ModelError(
             f"{folder} starts with {first.type}; continual trains models whose first module is a Transformer."
         )

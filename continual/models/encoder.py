@@ -68,7 +68,7 @@ def inner_transformer(model: SentenceTransformer) -> PreTrainedModel:
     return inner
 
 
-def prompts(model: SentenceTransformer) -> tuple[str | None, str | None]:
+def encoding_prompts(model: SentenceTransformer) -> tuple[str | None, str | None]:
     """Return the prompts that encode_query and encode_document put before a text; None for none."""
     known: dict[str, str] = model.prompts
     default = known.get(model.default_prompt_name) if model.default_prompt_name else None

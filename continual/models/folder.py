@@ -37,7 +37,7 @@ OBJECTS = (
 )
 """Files of a model and of its transformer that the library reads where they are there, each a JSON object."""
 
-ROLES = ("query", "document", "passage", "corpus")
+RESERVED_PROMPTS = ("query", "document", "passage", "corpus")
 """Names of prompts that the library or mteb puts before every text of a kind."""
 
 SETTINGS = "*config.json"
@@ -64,7 +64,7 @@ class Module:
     path: str
 
     @property
-    def kind(self) -> str:
+    def class_name(self) -> str:
         """Return the name of its class."""
         return self.type.rpartition(".")[2]
 
@@ -135,9 +135,9 @@ def check_layout(folder: Path) -> list[Module]:
         if number == 0:
             missing = not (place / CONFIG).is_file()
         else:
-            missing = ours and module.kind not in _PLAIN and not any(place.glob(SETTINGS))
+            missing = ours and module.class_name not in _PLAIN and not any(place.glob(SETTINGS))
         if missing:
-            raise ModelError(f"{place / CONFIG} is missing, the settings of the module {module.kind}. {_CURE}")
+            raise ModelError(f"{place / CONFIG} is missing, the settings of the module {module.class_name}. {_CURE}")
     tokenizer = first / "tokenizer.json"
     if tokenizer.is_file() and not isinstance(read_json(tokenizer, dict).get("model"), dict):
         raise ModelError(f"{tokenizer} describes no tokenizer: it has no model. {_CURE}")

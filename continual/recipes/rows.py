@@ -11,7 +11,7 @@ import numpy as np
 
 from continual.recipes.recipe import Portion
 from continual.registry import Batch, Domain, Registry, Window
-from continual.replay import Rows
+from continual.replay import RowReader
 from continual.replay.draw import describe, labelled
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def read_training_rows(registry: Registry, batches: Sequence[Batch], held: int =
     """
     import pyarrow as pa
 
-    with Rows(registry) as rows:
+    with RowReader(registry) as rows:
         stored, guarded, domains, skipped = rows.read(batches), rows.guarded, rows.domains, rows.skipped(batches)
     tables, windows, held_tables = {}, [], []
     for domain, table in stored.items():

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from continual import __version__
 from continual.errors import SchemaError
 
 SCHEMA = 1
@@ -248,8 +249,8 @@ def _adapter() -> TypeAdapter[Provenance]:
 
 def libraries() -> dict[str, str]:
     """Return the installed versions of the libraries that decide weights and scores, by name."""
-    installed = {}
-    for name in ("continual", "torch", "transformers", "peft", "sentence-transformers", "mteb"):
+    installed = {"continual": __version__}
+    for name in ("torch", "transformers", "peft", "sentence-transformers", "mteb"):
         try:
             installed[name] = version(name)
         except PackageNotFoundError:

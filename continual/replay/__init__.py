@@ -1,11 +1,6 @@
-"""Replay: which historical rows a step trains on again, and how they are read."""
+"""Replay: choose the historical rows that a step trains on again, and read them."""
 
-from continual.replay.draw import Draw, Rows
-from continual.replay.policies import (
-    Candidates,
-    Policy,
-    allot,
-    get_policy,
-)
+from continual.replay.draw import Draw, RowReader
+from continual.replay.policies import Candidates, Policy, allot, get_policy
 
-__all__ = ["Candidates", "Draw", "Policy", "Rows", "allot", "get_policy"]
+__all__ = ["Candidates", "Draw", "Policy", "RowReader", "allot", "get_policy"]

@@ -1,9 +1,9 @@
 """The draw: the rows of one step, read from hash-ordered Parquet.
 
-A domain's rows are stored in the order of a hash of their content, so a random sample without replacement is
-a contiguous *window* of hash space: no shuffle, only the row groups of the window are read, and the same
-window is the same sample everywhere. The next step's window starts where the last one stopped and wraps
-around, so that all history is replayed in time.
+The rows of a domain are stored in the order of a hash of their content, so a contiguous *window* of hash space is a
+random sample without replacement. It needs no shuffle, only its row groups are read, and it is the same sample on every
+machine. The next step's window starts where the last one stopped and wraps around, so all history is replayed over
+time.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ COLUMNS = "row_hash, query, positive, negatives, doc_id"
 
 
 def pack(picks: Sequence[int] | Indices, rows: int) -> str:
-    """Return which of some rows are picked, as a window records it.
+    """Return a bit mask of picked rows as hex digits, the form that a window records.
 
     Args:
-        picks: Indices of rows, in ascending order.
-        rows: How many there are to pick from.
+        picks: Indices of the picked rows, in ascending order.
+        rows: Number of rows to pick from.
     """
     chosen = np.zeros(rows, bool)
     chosen[np.asarray(picks, np.int64)] = True
@@ -42,23 +42,22 @@ def pack(picks: Sequence[int] | Indices, rows: int) -> str:
 
 
 def unpack(picked: str) -> Indices:
-    """Return the indices of the rows that a window records as picked, in ascending order."""
+    """Return the indices of the rows that `pack` encoded, in ascending order."""
     return np.flatnonzero(np.unpackbits(np.frombuffer(bytes.fromhex(picked), np.uint8)))
 
 
 @dataclass(frozen=True)
 class Draw:
-    """The rows of a step, with the manifest that draws them again.
+    """The rows of a step, with the manifest that draws the same rows again.
 
     Attributes:
-        table: Columns query, positive (string), negatives (list of string), doc_id (string or null), domain,
-            instruction (string or null: the domain's), and two that are bool. replayed: whether the row is drawn from
-            history. in_batch: whether its negatives are also those of the rows that share its batch, and not only its
-            own.
-        new: A window per domain that is learned: all rows of the new batches but those held out.
-        replay: A window per domain that is replayed.
-        held_table: Rows that the step does not train on, for a coefficient search; the columns of `table`.
-        held: A window per domain of these.
+        table: Columns query and positive (string), negatives (list of string), doc_id (string or null), domain
+            (string), instruction (string or null; the domain's), replayed (bool: the row is drawn from history) and
+            in_batch (bool: the row also uses the documents of other rows in its training batch as negatives).
+        new: One window per domain that is learned, with all rows of its new batches except those held out.
+        replay: One window per domain that is replayed.
+        held_table: Rows held out of training for a coefficient search; columns as in `table`.
+        held: One window per domain with rows in `held_table`.
     """
 
     table: pa.Table
@@ -69,23 +68,23 @@ class Draw:
 
     @property
     def rows(self) -> int:
-        """Rows in all."""
+        """Return the number of rows in `table`."""
         return int(self.table.num_rows)
 
 
-class Rows:
-    """The trainable rows of a workspace: what the batches keep, without what an evaluation task holds.
+class RowReader:
+    """Reader of the trainable rows of a workspace: the kept rows of the batches, except rows that a task holds.
 
-    A row whose query is a query of a task, or whose positive is a relevant document of one, or nearly so, is never
-    drawn, whenever the task was registered. Nor is one without negatives in a domain where it would have no others
-    (of kind classification or clustering): there is nothing to tell it from.
+    A row is never drawn if its query or positive is an exact or near duplicate of a query or a relevant document of a
+    task, no matter when the task was registered. In domains of kind classification or clustering, rows use only their
+    own negatives, so rows without negatives are never drawn either.
 
-    Use it as a context manager: it holds an in-memory DuckDB, and a folder of its own to spill to, since a plan may
-    draw beside a running update.
+    Use it as a context manager. It holds an in-memory DuckDB and its own spill folder, because a plan can draw while an
+    update runs.
 
     Attributes:
-        guarded: Names of the tasks whose rows are left out: all that are registered now.
-        domains: The workspace's domains by name.
+        guarded: Names of the tasks whose rows are left out: all tasks registered now.
+        domains: The domains of the workspace, by name.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -121,20 +120,23 @@ class Rows:
         self._stack.close()
 
     def count(self, batches: Sequence[Batch]) -> dict[str, int]:
-        """Return the trainable rows per domain in some batches."""
-        return {domain: self._count(files, self._of(domain)) for domain, files in self._files(batches).items()}
+        """Return the number of trainable rows in batches, by domain."""
+        return {domain: self._count(files, self._from(domain)) for domain, files in self._files(batches).items()}
 
     def skipped(self, batches: Sequence[Batch]) -> dict[str, int]:
-        """Return the rows in some batches that are never drawn for want of negatives, by domain; only where some are.
+        """Return the number of rows in batches that are never drawn because they have no negatives, by domain.
 
-        Rows that are not drawn for another reason too are not counted.
+        Domains without such rows are left out. Rows that would not be drawn for another reason are not counted.
         """
-        files = {domain: some for domain, some in self._files(batches).items() if not self.domains[domain].in_batch}
-        counts = {domain: self._count(some, f"{self._scan} AND len(negatives) = 0") for domain, some in files.items()}
+        counts = {
+            domain: self._count(files, f"{self._scan} AND len(negatives) = 0")
+            for domain, files in self._files(batches).items()
+            if not self.domains[domain].in_batch
+        }
         return {domain: count for domain, count in counts.items() if count}
 
     def read(self, batches: Sequence[Batch]) -> dict[str, pa.Table]:
-        """Return all trainable rows of some batches by domain, in hash order: `row_hash` and the columns of a draw."""
+        """Return all trainable rows of batches by domain, in hash order, with the columns `COLUMNS`."""
         return {domain: self._select(domain, files, "true", []) for domain, files in self._files(batches).items()}
 
     def draw(
@@ -148,17 +150,17 @@ class Rows:
     ) -> Draw:
         """Read all rows of the new batches, and a window of each historical domain.
 
-        Rows held out of a new domain are the last ones in hash order, a tenth of its rows at most; those of a
-        historical domain follow its window, which is shortened where it would leave less than a tenth.
+        The rows held out of a new domain are its last ones in hash order, at most a tenth of its rows. The rows held
+        out of a historical domain follow its replay window. If the domain has too few rows for both, the window is
+        shortened so that at least a tenth is held out.
 
         Args:
             new: Batches to learn.
-            history: Batches of the lineage, from which is replayed.
-            quotas: Rows to replay from each domain.
-            cursors: Per domain, the row hash after which its next window starts; a domain without one starts
-                at the lowest.
+            history: Batches of the lineage, to replay from.
+            quotas: Rows to replay, by domain.
+            cursors: Row hash after which the next window starts, by domain; without one it starts at the lowest hash.
             held: Rows to hold out of each domain, for a coefficient search.
-            picked: By domain, which rows of the window are replayed, see `Window`; all of a domain that is not named.
+            picked: Which rows of the window are replayed, by domain, see `Window`; without an entry, all of them.
         """
         import pyarrow as pa
 
@@ -170,30 +172,30 @@ class Rows:
         for domain, files in self._files(history).items():
             quota = quotas.get(domain, 0)
             table = self._window(domain, files, cursors.get(domain, ""), quota + held)
-            # Where the domain has not so many rows, what is left beside the replay, but a tenth of it at least.
+            # If the domain has fewer rows than asked for: the rows beyond the quota, but at least a tenth.
             spared = min(held, max(table.num_rows - quota, table.num_rows // 10))
             parts["replay"].append((domain, table.slice(0, table.num_rows - spared)))
             parts["held"].append((domain, table.slice(table.num_rows - spared)))
-        for kind in ("replay", "held"):
-            parts[kind] = [(domain, table) for domain, table in parts[kind] if table.num_rows]
-        windows = {kind: [describe(*part) for part in some] for kind, some in parts.items()}
+        for part in ("replay", "held"):
+            parts[part] = [(domain, table) for domain, table in parts[part] if table.num_rows]
+        windows = {part: [describe(*of_domain) for of_domain in tables] for part, tables in parts.items()}
         for place, (domain, table) in enumerate(parts["replay"]):
             if domain in (picked or {}):
                 windows["replay"][place], table = _pick(domain, table, (picked or {})[domain])
                 parts["replay"][place] = (domain, table)
         trained = pa.concat_tables(
             [
-                labelled(table, self.domains[domain], replayed=kind == "replay")
-                for kind in ("new", "replay")
-                for domain, table in parts[kind]
+                labelled(table, self.domains[domain], replayed=part == "replay")
+                for part in ("new", "replay")
+                for domain, table in parts[part]
             ]
         )
-        spared = [labelled(table, self.domains[domain], replayed=False) for domain, table in parts["held"]]
-        held_table = pa.concat_tables(spared) if spared else trained.slice(0, 0)
+        held_tables = [labelled(table, self.domains[domain], replayed=False) for domain, table in parts["held"]]
+        held_table = pa.concat_tables(held_tables) if held_tables else trained.slice(0, 0)
         return Draw(trained, windows["new"], windows["replay"], held_table, windows["held"])
 
-    def _of(self, domain: str) -> str:
-        """Return what a query of a domain's trainable rows is from."""
+    def _from(self, domain: str) -> str:
+        """Return the FROM clause of a query for the trainable rows of a domain; its first parameter is the files."""
         return self._scan + ("" if self.domains[domain].in_batch else " AND len(negatives) > 0")
 
     def _count(self, files: list[str], scan: str) -> int:
@@ -201,16 +203,16 @@ class Rows:
         return int(count)
 
     def _window(self, domain: str, files: list[str], after: str, rows: int) -> pa.Table:
-        """Return `rows` rows in hash order from the first above `after` on, wrapping around."""
+        """Return `rows` rows in hash order, starting after the hash `after` and wrapping around."""
         import pyarrow as pa
 
         parts: list[pa.Table] = []
         for side in (">", "<=") if rows else ():
             wanted = rows - sum(part.num_rows for part in parts)
-            # First the last hash of the window from the narrow column, then the wide rows by a range, which
-            # Parquet's statistics push down to the row groups.
+            # Read the narrow column first for the last hash of the window. Then the wide rows are a range of hashes,
+            # and Parquet's statistics limit the read to its row groups.
             query = (
-                f"SELECT max(row_hash) FROM (SELECT row_hash FROM {self._of(domain)} AND row_hash {side} ? "
+                f"SELECT max(row_hash) FROM (SELECT row_hash FROM {self._from(domain)} AND row_hash {side} ? "
                 "ORDER BY row_hash LIMIT ?)"
             )
             ((last,),) = self._session.sql(query, params=[files, *self._values, after, wanted]).fetchall()
@@ -220,7 +222,7 @@ class Rows:
         return pa.concat_tables(parts) if parts else self._select(domain, files, "false", [])
 
     def _select(self, domain: str, files: list[str], bounds: str, values: list[str]) -> pa.Table:
-        query = f"SELECT {COLUMNS} FROM {self._of(domain)} AND {bounds} ORDER BY row_hash"
+        query = f"SELECT {COLUMNS} FROM {self._from(domain)} AND {bounds} ORDER BY row_hash"
         return self._session.sql(query, params=[files, *self._values, *values]).to_arrow_table()
 
     def _files(self, batches: Sequence[Batch]) -> dict[str, list[str]]:
@@ -232,7 +234,7 @@ class Rows:
 
 
 def labelled(table: pa.Table, domain: Domain, *, replayed: bool) -> pa.Table:
-    """Return rows of a domain as training reads them: without their hashes, with what the domain says of them."""
+    """Return rows of a domain with the columns of `Draw.table`: without hashes, with the properties of the domain."""
     import pyarrow as pa
 
     rows = table.num_rows
@@ -242,23 +244,23 @@ def labelled(table: pa.Table, domain: Domain, *, replayed: bool) -> pa.Table:
         "replayed": pa.repeat(replayed, rows),
         "in_batch": pa.repeat(domain.in_batch, rows),
     }
-    found = table.drop_columns(["row_hash"])
+    table = table.drop_columns(["row_hash"])
     for name, values in labels.items():
-        found = found.append_column(name, values)
-    return found
+        table = table.append_column(name, values)
+    return table
 
 
 def _pick(domain: str, table: pa.Table, picked: str) -> tuple[Window, pa.Table]:
-    """Return the picked rows of a window, and the window that says so: it goes from its first row to its last."""
+    """Return the window that records the picked rows, from the first candidate to the last, and the picked rows."""
     picks = unpack(picked)
-    chosen = table.take(picks[picks < table.num_rows])  # rows that have gone since are missed by the digest
+    chosen = table.take(picks[picks < table.num_rows])  # if candidates are missing, the digest no longer matches
     hashes = table["row_hash"]
     ends = {"start": hashes[0].as_py(), "stop": hashes[-1].as_py()}
     return replace(describe(domain, chosen), **ends, candidates=table.num_rows, picked=picked), chosen
 
 
 def describe(domain: str, table: pa.Table) -> Window:
-    """Return the window that some rows of a domain are; they are in hash order, and have `row_hash`."""
+    """Return the window that consists of these rows of a domain: in hash order, with the column `row_hash`."""
     hashes = table["row_hash"].to_pylist()
     digest = hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest()
     start, stop = (hashes[0], hashes[-1]) if hashes else ("", "")

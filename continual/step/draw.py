@@ -15,7 +15,7 @@ from continual.replay import (
     Candidates,
     Draw,
     Policy,
-    Rows,
+    RowReader,
     allot,
     get_policy,
 )
@@ -72,7 +72,7 @@ def draw(
     policy = get_policy(config.replay.policy)
     cursors = cursors_of(parent, policy)
     picked: dict[str, str] = {}
-    with Rows(registry) as rows:
+    with RowReader(registry) as rows:
         available = rows.count(history)
         stock = Available(rows.count([*history, *new]), rows.guarded, rows.skipped(new))
         quotas = allot(

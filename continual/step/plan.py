@@ -9,7 +9,7 @@ from continual.config import Config, validate
 from continual.eval.suites import Sample, sample_of
 from continual.progress import SILENT, Progress
 from continual.registry import Registry, Spec, Task
-from continual.replay import Draw, Rows
+from continual.replay import Draw, RowReader
 from continual.step.draw import replayed, seconds_to_choose
 from continual.step.request import Request
 from continual.step.spec import prepare
@@ -66,7 +66,7 @@ def estimate_cost(registry: Registry, spec: Spec, drawn: Draw, progress: Progres
     config = validate(made.config, "the plan's settings")
     learned = registry.learned(registry.version(spec.parent))
     lineage = [batch for batch in registry.batches() if batch.id in learned or batch.id in spec.batches]
-    with Rows(registry) as rows:
+    with RowReader(registry) as rows:
         counts = rows.count(lineage)
         sample = rows.draw([], lineage, dict.fromkeys(counts, _SAMPLE), {}).table
     with kept(registry, str(made.start), progress=progress) as (start,):

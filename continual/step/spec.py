@@ -13,7 +13,7 @@ from continual.progress import SILENT, Progress
 from continual.registry import Batch, Provenance, Registry, Run, Spec, Version
 from continual.registry.provenance import libraries
 from continual.registry.registry import CURRENT, ROOT
-from continual.replay import Draw, Rows, get_policy
+from continual.replay import Draw, RowReader, get_policy
 from continual.step.draw import cursors_of, draw
 from continual.step.request import Request
 
@@ -108,7 +108,7 @@ def reopen(registry: Registry, run: Run) -> tuple[Spec, Draw]:
     learned = registry.learned(parent)
     batches = registry.batches()
     config = validate(made.config, "the run's settings")
-    with Rows(registry) as rows:
+    with RowReader(registry) as rows:
         drawn = rows.draw(
             [batch for batch in batches if batch.id in spec.batches],
             [batch for batch in batches if batch.id in learned],
@@ -179,7 +179,7 @@ def _state(parent: Version, rule: Rule) -> dict[str, Any]:
         InputError: The rule builds on all updates so far, and another rule merged some of them.
     """
     before = parent.provenance.merge
-    if before not in (None, rule.name) and rule.remembers:
+    if before not in (None, rule.name) and rule.stateful:
         raise InputError(
             f"--merge {rule.name} continues from a root base or from a version that it made, but {before} made "
             f"{parent.id}, so what was learned until then would be lost. Use --merge {before} or --merge interpolate. "

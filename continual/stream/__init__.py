@@ -1,10 +1,11 @@
-"""The stream: how rows and evaluation tasks come into a workspace.
+"""The stream: how rows and evaluation tasks enter a workspace.
 
-A row goes readers -> stage (check, hash) -> split (duplicates, leakage, hold-out) -> `.continual/data`;
-`ingest` is the order of it, `tasks` the same for evaluation tasks. `text` says when two texts are the same.
+`ingest` lists the steps a row goes through: readers -> stage (check, hash) -> split (duplicates, leakage, hold-out) ->
+`.continual/data`. `tasks` does the same for evaluation tasks.
 """
 
-from continual.stream.ingest import IngestReport, ingest
+from continual.stream.ingest import ingest
+from continual.stream.report import IngestReport
 from continual.stream.schema import Columns
 from continual.stream.tasks import TaskReport, import_task
 

@@ -1,8 +1,8 @@
-"""A workspace's stream as an Avalanche benchmark, and our replay draw as an Avalanche buffer.
+"""A workspace's stream as an Avalanche benchmark, and the replay draw as an Avalanche buffer.
 
-Avalanche (https://avalanche.continualai.org) is a library of continual-learning strategies. What it trains here
-are the rows that our own steps train, in the same order, so that its strategies and ours can be compared. Needs the
-extra `avalanche`; see docs/avalanche.md. Import this module before transformers: see `_declare_operators`.
+Avalanche (https://avalanche.continualai.org) is a library of continual-learning strategies. Here it trains on the same
+rows as `continual update`, in the same order, so that the results can be compared. This module needs the extra
+`avalanche`; see docs/avalanche.md. Import it before transformers; see `_declare_operators`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from continual.errors import DataError, InputError, NothingToDoError
 from continual.registry.provenance import Window
 from continual.registry.records import Batch, Task
 from continual.registry.registry import CURRENT, Registry
-from continual.replay.draw import Rows
+from continual.replay.draw import RowReader
 from continual.replay.policies import allot, get_policy
 
 if TYPE_CHECKING:
@@ -31,16 +31,17 @@ _library: torch.library.Library | None = None
 
 
 def _declare_operators() -> None:
-    """Let `import torchvision` pass where its compiled half does not fit torch, as with a CPU build of torch alone.
+    """Make `import torchvision` work if its compiled part does not fit torch, for example with a CPU build of torch.
 
-    Avalanche imports torchvision, and transformers does where it is installed. Without its compiled half torchvision
-    stops at the first operator that it wants to describe; declared, they are never called: we have no images.
+    Avalanche imports torchvision, and so does transformers if it is installed. Without its compiled part, the import of
+    torchvision fails at the first operator it describes. Declaring the operators is enough, because they are only
+    called for images.
     """
     global _library
-    found = importlib.util.find_spec("torchvision")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None:
         return
-    for file in Path(found.origin).parent.glob("_C*"):
+    for file in Path(spec.origin).parent.glob("_C*"):
         try:
             torch.ops.load_library(str(file))  # type: ignore[no-untyped-call]
         except OSError:
@@ -56,7 +57,7 @@ _declare_operators()
 
 try:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="no QP solver found")  # of strategies that need one
+        warnings.filterwarnings("ignore", message="no QP solver found")  # only some strategies need one
         from avalanche.benchmarks import CLScenario, DatasetExperience, EagerCLStream
         from avalanche.benchmarks.utils import (
             AvalancheDataset,
@@ -67,19 +68,19 @@ try:
         from avalanche.training.storage_policy import ExemplarsBuffer
 except ModuleNotFoundError as error:
     raise InputError(
-        f"The Avalanche bridge needs the package {error.name}: install `continual[avalanche]`, best in an environment "
-        "of its own."
+        f"The Avalanche bridge needs the package {error.name}. Install `continual-embeddings[avalanche]`, best in an "
+        "environment of its own."
     ) from None
 
 from continual.train.pairs import Documents, PairDataset  # noqa: E402 - imports transformers
 
 
 class StepExperience(DatasetExperience):  # type: ignore[misc]
-    """What one step learns.
+    """The rows that one step learns.
 
     Attributes:
-        version: Id of the version that learned it; None while it waits to be learned.
-        batches: The batches whose rows these are.
+        version: Id of the version that learned them; None if no step has learned them yet.
+        batches: The batches that the rows come from.
     """
 
     def __init__(self, dataset: AvalancheDataset, place: int, version: str | None, batches: list[Batch]) -> None:
@@ -89,15 +90,15 @@ class StepExperience(DatasetExperience):  # type: ignore[misc]
 
     @property
     def domains(self) -> list[str]:
-        """The domains of the batches, in their order."""
+        """Return the domains of the batches, in their order."""
         return list(dict.fromkeys(batch.domain for batch in self.batches))
 
 
 class TaskExperience(DatasetExperience):  # type: ignore[misc]
-    """The evaluation tasks of the domains that one step is the first to learn, or one task out of domain.
+    """The evaluation tasks of the domains that one step is the first to learn, or a single OOD task.
 
     Attributes:
-        tasks: Records of the tasks; the data set holds their queries, each with every document relevant to it.
+        tasks: Records of the tasks; the data set pairs their queries with all relevant documents.
     """
 
     def __init__(self, dataset: AvalancheDataset, place: int, tasks: list[Task]) -> None:
@@ -106,32 +107,32 @@ class TaskExperience(DatasetExperience):  # type: ignore[misc]
 
 
 class WorkspaceBenchmark(CLScenario):  # type: ignore[misc]
-    """A workspace's stream, and its evaluation tasks.
+    """The stream of a workspace, and its evaluation tasks.
 
-    `train_stream` has an experience for each step of a version's lineage: all rows of the batches that the step
-    learned, without what an evaluation task holds. What waits to be learned follows, an experience a domain.
-    `test_stream` has, under the number of the experience that first learns a domain, the domain's tasks; so
-    Avalanche's forgetting and backward transfer compare what belongs together. Tasks of no domain in the stream come
-    last, each under a number of its own.
+    `train_stream` has one experience for each step in the lineage of a version: all rows of the batches that the step
+    learned, except rows that an evaluation task holds. Batches that are not learned yet follow, one experience per
+    domain. `test_stream` holds the tasks of a domain under the number of the experience that first learns the domain,
+    so that Avalanche's forgetting and backward transfer compare the right pairs. Tasks without a domain in the stream
+    come last, each under its own number.
 
-    A sample is (tokens [2, features, width] of query and positive, code of the document, label of the domain), see
-    `continual.train.pairs`; all of it is kept in memory, as tokens.
+    A sample is (tokens of query and positive, of shape [2, features, width]; code of the document; label of the
+    domain), see `continual.train.pairs`. All samples are kept in memory, as tokens.
 
     Args:
-        registry: Of a workspace: `workspace.registry`.
-        model: Its tokenizer and prompts make the samples; left as it is.
-        version: An id or alias.
-        waiting: Whether to add what the version has not learned.
-        max_length: Tokens per text, at most.
+        registry: Registry of a workspace: `workspace.registry`.
+        model: Its tokenizer and prompts are used for the samples; the model is not changed.
+        version: Id or alias of the version.
+        waiting: Whether to add the batches that the version has not learned.
+        max_length: Largest number of tokens per text.
 
     Attributes:
-        labels: Label of each domain, or of each task of none, by name.
-        left_out: What has no experience, and why.
+        labels: Label of each domain, or of each task without a domain, by name.
+        left_out: Reasons why versions, domains or tasks have no experience, by name.
 
     Raises:
         NotFoundError: There is no such version.
-        NothingToDoError: There is nothing to learn.
-        DataError: A file of rows or of a task is gone or damaged.
+        NothingToDoError: There are no rows to learn.
+        DataError: A file of rows or of a task is missing or damaged.
     """
 
     def __init__(
@@ -151,7 +152,7 @@ class WorkspaceBenchmark(CLScenario):  # type: ignore[misc]
         train = list(self._steps(version, waiting))
         if not train:
             raise NothingToDoError(
-                "There is no row to train on, so there is no stream. Register rows with `continual ingest FILE`."
+                "The workspace has no row to train on, so there is no stream. Add rows with `continual ingest FILE`."
             )
         test = list(self._tasks(train))
         super().__init__([_stream("train", train), _stream("test", test)])
@@ -160,7 +161,7 @@ class WorkspaceBenchmark(CLScenario):  # type: ignore[misc]
         """Return rows as the data set of an experience.
 
         Args:
-            table: Columns query, positive: string; negatives: list of string; doc_id: string or null; domain: string.
+            table: Columns query, positive and domain (string), negatives (list of string), doc_id (string or null).
         """
         pairs = PairDataset(table, self._model, self._max_length, self._documents)
         labels = [self.labels.setdefault(domain, len(self.labels)) for domain in table["domain"].to_pylist()]
@@ -171,25 +172,25 @@ class WorkspaceBenchmark(CLScenario):  # type: ignore[misc]
         lineage = self.registry.lineage(self.registry.version(version))
         batches = [batch for batch in self.registry.batches() if batch.kept]
         steps: list[tuple[str | None, list[Batch]]] = [
-            (each.id, [batch for batch in batches if batch.id in each.batches]) for each in lineage
+            (step.id, [batch for batch in batches if batch.id in step.batches]) for step in lineage
         ]
-        learned = {batch for each in lineage for batch in each.batches}
+        learned = {batch for step in lineage for batch in step.batches}
         rest: dict[str, list[Batch]] = {}
         for batch in batches:
             if waiting and batch.id not in learned:
                 rest.setdefault(batch.domain, []).append(batch)
-        steps += [(None, some) for some in rest.values()]
+        steps += [(None, of_domain) for of_domain in rest.values()]
         place = 0
-        with Rows(self.registry) as rows:
-            for name, some in steps:
-                if not some:
+        with RowReader(self.registry) as rows:
+            for name, new in steps:
+                if not new:
                     continue
-                table = rows.draw(some, [], {}, {}).table
+                table = rows.draw(new, [], {}, {}).table
                 if table.num_rows:
-                    yield StepExperience(self.dataset(table), place, name, some)
+                    yield StepExperience(self.dataset(table), place, name, new)
                     place += 1
                 else:
-                    self.left_out[name or some[0].domain] = "every row of it is in an evaluation task"
+                    self.left_out[name or new[0].domain] = "an evaluation task holds all its rows"
 
     def _tasks(self, train: Sequence[StepExperience]) -> Iterator[TaskExperience]:
         first: dict[str, int] = {}
@@ -200,7 +201,7 @@ class WorkspaceBenchmark(CLScenario):  # type: ignore[misc]
         alone = len(train)
         for task in self.registry.tasks():
             if task.mteb is not None:
-                self.left_out[task.name] = "mteb loads it, and it is no list of pairs"
+                self.left_out[task.name] = "mteb loads the task, and it is not a list of pairs"
             elif task.domain in first:
                 places.setdefault(first[task.domain], []).append(task)
             else:
@@ -214,54 +215,55 @@ class WorkspaceBenchmark(CLScenario):  # type: ignore[misc]
 class ReplayBuffer(ExemplarsBuffer):  # type: ignore[misc]
     """The replay draw of `continual update --replay 1 --set replay.rows=N`, as a buffer for Avalanche's `ReplayPlugin`.
 
-    After an experience it holds what the next step would replay: the policy's quota of every domain seen so far, each
-    a window of hash space that goes on where the last one stopped. So it is drawn anew from all rows seen, not
-    kept from what was there before; the rows are those of a step of ours at the same place of the stream.
+    After an experience the buffer holds what the next step would replay: the policy's quota of every domain seen so
+    far, each a window of hash space that starts where the last one stopped. The buffer is therefore drawn from all
+    rows seen and not from its earlier content. Its rows are those of an update at the same point of the stream.
 
     Args:
-        benchmark: Whose experiences are trained.
-        max_size: Rows, at most; the plugin's `mem_size` must be the same.
-        policy: Name of a replay policy; not one that goes by scores, or by what the model in service makes of rows.
-        temperature: Of the policy temperature.
+        benchmark: The benchmark whose experiences are trained on.
+        max_size: Largest number of rows; the plugin's `mem_size` must be the same.
+        policy: Name of a replay policy that uses neither scores nor the losses or embeddings of rows.
+        temperature: Parameter of the policy "temperature".
 
     Attributes:
-        windows: The windows of `buffer`: the manifest by which it can be drawn again.
+        windows: The windows of `buffer`: the manifest that draws the same rows again.
 
     Raises:
         NotFoundError: There is no such policy.
-        InputError: It asks for what a strategy does not have.
+        InputError: The policy needs scores, losses or embeddings of the current version.
     """
 
     def __init__(
         self, benchmark: WorkspaceBenchmark, max_size: int, policy: str = "uniform", temperature: float = 2.0
     ) -> None:
-        found = get_policy(policy)
-        if found.choose is not None or found.scored:
+        replay_policy = get_policy(policy)
+        if replay_policy.choose is not None or replay_policy.scored:
             raise InputError(
-                f"The replay policy {policy} goes by scores or losses of the version in service, and a strategy of "
-                "Avalanche trains a model that is no version. Choose uniform, balanced, temperature or reservoir."
+                f"The replay policy {policy} uses scores, losses or embeddings of the current version, but a model "
+                "trained by Avalanche is not a version of the workspace. Choose uniform, balanced, temperature or "
+                "reservoir."
             )
         super().__init__(max_size)
         self.windows: list[Window] = []
-        self._benchmark, self._policy, self._temperature = benchmark, found, temperature
+        self._benchmark, self._policy, self._temperature = benchmark, replay_policy, temperature
         self._seen: set[str] = set()
         self._cursors: dict[str, str] = {}
 
     def update(self, strategy: Any, **_: Any) -> None:
-        """Go on after the experience that a strategy has just trained; `ReplayPlugin` calls it."""
+        """Draw the buffer for the next experience; `ReplayPlugin` calls this after training on one."""
         self.post_adapt(strategy, strategy.experience)
 
     def post_adapt(self, agent_state: Any, exp: Any) -> None:
-        """Go on after an experience.
+        """Draw the buffer for the experience after `exp`.
 
         Raises:
-            InputError: It is none of a `WorkspaceBenchmark`.
+            InputError: `exp` is not an experience of a `WorkspaceBenchmark`.
         """
         del agent_state
         if not isinstance(exp, StepExperience):
             raise InputError(
-                f"A ReplayBuffer draws from the workspace, and a {type(exp).__name__} does not say which batches it "
-                "has. Train on experiences of a WorkspaceBenchmark's train_stream."
+                f"A ReplayBuffer draws from batches of the workspace, and a {type(exp).__name__} has none. Train on "
+                "experiences from the train_stream of a WorkspaceBenchmark."
             )
         self._seen |= {batch.id for batch in exp.batches}
         if not self._policy.fixed:
@@ -269,7 +271,7 @@ class ReplayBuffer(ExemplarsBuffer):  # type: ignore[misc]
         self._draw()
 
     def resize(self, strategy: Any, new_size: int) -> None:
-        """Draw again, with another size."""
+        """Draw the buffer with another size."""
         del strategy
         self.max_size = new_size
         self._draw()
@@ -277,7 +279,7 @@ class ReplayBuffer(ExemplarsBuffer):  # type: ignore[misc]
     def _draw(self) -> None:
         registry = self._benchmark.registry
         history = [batch for batch in registry.batches() if batch.id in self._seen]
-        with Rows(registry) as rows:
+        with RowReader(registry) as rows:
             available = rows.count(history)
             quotas = allot(self._policy.name, available, 1.0, self.max_size, temperature=self._temperature)
             if not sum(quotas.values()):
@@ -288,7 +290,7 @@ class ReplayBuffer(ExemplarsBuffer):  # type: ignore[misc]
 
 
 def _stream(name: str, experiences: Sequence[DatasetExperience]) -> EagerCLStream:
-    # The stream would number the experiences itself, from 0 up; a task has the number of what it tests.
+    # The stream would number the experiences from 0, but a test experience has the number of the step it tests.
     stream = EagerCLStream(name, experiences, set_stream_info=False)
     for experience in experiences:
         experience.origin_stream = stream
@@ -296,7 +298,7 @@ def _stream(name: str, experiences: Sequence[DatasetExperience]) -> EagerCLStrea
 
 
 def _judged(folder: Path, task: Task) -> pa.Table:
-    """Return the queries of a stored task with their relevant documents, as training rows have it."""
+    """Return the queries of a stored task with their relevant documents, in the columns of training rows."""
     try:
         corpus, queries, qrels = (pq.read_table(folder / f"{name}.parquet") for name in ("corpus", "queries", "qrels"))
         documents, asked = (
@@ -306,8 +308,8 @@ def _judged(folder: Path, task: Task) -> pa.Table:
         judgements = zip(*(qrels[name].to_pylist() for name in ("query_id", "doc_id", "score")), strict=True)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
-            f"The task {task.name!r} cannot be read from {folder}: {error}. Put it back from a backup."
-        ) from (None)
+            f"The task {task.name!r} cannot be read from {folder}: {error}. Restore it from a backup."
+        ) from None
     rows = [
         {"query": asked[query], "positive": documents[document], "negatives": [], "doc_id": document}
         for query, document, score in judgements

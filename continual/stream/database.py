@@ -1,4 +1,4 @@
-"""A DuckDB of our own for work on rows: in memory, bounded, and spilling into the workspace."""
+"""A temporary in-memory DuckDB for work on rows: bounded, and spilling to a folder of the workspace."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ THREADS = 2
 def database(spill: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open an empty database that takes at most `MEMORY` and spills to the folder `spill`.
 
-    It is no catalog: what it holds is gone at the end.
+    It is separate from the catalog and is discarded on exit.
     """
     settings: dict[str, Any] = {"memory_limit": MEMORY, "threads": THREADS, "temp_directory": str(spill)}
     connection = duckdb.connect(config=settings)
@@ -30,11 +30,11 @@ def database(spill: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def scan(files: Sequence[Path], columns: str) -> str:
-    """Return a subquery over Parquet files; with no file, an empty one.
+    """Return a subquery over Parquet files; without files, one that selects no rows.
 
     Args:
-        files: The files, which share the columns.
-        columns: What to select, such as "row_hash, query_hash", with no commas inside an expression.
+        files: Files that all have these columns.
+        columns: What to select, such as "row_hash, query_hash", without commas inside an expression.
     """
     if not files:
         names = [column.split(" AS ")[-1].strip() for column in columns.split(",")]
@@ -43,13 +43,13 @@ def scan(files: Sequence[Path], columns: str) -> str:
 
 
 def literal(path: Path) -> str:
-    """Return a path as SQL, to be read as it is."""
-    # read_parquet takes a name with any of *?[ as a pattern, wherever it is; brackets make them plain.
+    """Return a path as an SQL literal that matches only this path."""
+    # read_parquet treats *, ? and [ anywhere in a name as a pattern; in brackets they stand for themselves.
     plain = re.sub(r"([*?\[])", r"[\1]", str(path))
     return "'" + plain.replace("'", "''") + "'"
 
 
 def count(connection: duckdb.DuckDBPyConnection, query: str) -> int:
     """Return the first value of the first row."""
-    # All rows are fetched: DuckDB 2 refuses other work on a connection whose last result is not at its end.
+    # fetchall, because DuckDB 2 rejects other work on a connection whose last result has unread rows.
     return int(connection.execute(query).fetchall()[0][0])

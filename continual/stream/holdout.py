@@ -1,4 +1,4 @@
-"""The hold-out: which documents of a new domain are never trained on, and the task made of them."""
+"""The hold-out: the documents of a new domain that are never trained on, and the evaluation task made of them."""
 
 from __future__ import annotations
 
@@ -12,31 +12,33 @@ from continual.stream.database import count
 from continual.stream.task_files import TaskTables, task_tables
 
 HELD = "held.parquet"
-"""What was held out of a domain, in the folder of the task made of it."""
+"""File of the hashes of held-out rows, in the folder of the held-out task."""
 
 MAX_CORPUS = 5_000
-"""Documents in the corpus of a held-out task, with its distractors; more only if more are relevant."""
+"""Largest number of documents in the corpus of a held-out task, distractors included; larger only if more documents
+are relevant."""
 
 
 def hold_out(connection: duckdb.DuckDBPyConnection, share: float, max_queries: int) -> int:
-    """Make `held` (clean rows that are held out) and `judged` (those of them that make up the task).
+    """Create `held` (clean rows that are held out) and `judged` (the rows of `held` that make up the task).
 
-    A document is the rows of one document id, or of one positive where there is no id. Documents are taken
-    in the order of their hash until `share` of them (rounded) is reached, or as many as keep the distinct
-    queries within `max_queries`, but at least one. A document that shares a text with a stored batch, or its
-    id with one of the same domain, is passed over: a model may have been trained on it. Every row of a held-out
-    document is held out, and every row with one of their positives.
+    A document is all rows with the same document id, or with the same positive if they have no id. Documents are taken
+    in the order of their hash until `share` of them (rounded) is reached, or until the next one would bring the number
+    of distinct queries above `max_queries`, but at least one. A document is skipped if it shares a text with a stored
+    batch, or its id with a batch of the same domain, because a model may have been trained on it. All rows of the
+    documents taken are held out, and all rows with one of their positives.
 
     Args:
-        connection: With the tables `clean` and `stored_documents`.
-        share: Share of the documents, 0 to 1.
-        max_queries: Distinct queries in the task, at most; the first by hash if one document has more.
+        connection: Holds the tables `clean`, `stored` and `stored_documents`.
+        share: Share of the documents to hold out, 0 to 1.
+        max_queries: Largest number of distinct queries in the task. If a single document has more, its first by hash
+            are used.
 
     Returns:
         The number of documents held out; 0 if `share` of them is less than half a document.
     """
-    connection.execute("CREATE TABLE known_queries AS SELECT query FROM clean SEMI JOIN stored USING (query)")
-    connection.execute("CREATE TABLE known_positives AS SELECT positive FROM clean SEMI JOIN stored USING (positive)")
+    connection.execute("CREATE TABLE stored_queries AS SELECT query FROM clean SEMI JOIN stored USING (query)")
+    connection.execute("CREATE TABLE stored_positives AS SELECT positive FROM clean SEMI JOIN stored USING (positive)")
     wanted = int(share * count(connection, "SELECT count(DISTINCT document) FROM clean") + 0.5)
     connection.execute(
         """
@@ -45,14 +47,14 @@ def hold_out(connection: duckdb.DuckDBPyConnection, share: float, max_queries: i
             SELECT DISTINCT document FROM clean
             ANTI JOIN (
                 SELECT document FROM clean
-                WHERE query IN (SELECT query FROM known_queries)
-                   OR positive IN (SELECT positive FROM known_positives)
+                WHERE query IN (SELECT query FROM stored_queries)
+                   OR positive IN (SELECT positive FROM stored_positives)
             ) USING (document)
             ANTI JOIN stored_documents USING (document)
         )
         """
     )
-    # Each query counts at the first document that brings it in.
+    # A query counts for the first document that has it.
     fitting = count(
         connection,
         f"""
@@ -75,7 +77,7 @@ def hold_out(connection: duckdb.DuckDBPyConnection, share: float, max_queries: i
     connection.execute(
         f"""
         CREATE TABLE judged AS SELECT * FROM held SEMI JOIN (
-            SELECT DISTINCT query FROM held ANTI JOIN known_queries USING (query) ORDER BY query LIMIT {max_queries}
+            SELECT DISTINCT query FROM held ANTI JOIN stored_queries USING (query) ORDER BY query LIMIT {max_queries}
         ) USING (query)
         """
     )
@@ -83,12 +85,12 @@ def hold_out(connection: duckdb.DuckDBPyConnection, share: float, max_queries: i
 
 
 def write_held(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Write what was held out, of which no later file of the domain may bring another row into training.
+    """Write the hashes of what was held out, so that later files of the domain add no row of it to training.
 
-    Columns `kind` and `hash` (32 hex digits): "document" of a document's id, or of its text where it has no id, and
-    "positive" of each text held out, with those that are not in the task because it has enough queries.
+    The columns are `kind` and `hash` (32 hex digits). "document" rows hash a document's id, or its text if it has no
+    id. "positive" rows hash all texts held out, including those left out of the task because it has enough queries.
     """
-    found = connection.sql(
+    hashes = connection.sql(
         """
         SELECT kind, replace(hash::VARCHAR, '-', '') AS hash FROM (
             SELECT 'document' AS kind, document AS hash FROM chosen
@@ -96,14 +98,14 @@ def write_held(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         ) ORDER BY kind, hash
         """
     ).to_arrow_table()
-    pq.write_table(found.cast(pa.schema([("kind", pa.string()), ("hash", pa.string())])), path, compression="zstd")
+    pq.write_table(hashes.cast(pa.schema([("kind", pa.string()), ("hash", pa.string())])), path, compression="zstd")
 
 
 def held_out_task(connection: duckdb.DuckDBPyConnection, staged: Path) -> TaskTables:
-    """Return the task of the judged rows: ids are the hashes of the texts, every pair has score 1.
+    """Return the task of the judged rows: ids are the hashes of the texts, and every pair has score 1.
 
-    The corpus is filled up with kept positives, the first by hash, to `MAX_CORPUS` documents: distractors
-    that do get trained on, as in any corpus. A positive of a query of the task is never one of them.
+    Kept positives, the first by hash, fill up the corpus to `MAX_CORPUS` documents. They are distractors that are also
+    trained on; no positive of a query of the task is among them.
     """
     space = max(0, MAX_CORPUS - count(connection, "SELECT count(DISTINCT positive) FROM judged"))
     connection.execute(
@@ -118,7 +120,7 @@ def held_out_task(connection: duckdb.DuckDBPyConnection, staged: Path) -> TaskTa
         )
         """
     )
-    # Equal texts can be stored in several spellings; the smallest does not depend on the rows' order.
+    # Equal texts can be stored in several spellings; min() does not depend on the order of the rows.
     corpus = """
         SELECT positive_hash AS doc_id, min(positive) AS text FROM read_parquet($1)
         WHERE positive_hash::UUID IN (SELECT positive FROM corpus) GROUP BY positive_hash

@@ -1,7 +1,7 @@
-"""Stored rows that leak into a task that came after them: which they are, and how many of each batch.
+"""Stored rows that leak into a task that was registered after them.
 
-They were stored, and perhaps trained on, before anybody knew the task. From now on no draw takes them, and what was
-trained on them is no longer out of domain for the task: `continual.eval.ood` says which versions those are.
+Such rows were stored, and perhaps trained on, before the task existed. From then on no draw takes them, and versions
+trained on them are no longer out of domain for the task; see `continual.eval.ood`.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ READ_ROWS = 10_000
 def find_leaks(registry: Registry, tasks: Mapping[str, Path]) -> dict[str, Any]:
     """Return, by task, the stored rows that leak into it: Arrow tables with `LEAKS_SCHEMA`.
 
-    `near` rows are only nearly the task's: the others have a query of it, or a document that is relevant in it.
+    Rows with `near` are near duplicates of the task's texts. The others have exactly a query of the task, or exactly a
+    document that is relevant in it.
 
     Args:
-        registry: Has the batches. All their texts are read.
-        tasks: Folders of tasks by name, with their keys and shingles.
+        registry: The texts of all its batches are read.
+        tasks: Folders of tasks by name; they hold keys and shingles.
     """
     files = {batch.id: registry.rows_file(batch) for batch in registry.batches()}
     if not files or not tasks:
@@ -48,14 +49,14 @@ def find_leaks(registry: Registry, tasks: Mapping[str, Path]) -> dict[str, Any]:
         connection.execute("CREATE TABLE leaks (task INTEGER, batch VARCHAR, row_hash VARCHAR, near BOOLEAN)")
         _add_equal(connection, [folder / KEYS for folder in tasks.values()], files)
         _add_near(connection, [folder / SHINGLES for folder in tasks.values()], files)
-        found = {}
+        leaks = {}
         for number, name in enumerate(tasks):
             rows = connection.sql(
                 f"SELECT batch, row_hash, bool_and(near) AS near FROM leaks WHERE task = {number} "
                 "GROUP BY batch, row_hash ORDER BY batch, row_hash"
             ).to_arrow_table()
-            found[name] = rows.cast(LEAKS_SCHEMA)
-        return found
+            leaks[name] = rows.cast(LEAKS_SCHEMA)
+        return leaks
 
 
 def _add_equal(connection: duckdb.DuckDBPyConnection, keys: Sequence[Path], files: Mapping[str, Path]) -> None:
@@ -64,12 +65,12 @@ def _add_equal(connection: duckdb.DuckDBPyConnection, keys: Sequence[Path], file
         for batch, file in files.items()
     )
     for number, file in enumerate(keys):
-        known = scan([file], "kind, hash")
+        hashes = scan([file], "kind, hash")
         connection.execute(
             f"""
             INSERT INTO leaks SELECT {number}, batch, row_hash, false FROM ({history})
-            WHERE query_hash IN (SELECT hash FROM {known} WHERE kind = 'query')
-               OR positive_hash IN (SELECT hash FROM {known} WHERE kind = 'document')
+            WHERE query_hash IN (SELECT hash FROM {hashes} WHERE kind = 'query')
+               OR positive_hash IN (SELECT hash FROM {hashes} WHERE kind = 'document')
             """
         )
 
@@ -92,7 +93,7 @@ def _add_near(connection: duckdb.DuckDBPyConnection, shingles: Sequence[Path], f
 
 
 def _texts(files: Iterable[Path]) -> Iterator[Any]:
-    """Yield the texts of all files in pieces; the rows are numbered through, as they lie there."""
+    """Yield the texts of all files in pieces; `place` numbers the rows across all files in their stored order."""
     first = 0
     for file in files:
         with pq.ParquetFile(file) as opened:
@@ -103,13 +104,13 @@ def _texts(files: Iterable[Path]) -> Iterator[Any]:
 
 
 def write_leaks(folder: Path, rows: Any) -> None:
-    """Put the rows that leak into a task into its folder, where every draw looks for them."""
+    """Write the rows that leak into a task to its folder, where every draw reads them."""
     with publish(folder / LEAKS) as partial:
         pq.write_table(rows, partial, compression="zstd")
 
 
 def count_leaks(task: str, rows: Any) -> list[Leak]:
-    """Return what the catalog records of them: how many rows of each batch."""
+    """Return the catalog's records of the rows that leak into a task: one per batch, with its number of rows."""
     counts: dict[str, list[int]] = {}
     for batch, near in zip(rows["batch"].to_pylist(), rows["near"].to_pylist(), strict=True):
         of_batch = counts.setdefault(batch, [0, 0])
@@ -119,7 +120,7 @@ def count_leaks(task: str, rows: Any) -> list[Leak]:
 
 
 def shingle_files(registry: Registry, tasks: Sequence[Task]) -> list[Path]:
-    """Return the files of the tasks' shingles; those of a folder that was registered without are made now."""
+    """Return the shingle files of tasks; missing ones, of tasks registered by older versions, are written first."""
     files = []
     for task in tasks:
         file = registry.task_folder(task) / SHINGLES

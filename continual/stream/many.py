@@ -10,8 +10,9 @@ from continual.config import IngestConfig
 from continual.errors import ContinualError, InputError
 from continual.progress import SILENT, Progress
 from continual.registry import Registry
-from continual.stream.ingest import IngestReport, ingest
+from continual.stream.ingest import ingest
 from continual.stream.readers.base import HUB
+from continual.stream.report import IngestReport
 
 
 def ingest_files(

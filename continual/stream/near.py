@@ -1,9 +1,8 @@
-"""Which rows are near duplicates of a task's texts: a filter over all rows, and an exact count for the few it passes.
+"""Rows that are near duplicates of a task's texts: a filter over all rows, then an exact count for the few that pass.
 
-A row that is near a text has at least the share `NEAR` of its shingles in common with it. So a row whose shingles the
-tasks do not know for the most part is near nothing, and that is nearly every row: it is seen at a bitmap of the tasks'
-shingles, of a fixed size whatever they hold. What passes is joined with the tasks in DuckDB. Nothing is
-estimated: what is found is what comparing every row with every text would find.
+A near duplicate shares at least the fraction `NEAR` of its shingles with the other text. Most rows share far fewer with
+any task, and a bitmap of the tasks' shingles, of a fixed size, filters them out. Rows that pass are joined with the
+tasks in DuckDB. The result is exact: the same as from comparing every row with every text.
 """
 
 from __future__ import annotations
@@ -31,20 +30,21 @@ SHINGLES_SCHEMA = pa.schema(
     ]
 )
 COLUMNS = {"query": "query", "document": "positive"}
-"""What a row's text is compared with, and the column that it is in."""
+"""The column of a row that is compared with the queries of a task, and with its documents."""
 
 NEAR = {"query": 0.8, "document": 0.9}
-"""Jaccard similarity from which on two texts are near duplicates. Many documents are mostly what all pages of a site
-have; a question is short, so that one word weighs more."""
+"""Lowest Jaccard similarity of near duplicates. It is higher for documents, because many share most of their text with
+all pages of a site, and lower for queries, because they are short and a single word weighs more."""
 
 SLACK = 1e-9
+"""Tolerance for rounding when a similarity is compared with its limit."""
 
 
 class Bitmap:
-    """A set of shingles in a fixed number of bits; it may take one for known that is not, never the other way.
+    """A set of shingles in a fixed number of bits, with false positives but no false negatives.
 
     Args:
-        bits: Its logarithm; 27 are 16 MB, of which ten million shingles set a fourteenth.
+        bits: Base-2 logarithm of the number of bits; 27 takes 16 MB, and ten million shingles set a fourteenth of it.
     """
 
     def __init__(self, bits: int = 27) -> None:
@@ -52,15 +52,17 @@ class Bitmap:
         self._bytes = np.zeros(1 << (bits - 3), np.uint8)
 
     def add(self, values: Shingles) -> None:
-        """Add shingles."""
+        """Add shingles to the set."""
         places = values & self._mask
         np.bitwise_or.at(self._bytes, (places >> np.uint64(3)).astype(np.int64), self._bit(places))
 
     def has(self, values: Shingles) -> npt.NDArray[np.bool_]:
-        """Return which shingles are known, of shape `(shingles,)`."""
+        """Return which shingles are in the set, of shape `(shingles,)`."""
         places = values & self._mask
-        known: npt.NDArray[np.bool_] = (self._bytes[(places >> np.uint64(3)).astype(np.int64)] & self._bit(places)) != 0
-        return known
+        inside: npt.NDArray[np.bool_] = (
+            self._bytes[(places >> np.uint64(3)).astype(np.int64)] & self._bit(places)
+        ) != 0
+        return inside
 
     @staticmethod
     def _bit(places: Shingles) -> npt.NDArray[np.uint8]:
@@ -68,46 +70,51 @@ class Bitmap:
 
 
 def write_shingles(path: Path, texts: Mapping[str, Sequence[str]]) -> None:
-    """Write the shingles of a task's texts: `kind`, `text` (its number), `size` (its shingles), `shingle`.
+    """Write the shingles of a task's texts.
+
+    The columns are `kind` ("query" or "document"), `text` (its number), `size` (its number of shingles) and `shingle`.
 
     Args:
-        path: The file.
-        texts: By kind, "query" and "document".
+        path: The file to write.
+        texts: Lists of texts by kind, "query" and "document".
     """
     with pq.ParquetWriter(path, SHINGLES_SCHEMA, compression="zstd", use_dictionary=["kind", "size"]) as writer:
-        for kind, some in texts.items():
-            for first in range(0, len(some), TEXTS):
-                values, sizes = shingles(some[first : first + TEXTS])
+        for text_kind, of_kind in texts.items():
+            for first in range(0, len(of_kind), TEXTS):
+                values, sizes = shingles(of_kind[first : first + TEXTS])
                 if len(values):
-                    writer.write_table(_table(kind, np.arange(first, first + len(sizes)), sizes, values))
+                    writer.write_table(_table(text_kind, np.arange(first, first + len(sizes)), sizes, values))
 
 
-def _table(kind: str, texts: npt.NDArray[Any], sizes: npt.NDArray[np.int64], values: Shingles) -> Any:
+def _table(text_kind: str, texts: npt.NDArray[Any], sizes: npt.NDArray[np.int64], values: Shingles) -> Any:
     columns = [np.repeat(texts, sizes).astype(np.int32), np.repeat(sizes, sizes).astype(np.int32), values]
-    return pa.table([pa.repeat(kind, len(values)), *columns], schema=SHINGLES_SCHEMA)
+    return pa.table([pa.repeat(text_kind, len(values)), *columns], schema=SHINGLES_SCHEMA)
 
 
 def find_near(connection: duckdb.DuckDBPyConnection, rows: Iterable[Any], tasks: Sequence[Path]) -> None:
-    """Make the table `near`: `place` of a row and `task`, the place of a file in `tasks`, of each near duplicate.
+    """Create the table `near`: one row per near duplicate, with its `place` and `task`, an index into `tasks`.
 
-    A row is near a task if its query is near a query of it, or its positive near a document that is relevant in it.
+    A row is near a task if its query is near a query of the task, or its positive is near a document that is relevant
+    in the task.
 
     Args:
-        connection: Any database; it gets the tables `postings`, `candidates` and `near`.
-        rows: Tables with the columns `place` (int64), `query` and `positive`, read once.
-        tasks: Shingles of tasks, as `write_shingles` leaves them.
+        connection: Any database; it gets the view `postings` and the tables `candidates` and `near`.
+        rows: Tables with the columns `place` (int64), `query` and `positive`; iterated once.
+        tasks: Files written by `write_shingles`.
     """
     scans = [f"SELECT {number} AS task, * FROM read_parquet({literal(file)})" for number, file in enumerate(tasks)]
     none = "SELECT 0 AS task, ''::VARCHAR AS kind, 0 AS text, 0 AS size, 0::UBIGINT AS shingle WHERE false"
     connection.execute(f"CREATE OR REPLACE VIEW postings AS {' UNION ALL '.join(scans) or none}")
     connection.execute("CREATE OR REPLACE TABLE candidates (kind VARCHAR, place BIGINT, size INTEGER, shingle UBIGINT)")
-    known = {kind: Bitmap() for kind in COLUMNS}
-    for kind, bitmap in known.items():
-        for batch in connection.sql(f"SELECT shingle FROM postings WHERE kind = '{kind}'").to_arrow_reader(1 << 20):
+    bitmaps = {text_kind: Bitmap() for text_kind in COLUMNS}
+    for text_kind, bitmap in bitmaps.items():
+        query = f"SELECT shingle FROM postings WHERE kind = '{text_kind}'"
+        for batch in connection.sql(query).to_arrow_reader(1 << 20):
             bitmap.add(batch.column(0).to_numpy())
     for table in _pieces(rows):
-        for kind, column in COLUMNS.items():
-            _keep_candidates(connection, kind, known[kind], table["place"].to_numpy(), table[column].to_pylist())
+        for text_kind, column in COLUMNS.items():
+            places, texts = table["place"].to_numpy(), table[column].to_pylist()
+            _keep_candidates(connection, text_kind, bitmaps[text_kind], places, texts)
     _count_exactly(connection)
 
 
@@ -118,30 +125,35 @@ def _pieces(rows: Iterable[Any]) -> Iterator[Any]:
 
 
 def _keep_candidates(
-    connection: duckdb.DuckDBPyConnection, kind: str, known: Bitmap, places: npt.NDArray[np.int64], texts: list[str]
+    connection: duckdb.DuckDBPyConnection,
+    text_kind: str,
+    task_shingles: Bitmap,
+    places: npt.NDArray[np.int64],
+    texts: list[str],
 ) -> None:
-    """Keep the shingles of the texts that the tasks know enough of."""
+    """Add to `candidates` the shingles of texts that share enough of them with the tasks."""
     values, sizes = shingles(texts)
     owner = np.repeat(np.arange(len(texts)), sizes)
-    shared = np.bincount(owner[known.has(values)], minlength=len(texts))
-    enough = (sizes > 0) & (shared >= NEAR[kind] * sizes - SLACK)
+    shared = np.bincount(owner[task_shingles.has(values)], minlength=len(texts))
+    enough = (sizes > 0) & (shared >= NEAR[text_kind] * sizes - SLACK)
     if enough.any():
         kept = enough[owner]
-        found = pa.table(
+        rows = pa.table(
             {"place": places[owner[kept]], "size": sizes[owner[kept]].astype(np.int32), "shingle": values[kept]}
         )
-        connection.register("found", found)
-        connection.execute(f"INSERT INTO candidates SELECT '{kind}', * FROM found")
-        connection.unregister("found")
+        connection.register("new_candidates", rows)
+        connection.execute(f"INSERT INTO candidates SELECT '{text_kind}', * FROM new_candidates")
+        connection.unregister("new_candidates")
 
 
 def _count_exactly(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make `near` of `candidates` and `postings`.
+    """Create `near` from `candidates` and `postings`.
 
-    Of n shingles the other text must have at least `NEAR` n, so it has one of any n - `NEAR` n + 1. The rarest are
-    taken, so that a template's common beginning does not pair all questions with all.
+    A near duplicate of a text with n shingles has at least `NEAR` n of them, so it has at least one of any
+    n - `NEAR` n + 1. The pairs to compare are those that share one of a text's rarest n - `NEAR` n + 1 shingles: common
+    ones, such as the beginning of a template, would pair every question with every other.
     """
-    near = " ".join(f"WHEN '{kind}' THEN {share}" for kind, share in NEAR.items())
+    near = " ".join(f"WHEN '{text_kind}' THEN {share}" for text_kind, share in NEAR.items())
     least = f"(CASE kind {near} END)::DOUBLE"
     connection.execute(
         f"""

@@ -1,8 +1,8 @@
-"""Writing rows in the order of their hash, in bounded memory.
+"""Write rows in the order of their hash, in bounded memory.
 
-Hashes are uniform, so ranges of them hold about the same number of rows each: rows are dealt into as many
-ranges as it takes for one to be small, and each range is sorted in memory. (DuckDB's own sort of two
-million rows with their texts needs more memory than we want to give it.)
+Hashes are uniform, so equal ranges of hashes hold about the same number of rows. The rows are divided into enough
+ranges for one to fit in memory, and the ranges are sorted one at a time. DuckDB's own sort of two million rows with
+their texts needs more memory than `database` allows.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from continual.progress import Progress
 from continual.stream.stage import BATCH_SCHEMA
 
 GROUP_ROWS = 10_000
-"""Rows of a row group, the step in which a replay window reads; fewer if they take more than `RANGE_BYTES`."""
+"""Rows per row group, the unit in which a replay window is read; fewer if they take more than `RANGE_BYTES`."""
 RANGE_BYTES = 32 << 20
-"""Bytes of text that are sorted at a time, about."""
+"""Approximate bytes of text that are sorted at a time."""
 MAX_RANGES = 200
-"""Files open at a time, at most; above `MAX_RANGES * RANGE_BYTES` (6 GB) of text the ranges grow instead."""
+"""Largest number of open files; above `MAX_RANGES * RANGE_BYTES` (6 GB) of text the ranges grow instead."""
 
 
 def write_rows(staged: Path, kept: npt.NDArray[np.bool_], target: Path, work: Path, progress: Progress) -> None:
     """Write the kept rows of a staging file in the order of their hash: Parquet, zstd, `BATCH_SCHEMA`.
 
     Args:
-        staged: The staging file, whose rows are numbered from 0 in its order.
-        kept: Which rows to write, of shape `(rows,)`.
+        staged: The staging file.
+        kept: Which of its rows to write, of shape `(rows,)`.
         target: The file to write.
-        work: An empty folder for files that are removed at the end with it.
-        progress: Counts rows.
+        work: Folder for temporary files.
+        progress: Reports rows written.
     """
     rows = int(kept.sum())
     progress.start("writing", rows, "rows")
@@ -52,7 +52,7 @@ def write_rows(staged: Path, kept: npt.NDArray[np.bool_], target: Path, work: Pa
         for table in _ranges(staged, kept, work, ranges):
             rest = pa.concat_tables([rest, table.sort_by("row_hash")])
             whole = rest.num_rows // group_rows * group_rows
-            if whole:  # an empty table would become an empty row group
+            if whole:  # an empty table would add an empty row group
                 writer.write_table(rest.slice(0, whole), row_group_size=group_rows)
                 rest = rest.slice(whole)
             progress.advance(table.num_rows)
@@ -62,7 +62,7 @@ def write_rows(staged: Path, kept: npt.NDArray[np.bool_], target: Path, work: Pa
 
 
 def _ranges(staged: Path, kept: npt.NDArray[np.bool_], work: Path, ranges: int) -> Iterator[Any]:
-    """Yield the kept rows as one table per range of hashes, the ranges in order."""
+    """Yield the kept rows as one table per range of hashes, in the order of the ranges."""
     if ranges == 1:
         yield pa.concat_tables(_kept(staged, kept))
         return
@@ -93,7 +93,7 @@ def _ranges(staged: Path, kept: npt.NDArray[np.bool_], work: Path, ranges: int) 
 def _kept(staged: Path, kept: npt.NDArray[np.bool_]) -> Iterator[Any]:
     first = 0
     with pq.ParquetFile(staged, buffer_size=1 << 20, pre_buffer=False) as file:
-        # Its row groups are the pieces that were read, which are bounded in bytes.
+        # A row group is one piece of the source, so its size in bytes is bounded.
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, columns=BATCH_SCHEMA.names, use_threads=False)
             mask = pa.array(kept[first : first + table.num_rows])

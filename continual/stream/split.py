@@ -1,7 +1,7 @@
-"""The second pass: which good rows are duplicates, leak, are held out, or are kept. SQL on hashes, mostly.
+"""The second pass: which good rows are duplicates, leak, are held out, or are kept. Mostly SQL on hashes.
 
-Every decision is a function of the rows' content, never of their order in the file: the same rows shuffled
-give the same batch and the same task. The texts stay in the staging file until `write_rows`.
+Every decision depends on the content of the rows and never on their order in the file: the same rows shuffled give the
+same batch and the same task. The texts stay in the staging file until `write_rows`.
 """
 
 from __future__ import annotations
@@ -17,20 +17,44 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from continual.stream.database import count, scan
-from continual.stream.near import find_near
+from continual.stream.database import count, database, scan
+from continual.stream.holdout import HELD, held_out_task, hold_out, write_held
+from continual.stream.near import SHINGLES, find_near
+from continual.stream.sweep import ROWS, TASK
+from continual.stream.task_files import KEYS, TaskTables, write_task
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
-    """How many good rows went where; `leaked` includes `near` and `of_held`.
+class StoredFiles:
+    """The files of a workspace that new rows of a domain are compared with.
+
+    Attributes:
+        batches: Rows of all batches.
+        own_batches: Of these, the batches of the domain.
+        keys: Hashes of the texts of all tasks; see `write_keys`.
+        shingles: Shingles of the texts of all tasks; see `write_shingles`.
+        held: Hashes of what was held out of any domain; see `write_held`.
+        own_held: Of these, the files of the domain. Document ids are unique only within a domain.
+    """
+
+    batches: list[Path]
+    own_batches: list[Path]
+    keys: list[Path]
+    shingles: list[Path]
+    held: list[Path]
+    own_held: list[Path]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The number of good rows per fate; `leaked` includes `near` and `of_held`.
 
     Attributes:
         kept: Rows to train on.
-        duplicates: Pairs that the file or a batch has already.
-        leaked: Rows that a task must not have trained on.
-        held_out: Rows that are held out.
-        near: Near duplicates of a task's texts.
+        duplicates: Rows whose pair another row of the file or a stored batch has.
+        leaked: Rows that must not be trained on, because an evaluation task holds them.
+        held_out: Rows held out as the domain's evaluation task.
+        near: Near duplicates of the texts of a task.
         of_held: Rows of a document that was held out of the domain before.
     """
 
@@ -42,33 +66,81 @@ class Split:
     of_held: int
 
 
-def load(connection: duckdb.DuckDBPyConnection, staged: Path, history: Sequence[Path], own: Sequence[Path]) -> None:
-    """Make the tables `rows` (the hashes of the staging file) and `stored` (those of all batches so far).
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The fates of the good rows of a file.
 
-    UUID is DuckDB's 128-bit type that sorts as the hex digits do.
+    Attributes:
+        counts: Rows per fate.
+        kept: Which rows of the staging file are kept, of shape `(good,)`.
+        clean: Rows left after duplicates and exact leaks were removed, before the hold-out.
+        documents: Documents held out.
+        task: The domain's task: the one given, or the one held out; None if there is none.
+    """
+
+    counts: Counts
+    kept: npt.NDArray[np.bool_]
+    clean: int
+    documents: int
+    task: TaskTables | None
+
+
+def split_rows(
+    folder: Path, good: int, stored: StoredFiles, task: TaskTables | None, share: float, max_queries: int
+) -> Split:
+    """Decide the fate of every good row, and write the domain's task if there is one.
 
     Args:
-        connection: An empty database.
-        staged: The staging file.
-        history: The rows of all batches so far.
-        own: Those of the batches of the same domain: `stored_documents` has the documents that they have rows of.
+        folder: The staging folder with the file of good rows; the task is written to it.
+        good: Number of good rows.
+        stored: The files to compare with.
+        task: The task given with the file; None to hold one out.
+        share: Share of the documents to hold out, 0 to 1; 0 if `task` is given.
+        max_queries: Largest number of distinct queries in a held-out task.
+    """
+    rows, task_folder = folder / ROWS, folder / TASK
+    keys, shingles = list(stored.keys), list(stored.shingles)
+    if task is not None:
+        write_task(task, task_folder)
+        keys.append(task_folder / KEYS)
+    with database(folder / "spill") as connection:
+        _load_hashes(connection, rows, stored)
+        _drop_duplicates(connection)
+        clean = _drop_leaks(connection, keys, stored)
+        documents = hold_out(connection, share if clean else 0.0, max_queries)
+        _keep_rest(connection)
+        if documents:
+            task = held_out_task(connection, rows)
+            write_task(task, task_folder)
+            write_held(connection, task_folder / HELD)
+        if task is not None:
+            shingles.append(task_folder / SHINGLES)
+        near = _drop_near(connection, rows, good, shingles)
+        return Split(_count_fates(connection, near), _kept_rows(connection, good), clean, documents, task)
+
+
+def _load_hashes(connection: duckdb.DuckDBPyConnection, staged: Path, stored: StoredFiles) -> None:
+    """Create `rows` (hashes of the staging file), `stored` (those of all batches) and `stored_documents`.
+
+    `stored_documents` holds the documents of the staging file that a batch of the same domain has rows of. UUID is
+    DuckDB's 128-bit type; it sorts as the hex digits do.
     """
     names = ("row", "query", "positive", "document")
     hashes = ", ".join(f"{name}_hash::UUID AS {name}" for name in names)
     connection.execute(f"CREATE TABLE rows AS SELECT * FROM {scan([staged], f'seq, rank, {hashes}')}")
     hashes = ", ".join(f"{name}_hash::UUID AS {name}" for name in names[:3])
-    connection.execute(f"CREATE VIEW stored AS SELECT * FROM {scan(history, hashes)}")
+    connection.execute(f"CREATE VIEW stored AS SELECT * FROM {scan(stored.batches, hashes)}")
     connection.execute(
         f"""
         CREATE TABLE stored_documents AS
         SELECT DISTINCT document FROM {scan([staged], "doc_id, document_hash::UUID AS document")}
-        SEMI JOIN {scan(own, "doc_id")} USING (doc_id)
+        SEMI JOIN {scan(stored.own_batches, "doc_id")} USING (doc_id)
         """
     )
 
 
-def drop_duplicates(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make `fresh`: of each pair that no batch has, the row with the lowest rank."""
+def _drop_duplicates(connection: duckdb.DuckDBPyConnection) -> None:
+    """Create `fresh`: the row with the lowest rank of each pair that no batch has."""
     connection.execute("CREATE TABLE twice AS SELECT row FROM rows GROUP BY row HAVING count(*) > 1")
     connection.execute(
         """
@@ -85,21 +157,17 @@ def drop_duplicates(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def drop_leaks(
-    connection: duckdb.DuckDBPyConnection, keys: Sequence[Path], held: Sequence[Path], own: Sequence[Path]
-) -> int:
-    """Make `unknown`, the fresh rows whose query and positive no evaluation task knows, and `clean`.
+def _drop_leaks(connection: duckdb.DuckDBPyConnection, keys: Sequence[Path], stored: StoredFiles) -> int:
+    """Create `unknown` and `clean`, and return the number of clean rows.
 
-    Of these, `clean` has no row of a document that was held out: neither one of its texts, nor one of its id.
+    `unknown` holds the fresh rows whose query and positive are in no evaluation task. `clean` leaves out the rows of
+    documents that were held out before: rows with a positive held out of any domain, or a document id held out of the
+    same domain.
 
     Args:
-        connection: With the table `fresh`.
-        keys: What all tasks know, see `write_keys`.
-        held: What was held out of any domain, see `write_held`.
-        own: Of those files, the ones of the same domain: ids of documents are a domain's own.
-
-    Returns:
-        How many clean rows there are.
+        connection: Holds the table `fresh`.
+        keys: Hashes of the texts of all tasks; see `write_keys`.
+        stored: Its files of held-out hashes are used.
     """
     connection.execute(f"CREATE TABLE keys AS SELECT * FROM {scan(keys, 'kind, hash::UUID AS hash')}")
     connection.execute(
@@ -110,38 +178,31 @@ def drop_leaks(
         ANTI JOIN (SELECT hash AS positive FROM keys WHERE kind = 'document') USING (positive)
         """
     )
-    known = "(SELECT hash AS {0} FROM {1} WHERE kind = '{0}')"
+    hashes = "(SELECT hash AS {0} FROM {1} WHERE kind = '{0}')"
     columns = "kind, hash::UUID AS hash"
     connection.execute(
         f"""
         CREATE TABLE clean AS
         SELECT * FROM unknown
-        ANTI JOIN {known.format("positive", scan(held, columns))} USING (positive)
-        ANTI JOIN {known.format("document", scan(own, columns))} USING (document)
+        ANTI JOIN {hashes.format("positive", scan(stored.held, columns))} USING (positive)
+        ANTI JOIN {hashes.format("document", scan(stored.own_held, columns))} USING (document)
         """
     )
     return count(connection, "SELECT count(*) FROM clean")
 
 
-def keep_rest(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make `kept`: clean rows that are not held out, and whose query is no held-out query."""
+def _keep_rest(connection: duckdb.DuckDBPyConnection) -> None:
+    """Create `kept`: clean rows that are not held out, and whose query is not a held-out query."""
     connection.execute(
         "CREATE TABLE kept AS SELECT * FROM clean ANTI JOIN held USING (seq) ANTI JOIN judged USING (query)"
     )
 
 
-def drop_near(connection: duckdb.DuckDBPyConnection, staged: Path, good: int, tasks: Sequence[Path]) -> int:
-    """Remove near duplicates of the tasks' texts from `kept`. Return how many rows they were.
-
-    Args:
-        connection: With the table `kept`.
-        staged: The staging file, of `good` rows.
-        good: How many rows it has.
-        tasks: Shingles of the tasks.
-    """
-    if not tasks:
+def _drop_near(connection: duckdb.DuckDBPyConnection, staged: Path, good: int, shingles: Sequence[Path]) -> int:
+    """Remove near duplicates of the tasks' texts from `kept`, and return the number of rows removed."""
+    if not shingles:
         return 0
-    find_near(connection, _kept_texts(staged, kept_rows(connection, good)), tasks)
+    find_near(connection, _kept_texts(staged, _kept_rows(connection, good)), shingles)
     near = count(connection, "SELECT count(DISTINCT place) FROM near")
     connection.execute("DELETE FROM kept WHERE seq IN (SELECT place FROM near)")
     return near
@@ -157,17 +218,17 @@ def _kept_texts(staged: Path, kept: npt.NDArray[np.bool_]) -> Iterator[Any]:
             yield table.filter(mask).rename_columns(["place", "query", "positive"])
 
 
-def fates(connection: duckdb.DuckDBPyConnection, near: int) -> Split:
-    """Count what became of the rows, `near` of which were removed as near duplicates of a task's texts."""
+def _count_fates(connection: duckdb.DuckDBPyConnection, near: int) -> Counts:
+    """Count the rows per fate; `near` rows were removed as near duplicates."""
     rows, fresh, unknown, clean, held, kept = (
         count(connection, f"SELECT count(*) FROM {table}")
         for table in ("rows", "fresh", "unknown", "clean", "held", "kept")
     )
     leaked = fresh - held - kept
-    return Split(kept, duplicates=rows - fresh, leaked=leaked, held_out=held, near=near, of_held=unknown - clean)
+    return Counts(kept, duplicates=rows - fresh, leaked=leaked, held_out=held, near=near, of_held=unknown - clean)
 
 
-def kept_rows(connection: duckdb.DuckDBPyConnection, good: int) -> npt.NDArray[np.bool_]:
+def _kept_rows(connection: duckdb.DuckDBPyConnection, good: int) -> npt.NDArray[np.bool_]:
     """Return which rows of the staging file are kept, of shape `(good,)`."""
     kept = np.zeros(good, dtype=np.bool_)
     for batch in connection.sql("SELECT seq FROM kept").to_arrow_reader(100_000):

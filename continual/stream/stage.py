@@ -1,4 +1,4 @@
-"""The first pass: check every row, hash the good ones into a staging file, and keep the bad ones with a reason."""
+"""The first pass: check every row. Good rows go to a staging file with their hashes, bad ones to a reject file."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from continual.registry.text import (
     hash_normalised,
     normalise,
 )
-from continual.stream.readers.base import Rows, Source
+from continual.stream.readers.base import Piece, Source
 from continual.stream.schema import Mapping
 
-# What a stored training row holds, in this order.
+# Columns of a stored training row.
 BATCH_SCHEMA = pa.schema(
     [
         pa.field("row_hash", pa.string(), nullable=False),
@@ -37,8 +37,7 @@ BATCH_SCHEMA = pa.schema(
         pa.field("positive_hash", pa.string(), nullable=False),
     ]
 )
-# A staged row also knows its place in the file, the document that it is held out with, and its rank among
-# equal pairs.
+# A staged row also has its position in the file, the document that it is held out with, and its rank among equal pairs.
 STAGED_SCHEMA = pa.schema(
     [
         pa.field("seq", pa.int64(), nullable=False),
@@ -53,7 +52,7 @@ SHOWN_ITEMS = 5
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """What the first pass saw: `rows_in = good + rejected`, and why rows were rejected."""
+    """The result of the first pass: `rows_in = good + rejected`, and the number of rejected rows by reason."""
 
     rows_in: int
     good: int
@@ -65,26 +64,26 @@ class Staged:
         return self.rows_in - self.good
 
 
-class Bad(Exception):
-    """A row that cannot be stored; its text is the reason."""
+class BadRow(Exception):
+    """A row cannot be stored; the message is the reason."""
 
 
 def stage(
     source: Source, mapping: Mapping, config: IngestConfig, rows: Path, rejects: Path, progress: Progress
 ) -> Staged:
-    """Read a source once, in bounded memory.
+    """Read a source once, in bounded memory, and sort its rows into good and bad ones.
 
     Args:
-        source: Where the rows are.
-        mapping: Its columns.
+        source: The source to read.
+        mapping: Columns of the source.
         config: Limits.
         rows: Parquet file to write the good rows to, in the order of the source, with `STAGED_SCHEMA`.
-        rejects: JSON Lines file to write the bad rows to: `row` (number in the source), `reason`, and `data`,
-            the row's values with long ones shortened.
-        progress: Counts rows.
+        rejects: JSON Lines file to write the bad rows to: `row` (number in the source), `reason`, and `data`, the
+            row's values with long ones shortened.
+        progress: Reports rows checked.
 
     Raises:
-        DataError: The source turns out to be damaged.
+        DataError: The source is damaged.
     """
     rows_in = good = 0
     reasons: Counter[str] = Counter()
@@ -111,8 +110,8 @@ def stage(
     return Staged(rows_in, good, dict(sorted(reasons.items())))
 
 
-def _check(piece: Rows, mapping: Mapping, max_chars: int, text_only: bool, first: int) -> tuple[Any, dict[int, str]]:
-    """Return the good rows as a record batch numbered from `first`, and the bad ones' reasons by position."""
+def _check(piece: Piece, mapping: Mapping, max_chars: int, text_only: bool, first: int) -> tuple[Any, dict[int, str]]:
+    """Return the good rows as a record batch numbered from `first`, and the reasons of the bad rows by position."""
     bad = dict(piece.faults)
     count = len(piece.numbers)
     queries, positives = piece.columns[mapping.query], piece.columns[mapping.positive]
@@ -128,8 +127,8 @@ def _check(piece: Rows, mapping: Mapping, max_chars: int, text_only: bool, first
             positive, positive_key = _text("positive", positives[index], max_chars)
             given = [text for column in negatives for text in _negatives(column[index], max_chars, text_only)]
             doc_id = _doc_id(doc_ids[index], max_chars)
-        except Bad as reason:
-            bad[index] = str(reason)
+        except BadRow as error:
+            bad[index] = str(error)
             continue
         positive_hash = hash_normalised(positive_key)
         row = (
@@ -152,10 +151,10 @@ def _check(piece: Rows, mapping: Mapping, max_chars: int, text_only: bool, first
 
 
 def _rank(query: str, positive: str, negatives: list[str], doc_id: str | None) -> int:
-    """Return a number that is lowest for the pair to keep among equal ones.
+    """Return a number that is lowest for the row to keep among rows with equal pairs.
 
-    The most negatives first, then one with a document id, then by a hash of the content: never by the place
-    in the file.
+    Rows are ordered by most negatives, then by having a document id, then by a hash of the content, so the position in
+    the file has no influence.
     """
     content = SEPARATOR.join((query, positive, doc_id or "", *negatives)).encode()
     fewer = 255 - min(len(negatives), 255)
@@ -165,39 +164,39 @@ def _rank(query: str, positive: str, negatives: list[str], doc_id: str | None) -
 def _text(role: str, value: object, max_chars: int) -> tuple[str, str]:
     """Return a text as it is stored and as it is compared."""
     if not isinstance(value, str):
-        raise Bad(f"{role}: {_not_text(value)}")
+        raise BadRow(f"{role}: {_not_text(value)}")
     text = clean(value)
-    why = fault(text, max_chars)
-    if why:
-        raise Bad(f"{role}: {why}")
+    reason = fault(text, max_chars)
+    if reason:
+        raise BadRow(f"{role}: {reason}")
     return text, normalise(text)
 
 
 def _negatives(value: object, max_chars: int, text_only: bool) -> list[str]:
-    """Return the texts of a negatives cell: a list, one text, or nothing; empty items only fill up and are left out."""
+    """Return the texts of a negatives cell, which holds a list, one text or nothing; empty items are left out."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return []
     if isinstance(value, str):
         value = _json_list(value) if text_only else [value]
     if not isinstance(value, list):
-        raise Bad(f"negatives: {_not_text(value)}")
+        raise BadRow(f"negatives: {_not_text(value)}")
     texts = []
     for item in value:
         if item is None or item == "":
             continue
         if not isinstance(item, str):
-            raise Bad(f"negatives: {_not_text(item)}")
+            raise BadRow(f"negatives: {_not_text(item)}")
         text = clean(item)
-        why = fault(text, max_chars)
-        if why and why != "empty":
-            raise Bad(f"negatives: {why}")
+        reason = fault(text, max_chars)
+        if reason and reason != "empty":
+            raise BadRow(f"negatives: {reason}")
         if text:
             texts.append(text)
     return texts
 
 
 def _json_list(cell: str) -> list[Any]:
-    """Return the list that a CSV cell spells as JSON, or the cell as the only text."""
+    """Return the list if a CSV cell holds one as JSON; otherwise return the cell as the only text."""
     if cell.lstrip().startswith("["):
         try:
             value = json.loads(cell)
@@ -209,17 +208,17 @@ def _json_list(cell: str) -> list[Any]:
 
 
 def _doc_id(value: object, max_chars: int) -> str | None:
-    """Return a document id as text: whole numbers without a fraction, nothing for a missing one."""
+    """Return a document id as text, with whole numbers written as integers; None if it is missing."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise Bad(f"doc_id: not an id but {_kind(value)}")
+        raise BadRow(f"doc_id: not an id but {_type_name(value)}")
     text = clean(str(value))
-    why = fault(text, max_chars)
-    if why and why != "empty":
-        raise Bad(f"doc_id: {why}")
+    reason = fault(text, max_chars)
+    if reason and reason != "empty":
+        raise BadRow(f"doc_id: {reason}")
     return text or None
 
 
@@ -228,10 +227,10 @@ def _not_text(value: object) -> str:
         return "missing"
     if isinstance(value, bytes):
         return "not valid UTF-8"
-    return f"not text but {_kind(value)}"
+    return f"not text but {_type_name(value)}"
 
 
-def _kind(value: object) -> str:
+def _type_name(value: object) -> str:
     if isinstance(value, bool):
         return "true or false"
     if isinstance(value, (int, float)):
@@ -240,7 +239,7 @@ def _kind(value: object) -> str:
 
 
 def _shown(value: object) -> object:
-    """Return a value as a reject file shows it: short, and valid JSON."""
+    """Return a value shortened for a reject file, so that it is valid JSON."""
     if isinstance(value, str):
         return value if len(value) <= SHOWN_CHARS else f"{value[:SHOWN_CHARS]}... ({len(value)} characters)"
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What a killed ingest can leave behind, and its removal: files that the catalog does not know."""
+"""The staging folder of an ingest, and the removal of files that the catalog doesn't record."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from continual.registry import Registry
 from continual.storage.files import SUFFIX, remove
 
 STAGING = "staging"
+ROWS, REJECTS, KEPT, TASK = "rows.parquet", "rejects.jsonl", "kept.parquet", "task"
+"""Names in the staging folder: the good rows, the bad rows, the rows to store, the domain's task."""
+
 BATCH_FILE = re.compile(r"b\d+\.(parquet|rejects\.jsonl)")
 
 
 @contextmanager
 def staging(registry: Registry) -> Iterator[Path]:
-    """Yield an empty folder for the work of one ingest, and leave nothing unrecorded behind, now or from before.
+    """Yield an empty folder for one ingest; the caller holds the ingest lock.
 
-    Artifacts are published before the transaction that records them. Whatever stops an ingest in between,
-    the catalog says what counts: the rest is removed, here or when the next ingest begins. The caller holds
-    the ingest lock.
+    Artifacts are published before the transaction that records them. If an ingest stops in between, the catalog decides
+    what counts: everything else is removed, either here or when the next ingest begins.
     """
     sweep_ingest(registry)
     folder = registry.root / STAGING
@@ -33,25 +35,25 @@ def staging(registry: Registry) -> Iterator[Path]:
 
 @contextmanager
 def swept(registry: Registry) -> Iterator[None]:
-    """Sweep if the body raises: what the catalog did not come to know goes, what it knows stays.
+    """Remove what the catalog doesn't record if the body raises.
 
-    The body may be stopped after its transaction, so whoever publishes must not remove it on his own.
+    The body can be interrupted after its transaction, so it must not remove published files itself.
     """
     try:
         yield
     except BaseException:
-        with suppress(ContinualError):  # a busy catalog must not hide what went wrong
+        with suppress(ContinualError):  # a busy catalog must not hide the original error
             sweep_ingest(registry)
         raise
 
 
 def sweep_ingest(registry: Registry) -> None:
-    """Remove the staging folder, half-published artifacts, and batches and tasks that the catalog lacks."""
+    """Remove the staging folder, half-published artifacts, and batches and tasks that the catalog doesn't record."""
     remove(registry.root / STAGING)
     batches = registry.batches()
-    known = {registry.path(path) for batch in batches for path in (batch.path, batch.rejects_path) if path}
+    recorded = {registry.path(path) for batch in batches for path in (batch.path, batch.rejects_path) if path}
     for path in (registry.root / "data").glob("*/*"):
-        if path not in known and (BATCH_FILE.fullmatch(path.name) or path.name.endswith(SUFFIX)):
+        if path not in recorded and (BATCH_FILE.fullmatch(path.name) or path.name.endswith(SUFFIX)):
             remove(path)
     for folder in (registry.root / "data").glob("*"):
         if folder.is_dir() and not any(folder.iterdir()):

@@ -1,4 +1,4 @@
-"""The files of an evaluation task: written from Arrow tables, read from a BEIR-like folder."""
+"""Read an evaluation task from a BEIR-like folder, and write it as Parquet files."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class TaskTables:
 
     Attributes:
         corpus: `doc_id` string, `text` string.
-        queries: `query_id` string, `text` string; each has a judgement with a score above 0.
+        queries: `query_id` string, `text` string; every query has a judgement with a score above 0.
         qrels: `query_id` string, `doc_id` string, `score` int64, 0 or more.
         dropped_queries: Queries left out because no document is relevant to them.
-        dropped_documents: Documents left out because they have no text, and are relevant to nothing.
-        bare: Texts without their titles, by `doc_id`, of the relevant documents that have a title: a training
-            row may spell such a document either way. They are no part of the task's content.
+        dropped_documents: Documents left out because they have no text and are relevant to no query.
+        bare: Texts without their titles, by `doc_id`, of the relevant documents that have a title. Training rows can
+            hold such a document with or without its title. These texts are not part of the task's content.
     """
 
     corpus: Any
@@ -58,7 +58,7 @@ class TaskTables:
     bare: Mapping[str, str] = field(default_factory=dict)
 
     def sha256(self) -> str:
-        """Return the sha256 over all ids, texts and judgements, whatever their order was."""
+        """Return the SHA-256 over all ids, texts and judgements; it does not depend on the order of the input."""
         result = hashlib.sha256()
         for table in (self.corpus, self.queries, self.qrels):
             for batch in table.to_batches(max_chunksize=READ_ROWS):
@@ -78,7 +78,15 @@ def task_tables(
     dropped: tuple[int, int] = (0, 0),
     bare: Mapping[str, str] | None = None,
 ) -> TaskTables:
-    """Return Arrow tables as a task, sorted by id; the columns, and the rest, are as in `TaskTables`."""
+    """Return Arrow tables with the columns of `TaskTables` as a task, sorted by id.
+
+    Args:
+        corpus: See `TaskTables`.
+        queries: See `TaskTables`.
+        qrels: See `TaskTables`.
+        dropped: `dropped_queries` and `dropped_documents`.
+        bare: See `TaskTables`.
+    """
     return TaskTables(
         corpus.cast(CORPUS_SCHEMA).sort_by("doc_id"),
         queries.cast(QUERIES_SCHEMA).sort_by("query_id"),
@@ -89,9 +97,9 @@ def task_tables(
 
 
 def write_task(tables: TaskTables, folder: Path) -> None:
-    """Write a task's folder: corpus, queries and qrels in Parquet, and what leakage is checked with.
+    """Write a task's folder: corpus, queries and qrels in Parquet, and the hashes and shingles for leakage checks.
 
-    That is of every query, and of every document that is relevant to one, with its title and without.
+    The leakage checks cover all queries, and all relevant documents with and without their titles.
     """
     write_keys(folder, tables.queries["text"].to_pylist(), relevant_texts(tables))
     for name, table in (("corpus", tables.corpus), ("queries", tables.queries), ("qrels", tables.qrels)):
@@ -99,24 +107,22 @@ def write_task(tables: TaskTables, folder: Path) -> None:
 
 
 def relevant_texts(tables: TaskTables) -> list[str]:
-    """Return the texts of the documents that are relevant to a query, with their titles and without."""
+    """Return the texts of the documents that are relevant to a query, with and without their titles."""
     relevant = set(tables.qrels.filter(pa.compute.greater(tables.qrels["score"], 0))["doc_id"].to_pylist())
     corpus = zip(tables.corpus["doc_id"].to_pylist(), tables.corpus["text"].to_pylist(), strict=True)
     return [text for name, text in [*corpus, *tables.bare.items()] if name in relevant]
 
 
 def write_keys(folder: Path, queries: Iterable[str], documents: Iterable[str]) -> None:
-    """Make a task's folder with keys.parquet (`kind` "query" or "document", `hash` of 32 hex digits) and shingles.
+    """Create a task's folder with the files for leakage checks: keys.parquet and the shingles.
 
-    A training row whose query is, or nearly is, one of the queries, or whose positive one of the documents, would leak
-    into the task.
+    keys.parquet has the columns `kind` ("query" or "document") and `hash` (32 hex digits). A training row leaks into
+    the task if its query is an exact or near duplicate of one of the queries, or its positive of one of the documents.
     """
     texts = {"document": sorted(set(documents)), "query": sorted(set(queries))}
-    hashes = {kind: sorted({hash_text(text) for text in some}) for kind, some in texts.items()}
-    keys = pa.table(
-        [[kind for kind in hashes for _ in hashes[kind]], [each for kind in hashes for each in hashes[kind]]],
-        schema=KEYS_SCHEMA,
-    )
+    hashes = {text_kind: sorted({hash_text(text) for text in of_kind}) for text_kind, of_kind in texts.items()}
+    rows = [(text_kind, key) for text_kind, of_kind in hashes.items() for key in of_kind]
+    keys = pa.table([[text_kind for text_kind, _ in rows], [key for _, key in rows]], schema=KEYS_SCHEMA)
     folder.mkdir(parents=True)
     pq.write_table(keys, folder / KEYS, compression="zstd")
     write_shingles(folder / SHINGLES, texts)
@@ -125,35 +131,43 @@ def write_keys(folder: Path, queries: Iterable[str], documents: Iterable[str]) -
 def read_task(folder: Path) -> TaskTables:
     """Read and check a BEIR-like folder.
 
-    corpus and queries are .parquet or .jsonl(.gz): an id (`doc_id` or `query_id`, or `_id`, `id`), `text`,
-    and in the corpus an optional `title` that is put before the text. The judgements are qrels.parquet,
-    qrels.tsv or qrels/test.tsv (with or without a header): query, document, integer score; a negative score
-    counts as 0. BEIR's query files hold the queries of all splits: those without a relevant document are
-    left out and counted, as are documents without text that no judgement needs.
+    corpus and queries are .parquet or .jsonl(.gz) files. They have an id (`doc_id` or `query_id`, or `_id`, `id`) and
+    `text`; the corpus can have a `title`, which is put before the text. The judgements are in qrels.parquet, qrels.tsv
+    or qrels/test.tsv, with or without a header: query, document, integer score. A negative score counts as 0. BEIR's
+    query files hold the queries of all splits, so queries without a relevant document are left out and counted, and so
+    are documents without text that no judgement needs.
 
     Raises:
-        DataError: A file is missing or unreadable, an id is missing, used twice or unknown, a text is empty
-            or holds what cannot be stored, or no query has a relevant document.
+        DataError: A file is missing or unreadable; an id is missing, repeated or unknown; a text is empty or cannot be
+            stored; or no query has a relevant document.
     """
     if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
-        raise DataError(f"{folder} {what}; a task is a folder with corpus, queries and qrels.")
+        state = "is a file" if folder.exists() else "does not exist"
+        raise DataError(f"{folder} {state}. Give the folder of a task, with its corpus, queries and qrels.")
     path = _find(folder, QRELS)
     scores = _judgements(path)
     judged = {document for (_, document), score in scores.items() if score > 0}
     corpus, bare = _texts(_find(folder, [f"corpus{end}" for end in ENDINGS]), DOCUMENT_IDS, judged)
     queries, _ = _texts(_find(folder, [f"queries{end}" for end in ENDINGS]), QUERY_IDS)
-    for what, known, place in (("query", queries, 0), ("document", corpus, 1)):
-        unknown = sorted({pair[place] for pair in scores if pair[place] not in known})
+    for name, texts, file, place in (("query", queries, "queries", 0), ("document", corpus, "corpus", 1)):
+        unknown = sorted({pair[place] for pair in scores if pair[place] not in texts})
         if unknown:
-            file = "queries" if place == 0 else "corpus"
-            raise DataError(f"{path} judges {len(unknown)} {what} id(s) that {file} lacks, such as {unknown[0]!r}.")
+            raise DataError(
+                f"{path} judges {len(unknown)} {name} id(s) that {file} lacks, such as {unknown[0]!r}. Add them to "
+                f"{file}, or remove the judgements."
+            )
     empty = {name for name, text in corpus.items() if not text}
     if empty & judged:
-        raise DataError(f"{folder} has a relevant document without text: {min(empty & judged)!r}.")
+        raise DataError(
+            f"{folder} has a relevant document without text: {min(empty & judged)!r}. Add the text, or remove the "
+            "document's judgements."
+        )
     used = {query for (query, _), score in scores.items() if score > 0}
     if not used:
-        raise DataError(f"{path} has no judgement with a score above 0: no query has a relevant document.")
+        raise DataError(
+            f"{path} has no judgement with a score above 0, so no query has a relevant document to be scored on. Use "
+            "other judgements."
+        )
     pairs = sorted(
         (query, document, score)
         for (query, document), score in scores.items()
@@ -172,19 +186,19 @@ def _find(folder: Path, names: Sequence[str]) -> Path:
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise DataError(f"{folder} is no evaluation task: it has none of {', '.join(names)}.")
+    raise DataError(f"{folder} is not an evaluation task: it has none of the files {', '.join(names)}. Add one.")
 
 
 def _texts(
     path: Path, ids: Sequence[str], relevant: AbstractSet[str] | None = None
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Return texts by id, and those of relevant titled documents without the title.
+    """Return texts by id, and the texts of relevant documents with a title without that title.
 
     Args:
         path: The file.
-        ids: Names that the column of the ids may have.
-        relevant: Of a corpus, the ids of the relevant documents; a text may be missing then, and may have a
-            title. None: these are queries.
+        ids: Possible names of the id column.
+        relevant: Ids of the relevant documents if the file is a corpus, whose texts can be missing or have a title;
+            None if the file holds queries.
     """
     source = open_source(str(path))
     identity, text = _column(source, ids), _column(source, ("text", "query"))
@@ -194,14 +208,16 @@ def _texts(
     for number, row in _rows(source, [identity, text, *([title] if title else [])]):
         name = _identity(row[identity], f"{path}, row {number}")
         if name in texts:
-            raise DataError(f"{path} has the id {name!r} twice (again in row {number}).")
+            raise DataError(f"{path}, row {number}, repeats the id {name!r}, but ids must be unique. Remove a row.")
         parts = [row[column] for column in (title, text) if column and row[column] is not None]
         if not all(isinstance(part, str) for part in parts):
-            raise DataError(f"{path}, row {number} (id {name!r}), has something other than text in {text!r}.")
+            raise DataError(
+                f"{path}, row {number} (id {name!r}): {text!r} holds something other than text. Fix the row."
+            )
         value = clean(" ".join(parts))
-        why = fault(value)
-        if why and not (why == "empty" and relevant is not None):
-            raise DataError(f"{path}, row {number} (id {name!r}), has a text that cannot be used: {why}.")
+        reason = fault(value)
+        if reason and not (reason == "empty" and relevant is not None):
+            raise DataError(f"{path}, row {number} (id {name!r}): {text!r} cannot be used: {reason}. Fix the row.")
         texts[name] = value
         if title and relevant and name in relevant:
             untitled = clean(row[text] or "")
@@ -213,11 +229,11 @@ def _texts(
 def _judgements(path: Path) -> dict[tuple[str, str], int]:
     scores: dict[tuple[str, str], int] = {}
     for number, query, document, score in _qrels_tsv(path) if path.suffix == ".tsv" else _qrels_rows(path):
-        where = f"{path}, row {number}"
-        pair = (_identity(query, where), _identity(document, where))
-        value = max(0, _integer(score, where))
+        place = f"{path}, row {number}"
+        pair = (_identity(query, place), _identity(document, place))
+        value = max(0, _integer(score, place))
         if scores.setdefault(pair, value) != value:
-            raise DataError(f"{where}, judges {pair} a second time with another score.")
+            raise DataError(f"{place}, judges {pair} again with another score. Remove one of the judgements.")
     return scores
 
 
@@ -242,20 +258,23 @@ def _qrels_tsv(path: Path) -> Iterator[tuple[int, object, object, object]]:
                     continue
                 if len(fields) != 3:
                     raise DataError(
-                        f"{path}, row {number}, has {len(fields)} tab-separated fields, not query, document, score."
+                        f"{path}, row {number}, has {len(fields)} tab-separated fields, but three are expected: query, "
+                        "document, score. Fix the row."
                     )
                 if number == 1 and not _is_integer(fields[2]):
                     continue  # a header
                 yield number, fields[0], fields[1], fields[2]
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}.") from None
+        raise DataError(
+            f"{path} is not UTF-8 text: {error.reason} at byte {error.start}. Convert it, for example with iconv."
+        ) from None
 
 
 def _rows(source: Source, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     for piece in source.read(columns, READ_ROWS):
         for index, number in enumerate(piece.numbers):
             if index in piece.faults:
-                raise DataError(f"{source.name}, row {number}: {piece.faults[index]}.")
+                raise DataError(f"{source.name}, row {number}: {piece.faults[index]}. Fix the row.")
             yield number, {name: values[index] for name, values in piece.columns.items()}
 
 
@@ -263,23 +282,27 @@ def _column(source: Source, names: Sequence[str]) -> str:
     for name in names:
         if name in source.columns:
             return name
-    raise DataError(f"{source.name} has the columns {', '.join(source.columns)}, but none of {', '.join(names)}.")
+    raise DataError(
+        f"{source.name} has the columns {', '.join(source.columns)}, but none of {', '.join(names)}. Rename a column."
+    )
 
 
-def _identity(value: object, where: str) -> str:
+def _identity(value: object, place: str) -> str:
     name = value if isinstance(value, str) else str(value) if type(value) is int else ""
-    why = fault(name)
-    if why:
-        raise DataError(f"{where}, has an id that cannot be used ({value!r}): {why if name else 'not text'}.")
+    reason = fault(name)
+    if reason:
+        raise DataError(
+            f"{place}, has an id that cannot be used ({value!r}): {reason if name else 'not text'}. Fix the row."
+        )
     return name
 
 
-def _integer(value: object, where: str) -> int:
+def _integer(value: object, place: str) -> int:
     if isinstance(value, str) and _is_integer(value):
         return int(value)
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1:
         return int(value)
-    raise DataError(f"{where}, has the score {value!r}; a score is a whole number.")
+    raise DataError(f"{place}, has the score {value!r}, but a score is a whole number. Fix the row.")
 
 
 def _is_integer(text: str) -> bool:

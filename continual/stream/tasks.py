@@ -1,4 +1,4 @@
-"""Evaluation tasks of a workspace: import, publish, and the rows that would leak into them."""
+"""Import an evaluation task into a workspace, and find the stored rows that leak into it."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ LOCK = "ingest.lock"
 
 @dataclass(frozen=True, slots=True)
 class TaskReport:
-    """What an import did.
+    """The result of a task import.
 
     Attributes:
-        name: The task.
-        domain: The domain that it tests; None for an OOD task.
-        queries: Queries with at least one relevant document; the items scored, of a task that is no retrieval.
+        name: Name of the task.
+        domain: The domain that the task tests; None for an OOD task.
+        queries: Queries with at least one relevant document; for a task that is not retrieval, the items scored.
         documents: Documents in the corpus.
-        judgements: Rows of the qrels.
-        leaked_rows: Stored training rows, of any batch, whose query is a query of the task or whose positive is
-            a relevant document of it, nearly or quite. They were stored before and are not removed, but no update
-            trains on them from now on, and versions that did are not out of domain for it.
+        judgements: Rows in the qrels.
+        leaked_rows: Stored training rows of any batch whose query or positive is an exact or near duplicate of a query
+            or a relevant document of the task. They are not removed, but no update trains on them from now on, and
+            for versions already trained on them the task is not out of domain.
         dropped_queries: Queries left out because no document is relevant to them.
         dropped_documents: Documents left out because they have no text.
-        unchanged: The same task was there already, and nothing changed.
-        task_type: mteb's name of its type, such as "Retrieval".
-        checked: Whether training rows are checked for leakage into it: not where mteb does not say what its texts are.
-        near_rows: Those of `leaked_rows` that are near duplicates only.
+        unchanged: The workspace already had this task, and nothing changed.
+        task_type: mteb's name for the type, such as "Retrieval".
+        checked: Whether training rows are checked for leakage into the task; False if mteb doesn't provide its texts.
+        near_rows: Rows in `leaked_rows` that are only near duplicates.
     """
 
     name: str
@@ -55,27 +55,29 @@ class TaskReport:
 
 
 def import_task(registry: Registry, name: str, folder: Path, domain: str | None = None) -> TaskReport:
-    """Register a BEIR-like folder as an evaluation task; `read_task` says what it may hold.
+    """Register a copy of a BEIR-like folder as an evaluation task; see `read_task` for the layout.
 
     Args:
-        registry: Where it goes.
-        name: Its name; free, or that of the same task: then nothing changes, but lost files are put back, and the
-            stored rows are checked against it once more.
-        folder: The folder; it is copied.
-        domain: The ingested domain that it tests; None makes it out of domain for every version.
+        registry: Registry of the workspace.
+        name: Name of the task. If the workspace already has the same task under this name, lost files are restored and
+            the stored rows are checked against it again.
+        folder: The folder.
+        domain: The ingested domain that the task tests; None: the task is out of domain for every version.
 
     Raises:
-        DataError: The folder is no task.
+        DataError: The folder is not a task.
         InvalidNameError: The name is not allowed, or another task has it.
         NotFoundError: There is no such domain.
-        WorkspaceBusy: An ingest or another import is running: leakage is checked against all tasks and all rows.
+        WorkspaceBusy: An ingest or another import is running. Only one may, because each checks leakage between all
+            tasks and all rows.
     """
     name = check_name(name, "task")
     with exclusive(registry.root / LOCK, "ingest` or `continual task add"):
-        domains = [known.name for known in registry.domains()]
+        domains = [record.name for record in registry.domains()]
         if domain is not None and domain not in domains:
             raise NotFoundError(
-                f"There is no domain {domain!r}.{did_you_mean(domain, domains)} A domain comes with `continual ingest`."
+                f"There is no domain {domain!r}.{did_you_mean(domain, domains)} "
+                "Run `continual ingest` to create a domain."
             )
         tables = read_task(folder)
         taken = next((task for task in registry.tasks() if task.name == name), None)
@@ -109,7 +111,7 @@ def import_task(registry: Registry, name: str, folder: Path, domain: str | None 
 
 
 def task_path(name: str) -> str:
-    """Return where a task is, relative to `.continual/`."""
+    """Return the folder of a task, relative to `.continual/`."""
     return f"tasks/{name}"
 
 
@@ -120,12 +122,12 @@ def task_taken(task: Task) -> InvalidNameError:
     origin = f"{task.origin} (revision {revisions})" if revisions else task.origin
     return InvalidNameError(
         f"The name {task.name!r} is taken: it is {whose} with {task.queries} queries, from {origin}. "
-        "Tasks never change, so that scores stay comparable; choose another name."
+        "Tasks never change, so that scores stay comparable. Choose another name."
     )
 
 
 def task_record(name: str, domain: str | None, tables: TaskTables, origin: str) -> Task:
-    """Return what the catalog records of a task; its position is given out there."""
+    """Return the catalog's record of a task."""
     return Task(
         name=name,
         domain=domain,

@@ -1,4 +1,4 @@
-"""Training: a LoRA update of a text-embedding model, and its fold into full weights.
+"""Training: a LoRA update of a text-embedding model, and folding it into full weights.
 
-Knows model folders and Arrow tables, never workspaces.
+Knows model folders and Arrow tables, not workspaces.
 """

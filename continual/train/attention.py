@@ -1,7 +1,7 @@
-"""Attention for bf16 on a CPU: computed in fp32, because torch's fused backward pass in bf16 is slower there.
+"""Compute attention in fp32 when training in bf16 on a CPU, where torch's fused backward pass in bf16 is slower.
 
-Measured with torch 2.13 on a CPU with AMX: forward and backward of 16 x 128 tokens, 12 heads, take 31 ms in bf16 and
-10 ms in fp32 with the casts (docs/LOG.md, "bf16 on a CPU").
+Measured with torch 2.13 on a CPU with AMX: forward and backward of 16 x 128 tokens with 12 heads take 31 ms in bf16 and
+10 ms in fp32, casts included (docs/LOG.md, log entry `2026-11-24-bf16-cpu`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NAME = "continual_sdpa_fp32"
 
 
 def attend_in_fp32(model: PreTrainedModel) -> None:
-    """Let a model that uses torch's scaled dot-product attention compute it in fp32; others stay as they are."""
+    """Compute attention in fp32 if the model uses torch's scaled dot-product attention; leave other models alone."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 

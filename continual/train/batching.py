@@ -1,4 +1,4 @@
-"""Which rows make a batch, and which texts are encoded together."""
+"""Form batches of rows, and micro-batches of texts that are encoded together."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
 
-_SIMILAR = 0.75  # texts in one micro-batch have at least this share of its longest one's tokens ...
-_ENOUGH = 0.25  # ... unless it is filled less than this: many tiny micro-batches cost more than padding
+_SIMILAR = 0.75  # least length of a text in a micro-batch, as a share of the longest text's ...
+_ENOUGH = 0.25  # ... unless less than this share of it is filled: many tiny micro-batches cost more than padding
 
 
 def epoch_batches(
@@ -23,29 +23,29 @@ def epoch_batches(
     bands: Indices | None = None,
     sizes: Sequence[int] = (),
 ) -> list[Indices]:
-    """Return the batches of one epoch: each of one domain, in an order that mixes the domains.
+    """Return the batches of one epoch. Batches have rows of one domain; their order mixes the domains.
 
-    Batch-level shuffling as in BOOM (https://arxiv.org/abs/2602.05787). A function of its arguments alone, so
-    that a resumed run draws what the killed one would have.
+    This is batch-level shuffling as in BOOM (https://arxiv.org/abs/2602.05787). The result depends only on the
+    arguments, so that a resumed run gets the same batches.
 
     Args:
-        domains: Code of each row's domain, [rows].
-        batch_size: Rows in a batch, at least 2; the last one of a domain may be shorter.
-        seed: Of the whole run.
-        epoch: 0, 1, ...; every epoch has another order, and the same number of batches.
-        mix: Draw the batches from all rows together instead.
-        bands: Number of each row's band, 0 and up, [rows]: only rows of one band share batches, see `length_bands`.
-        sizes: Rows in a batch of each band, instead of `batch_size`; bands beyond have `batch_size`.
+        domains: Domain code of each row, [rows].
+        batch_size: Rows per batch, at least 2; the last batch of a domain may be smaller.
+        seed: Seed of the run.
+        epoch: 0, 1, ...; epochs differ in the order, not in the number of batches.
+        mix: Form the batches from the rows of all domains together.
+        bands: Length band of each row, 0 or more, [rows]; only rows of one band share batches. See `length_bands`.
+        sizes: Rows per batch of each band; bands beyond `sizes` use `batch_size`.
 
     Returns:
-        Row indices per batch, at least two in each; every row is in exactly one, if there are two rows. A batch has
-        up to `batch_size` rows, and one or two more where rows are left over, for a single row has nothing to be
-        told from: it joins the batch before it. Rows that are the only one of their domain share batches. A row that
-        is the only one of its domain in a band goes with the next band of the domain.
+        Row indices of each batch. A batch has at least two rows, and every row is in exactly one batch, provided that
+        there are two rows. A single row has no in-batch negatives: if one is left over, it joins the previous batch,
+        which then has one or two rows more than `batch_size`. Rows that are the only one of their domain share batches.
+        A row that is the only one of its domain in a band joins the domain's next band.
     """
     by_band = [*sizes, batch_size]
     groups = np.zeros_like(domains) if mix else domains
-    bands = np.zeros_like(domains) + len(sizes) if bands is None else _joined(groups, bands)
+    bands = np.zeros_like(domains) + len(sizes) if bands is None else _without_single_rows(groups, bands)
     batches: list[Indices] = []
     alone: list[Indices] = []
     for domain, band in sorted(set(zip(groups.tolist(), bands.tolist(), strict=True))):
@@ -64,21 +64,21 @@ def epoch_batches(
 
 
 def length_bands(lengths: Indices, limits: Sequence[int]) -> Indices:
-    """Return the number of the first band that each length fits in; that of none is the number of bands.
+    """Return the first band that each length fits in, 0 or more, [rows]; longer rows get the number of bands.
 
     Args:
-        lengths: In tokens, [rows].
-        limits: Tokens in each band, at most, in rising order.
+        lengths: Lengths in tokens, [rows].
+        limits: Maximum tokens of each band, in rising order.
     """
     return np.searchsorted(np.asarray(limits, np.int64), lengths, side="left").astype(np.int64)
 
 
-def _joined(domains: Indices, bands: Indices) -> Indices:
-    """Return bands in which no row is alone beside others of its domain: it goes up to the next one, or else down."""
+def _without_single_rows(domains: Indices, bands: Indices) -> Indices:
+    """Move each row that is the only one of its domain in a band to the domain's next band, or to the previous one."""
     bands = bands.copy()
     for domain in np.unique(domains):
         own = domains == domain
-        used, counts = (found.tolist() for found in np.unique(bands[own], return_counts=True))
+        used, counts = (values.tolist() for values in np.unique(bands[own], return_counts=True))
         while len(used) > 1 and 1 in counts:
             place = counts.index(1)
             target = place + 1 if place + 1 < len(used) else place - 1
@@ -89,7 +89,7 @@ def _joined(domains: Indices, bands: Indices) -> Indices:
 
 
 def _cut(rows: Indices, size: int) -> list[Indices]:
-    """Cut rows into batches; a last one of a single row joins the one before it."""
+    """Cut rows into batches. A single row that is left over joins the last batch."""
     batches = [rows[start : start + size] for start in range(0, len(rows), size)]
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [np.concatenate(batches[-2:])]
@@ -100,16 +100,16 @@ def micro_batches(lengths: Indices, max_tokens: int, groups: Indices | None = No
     """Cut texts into micro-batches of similar length, longest first.
 
     Args:
-        lengths: Tokens of each text, [texts].
-        max_tokens: Padded tokens in one micro-batch, at most; a longer text is alone.
-        groups: Code per text of what cannot be encoded together, [texts]; None: everything can.
+        lengths: Number of tokens of each text, [texts].
+        max_tokens: Maximum padded tokens of a micro-batch; a longer text gets one of its own.
+        groups: Group code of each text, [texts]; only texts of one group share micro-batches. None: one group.
 
     Returns:
-        Indices into `lengths`, every one exactly once.
+        Indices into `lengths`, each exactly once.
     """
     if groups is None:
         groups = np.zeros_like(lengths)
-    found: list[Indices] = []
+    batches: list[Indices] = []
     order = np.lexsort((-lengths, groups))
     start = 0
     for place in range(1, len(order) + 1):
@@ -120,6 +120,6 @@ def micro_batches(lengths: Indices, max_tokens: int, groups: Indices | None = No
             similar = lengths[order[place]] >= _SIMILAR * longest or tokens < _ENOUGH * max_tokens
             if fits and similar and groups[order[place]] == groups[order[start]]:
                 continue
-        found.append(order[start:place])
+        batches.append(order[start:place])
         start = place
-    return found
+    return batches

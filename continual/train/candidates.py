@@ -1,4 +1,4 @@
-"""What a model makes of rows that may be replayed: their embeddings, and how badly it does on them."""
+"""Embeddings and losses of rows under a model, for the replay policies `hardest` and `diverse`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from continual.train.rows import read_rows
 Floats = NDArray[np.float32]
 
 OTHERS = 1024
-"""Rows of a domain, the first of it, whose positives are the negatives of all its rows."""
+"""Number of rows of a domain, the first ones, whose positives are the negatives of all its rows."""
 
 
 @torch.no_grad()
@@ -33,27 +33,26 @@ def embed_pairs(
     trust_remote_code: bool = False,
     progress: Progress = SILENT,
 ) -> tuple[Floats, Floats, dict[str, Floats]]:
-    """Return what a model makes of the rows of a table, in fp32.
+    """Return the embeddings and the losses of the rows of a table in fp32. Each distinct text is encoded once.
 
-    Each distinct text is encoded once. The loss of a row is InfoNCE with the positives of the first 1,024 rows of its
-    domain as negatives, so that it does not depend on which rows share a batch; those of the same document, the same
-    query or with the same text as its positive are left out. Where a row's negatives are only those given with it, it
-    is InfoNCE with these.
+    The loss of a row is InfoNCE with the positives of the first 1,024 rows of its domain as negatives, so that it does
+    not depend on batches. Positives of the same document or the same query, or with the text of the row's own
+    positive, are left out. For rows that use only their own negatives it is InfoNCE with these.
 
     Args:
         model_path: A sentence-transformers folder.
-        table: Columns query, positive: string; negatives: list of string; doc_id: string, null where unknown;
-            domain: string; in_batch: bool, true where the column is missing.
-        config: max_length, max_negatives, temperature and micro_batch_tokens are used.
+        table: Columns query, positive: string; negatives: list of string; doc_id: string or null; domain: string;
+            optional in_batch: bool, default true.
+        config: Uses max_length, max_negatives, temperature and micro_batch_tokens.
         trust_remote_code: Run code that the model brings with it.
-        progress: A bar over the texts.
+        progress: Counts distinct texts.
 
     Returns:
-        Embeddings of the queries and of the positives, of norm 1, [rows, dimensions]; and by domain the losses of its
-        rows, in their order.
+        The embeddings of the queries and of the positives, normalised, [rows, dimensions]; and the losses of the rows
+        by domain, in the order of the table.
 
     Raises:
-        ModelError: The model cannot be loaded, or gives numbers that are not finite.
+        ModelError: The model cannot be loaded, or its embeddings are not finite.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_encoder(model_path, trust_remote_code=trust_remote_code, device=str(device))
@@ -72,7 +71,10 @@ def embed_pairs(
     order = torch.from_numpy(np.argsort(np.concatenate(micros)))
     vectors = torch.nn.functional.normalize(torch.cat(parts)[order], dim=-1).numpy()
     if not np.isfinite(vectors).all():
-        raise ModelError(f"{model_path} gives embeddings that are not finite numbers, so nothing can be chosen by it.")
+        raise ModelError(
+            f"{model_path} gives embeddings that are not finite, so it cannot choose replay rows. Choose another "
+            "policy, such as --set replay.policy=uniform, or go back to an earlier version with `continual rollback`."
+        )
     queries, positives = vectors[rows.query], vectors[rows.positive]
     codes = np.stack([rows.same[rows.query], rows.same[rows.positive], rows.document], axis=1)
     names = sorted(set(table["domain"].to_pylist()))  # in the order of the codes of `read_rows`
@@ -84,50 +86,44 @@ def embed_pairs(
         else:
             owner = np.repeat(np.arange(len(own)), np.diff(rows.offsets)[own])
             given = rows.given(own)
-            other = rows.same[given] != codes[own, 1][owner]
-            negatives = vectors[given[other]]
-            losses[name] = given_losses(queries[own], positives[own], negatives, owner[other], config.temperature)
+            differs = rows.same[given] != codes[own, 1][owner]  # from the text of the positive
+            negatives = vectors[given[differs]]
+            losses[name] = given_losses(queries[own], positives[own], negatives, owner[differs], config.temperature)
     return queries, positives, losses
 
 
 def _without_others(table: pa.Table) -> pa.Table:
-    """Return a table without the negatives of rows that the documents of other rows are negatives of, too."""
+    """Remove the given negatives of rows with in-batch negatives: their loss does not use them."""
     none = pa.scalar([], table["negatives"].type)
     negatives = pc.if_else(table["in_batch"], none, table["negatives"])
     return table.set_column(table.column_names.index("negatives"), "negatives", negatives)
 
 
 def given_losses(queries: Floats, positives: Floats, negatives: Floats, owner: Indices, temperature: float) -> Floats:
-    """Return the InfoNCE loss of each row against the negatives given with it; 0 for a row without.
+    """Return the InfoNCE loss of each row against its own negatives, [rows]; 0 for a row without any.
 
     Args:
-        queries: Of norm 1, [rows, dimensions].
-        positives: Of norm 1, [rows, dimensions].
-        negatives: Of norm 1, [negatives, dimensions].
-        owner: The row that each negative was given with, [negatives].
+        queries: Normalised embeddings, [rows, dimensions].
+        positives: Normalised embeddings, [rows, dimensions].
+        negatives: Normalised embeddings, [negatives, dimensions].
+        owner: Row of each negative, [negatives].
         temperature: Divisor of the cosine similarities, above 0.
-
-    Returns:
-        Losses, [rows].
     """
     gaps = (queries[owner] * (negatives - positives[owner])).sum(axis=1, dtype=np.float64) / temperature
     losses = np.zeros(len(queries))
-    np.logaddexp.at(losses, owner, gaps)  # from log 1, the positive
+    np.logaddexp.at(losses, owner, gaps)  # the initial 0 is log 1, the term of the positive
     return losses.astype(np.float32)
 
 
 def row_losses(queries: Floats, positives: Floats, codes: Indices, temperature: float) -> Floats:
-    """Return the InfoNCE loss of each row of a domain against the positives of its first 1,024 rows.
+    """Return the InfoNCE loss of each row of a domain against the positives of its first 1,024 rows, [rows].
 
     Args:
-        queries: Of norm 1, [rows, dimensions].
-        positives: Of norm 1, [rows, dimensions].
-        codes: Query text, positive text and document id of each row as numbers, the last below 0 where there is
-            none, [rows, 3]; equal numbers are equal things.
+        queries: Normalised embeddings, [rows, dimensions].
+        positives: Normalised embeddings, [rows, dimensions].
+        codes: Integer codes of query text, positive text and document id, [rows, 3]; equal codes mean equal texts or
+            documents. The document code is negative if a row has no document id.
         temperature: Divisor of the cosine similarities, above 0.
-
-    Returns:
-        Losses, [rows].
     """
     others = codes[:OTHERS]
     losses = np.zeros(len(queries), np.float32)
@@ -135,8 +131,8 @@ def row_losses(queries: Floats, positives: Floats, codes: Indices, temperature: 
         part = slice(start, start + OTHERS)
         scores = queries[part] @ positives[:OTHERS].T / temperature  # [part, others]
         same = codes[part, None, :] == others[None, :, :]  # [part, others, 3]
-        known = same[..., 0] | same[..., 1] | (same[..., 2] & (others[None, :, 2] >= 0))
-        scores[known] = -np.inf  # the row itself too: its own positive follows
+        relevant = same[..., 0] | same[..., 1] | (same[..., 2] & (others[None, :, 2] >= 0))
+        scores[relevant] = -np.inf  # includes the row's own positive, which is added below
         own = (queries[part] * positives[part]).sum(axis=1) / temperature
         top = np.maximum(own, scores.max(axis=1))
         losses[part] = top + np.log(np.exp(own - top) + np.exp(scores - top[:, None]).sum(axis=1)) - own

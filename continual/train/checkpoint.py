@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file per run, replaced whole, so that a kill leaves the last one or the next."""
+"""Checkpoints: one safetensors file per run, replaced atomically, so that a killed run leaves a complete one."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Parameters = list[tuple[str, nn.Parameter]]
 
 
 @dataclass
-class Progressed:
-    """How far a run is.
+class RunState:
+    """How far a run has come.
 
     Attributes:
         step: Optimizer steps done.
-        pairs: Rows trained, each as often as it was.
-        tokens: Tokens encoded with a gradient, padding not counted.
-        seconds: Time spent, over all resumptions.
+        pairs: Training pairs so far, over all epochs.
+        tokens: Tokens encoded with a gradient, without padding.
+        seconds: Training time, including the time before the run was resumed.
         losses: Loss of every step.
     """
 
@@ -39,16 +39,16 @@ class Progressed:
 
 
 def save(
-    run_dir: Path, done: Progressed, parameters: Parameters, optimizer: torch.optim.Optimizer, identity: dict[str, Any]
+    run_dir: Path, done: RunState, parameters: Parameters, optimizer: torch.optim.Optimizer, identity: dict[str, Any]
 ) -> None:
-    """Write the checkpoint of a run, in place of the one before.
+    """Write the checkpoint of a run, and replace the previous one.
 
     Args:
-        run_dir: The run's folder.
-        done: How far it is.
-        parameters: What is trained, with names.
-        optimizer: AdamW over them.
-        identity: What decides the weights: start, rows, settings, seed.
+        run_dir: Folder of the checkpoint.
+        done: How far the run has come.
+        parameters: The trained parameters with their names.
+        optimizer: An AdamW optimizer of these parameters.
+        identity: All that decides the weights: start, rows, settings, seed and so on, as JSON values.
     """
     from safetensors.torch import save_file
 
@@ -64,27 +64,27 @@ def save(
 
 def restore(
     run_dir: Path, parameters: Parameters, optimizer: torch.optim.Optimizer, identity: dict[str, Any]
-) -> Progressed:
-    """Load the checkpoint of a run into the model and the optimizer; without one, the run is at its start.
+) -> RunState:
+    """Load the checkpoint of a run into the parameters and the optimizer. Without one, do nothing and return step 0.
 
     Raises:
-        ConfigError: The checkpoint is of another run: other rows, settings, seed or start.
+        ConfigError: The checkpoint was written with other rows, settings, seed or start.
     """
     from safetensors import safe_open
 
     path = run_dir / FILE
     if not path.exists():
-        return Progressed()
+        return RunState()
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
         tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    known = json.loads(metadata["identity"])
-    if other := sorted(key for key in identity if known.get(key) != identity[key]):
+    saved_identity = json.loads(metadata["identity"])
+    if different := sorted(key for key in identity if saved_identity.get(key) != identity[key]):
         raise ConfigError(
-            f"The checkpoint in {run_dir} belongs to another training: it differs in {', '.join(other)}. "
-            f"Go on with it where it was begun; or remove {path}, and the same command begins this training anew."
+            f"The checkpoint in {run_dir} belongs to another training: it differs in {', '.join(different)}. Continue "
+            f"with the original inputs and settings, or remove {path} and run the same command to start again."
         )
-    done = Progressed(**json.loads(metadata["state"]))
+    done = RunState(**json.loads(metadata["state"]))
     done.losses = tensors["losses"].tolist()
     for name, parameter in parameters:
         with torch.no_grad():
@@ -95,7 +95,7 @@ def restore(
 
 
 def steps_done(run_dir: Path) -> int:
-    """Return the optimizer steps that the checkpoint of a run holds; 0 without one."""
+    """Return the number of optimizer steps in the checkpoint of a run, 0 if there is none."""
     from safetensors import safe_open
 
     path = run_dir / FILE
@@ -106,7 +106,7 @@ def steps_done(run_dir: Path) -> int:
 
 
 def clear(run_dir: Path, *, keep_last: bool) -> None:
-    """Remove what killed runs left half written, and the checkpoint itself unless `keep_last`."""
+    """Remove unfinished files of killed runs, and the checkpoint itself unless `keep_last`."""
     for path in run_dir.glob(f".{FILE}.*{SUFFIX}"):
         path.unlink()
     if not keep_last:

@@ -1,4 +1,4 @@
-"""The coefficients of a merge, searched after training on rows that were held out of it."""
+"""Search the coefficients of a merge after training, on rows that were held out of it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Coefficients:
-    """What a search decided of a merge.
+    """The merge coefficients that a search found.
 
     Attributes:
-        search: Every point that was tried, and the best one.
-        cost: What it encoded, and its time with the loading of the models.
-        weight: Weight of an update; None for a merge of several models.
-        weights: Weights of several models.
-        parameters: Parameters of the merge method that the search decided.
+        search: All evaluated points, and the best one.
+        cost: Pairs and tokens encoded, and the time, including that of loading the models.
+        weight: Weight of the update; None for a merge of several models.
+        weights: Weights of several models; empty for one update.
+        parameters: Parameters of the merge method that the search found.
     """
 
     search: SearchResult
@@ -37,7 +37,7 @@ class Coefficients:
     parameters: dict[str, float] = field(default_factory=dict)
 
     def decide(self, provenance: Provenance) -> Provenance:
-        """Return a provenance with these coefficients."""
+        """Return a copy of a provenance with these coefficients."""
         return replace(
             provenance,
             weight=provenance.weight if self.weight is None else self.weight,
@@ -59,17 +59,16 @@ def search(
     seed: int,
     progress: Progress = SILENT,
 ) -> Coefficients:
-    """Find the coefficients that join the current version and an update best.
+    """Find the best coefficients to merge the current version with an update.
 
     Args:
         rule: `search` or `self-positioning`.
-        held: Rows of every domain of the lineage, the new one's too, that the update was not trained on.
+        held: Rows of every domain of the lineage, including the new one, that the update was not trained on.
         config: The settings of the step.
         root: Folder of the root base.
-        current: Folder of what is in service.
+        current: Folder of the current version.
         update: Folder of the update model.
-        seed: Of which rows share a batch.
-        progress: Shows how far it is.
+        seed: Seed of the assignment of rows to batches.
 
     Raises:
         NothingToDoError: No domain has two held-out rows.
@@ -80,12 +79,12 @@ def search(
     objective = Objective(current, held, config.train, seed=seed, trust_remote_code=trust, progress=progress)
     models = [objective.parameters(), _parameters(update, config)]
     if rule == POSITION:
-        origin, start = _parameters(root, config), {"t1": 0.0, "lambda": 1.0}
-        found = _slerped(objective, origin, models, start, config.merge.floor, progress)
-        best = found.best.coefficients
-        return Coefficients(found, _cost(objective, clock), best["t1"], parameters={"lambda": best["lambda"]})
-    found = _line(objective, models, config.merge.floor, progress)
-    return Coefficients(found, _cost(objective, clock), found.best.coefficients["weight"])
+        origin, at_current = _parameters(root, config), {"t1": 0.0, "lambda": 1.0}
+        result = _search_positions(objective, origin, models, at_current, config.merge.floor, progress)
+        best = result.best.coefficients
+        return Coefficients(result, _cost(objective, clock), best["t1"], parameters={"lambda": best["lambda"]})
+    result = _search_weight(objective, models, config.merge.floor, progress)
+    return Coefficients(result, _cost(objective, clock), result.best.coefficients["weight"])
 
 
 def position(
@@ -94,12 +93,11 @@ def position(
     """Find positions and scale of several models' task vectors by gradient (Self Positioning).
 
     Args:
-        held: Rows that none of them was trained on.
+        held: Rows that none of the models was trained on.
         config: The settings of the training.
         base: Folder of the model that task vectors are measured from.
-        members: Folders of the models, in the order in which they are joined.
-        seed: Of which rows share a batch.
-        progress: Shows how far it is.
+        members: Folders of the models, in the order in which they are merged.
+        seed: Seed of the assignment of rows to batches.
 
     Raises:
         NothingToDoError: No domain has two held-out rows.
@@ -109,11 +107,11 @@ def position(
     clock, trust = time.monotonic(), config.trust_remote_code
     objective = Objective(base, held, config.train, seed=seed, trust_remote_code=trust, progress=progress)
     models = [_parameters(folder, config) for folder in members]
-    found = _slerped(objective, objective.parameters(), models, None, config.merge.floor, progress)
-    best = found.best.coefficients
+    result = _search_positions(objective, objective.parameters(), models, None, config.merge.floor, progress)
+    best = result.best.coefficients
     t = [best[f"t{place}"] for place in range(1, len(models))]
     parameters = {"lambda": best["lambda"]}
-    return Coefficients(found, _cost(objective, clock), weights=_weights(t), parameters=parameters)
+    return Coefficients(result, _cost(objective, clock), weights=_weights(t), parameters=parameters)
 
 
 def _cost(objective: Any, began: float) -> Cost:
@@ -130,7 +128,7 @@ def _weights(t: Sequence[float]) -> list[float]:
     return weights
 
 
-def _line(objective: Any, models: list[dict[str, Tensor]], floor: float, progress: Progress) -> SearchResult:
+def _search_weight(objective: Any, models: list[dict[str, Tensor]], floor: float, progress: Progress) -> SearchResult:
     from continual.merge.search import line_search
 
     before, after = models
@@ -141,24 +139,24 @@ def _line(objective: Any, models: list[dict[str, Tensor]], floor: float, progres
     return line_search(losses, floor=floor, progress=progress)
 
 
-def _slerped(
+def _search_positions(
     objective: Any,
     origin: dict[str, Tensor],
     models: list[dict[str, Tensor]],
-    in_service: Mapping[str, float] | None,
+    current: Mapping[str, float] | None,
     floor: float,
     progress: Progress,
 ) -> SearchResult:
-    """Search where models' task vectors, measured from an origin, are joined best by slerp, and how far they go."""
+    """Search the slerp positions and the scale of the models' task vectors, which are measured from `origin`."""
     from continual.merge.positioning import Combination, gradient_search
 
     vectors = {name: [model[name] - origin[name] for model in models] for name in origin}
-    mixture = Combination(origin, vectors)
+    combination = Combination(origin, vectors)
     return gradient_search(
-        mixture,
+        combination,
         objective.minibatch,
-        lambda point: objective.evaluate(mixture.at(point)),
-        in_service=in_service,
+        lambda coefficients: objective.evaluate(combination.at(coefficients)),
+        current=current,
         floor=floor,
         progress=progress,
     )

@@ -1,4 +1,4 @@
-"""What the machine computes best: its arithmetic, and how many tokens at once."""
+"""Settings that depend on the hardware: the precision, and the size of micro-batches."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import torch
 
 from continual.config import TrainConfig
 
-_CPU_TOKENS = 2048  # activations stay near the caches: 5 % faster than 4096 on two server cores
-_CPU_BF16 = {"amx_bf16", "avx512_bf16", "bf16", "avx_ne_convert"}  # as /proc/cpuinfo names them, x86 and ARM
+_CPU_TOKENS = 2048  # small enough for the caches: 5 % faster than 4096 on two server cores
+_CPU_BF16 = {"amx_bf16", "avx512_bf16", "bf16", "avx_ne_convert"}  # flags in /proc/cpuinfo, x86 and ARM
 
 
 def resolve_precision(wanted: str, device: torch.device, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """Return "bf16" or "fp32".
 
     Args:
-        wanted: "fp32", "bf16" or "auto": bf16 where the hardware computes in it, not where it is emulated.
-        device: Where the training runs.
-        cpuinfo: Where Linux lists what the CPU can do.
+        wanted: "fp32", "bf16", or "auto" for bf16 if the hardware supports it natively.
+        device: Device of the training.
+        cpuinfo: The file in which Linux lists the CPU's features.
     """
     if wanted != "auto":
         return wanted
@@ -34,5 +34,5 @@ def resolve_precision(wanted: str, device: torch.device, cpuinfo: Path = Path("/
 
 
 def micro_batch_limit(config: TrainConfig, device: torch.device) -> int:
-    """Return the padded tokens to encode at once, at most."""
+    """Return the maximum number of padded tokens per micro-batch."""
     return min(config.micro_batch_tokens, _CPU_TOKENS) if device.type == "cpu" else config.micro_batch_tokens

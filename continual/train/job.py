@@ -1,4 +1,4 @@
-"""A training as plain data: what `train` takes, what other processes of a team get, and what an executor maps over."""
+"""A training as plain data: the input of `train`, which is also sent to other processes and to executors."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """A LoRA training.
+    """The inputs of a LoRA training.
 
     Attributes:
         start: The sentence-transformers folder to train from.
         table: The rows. Columns: query, positive (string); negatives (list of string); doc_id (string or null);
-            domain (string); replayed (bool, default false): the row comes from history; in_batch (bool, default
-            true): the other rows of the batch give negatives too, otherwise the row uses only its own negatives and
-            has no loss without any; instruction (string or null): put before the query instead of the model's prompt.
+            domain (string). Optional columns: replayed (bool, default false), whether the row is a replayed one;
+            in_batch (bool, default true), whether the other rows of a batch are negatives too, otherwise the row uses
+            only its own negatives and has no loss without any; instruction (string or null), put before the query
+            instead of the model's prompt.
         config: Settings of the training.
         seed: Seed of LoRA's start values and of the order of the rows, 0 or more.
-        run_dir: Folder of the checkpoint; the caller removes it when the step is done.
-        adapter_dir: Folder to publish the adapter in; peft's `PeftModel` loads it.
-        anchor: The model whose embeddings of new rows distillation keeps, and the guide that masks their false
-            negatives; None: `start`. For replayed rows it is `start`, unless `config.anchor` is "current".
-        resume: Continue from the checkpoint in `run_dir`, if there is one.
+        run_dir: Folder of the checkpoint; the caller removes it after the step.
+        adapter_dir: Folder to publish the adapter in, in peft's format.
+        anchor: The model for the texts of new rows that distillation keeps their embeddings close to, and that guides
+            the masking of false negatives; None: `start`. For replayed rows it is `start`, unless `config.anchor` is
+            "current".
+        resume: Continue from the checkpoint in `run_dir` if there is one.
         trust_remote_code: Run code that the model brings with it.
     """
 

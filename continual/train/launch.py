@@ -1,4 +1,4 @@
-"""Running one command in several processes: the first leads, the others train with it until it is done."""
+"""Run one command in several processes: the first runs it, the others take part in its trainings."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 
 from continual.errors import ContinualError
 from continual.train.loop import train_together
-from continual.train.team import TORN, Team, find_team, launched
+from continual.train.team import LEFT_TRAINING, Team, find_team, launched
 
 
 @contextmanager
 def leading() -> Iterator[bool]:
-    """Yield whether this process is to run the command; the others train with it meanwhile, until it is done.
+    """Yield true in the first process, which then runs the command. The others train with it, then yield false.
 
-    Without a launcher, the one process there is.
+    Without a launcher there is only one process, the first.
     """
     if not launched():
         yield True
@@ -27,15 +27,15 @@ def leading() -> Iterator[bool]:
             try:
                 yield True
             finally:
-                if not TORN.is_set():
+                if not LEFT_TRAINING.is_set():
                     team.share(None)
         else:
             _follow(team)
             yield False
     finally:
-        # Its threads must have ended before the process does, or that ends in an abort now and then. Not in the middle
-        # of a step that the others are in: ending them could wait for the others, which wait for this process.
-        if not TORN.is_set():
+        # If the group's threads are still running when the process ends, it sometimes aborts. But in the middle of a
+        # step the group must not be destroyed: that could wait for the others, which wait for this process.
+        if not LEFT_TRAINING.is_set():
             torch.distributed.destroy_process_group()
 
 
@@ -44,4 +44,4 @@ def _follow(team: Team) -> None:
         try:
             train_together(team, job)
         except ContinualError:
-            continue  # the first process meets the same, and says it
+            continue  # the first process raises the same error and reports it

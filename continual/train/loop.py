@@ -1,7 +1,7 @@
 """The training loop: from a model folder and a table of rows to a LoRA adapter.
 
-Everything that happens at a step follows from the seed and the step's number, so a run that is killed and
-resumed ends with the weights of one that was not.
+Every step depends only on the seed and its number, so a run that is killed and resumed gives the same weights as an
+uninterrupted one.
 """
 
 from __future__ import annotations
@@ -31,34 +31,34 @@ from continual.train import checkpoint
 from continual.train.batching import Indices, epoch_batches, length_bands
 from continual.train.job import Job
 from continual.train.lora import save_adapter
-from continual.train.rows import Rows, read_rows
+from continual.train.rows import TrainingRows, read_rows
 from continual.train.step import Session, open_session
-from continual.train.team import Team, alone, find_team
+from continual.train.team import Team, find_team, single_process_team
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 CURVE_POINTS = 200
-"""Points of a loss curve, at most."""
+"""Maximum number of points of a loss curve."""
 
-LATER = ("batch_sizes", "bidirectional", "matryoshka", "distillation_loss")
-"""Settings that checkpoints of before there were any lack: at their default they change nothing."""
+ADDED_SETTINGS = ("batch_sizes", "bidirectional", "matryoshka", "distillation_loss")
+"""Settings that older checkpoints don't have. At their defaults they are left out of a checkpoint's identity."""
 
-_SAMPLE = 1024  # rows that an estimate looks at
-_FEW = 128  # texts that it embeds
-_WARM_UP_SECONDS = 2.0
+_SAMPLE = 1024  # rows of an estimate
+_EMBEDDED_SAMPLE = 128  # texts that an estimate embeds
+_WARM_UP_SECONDS = 2.0  # time for which an estimate trains
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a training would cost.
+    """The estimated cost of a training.
 
     Attributes:
         pairs: Rows times epochs.
-        tokens: Tokens to encode, each distinct text of a batch once, padding not counted; extrapolated from a sample of
-            the rows.
-        seconds: At the speed of a few real batches, measured here.
-        row_tokens: Mean tokens to encode for a row, by domain, of the table that was given to count.
+        tokens: Tokens to encode without padding, each distinct text of a batch once; extrapolated from a sample of the
+            rows.
+        seconds: Time on this machine, from the speed of a few real batches.
+        row_tokens: Mean tokens to encode per row, by domain of the `count` table.
     """
 
     pairs: int
@@ -73,15 +73,15 @@ def train(job: Job, progress: Progress = SILENT, log: Log = no_log) -> TrainResu
     On a CPU the same job gives the same bytes, whether or not the run was interrupted and resumed.
 
     Args:
-        job: What to train.
-        progress: A bar over the pairs.
-        log: Gets the loss, the learning rate and the pairs per second of every optimizer step.
+        job: Model, rows, settings and folders of the training.
+        progress: Counts training pairs.
+        log: Called with the loss, the learning rate and the pairs per second of every optimizer step.
 
     Raises:
         ModelError: The model cannot be loaded or trained.
         NothingToDoError: There are fewer than two rows.
-        ConfigError: The checkpoint was written with other settings; or a setting does not fit the model or the rows.
-        DivergedError: The loss is not a number.
+        ConfigError: The checkpoint was written with other settings, or a setting does not fit the model or the rows.
+        DivergedError: The loss is not finite.
     """
     team = find_team()
     with team.training(job):
@@ -89,26 +89,26 @@ def train(job: Job, progress: Progress = SILENT, log: Log = no_log) -> TrainResu
 
 
 def train_together(team: Team, job: Job, progress: Progress = SILENT, log: Log = no_log) -> TrainResult:
-    """Train as one of a team: every process of it calls this with the same job. See `train`.
+    """Train as a process of a team. Every process calls this with the same job; see `train`.
 
-    Folders are shared by all; only the first process writes to them.
+    All processes share the folders; only the first one writes to them.
     """
-    start, config, seed = job.start, job.config, job.seed
+    config = job.config
     clock = time.monotonic()
     session = open_session(
-        start,
+        job.start,
         job.table,
         config,
-        seed=seed,
+        seed=job.seed,
         team=team,
         trust_remote_code=job.trust_remote_code,
         anchor=job.anchor,
         progress=progress,
     )
-    schedule = Schedule(session, seed)
+    schedule = Schedule(session, job.seed)
     parameters = [parameter for _, parameter in session.parameters]
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-    identity = _identity(start, job.anchor, session, seed)
+    identity = _identity(job.start, job.anchor, session, job.seed)
     if team.first:
         job.run_dir.mkdir(parents=True, exist_ok=True)
         checkpoint.clear(job.run_dir, keep_last=job.resume)
@@ -122,18 +122,7 @@ def train_together(team: Team, job: Job, progress: Progress = SILENT, log: Log =
     while done.step < schedule.steps:
         began, batch = time.monotonic(), schedule.batch(done.step)
         rate = config.learning_rate * schedule.rate(done.step)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        loss, tokens = session.backward(batch)
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"The loss is {loss} at step {done.step + 1} of {schedule.steps}. Lower train.learning_rate "
-                f"(now {config.learning_rate:g}) and start anew."
-            )
-        torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-        session.refresh()
+        loss, tokens = _optimizer_step(session, optimizer, batch, rate, f"step {done.step + 1} of {schedule.steps}")
         done.step += 1
         done.pairs += len(batch)
         done.tokens += tokens
@@ -149,6 +138,34 @@ def train_together(team: Team, job: Job, progress: Progress = SILENT, log: Log =
     progress.finish()
     if team.first:
         save_adapter(session.model, identity["start"], job.adapter_dir)
+    return _result(done, session)
+
+
+def _optimizer_step(
+    session: Session, optimizer: torch.optim.Optimizer, batch: Indices, rate: float, name: str
+) -> tuple[float, int]:
+    """Update the LoRA factors with the gradient of a batch at a learning rate. Return the loss and the tokens encoded.
+
+    Raises:
+        DivergedError: The loss is not finite; the message contains `name`.
+    """
+    config = session.config
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    loss, tokens = session.backward(batch)
+    if not math.isfinite(loss):
+        raise DivergedError(
+            f"The loss is {loss} at {name}, so the training diverged. Lower train.learning_rate (now "
+            f"{config.learning_rate:g}) and start the training again instead of resuming it."
+        )
+    torch.nn.utils.clip_grad_norm_([parameter for _, parameter in session.parameters], config.max_grad_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+    session.refresh()
+    return loss, tokens
+
+
+def _result(done: checkpoint.RunState, session: Session) -> TrainResult:
     return TrainResult(
         pairs=done.pairs,
         tokens=done.tokens,
@@ -157,20 +174,20 @@ def train_together(team: Team, job: Job, progress: Progress = SILENT, log: Log =
         loss=float(np.mean(done.losses[-max(1, done.step // 10) :])),
         curve=_curve(done.losses),
         precision=session.precision,
-        device=str(team.device),
+        device=str(session.device),
     )
 
 
 def estimate(
     start: Path, table: pa.Table, config: TrainConfig, *, count: pa.Table | None = None, trust_remote_code: bool = False
 ) -> Estimate:
-    """Return what `train` would cost, from a sample of the rows and about two seconds of real batches.
+    """Estimate the cost of `train` from a sample of the rows and about two seconds of real batches.
 
     Args:
         start: The sentence-transformers folder to train from.
-        table: As in `train`, at least two rows.
+        table: The rows, as in `Job.table`; at least two.
         config: Settings of the training.
-        count: Other rows whose tokens are counted too: a sample of each domain will do.
+        count: Other rows whose tokens are counted per domain; a sample of each domain is enough.
         trust_remote_code: Run code that the model brings with it.
 
     Raises:
@@ -181,10 +198,10 @@ def estimate(
     if rows > _SAMPLE:
         table = table.take(np.sort(np.random.default_rng(0).choice(rows, _SAMPLE, replace=False)))
     session = open_session(
-        start, table, config, seed=0, team=alone(), trust_remote_code=trust_remote_code, remember=False
+        start, table, config, seed=0, team=single_process_team(), trust_remote_code=trust_remote_code, remember=False
     )
     schedule = Schedule(session, seed=0)
-    session.backward(schedule.batch(0)[:2])  # the first pass pays for allocations that no later one does
+    session.backward(schedule.batch(0)[:2])  # the first pass is slower: it allocates memory
     tokens, began = 0, time.perf_counter()
     for step in range(schedule.steps):
         tokens += session.backward(schedule.batch(step))[1]
@@ -197,41 +214,44 @@ def estimate(
     used = sum(_tokens(sampled, schedule.batch(step)) for step in range(schedule.steps))
     total = round(used * rows / len(sampled))
     seconds = total * per_token
-    if session.remembers:
-        some = np.arange(min(len(lengths), _FEW))
+    if session.needs_earlier_embeddings:
+        texts = np.arange(min(len(lengths), _EMBEDDED_SAMPLE))
         began = time.perf_counter()
-        session.encode_all(some)
-        seconds += (time.perf_counter() - began) / lengths[some].sum() * lengths.sum() * rows / len(sampled)
+        session.encode_all(texts)
+        seconds += (time.perf_counter() - began) / lengths[texts].sum() * lengths.sum() * rows / len(sampled)
     row_tokens = _tokens_per_row(session.model, count, config) if count is not None else {}
     return Estimate(pairs=rows * config.epochs, tokens=total, seconds=seconds, row_tokens=row_tokens)
 
 
 def _tokens_per_row(model: SentenceTransformer, table: pa.Table, config: TrainConfig) -> dict[str, float]:
-    """Return the mean number of tokens that training encodes for a row, by domain, padding not counted."""
+    """Return the mean number of tokens that training encodes per row, by domain, without padding."""
     rows = read_rows(table, model, config.max_length, config.max_negatives)
     bands, sizes = _bands(rows, config), [band.pairs for band in config.batch_sizes]
-    found = {}
+    row_tokens = {}
     for code, name in enumerate(sorted(set(table["domain"].to_pylist()))):  # in the order of the codes
         own = np.flatnonzero(rows.domains == code)
-        some = None if bands is None else bands[own]
-        batches = epoch_batches(np.zeros_like(own), config.batch_size, seed=0, epoch=0, bands=some, sizes=sizes)
+        own_bands = None if bands is None else bands[own]
+        batches = epoch_batches(np.zeros_like(own), config.batch_size, seed=0, epoch=0, bands=own_bands, sizes=sizes)
         tokens = sum(_tokens(rows, own[batch]) for batch in batches) if batches else _tokens(rows, own)
-        found[name] = tokens / len(own)
-    return found
+        row_tokens[name] = tokens / len(own)
+    return row_tokens
 
 
-def _tokens(rows: Rows, batch: Indices) -> int:
-    """Return the tokens that a batch encodes: a text that several of its rows share is encoded once."""
+def _tokens(rows: TrainingRows, batch: Indices) -> int:
+    """Return the number of tokens of the distinct texts of a batch."""
     texts = np.unique(np.concatenate([rows.query[batch], rows.positive[batch], rows.given(batch)]))
     return int(rows.tokens.lengths[texts].sum())
 
 
 class Schedule:
-    """Which rows are trained at which step, and how fast.
+    """The batch and the learning rate of each step.
 
     Attributes:
-        steps: Optimizer steps in all.
-        pairs: Rows trained in all, each as often as it is.
+        steps: Number of optimizer steps.
+        pairs: Number of training pairs over all epochs.
+
+    Raises:
+        NothingToDoError: There are fewer than two rows.
     """
 
     def __init__(self, session: Session, seed: int) -> None:
@@ -243,8 +263,8 @@ class Schedule:
         self._load(0)
         if not self._batches:
             raise NothingToDoError(
-                "There is nothing to train on but a single row. InfoNCE tells a row from others, so it needs two; "
-                "register more with `continual ingest FILE`."
+                "There is only a single row to train on, but InfoNCE compares each row with others and needs at least "
+                "two. Register more rows with `continual ingest FILE`."
             )
         self.steps = len(self._batches) * session.config.epochs
         self.pairs = sum(map(len, self._batches)) * session.config.epochs
@@ -256,7 +276,7 @@ class Schedule:
         return self._batches[place]
 
     def rate(self, step: int) -> float:
-        """Return the share of the peak learning rate at a step: a linear rise, then a linear fall to near 0."""
+        """Return the learning rate of a step as a share of the peak: a linear rise, then a linear fall to near 0."""
         rise = round(self._session.config.warmup * self.steps)
         if step < rise:
             return (step + 1) / (rise + 1)
@@ -277,15 +297,16 @@ class Schedule:
             self._epoch = epoch
 
 
-def _bands(rows: Rows, config: TrainConfig) -> Indices | None:
+def _bands(rows: TrainingRows, config: TrainConfig) -> Indices | None:
     if not config.batch_sizes:
         return None
     return length_bands(rows.longest(), [band.tokens for band in config.batch_sizes])
 
 
 def _identity(start: Path, anchor: Path | None, session: Session, seed: int) -> dict[str, Any]:
+    """Return all that decides the weights, to be compared with a checkpoint's."""
     settings = session.config.deciding()
-    for name in LATER:
+    for name in ADDED_SETTINGS:
         if getattr(session.config, name) == TrainConfig.model_fields[name].default:
             del settings[name]
     sha256 = weights_sha256(start)

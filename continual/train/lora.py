@@ -1,4 +1,4 @@
-"""LoRA: put on every linear layer that the embedding depends on, saved for peft, folded into full weights.
+"""LoRA: attach it to the linear layers of a model, save it in peft's format, and fold it into full weights.
 
 Reference: https://arxiv.org/abs/2106.09685
 """
@@ -30,22 +30,23 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 TOLERANCE = 1e-5
+"""Largest allowed difference between embeddings of the folded model and of the model with its adapter."""
 
 
 def attach(model: SentenceTransformer, rank: int, alpha: float, seed: int) -> list[tuple[str, nn.Parameter]]:
-    """Freeze a model and put LoRA on all linear layers of its transformer; in place.
+    """Freeze a model and attach LoRA to the linear layers of its transformer, in place.
 
-    Which layers these are is found, not named: every `nn.Linear` of the transformer that a gradient of the
-    embedding reaches. A pooler head whose output no module uses is left out.
+    The layers are all `nn.Linear` modules of the transformer that the embedding depends on, found by their gradients.
+    A pooler head whose output is not used gets no LoRA.
 
     Args:
-        model: As `load_encoder` gives it.
+        model: A model as `load_encoder` returns it.
         rank: Rank r of the factors.
-        alpha: The update of a layer is alpha / r * B A.
-        seed: Of the start values of A; B starts at zero, so that training starts from the model itself.
+        alpha: Alpha of the update, which is alpha / r * B A per layer.
+        seed: Seed of the start values of A. B starts at zero, so that training starts from the model itself.
 
     Returns:
-        The factors with their names, in a fixed order: all that is trained.
+        The factors, which are all trained parameters, with their names, in a fixed order.
 
     Raises:
         ModelError: The transformer has no such layer.
@@ -74,17 +75,20 @@ def _linear_layers(model: SentenceTransformer, inner: nn.Module) -> list[str]:
     }
     total = embed(model, features).sum()
     reached = torch.autograd.grad(total, weights, allow_unused=True) if weights and total.requires_grad else []
-    found = [name for name, gradient in zip(layers, reached, strict=False) if gradient is not None]
-    if not found:
-        raise ModelError(f"{type(inner).__name__} has no linear layer that its embeddings depend on; nothing to train.")
-    return found
+    names = [name for name, gradient in zip(layers, reached, strict=False) if gradient is not None]
+    if not names:
+        raise ModelError(
+            f"{type(inner).__name__} has no linear layer that its embeddings depend on, so LoRA cannot train it. "
+            "Choose another base model."
+        )
+    return names
 
 
 def save_adapter(model: SentenceTransformer, trained_on: str, directory: Path) -> None:
     """Publish the LoRA factors as a folder that `PeftModel.from_pretrained(AutoModel, directory)` loads.
 
-    Equal factors give equal bytes. The weights file names the sha256 of the model that they were trained on,
-    `trained_on`, so that nobody folds them into another.
+    Equal factors give equal bytes. The weights file stores `trained_on`, the sha256 of the model that the adapter was
+    trained on, so that it is not folded into another model.
     """
     from peft import get_peft_model_state_dict
 
@@ -99,7 +103,7 @@ def save_adapter(model: SentenceTransformer, trained_on: str, directory: Path) -
     with publish(directory) as partial:
         partial.mkdir()
         (partial / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True, default=str) + "\n", "utf-8")
-        # Not by the library's `save_file`, which writes several metadata in any order.
+        # safetensors' `save_file` writes metadata entries in random order.
         metadata = {"format": "pt", TRAINED_ON: trained_on}
         shapes = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
         with Writer(partial / ADAPTER_WEIGHTS, shapes, metadata) as writer:
@@ -108,15 +112,15 @@ def save_adapter(model: SentenceTransformer, trained_on: str, directory: Path) -
 
 
 def fold(start: Path, adapter: Path, out: Path) -> None:
-    """Publish the model folder `start` with the adapter added to its weights, in fp32.
+    """Publish a copy of the model folder `start` with the adapter folded into its weights, in fp32.
 
-    All other tensors keep their values, and all other files are copied, so prompts, pooling, tokenizer and maximum
-    length are the start's.
+    All other tensors and files are copied, so the result has the prompts, pooling, tokenizer and maximum length of
+    `start`.
 
     Args:
-        start: The sentence-transformers folder that was trained from.
-        adapter: As `save_adapter` or peft wrote it: LoRA, rsLoRA or DoRA (see `continual.merge.sources.Adapted`).
-        out: The folder to publish; replaced if it is there.
+        start: The sentence-transformers folder that the adapter was trained on.
+        adapter: A LoRA, rsLoRA or DoRA adapter in peft's format (see `continual.merge.sources.Adapted`).
+        out: The folder to publish; an existing one is replaced.
 
     Raises:
         ModelError: The adapter does not belong to this model.
@@ -125,28 +129,27 @@ def fold(start: Path, adapter: Path, out: Path) -> None:
 
 
 def prove_fold(start: Path, adapter: Path, folded: Path, texts: list[str], *, trust_remote_code: bool = False) -> float:
-    """Show that the folded model is the start with its adapter, and not the start.
+    """Check that a folded model encodes like the start model with its adapter, and unlike the start model alone.
 
     Args:
-        start: The folder that was trained from.
-        adapter: As `save_adapter` wrote it; peft applies it here, not our own code.
-        folded: As `fold` wrote it.
-        texts: A few texts.
+        start: The folder that the adapter was trained on.
+        adapter: The adapter as `save_adapter` wrote it. Here peft applies it, not our own code.
+        folded: The model as `fold` wrote it.
+        texts: A few texts to encode.
         trust_remote_code: Run code that the models bring with them.
 
     Returns:
-        Largest absolute difference between the two embeddings of a text, as a share of the longest embedding: for
-        embeddings of length one, the difference itself.
+        Largest absolute difference between the two embeddings of a text, divided by the largest norm of an embedding.
 
     Raises:
-        FoldError: It is above 1e-5, or the adapter changes no embedding at all.
+        FoldError: The difference is above 1e-5, or the adapter changes no embedding.
     """
     from peft import PeftModel
 
     model = load_encoder(start, trust_remote_code=trust_remote_code)
     before = torch.as_tensor(model.encode(texts, show_progress_bar=False))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that is going away
+        warnings.simplefilter("ignore", FutureWarning)  # peft uses a name that transformers has deprecated
         PeftModel.from_pretrained(inner_transformer(model), str(adapter))  # works in place
     adapted = torch.as_tensor(model.encode(texts, show_progress_bar=False))
     del model
@@ -155,9 +158,12 @@ def prove_fold(start: Path, adapter: Path, folded: Path, texts: list[str], *, tr
     difference = float((after - adapted).abs().max() / adapted.norm(dim=-1).max())
     if not difference <= TOLERANCE:  # also when it is not a number
         raise FoldError(
-            f"{folded} does not encode as {start} with its adapter does: embeddings differ by {difference:.2g}, "
-            f"allowed are {TOLERANCE:g}. The learning rate may have been too high; lower train.learning_rate."
+            f"{folded} does not encode like {start} with its adapter: embeddings differ by {difference:.2g}, but at "
+            f"most {TOLERANCE:g} is allowed. Lower train.learning_rate, which may be too high, and train again."
         )
     if torch.equal(before, adapted):
-        raise FoldError(f"The adapter {adapter} changes no embedding of {start}: nothing was learned.")
+        raise FoldError(
+            f"The adapter {adapter} changes no embedding of {start}, so nothing was learned. Raise "
+            "train.learning_rate, or train on more rows."
+        )
     return difference

@@ -1,4 +1,4 @@
-"""The contrastive loss, and what must not count as a negative in it. Pure tensors."""
+"""Contrastive and distillation losses, and the masks of false negatives. Pure tensor functions."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ def info_nce(
     """Return the mean InfoNCE loss of a batch with in-batch and given negatives.
 
     With s_ij = cos(q_i, d_j) / temperature over all documents j of the batch that are not masked for row i,
-    the loss is the mean over i of -s_ii + log sum_j exp(s_ij). Every given negative is one for every row. Equal
-    to sentence-transformers' MultipleNegativesRankingLoss with scale = 1 / temperature when nothing is masked.
+    the loss is the mean over i of -s_ii + log sum_j exp(s_ij). A given negative is a negative of every row. Without a
+    mask the loss equals sentence-transformers' MultipleNegativesRankingLoss with scale = 1 / temperature.
 
-    A row that goes both ways has instead the mean of that and of -s_ii + log sum_j exp(s_ji): its document is told
-    from the other queries too, but for those that it is masked for. With all rows, equal to that class with directions
-    = ("query_to_doc", "doc_to_query") and partition_mode = "per_direction".
+    For rows in `both_ways` the term is the mean of that and of -s_ii + log sum_j exp(s_ji), over the queries j that
+    document i is not masked for. With all rows this equals MultipleNegativesRankingLoss with directions =
+    ("query_to_doc", "doc_to_query") and partition_mode = "per_direction".
 
     Args:
-        queries: Of shape [b, d]; any norm.
-        positives: Of shape [b, d]; row i belongs to query i.
-        negatives: Of shape [m, d], m >= 0; None is the same as m = 0.
-        mask: Booleans [b, b + m], true where a document is not to be a negative; positives come first. The
-            diagonal is never masked, whatever it says. None: nothing is.
+        queries: Embeddings [b, d], any norm.
+        positives: Embeddings [b, d]; positive i belongs to query i.
+        negatives: Embeddings [m, d], m >= 0; None means m = 0.
+        mask: Booleans [b, b + m], positives first, true where a document is not a negative of a row; the diagonal is
+            ignored. None: no document is masked.
         temperature: Divisor of the cosine similarities, above 0.
-        both_ways: Booleans [b], the rows that go both ways; None: none does.
+        both_ways: Booleans [b], rows with a loss in both directions; None: no row.
 
     Returns:
         A scalar, in the type of the embeddings but at least fp32.
@@ -49,9 +49,9 @@ def info_nce(
         scores = scores.masked_fill(mask, -torch.inf)
     if both_ways is None:
         return cross_entropy(scores, rows)
-    there = cross_entropy(scores, rows, reduction="none")
-    back = cross_entropy(scores[:, : len(rows)].T, rows, reduction="none")
-    return torch.where(both_ways, (there + back) / 2, there).mean()
+    query_to_doc = cross_entropy(scores, rows, reduction="none")
+    doc_to_query = cross_entropy(scores[:, : len(rows)].T, rows, reduction="none")
+    return torch.where(both_ways, (query_to_doc + doc_to_query) / 2, query_to_doc).mean()
 
 
 def contrastive(
@@ -62,20 +62,20 @@ def contrastive(
     in_batch: Tensor,
     config: TrainConfig,
 ) -> Tensor:
-    """Return the contrastive loss of a batch that the settings ask for.
+    """Return the contrastive loss of a batch with the settings of the training.
 
-    It is `info_nce`, or its mean over the whole embedding and each of its leading parts in `config.matryoshka`, with
-    the same mask. That is sentence-transformers' MatryoshkaLoss divided by the number of parts
+    It is `info_nce`, or its mean over the whole embedding and the leading dimensions in `config.matryoshka`, all with
+    the same mask: sentence-transformers' MatryoshkaLoss divided by the number of terms
     (https://arxiv.org/abs/2205.13147).
 
     Args:
-        queries: Of shape [b, d]; any norm.
-        positives: Of shape [b, d]; row i belongs to query i.
-        negatives: Of shape [m, d], m >= 0, or None.
-        mask: Booleans [b, b + m], as in `info_nce`; of rows that are not in `in_batch`, see `only_given`.
-        in_batch: Booleans [b], whether a row's negatives are also those of others; the others go one way only, for
-            their documents have no other queries to be told from.
-        config: Of it are used temperature, bidirectional and matryoshka.
+        queries: Embeddings [b, d], any norm.
+        positives: Embeddings [b, d]; positive i belongs to query i.
+        negatives: Embeddings [m, d], m >= 0, or None.
+        mask: Booleans [b, b + m], as in `info_nce`; it must include `only_given` for rows that are not in `in_batch`.
+        in_batch: Booleans [b], whether a row has in-batch negatives. The other rows never have a loss in both
+            directions: no other query is a negative of their documents.
+        config: Uses temperature, bidirectional and matryoshka.
     """
     both_ways = in_batch if config.bidirectional else None
     losses = [info_nce(queries, positives, negatives, mask, config.temperature, both_ways)]
@@ -86,19 +86,19 @@ def contrastive(
 
 
 def drift(embeddings: Tensor, before: Tensor, scale: float | None) -> Tensor:
-    """Return the mean over texts of how far their embeddings are from those they had before: 0 where nothing moved.
+    """Return the mean drift of embeddings from those before training, 0 if no text moved.
 
-    With x = 1 - cosine and a scale s, it is of s log(1 + x / s): Cauchy's robust loss
-    (https://arxiv.org/abs/1701.03077, alpha = 0). It is x where x is well below s, and hardly grows beyond: most texts
-    have no reason to move and are held, while the few that have far to go are let.
+    With x = 1 - cosine(now, before) and a scale s, the drift of a text is s log(1 + x / s): Cauchy's robust loss
+    (https://arxiv.org/abs/1701.03077, alpha = 0). It is about x for x well below s, and grows only slowly above. So
+    most texts are kept in place, while the few that must move far may do so.
 
-    Distillation from the model before, as learning without forgetting has it (https://arxiv.org/abs/1606.09282), but
-    of embeddings instead of classes.
+    This is distillation from the earlier model, as in learning without forgetting (https://arxiv.org/abs/1606.09282),
+    but of embeddings instead of classes.
 
     Args:
-        embeddings: Of shape [texts, d]; any norm.
-        before: Of shape [texts, d].
-        scale: As a cosine distance, above 0; None: it is of x itself.
+        embeddings: Embeddings now, [texts, d], any norm.
+        before: Embeddings before training, [texts, d], any norm.
+        scale: s, a cosine distance above 0; None: the drift is x itself.
     """
     distance = 1 - cosine_similarity(embeddings.float(), before.float(), dim=-1)
     return (distance if scale is None else scale * torch.log1p(distance / scale)).mean()
@@ -111,43 +111,43 @@ def divergence(
     mask: Tensor,
     temperature: float,
 ) -> Tensor:
-    """Return how far queries share their probability otherwise among the documents than they did before.
+    """Return the KL divergence of the queries' distributions over documents from those before training.
 
-    With p_ij = softmax over j of cos(q_i, d_j) / temperature, over the documents that are not masked for row i, it is
-    the sum over some rows i of KL(p_i before || p_i now) = sum_j p_ij before (log p_ij before - log p_ij now),
-    divided by b: the mean where it is of all rows. Distillation as of a classifier (https://arxiv.org/abs/1503.02531),
-    whose classes are the documents of the batch.
+    With p_ij = softmax over j of cos(q_i, d_j) / temperature, over the documents that are not masked for row i, the
+    result is the sum over `rows` of KL(p_i before || p_i now) = sum_j p_ij before (log p_ij before - log p_ij now),
+    divided by b. This is distillation of a classifier (https://arxiv.org/abs/1503.02531) whose classes are the
+    documents of the batch.
 
     Args:
-        embeddings: Of queries [b, d], positives [b, d], and negatives [m, d] or None; any norm.
-        before: The same under the model before.
-        rows: Booleans [b], the rows that it is of.
-        mask: Booleans [b, b + m], true where a document is left out. The diagonal is never masked.
+        embeddings: Embeddings now, of queries [b, d], positives [b, d], and negatives [m, d] or None; any norm.
+        before: Embeddings of the same texts before training.
+        rows: Booleans [b], the rows in the sum.
+        mask: Booleans [b, b + m], true where a document is left out; the diagonal is ignored.
         temperature: Divisor of the cosine similarities, above 0.
 
     Returns:
-        A scalar, 0 where nothing moved.
+        A scalar, 0 if no distribution changed.
     """
     mask = mask.clone()
     mask.fill_diagonal_(False)
     then, now = (
-        # Masked documents have probability 0, and a logarithm that is not asked for.
-        log_softmax(_scores(*each, temperature).masked_fill(mask, -torch.inf), dim=-1).masked_fill(mask, 0)
-        for each in (before, embeddings)
+        # Masked documents have probability 0; their log of minus infinity is replaced, because 0 times it is NaN.
+        log_softmax(_scores(*texts, temperature).masked_fill(mask, -torch.inf), dim=-1).masked_fill(mask, 0)
+        for texts in (before, embeddings)
     )
     shares = then.exp().masked_fill(mask, 0)
     return (shares * (then - now)).sum(dim=-1)[rows].sum() / len(rows)
 
 
 def only_given(in_batch: Tensor, owner: Tensor) -> Tensor:
-    """Return which documents of a batch are no negatives of rows whose negatives are only those given with them.
+    """Mask the documents of other rows for rows that use only their own negatives.
 
     Args:
-        in_batch: Booleans [b]; of the rows where it is true nothing is masked.
-        owner: Place in the batch, 0 to b - 1, of the row that each negative was given with, [m].
+        in_batch: Booleans [b]; rows with true get no mask.
+        owner: Place in the batch, 0 to b - 1, of the row that each given negative belongs to, [m].
 
     Returns:
-        Booleans [b, b + m]; the diagonal is false.
+        Booleans [b, b + m], true where a document is masked; the diagonal is false.
     """
     places = torch.arange(len(in_batch), device=in_batch.device)
     others = torch.cat([places, owner])[None, :] != places[:, None]  # [b, b + m]
@@ -155,43 +155,43 @@ def only_given(in_batch: Tensor, owner: Tensor) -> Tensor:
 
 
 def false_negatives(query: Tensor, positive: Tensor, negative: Tensor, document: Tensor) -> Tensor:
-    """Return which documents of a batch are known not to be negatives of which row.
+    """Mask documents of a batch that are relevant to a row, so that they don't count as its negatives.
 
-    Masked are: a positive of the same document id, and any document with the text of a positive of the row's query,
-    its own or that of another row that asks the same.
+    For a row this masks positives with the row's document id, and documents with the text of a positive of the row's
+    query, be it the row's own positive or that of another row with the same query.
 
     Args:
-        query: Integer code of each row's query text, [b]; equal codes are equal texts.
+        query: Integer code of each row's query text, [b]; equal codes mean equal texts.
         positive: Code of each row's positive text, [b].
         negative: Code of each given negative's text, [m], from the same codes as `positive`.
-        document: Code of each row's document id, [b]; below 0 where there is none.
+        document: Code of each row's document id, [b]; negative if a row has none.
 
     Returns:
-        Booleans [b, b + m]; the diagonal is false.
+        Booleans [b, b + m], true where a document is masked; the diagonal is false.
     """
     same_document = (document[:, None] == document[None, :]) & (document >= 0)[:, None]
     same_query = (query[:, None] == query[None, :]).float()
     same_text = (positive[:, None] == torch.cat([positive, negative])[None, :]).float()
-    mask = same_query @ same_text > 0  # row i asks what some row k asks, and document j is the positive of k
+    mask = same_query @ same_text > 0  # some row k has the query of row i, and its positive is document j
     mask[:, : len(query)] |= same_document
     mask.fill_diagonal_(False)
     return mask
 
 
 def guided(queries: Tensor, positives: Tensor, negatives: Tensor | None, margin: float) -> Tensor:
-    """Return which documents a guide model finds too close to a query to be its negatives.
+    """Mask documents that are too close to a query under a guide model to be its negatives.
 
-    Document j is masked for row i when cos(q_i, d_j) > cos(q_i, d_i) - margin (GISTEmbed,
+    Document j is masked for row i if cos(q_i, d_j) > cos(q_i, d_i) - margin (GISTEmbed,
     https://arxiv.org/abs/2402.16829, with its absolute margin).
 
     Args:
-        queries: The guide's embeddings, [b, d]; any norm.
-        positives: Of shape [b, d].
-        negatives: Of shape [m, d], or None.
-        margin: In cosine, -2 to 2; larger masks more.
+        queries: The guide's embeddings, [b, d], any norm.
+        positives: The guide's embeddings, [b, d], any norm.
+        negatives: The guide's embeddings, [m, d], any norm, or None.
+        margin: Margin in cosine, -2 to 2; a larger one masks more.
 
     Returns:
-        Booleans [b, b + m]; the diagonal is false.
+        Booleans [b, b + m], true where a document is masked; the diagonal is false.
     """
     scores = _scores(queries, positives, negatives, 1.0)
     mask = scores > scores.diagonal()[:, None] - margin
@@ -199,15 +199,13 @@ def guided(queries: Tensor, positives: Tensor, negatives: Tensor | None, margin:
     return mask
 
 
-def comparable(queries: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-    """Return of which documents a guide can say whether they are closer to a query than its positive.
-
-    A cosine means something only between embeddings of one model: query, positive and document must have the same code.
+def same_embedder(queries: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    """Return for which documents one model embedded query, positive and document, so that cosines can be compared.
 
     Args:
         queries: Code of the model that embedded each query, [b].
-        positives: Of each positive, [b].
-        negatives: Of each given negative, [m].
+        positives: Code of the model that embedded each positive, [b].
+        negatives: Code of the model that embedded each given negative, [m].
 
     Returns:
         Booleans [b, b + m].
@@ -219,5 +217,5 @@ def comparable(queries: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
 def _scores(queries: Tensor, positives: Tensor, negatives: Tensor | None, temperature: float) -> Tensor:
     """Return cosines divided by the temperature, [b, b + m], in the type of the embeddings but at least fp32."""
     documents = positives if negatives is None or not len(negatives) else torch.cat([positives, negatives])
-    kind = torch.promote_types(queries.dtype, torch.float32)
-    return normalize(queries.to(kind), dim=-1) @ normalize(documents.to(kind), dim=-1).T / temperature
+    dtype = torch.promote_types(queries.dtype, torch.float32)
+    return normalize(queries.to(dtype), dim=-1) @ normalize(documents.to(dtype), dim=-1).T / temperature

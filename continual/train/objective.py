@@ -1,4 +1,4 @@
-"""The loss on held-out rows of tensors that are put in a model's place."""
+"""The loss on held-out rows of a model with replaced parameters, for the coefficient search."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ Encode = Callable[[dict[str, Any]], Tensor]
 
 @dataclass
 class Effort:
-    """What was encoded so far: every batch as often as it was, padding not counted.
+    """Pairs and tokens encoded so far; a batch counts every time that it is encoded.
 
     Attributes:
-        pairs: Pairs that were encoded with a gradient, forward and backward, as training encodes them.
-        tokens: Tokens of their distinct texts in each batch.
-        forward_pairs: Pairs that were encoded without one, forward alone, at about a third of that price.
-        forward_tokens: Tokens of these.
+        pairs: Pairs encoded with a gradient (forward and backward), as in training.
+        tokens: Tokens of their distinct texts per batch, without padding.
+        forward_pairs: Pairs encoded without a gradient, at about a third of the cost.
+        forward_tokens: Tokens of their distinct texts per batch, without padding.
     """
 
     pairs: int = 0
@@ -46,7 +46,7 @@ class Effort:
     forward_tokens: int = 0
 
     def add(self, pairs: int, tokens: int, *, gradient: bool) -> None:
-        """Count a batch."""
+        """Add a batch, encoded with or without a gradient."""
         if gradient:
             self.pairs += pairs
             self.tokens += tokens
@@ -58,27 +58,26 @@ class Effort:
 class Objective:
     """The contrastive loss per domain on held-out rows, for the coefficient search of `continual.merge.search`.
 
-    A batch holds rows of one domain, and always `batch_size` of them, so that each row has as many others to be told
-    from; or, with `batch_sizes`, as many as share a batch with the domain's row of median length. The rows of a domain
-    that do not fill a batch are left out. A domain with fewer rows is one batch of what it has, and one with a single
-    row has no loss. Known false negatives are masked as in training, and other rows' documents where a row has only
-    the negatives given with it; there is no guide. Computed in fp32, without dropout. In memory is one model at a
-    time, and the graph of one minibatch.
+    A batch has exactly `batch_size` rows of one domain, so that all rows have the same number of negatives. With
+    `batch_sizes`, the size is that for the median length of the domain's rows. Rows that do not fill a batch are left
+    out. A domain with fewer rows forms one batch, and a domain with a single row has no loss. The masks are those of
+    training, but without a guide. The loss is computed in fp32, without dropout. Memory holds one model at a time and
+    the graph of one minibatch.
 
     Args:
         start: The sentence-transformers folder whose modules, tokenizer and prompts are used.
-        table: Columns query, positive: string; negatives: list of string; doc_id: string, null where unknown;
-            domain: string; in_batch: bool, true where the column is missing; as a draw has them.
-        config: Settings of the training; used are batch_size, batch_sizes, temperature, bidirectional, matryoshka,
-            max_length, max_negatives and micro_batch_tokens.
-        seed: Of which rows share a batch, 0 or more.
-        device: Where to compute; None: CUDA if there is one, else the CPU.
+        table: Columns query, positive: string; negatives: list of string; doc_id: string or null; domain: string;
+            optional in_batch: bool, default true.
+        config: Uses batch_size, batch_sizes, temperature, bidirectional, matryoshka, max_length, max_negatives and
+            micro_batch_tokens.
+        seed: Seed of the assignment of rows to batches, 0 or more.
+        device: Device to compute on; None: CUDA if available, else the CPU.
         trust_remote_code: Run code that the model brings with it.
-        progress: A bar over the texts that are tokenised.
+        progress: Counts the texts that are tokenised.
 
     Attributes:
         batches: Row indices of each batch, by domain.
-        effort: What was encoded so far.
+        effort: Pairs and tokens encoded so far.
 
     Raises:
         ModelError: The model cannot be loaded.
@@ -109,27 +108,27 @@ class Objective:
         for code, name in enumerate(names):
             rows = np.flatnonzero(self._rows.domains == code)
             size = self._batch_size(rows)
-            cut = epoch_batches(np.zeros_like(rows), size, seed=seed, epoch=0)
-            cut = [rows[batch[:size]] for batch in cut]
-            full = [batch for batch in cut if len(batch) == size] or cut
+            batches = epoch_batches(np.zeros_like(rows), size, seed=seed, epoch=0)
+            batches = [rows[batch[:size]] for batch in batches]
+            full = [batch for batch in batches if len(batch) == size] or batches
             if full:
                 self.batches[name] = full
         if not self.batches:
             raise NothingToDoError(
-                f"No domain has two of the {len(table)} held-out rows, so that there is no loss to search by. Hold "
-                "out more rows, or fix the weight with `continual update --merge NUMBER`."
+                f"No domain has two of the {len(table)} held-out rows, so there is no loss to search with. Hold out "
+                "more rows with --set merge.search_rows=N, or give the weight with `continual update --merge NUMBER`."
             )
 
     def parameters(self) -> dict[str, Tensor]:
-        """Return the parameters of the start model's transformer by name: its own tensors, without gradients."""
-        return {name: one.detach() for name, one in self._inner.named_parameters()}
+        """Return the parameters of the start model's transformer by name, not copied, without gradients."""
+        return {name: parameter.detach() for name, parameter in self._inner.named_parameters()}
 
     @torch.no_grad()
     def evaluate(self, parameters: Mapping[str, Tensor]) -> dict[str, float]:
         """Return the mean loss per domain over all batches.
 
         Args:
-            parameters: Of the transformer by name, in place of the start model's.
+            parameters: Parameters of the transformer by name, which replace those of the start model.
 
         Raises:
             ModelError: A name is not one of the transformer's.
@@ -141,12 +140,12 @@ class Objective:
         }
 
     def minibatch(self, parameters: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
-        """Return the loss of a step's batch, under the name of its domain; differentiable in the parameters.
+        """Return the loss of a step's batch by its domain's name, differentiable in the parameters.
 
-        Domains take turns, and a domain's batches too, so that every domain counts the same.
+        Steps cycle through the domains, and through the batches of a domain, so that all domains count the same.
 
         Args:
-            parameters: Of the transformer by name, in place of the start model's.
+            parameters: Parameters of the transformer by name, which replace those of the start model.
             step: 0, 1, ...
 
         Raises:
@@ -165,23 +164,28 @@ class Objective:
     def _batch_loss(self, encode: Encode, batch: Indices) -> Tensor:
         rows, size = self._rows, len(batch)
         negatives = rows.given(batch)
-        wanted = np.concatenate([rows.query[batch], rows.positive[batch], negatives])
-        texts, places = np.unique(wanted, return_inverse=True)
+        texts, places = np.unique(
+            np.concatenate([rows.query[batch], rows.positive[batch], negatives]), return_inverse=True
+        )
         limit = micro_batch_limit(self._config, self._device)
         micros = micro_batches(rows.tokens.lengths[texts], limit, rows.tokens.groups[texts])
         encoded = torch.cat([encode(rows.tokens.features(texts[micro], self._device)) for micro in micros])
         self.effort.add(size, int(rows.tokens.lengths[texts].sum()), gradient=encoded.requires_grad)
         back = np.argsort(np.concatenate(micros))[places.reshape(-1)]
-        found = encoded.index_select(0, torch.from_numpy(back).to(self._device))  # [b + b + m, dimensions]
+        embeddings = encoded.index_select(0, torch.from_numpy(back).to(self._device))  # [b + b + m, dimensions]
         mask = rows.mask(batch).to(self._device)
         in_batch = torch.from_numpy(rows.in_batch[batch]).to(self._device)
-        return contrastive(found[:size], found[size : 2 * size], found[2 * size :], mask, in_batch, self._config)
+        queries, positives, given = embeddings[:size], embeddings[size : 2 * size], embeddings[2 * size :]
+        return contrastive(queries, positives, given, mask, in_batch, self._config)
 
     def _encoder(self, parameters: Mapping[str, Tensor]) -> Encode:
-        """Return the whole model, as `embed` runs it, with other tensors inside its transformer."""
+        """Return a function that encodes features with the whole model, with replaced parameters in its transformer."""
         unknown = parameters.keys() - dict(self._inner.named_parameters(remove_duplicate=False)).keys()
         if unknown:
-            raise ModelError(f"{self._start} has no parameter {min(unknown)}: the tensors are of another model.")
+            raise ModelError(
+                f"{self._start} has no parameter {min(unknown)}, so the tensors belong to another model. Merge "
+                "models of one architecture."
+            )
         placed = {f"{self._prefix}.{name}": tensor for name, tensor in parameters.items()}
 
         def encode(features: dict[str, Any]) -> Tensor:

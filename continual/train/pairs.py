@@ -1,8 +1,8 @@
-"""Pairs as plain samples and targets, with a model and a loss that take them: what other trainers know.
+"""Pairs as samples and targets, with a model and a loss for them, for training in other frameworks.
 
-A framework for classification, such as Avalanche, moves tensors of one shape, calls `model(x)` and
-`criterion(output, y)`, and knows nothing of texts. Here a sample is the tokens of a query and its positive, and its
-target is the code of the document: pairs of one document are of one class, and never each other's negatives.
+Frameworks for classification, such as Avalanche, move tensors of one shape and call `model(x)` and
+`criterion(output, y)`. Here a sample is the tokens of a query and its positive, and the target is the code of the
+document. Pairs with the same document are of one class and never each other's negatives.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from continual.models.encoder import embed, prompts
+from continual.models.encoder import embed, encoding_prompts
 from continual.registry.text import normalise
 from continual.train.losses import info_nce
 from continual.train.rows import constant_features, read_rows
@@ -29,26 +29,27 @@ _PER_TOKEN = ("input_ids", _MASK, "token_type_ids")
 _CPU = torch.device("cpu")
 
 Documents = dict[tuple[str, str], int]
-"""Code of each document by its domain and id, or by "" and its normalised text where it has no id."""
+"""Code of each document by its domain and id, or by "" and its normalised text if it has no id."""
 
 
 class PairDataset(Dataset[tuple[Tensor, int]]):
     """The rows of a table as (tokens of query and positive, code of the document).
 
-    A sample's tokens are int64, of shape [2, features, width]: query and positive; the model's per-token inputs, see
-    `PairEncoder`; padded to one width for all samples, so that any loader can stack them. They are padded when they
-    are asked for: what is kept is four bytes a token and feature. Given negatives are left out.
+    The tokens of a sample are int64, [2, features, width]: query and positive, the model's per-token inputs (see
+    `PairEncoder`), and the tokens, padded to one width so that samples can be stacked. They are padded on access;
+    stored are four bytes per token and feature. Given negatives are not used.
 
     Args:
         table: Columns query, positive: string; negatives: list of string; doc_id: string or null; domain: string.
-            An instruction in it is left out: every query has the model's own prompt.
-        model: Its tokenizer and prompts are used; left as it is.
-        max_length: Tokens per text, at most; the model's own limit holds too.
-        documents: The codes given out so far; grows. Data sets whose samples meet in a batch must share it.
+            An instruction column is ignored: every query gets the model's own prompt.
+        model: The model whose tokenizer and prompts are used; not changed.
+        max_length: Maximum tokens per text; the model's own limit also applies.
+        documents: The codes assigned so far; new documents are added. Data sets whose samples share batches must share
+            it.
 
     Attributes:
         targets: Code of each row's document, [rows].
-        width: Tokens of a padded text.
+        width: Number of tokens of a padded text.
     """
 
     def __init__(
@@ -65,8 +66,8 @@ class PairDataset(Dataset[tuple[Tensor, int]]):
         codes = documents if documents is not None else {}
         columns = (table[name].to_pylist() for name in ("domain", "doc_id", "positive"))
         keys = [
-            (domain, name) if name is not None else ("", normalise(text))
-            for domain, name, text in zip(*columns, strict=True)
+            (domain, identifier) if identifier is not None else ("", normalise(text))
+            for domain, identifier, text in zip(*columns, strict=True)
         ]
         self.targets = [codes.setdefault(key, len(codes)) for key in keys]
 
@@ -75,7 +76,7 @@ class PairDataset(Dataset[tuple[Tensor, int]]):
         return len(self._rows)
 
     def __getitem__(self, row: int) -> tuple[Tensor, int]:
-        """Return tokens [2, features, width] and the code of the document."""
+        """Return the tokens of a row, [2, features, width], and the code of its document."""
         texts = np.array([self._rows.query[row], self._rows.positive[row]])
         features = self._rows.tokens.features(texts, _CPU, self.width)
         return torch.stack([features[name] for name in self._names], dim=1), self.targets[row]
@@ -85,7 +86,7 @@ class PairEncoder(nn.Module):
     """A sentence-transformers model that encodes the samples of a `PairDataset`.
 
     Args:
-        model: Trained in place; queries and positives are encoded with its own prompts and modules.
+        model: The model, which is trained in place. Queries and positives are encoded with its own prompts and modules.
     """
 
     def __init__(self, model: SentenceTransformer) -> None:
@@ -94,22 +95,19 @@ class PairEncoder(nn.Module):
         self._names = _token_features(model)
         self._constants = [
             constant_features(model, model.preprocess(["a"], prompt=prompt, task=role))
-            for role, prompt in zip(ROLES, prompts(model), strict=True)
+            for role, prompt in zip(ROLES, encoding_prompts(model), strict=True)
         ]
 
     def forward(self, pairs: Tensor) -> Tensor:
-        """Return the embeddings of queries and positives.
+        """Return the embeddings of queries and positives, [b, 2, dimensions] in fp32.
 
         Args:
-            pairs: Of shape [b, 2, features, width].
-
-        Returns:
-            Of shape [b, 2, dimensions], in fp32.
+            pairs: Tokens of a batch of samples, [b, 2, features, width].
         """
         return torch.stack([self._encode(pairs[:, side], side) for side in range(len(ROLES))], dim=1)
 
     def _encode(self, tokens: Tensor, side: int) -> Tensor:
-        used = tokens[:, self._names.index(_MASK)].bool().any(dim=0)  # [width]: no column of padding alone
+        used = tokens[:, self._names.index(_MASK)].bool().any(dim=0)  # [width]: columns that are not only padding
         features: dict[str, Any] = dict(self._constants[side])
         for place, name in enumerate(self._names):
             features[name] = tokens[:, place, used]
@@ -142,6 +140,6 @@ class PairLoss(nn.Module):
 
 
 def _token_features(model: SentenceTransformer) -> list[str]:
-    """Return the names of the tensors that the model's first module takes, one number a token in each."""
-    known = model.preprocess(["a"])
-    return [name for name in _PER_TOKEN if name in known]
+    """Return the names of the model's input tensors that have one number per token."""
+    features = model.preprocess(["a"])
+    return [name for name in _PER_TOKEN if name in features]

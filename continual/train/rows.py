@@ -1,4 +1,4 @@
-"""Training rows as numbers: every distinct text tokenised once, and codes that tell which texts are equal."""
+"""Training rows as arrays: token ids of every distinct text, and integer codes for equal texts and documents."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from continual.models.encoder import prompts
+from continual.models.encoder import encoding_prompts
 from continual.progress import SILENT, Progress
 from continual.registry.records import INSTRUCTED
 from continual.registry.text import normalise
@@ -22,16 +22,19 @@ from continual.train.losses import false_negatives, only_given
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-_CHUNK = 512  # texts tokenised at a time
+_CHUNK = 512  # texts per call of the tokenizer
 _PER_TOKEN = ("input_ids", "token_type_ids")
+
+_PromptGroup = tuple[list[str], str | None, str]
+"""Distinct texts that are encoded with one prompt, the prompt, and the task, "query" or "document"."""
 
 
 class Tokens:
-    """Token ids of many texts without their padding, and the way back to padded tensors.
+    """Token ids of many texts, stored without padding.
 
     Attributes:
-        lengths: Tokens of each text, [texts].
-        groups: Code per text of what can be encoded together, [texts].
+        lengths: Number of tokens of each text, [texts].
+        groups: Group code of each text, [texts]. Only texts of one group can be encoded together.
     """
 
     def __init__(self, model: SentenceTransformer) -> None:
@@ -49,13 +52,13 @@ class Tokens:
         }
 
     def add(self, texts: list[str], prompt: str | None, task: str, progress: Progress = SILENT) -> None:
-        """Tokenise texts as the model's encode does, prompt and truncation included.
+        """Tokenise texts as the model's `encode` does, with prompt and truncation.
 
         Args:
-            texts: At least one.
-            prompt: What to put before each.
+            texts: At least one text.
+            prompt: Text to put before each text.
             task: "query" or "document".
-            progress: Advanced by every text.
+            progress: Advanced by the number of texts; not started or finished here.
         """
         lengths = [self.lengths]
         flat: dict[str, list[NDArray[np.int32]]] = {name: [kept] for name, kept in self._flat.items()}
@@ -78,12 +81,12 @@ class Tokens:
         self._flat = {name: np.concatenate(parts) for name, parts in flat.items()}
 
     def features(self, texts: Indices, device: torch.device, width: int = 0) -> dict[str, Any]:
-        """Return the padded input of the model for some texts of one group.
+        """Return the padded model input for texts of one group.
 
         Args:
             texts: Indices of at least one text.
-            device: Where to put the tensors.
-            width: Tokens to pad to, at least; the longest text's if it has more.
+            device: The device of the tensors.
+            width: Minimum number of tokens to pad to; longer texts make it wider.
         """
         lengths = self.lengths[texts]
         width = max(width, int(lengths.max()))
@@ -101,29 +104,29 @@ class Tokens:
 
 
 def constant_features(model: SentenceTransformer, features: dict[str, Any]) -> dict[str, Any]:
-    """Return what a preprocessed input holds besides tensors, and some module of the model asks for."""
+    """Return the entries of a preprocessed input that are not tensors and that a module of the model uses."""
     constants = {name: value for name, value in features.items() if not isinstance(value, torch.Tensor)}
     if not any(getattr(module, "include_prompt", True) is False for module in model):
-        constants.pop("prompt_length", None)  # no module asks where the prompt ends
+        constants.pop("prompt_length", None)  # only modules that leave the prompt out use its length
     return constants
 
 
 @dataclass(frozen=True)
-class Rows:
-    """A training table as numbers; a text is its index in `tokens`.
+class TrainingRows:
+    """A training table as arrays. Texts are stored as their index in `tokens`.
 
     Attributes:
         tokens: The distinct texts.
-        domains: Code of each row's domain, by sorted name, [rows].
+        domains: Domain code of each row, in the order of the sorted domain names, [rows].
         query: Text of each row's query, [rows].
         positive: Text of each row's positive, [rows].
         negatives: Texts of the given negatives, row after row, [all negatives].
-        offsets: Where a row's negatives begin in `negatives`, [rows + 1].
-        document: Code of each row's document id; -1 where there is none, [rows].
-        same: Code of each text such that texts with equal normal forms have equal codes, [texts].
-        replayed: Whether a text is one of a replayed row, [texts], bool.
-        in_batch: Whether a row's negatives are also those of the rows that share its batch, [rows], bool.
-        digest: sha256 of all of it: rows in another order have another one.
+        offsets: Start of each row's negatives in `negatives`, [rows + 1].
+        document: Code of each row's document id, -1 if it has none, [rows].
+        same: Code of each text; texts that are equal after normalisation have the same code, [texts].
+        replayed: Whether a text belongs to a replayed row, [texts], bool.
+        in_batch: Whether a row has in-batch negatives, [rows], bool; otherwise it uses only its own negatives.
+        digest: sha256 of the rows in their order.
     """
 
     tokens: Tokens
@@ -143,14 +146,14 @@ class Rows:
         return len(self.query)
 
     def given(self, batch: Indices) -> Indices:
-        """Return the texts of the given negatives of some rows, one after the other."""
+        """Return the texts of the given negatives of a batch, row after row, [m]."""
         return np.concatenate([self.negatives[self.offsets[row] : self.offsets[row + 1]] for row in batch])
 
     def mask(self, batch: Indices) -> torch.Tensor:
-        """Return which documents of a batch are not to be negatives of which row, as far as its rows tell.
+        """Return which documents of a batch must not be negatives of which row, from texts and document ids.
 
         Returns:
-            Booleans [b, b + m]: positives, then given negatives in the order of `given`; the diagonal is false.
+            Booleans [b, b + m]: the positives, then the given negatives in the order of `given`. The diagonal is false.
         """
         same, counts = self.same, np.diff(self.offsets)[batch]
         codes = (same[self.query[batch]], same[self.positive[batch]], same[self.given(batch)], self.document[batch])
@@ -161,104 +164,133 @@ class Rows:
         return mask | only_given(torch.from_numpy(self.in_batch[batch]), owner)
 
     def longest(self) -> Indices:
-        """Return the tokens of the longest text of each row, [rows]."""
+        """Return the number of tokens of the longest text of each row, [rows]."""
         lengths = self.tokens.lengths
-        found = np.maximum(lengths[self.query], lengths[self.positive])
-        np.maximum.at(found, np.repeat(np.arange(len(self)), np.diff(self.offsets)), lengths[self.negatives])
-        return found
+        longest = np.maximum(lengths[self.query], lengths[self.positive])
+        np.maximum.at(longest, np.repeat(np.arange(len(self)), np.diff(self.offsets)), lengths[self.negatives])
+        return longest
 
 
 def read_rows(
     table: pa.Table, model: SentenceTransformer, max_length: int, max_negatives: int, progress: Progress = SILENT
-) -> Rows:
+) -> TrainingRows:
     """Tokenise a training table.
 
     Args:
-        table: query, positive: string; negatives: list of string; doc_id: string or null; domain: string;
-            replayed: bool, false where the column is missing; in_batch: bool, true where it is; instruction: string
-            or null, put before the query instead of the model's own prompt.
-        model: Its tokenizer and prompts are used, and its maximum length is lowered to `max_length`.
-        max_length: Tokens per text, at most; the model's own limit holds too.
-        max_negatives: Given negatives used per row, at most.
-        progress: A bar over the distinct texts.
+        table: Columns query, positive: string; negatives: list of string; doc_id: string or null; domain: string.
+            Optional columns replayed: bool, default false; in_batch: bool, default true; instruction: string or null,
+            put before the query instead of the model's query prompt.
+        model: The model whose tokenizer and prompts are used. Its maximum length is lowered to `max_length`.
+        max_length: Maximum tokens per text; the model's own limit also applies.
+        max_negatives: Maximum given negatives per row.
+        progress: Counts distinct texts.
     """
     own = model.max_seq_length
     model.max_seq_length = min(max_length, own) if own else max_length
-    given = None
+    queries, documents = _strings(table["query"]), [_strings(table["positive"])]
+    counts = np.zeros(len(table))
     if max_negatives:
         negatives = table["negatives"].cast(pa.large_list(pa.large_string())).combine_chunks()
         given = pc.list_slice(negatives, 0, max_negatives)
-    counts = pc.list_value_length(given).to_numpy(zero_copy_only=False) if given is not None else np.zeros(len(table))
-    queries, documents = _strings(table["query"]), [_strings(table["positive"])]
-    if given is not None:
+        counts = pc.list_value_length(given).to_numpy(zero_copy_only=False)
         documents.append(given.flatten())
 
-    tokens = Tokens(model)
-    query_prompt, document_prompt = prompts(model)
     instructions = _instructions(table)
-    if query_prompt == document_prompt and _one_length(model) and not any(instructions):
-        codes, texts = _codes(pa.concat_arrays([queries, *documents]))
-        kinds = [(texts, query_prompt, "document")]
-    else:
-        kinds, codes = [], np.zeros(len(table), np.int64)
-        for instruction in dict.fromkeys(instructions):  # queries of one prompt after those of another
-            own = np.array([each == instruction for each in instructions], bool)
-            prompt = query_prompt if instruction is None else INSTRUCTED.format(instruction)
-            known = sum(len(some) for some, *_ in kinds)
-            found, texts = _codes(queries.filter(pa.array(own)))
-            codes[own] = found + known
-            kinds.append((texts, prompt, "query"))
-        known = sum(len(some) for some, *_ in kinds)
-        others, more = _codes(pa.concat_arrays(documents))
-        codes = np.concatenate([codes, others + known])
-        kinds.append((more, document_prompt, "document"))
-        texts = [text for some, *_ in kinds for text in some]
-    progress.start("tokenising", len(texts), "texts")
-    for some, prompt, task in kinds:
-        if some:
-            tokens.add(some, prompt, task, progress)
-    progress.finish()
+    codes, groups = _encode_texts(queries, documents, instructions, model)
+    tokens = _tokenise(model, groups, progress)
+    texts = [text for group_texts, *_ in groups for text in group_texts]
 
     rows = len(table)
     names, domains = np.unique(np.asarray(table["domain"].to_pylist(), dtype=object), return_inverse=True)
-    owned = pc.binary_join_element_wise(
-        *(_strings(table[name]) for name in ("domain", "doc_id")), pa.scalar("\0", pa.large_string())
-    )
-    identifiers = owned.dictionary_encode().indices  # two domains may give one id to different documents
     arrays = {
         "domains": domains.astype(np.int64),
         "query": codes[:rows],
         "positive": codes[rows : 2 * rows],
         "negatives": codes[2 * rows :],
         "offsets": np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        "document": identifiers.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64),
+        "document": _document_codes(table),
         "same": _same(texts),
     }
     arrays["replayed"] = _replayed(table, arrays, len(texts))
     in_batch = table["in_batch"].to_numpy() if "in_batch" in table.column_names else np.ones(rows, bool)
+    strings = [*map(str, names), *texts, *filter(None, dict.fromkeys(instructions))]
+    return TrainingRows(tokens=tokens, digest=_digest(strings, arrays, in_batch), in_batch=in_batch, **arrays)
+
+
+def _encode_texts(
+    queries: pa.Array, documents: list[pa.Array], instructions: list[str | None], model: SentenceTransformer
+) -> tuple[Indices, list[_PromptGroup]]:
+    """Return the code of each text, queries first, and the distinct texts in the order of their codes, by prompt.
+
+    Args:
+        queries: Query of each row, [rows].
+        documents: Positives, then given negatives.
+        instructions: Instruction of each row's query, or None for the model's own prompt, [rows].
+        model: The model that has the prompts.
+    """
+    query_prompt, document_prompt = encoding_prompts(model)
+    if query_prompt == document_prompt and _one_length(model) and not any(instructions):
+        codes, texts = _codes(pa.concat_arrays([queries, *documents]))
+        return codes, [(texts, query_prompt, "document")]
+    groups: list[_PromptGroup] = []
+    codes = np.zeros(len(queries), np.int64)
+    first = 0  # code of the next group's first text
+    for instruction in dict.fromkeys(instructions):
+        own = np.array([row_instruction == instruction for row_instruction in instructions], bool)
+        prompt = query_prompt if instruction is None else INSTRUCTED.format(instruction)
+        own_codes, texts = _codes(queries.filter(pa.array(own)))
+        codes[own] = own_codes + first
+        groups.append((texts, prompt, "query"))
+        first += len(texts)
+    document_codes, texts = _codes(pa.concat_arrays(documents))
+    groups.append((texts, document_prompt, "document"))
+    return np.concatenate([codes, document_codes + first]), groups
+
+
+def _tokenise(model: SentenceTransformer, groups: list[_PromptGroup], progress: Progress) -> Tokens:
+    tokens = Tokens(model)
+    progress.start("tokenising", sum(len(texts) for texts, *_ in groups), "texts")
+    for texts, prompt, task in groups:
+        if texts:
+            tokens.add(texts, prompt, task, progress)
+    progress.finish()
+    return tokens
+
+
+def _digest(strings: list[str], arrays: dict[str, Indices], in_batch: NDArray[np.bool_]) -> str:
     digest = hashlib.sha256()
-    for text in [*map(str, names), *texts, *filter(None, dict.fromkeys(instructions))]:
+    for text in strings:
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
     for array in arrays.values():
         digest.update(array.tobytes())
-    if not in_batch.all():  # where all are, the digest is that of before there were others
+    if not in_batch.all():  # left out if all rows are in-batch, so that older checkpoints can be resumed
         digest.update(in_batch.tobytes())
-    return Rows(tokens=tokens, digest=digest.hexdigest(), in_batch=in_batch, **arrays)
+    return digest.hexdigest()
+
+
+def _document_codes(table: pa.Table) -> Indices:
+    """Return the code of each row's document, -1 if it has no id. An id is unique only within its domain."""
+    identifiers = pc.binary_join_element_wise(
+        *(_strings(table[name]) for name in ("domain", "doc_id")), pa.scalar("\0", pa.large_string())
+    )
+    indices = identifiers.dictionary_encode().indices
+    codes: Indices = indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    return codes
 
 
 def _instructions(table: pa.Table) -> list[str | None]:
     if "instruction" not in table.column_names:
         return [None] * len(table)
-    found: list[str | None] = table["instruction"].to_pylist()
-    return found
+    instructions: list[str | None] = table["instruction"].to_pylist()
+    return instructions
 
 
 def _strings(column: pa.ChunkedArray) -> pa.Array:
-    return column.cast(pa.large_string()).combine_chunks()  # 64-bit offsets: all texts of a table in one array
+    return column.cast(pa.large_string()).combine_chunks()  # 64-bit offsets: one array holds any number of texts
 
 
 def _codes(texts: pa.Array) -> tuple[Indices, list[str]]:
-    """Return the index of each text among the distinct ones, in order of first use, and these."""
+    """Return the code of each text, and the distinct texts in the order of their codes, that of first use."""
     encoded = texts.dictionary_encode()
     return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), encoded.dictionary.to_pylist()
 
@@ -273,16 +305,16 @@ def _same(texts: list[str]) -> Indices:
 
 
 def _replayed(table: pa.Table, arrays: dict[str, Indices], texts: int) -> Indices:
-    found = np.zeros(texts, bool)
+    replayed = np.zeros(texts, bool)
     if "replayed" in table.column_names:
         rows = table["replayed"].to_numpy()
-        found[arrays["query"][rows]] = found[arrays["positive"][rows]] = True
-        found[arrays["negatives"][np.repeat(rows, np.diff(arrays["offsets"]))]] = True
-    return found
+        replayed[arrays["query"][rows]] = replayed[arrays["positive"][rows]] = True
+        replayed[arrays["negatives"][np.repeat(rows, np.diff(arrays["offsets"]))]] = True
+    return replayed
 
 
 def _one_length(model: SentenceTransformer) -> bool:
-    """Whether the model treats queries and documents alike but for their prompts."""
+    """Return whether the model differs between queries and documents only in their prompts."""
     first = model[0]
     lengths = {getattr(first, name, None) for name in ("query_length", "document_length")}
     return len(lengths) == 1 and not getattr(first, "query_expansion", None)

@@ -1,8 +1,8 @@
-"""One batch: encode each distinct text once, and push the gradient of the loss back to the LoRA factors.
+"""One training step: encode each distinct text of a batch once, and compute the gradient of the LoRA factors.
 
-Micro-batches keep their graphs while they fit in the memory budget. What lies beyond is encoded without a
-graph first, and again with one when its gradient is known (GradCache, https://arxiv.org/abs/2101.06983). Both
-give the same gradients, in the same order of summation.
+Micro-batches keep their graphs as long as they fit in the memory budget. The others are first encoded without a graph,
+and a second time with one when their gradient is known (GradCache, https://arxiv.org/abs/2101.06983). Both ways give
+the same gradients, summed in the same order.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from continual.train.fused import FusedLora
 from continual.train.hardware import micro_batch_limit, resolve_precision
 from continual.train.lora import attach
 from continual.train.losses import (
-    comparable,
     contrastive,
     divergence,
     drift,
     guided,
     info_nce,
+    same_embedder,
 )
-from continual.train.rows import Rows, read_rows
+from continual.train.rows import TrainingRows, read_rows
 from continual.train.team import Team
 
 if TYPE_CHECKING:
@@ -43,25 +43,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Session:
-    """A model ready to be trained on its rows.
+    """A model with LoRA attached, and its tokenised training rows.
 
     Attributes:
-        model: With LoRA attached, in evaluation mode: no dropout is active.
+        model: The model, in evaluation mode, so that no dropout is active.
         parameters: The LoRA factors with their names, in a fixed order.
         rows: The training rows.
         config: Settings of the training.
-        team: The processes that train together, this one among them.
+        team: The processes that train together, including this one.
         precision: "fp32" or "bf16".
-        fused: Lets LoRA layers compute with merged weights.
-        before: Embeddings of all texts before training, fp32 on the CPU, [texts, dimensions]: those of replayed rows
-            under the model that training starts from, the others under the anchor (see `open_session`). None where
-            neither the guide nor distillation needs them.
-        embedder: Code of the model that embedded each text before, [texts]; None where one embedded all of them.
+        fused: Computes the LoRA layers with merged weights.
+        before: Embeddings of all texts before training, fp32 on the CPU, [texts, dimensions]: texts of replayed rows
+            under the start model, the others under the anchor (see `open_session`). None if no setting needs them.
+        embedder: Code of the model that computed each embedding in `before`, [texts]; None if it was one model.
     """
 
     model: SentenceTransformer
     parameters: list[tuple[str, nn.Parameter]]
-    rows: Rows
+    rows: TrainingRows
     config: TrainConfig
     team: Team
     precision: str
@@ -71,11 +70,11 @@ class Session:
 
     @property
     def device(self) -> torch.device:
-        """Where this process computes."""
+        """The device of this process."""
         return self.team.device
 
     def refresh(self) -> None:
-        """Take notice that the factors have changed."""
+        """Recompute the merged weights; must be called whenever the LoRA factors have changed."""
         self.fused.refresh()
 
     def backward(self, batch: Indices) -> tuple[float, int]:
@@ -85,7 +84,7 @@ class Session:
             batch: Row indices, at least 2.
 
         Returns:
-            The loss, and the tokens that were encoded, padding not counted.
+            The loss, and the number of tokens encoded, without padding.
         """
         rows, config = self.rows, self.config
         negatives = rows.given(batch)
@@ -93,7 +92,7 @@ class Session:
         texts, places = np.unique(np.concatenate([query, positive, negatives]), return_inverse=True)
         lengths = rows.tokens.lengths[texts]
         shared = self._micro_batches(texts)
-        micros, counts = shared[self.team.rank], [sum(map(len, some)) for some in shared]
+        micros, counts = shared[self.team.rank], [sum(map(len, own_micros)) for own_micros in shared]
 
         kept: list[Tensor | None] = []
         outputs, budget = list[Tensor](), config.micro_batch_tokens
@@ -104,9 +103,9 @@ class Session:
                 encoded = self.encode(texts[micro])
             kept.append(encoded if keep else None)
             outputs.append(encoded.detach())
-        # [texts, dimensions], in the order of the processes' micro-batches
+        # [texts, dimensions], in the order of the processes and their micro-batches
         leaf = self.team.gather(self._joined(outputs), counts).requires_grad_()
-        dealt = np.concatenate([micro for some in shared for micro in some])
+        dealt = np.concatenate([micro for own_micros in shared for micro in own_micros])
         back = np.argsort(dealt)[places.reshape(-1)]
 
         mask = rows.mask(batch).to(self.device)
@@ -114,19 +113,19 @@ class Session:
         if self.before is not None:
             before = self.before.index_select(0, torch.from_numpy(order)).to(self.device)
         if before is not None and config.guide_margin != "off":
-            found = guided(*_split(before, back, len(batch)), float(config.guide_margin))
+            guide_mask = guided(*_split(before, back, len(batch)), float(config.guide_margin))
             if self.embedder is not None:
                 codes = torch.from_numpy(self.embedder[order])[:, None].to(self.device)
-                found &= comparable(*(each[:, 0] for each in _split(codes, back, len(batch))))
-            mask = mask | found
+                guide_mask &= same_embedder(*(part[:, 0] for part in _split(codes, back, len(batch))))
+            mask = mask | guide_mask
         in_batch = torch.from_numpy(rows.in_batch[batch]).to(self.device)
         loss = contrastive(*_split(leaf, back, len(batch)), mask, in_batch, config)
         if before is not None and config.distillation:
-            loss = loss + config.distillation * self._distilled(leaf, before, order, back, mask)
+            loss = loss + config.distillation * self._distillation(leaf, before, order, back, mask)
         if before is not None and config.asks_old_index:
-            asked = _split(leaf, back, len(batch))[0]
+            queries = _split(leaf, back, len(batch))[0]
             _, positives, given = _split(before, back, len(batch))
-            loss = loss + config.compatibility * info_nce(asked, positives, given, mask, config.temperature)
+            loss = loss + config.compatibility * info_nce(queries, positives, given, mask, config.temperature)
         loss.backward()  # type: ignore[no-untyped-call]
 
         assert leaf.grad is not None
@@ -141,50 +140,50 @@ class Session:
         return float(loss.detach()), int(lengths.sum())
 
     def encode(self, texts: Indices) -> Tensor:
-        """Return fp32 embeddings of some texts, of shape [texts, dimensions]."""
+        """Return the embeddings of texts of one group in fp32, [texts, dimensions]."""
         features = self.rows.tokens.features(texts, self.device)
         mixed = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
         with mixed:
             output: Tensor = embed(self.model, features)
         return output.float()
 
-    def _distilled(self, leaf: Tensor, before: Tensor, texts: Indices, back: Indices, mask: Tensor) -> Tensor:
-        """Return how far a batch's embeddings, or what its queries find, are from where they were.
+    def _distillation(self, leaf: Tensor, before: Tensor, texts: Indices, back: Indices, mask: Tensor) -> Tensor:
+        """Return the distillation loss of a batch: the drift of its embeddings, or the divergence of its rankings.
 
         Args:
-            leaf: Embeddings now, [texts, dimensions].
-            before: The same before training.
-            texts: The texts that they are of.
-            back: Places among these of the batch's queries, positives and negatives.
-            mask: Which documents are no negatives, [b, b + m].
+            leaf: Embeddings of the batch's texts now, [texts, dimensions].
+            before: Embeddings of the same texts before training, [texts, dimensions].
+            texts: Indices of these texts, [texts].
+            back: Places in `texts` of the batch's queries, positives and negatives, [b + b + m].
+            mask: True where a document is not a negative of a row, [b, b + m].
         """
         scale = None if self.config.distillation_scale == "off" else self.config.distillation_scale
         if self.config.distillation_loss == "cosine":
             return drift(leaf, before, scale)
-        again = torch.from_numpy(self.rows.replayed[texts]).to(self.device)
+        replayed = torch.from_numpy(self.rows.replayed[texts]).to(self.device)
         loss = leaf.new_zeros(())
-        new = (~again).nonzero()[:, 0]
+        new = (~replayed).nonzero()[:, 0]
         if len(new):
-            loss = drift(leaf.index_select(0, new), before.index_select(0, new), scale) * (len(new) / len(again))
-        # Texts of new rows were embedded by another model, the anchor: their cosines cannot be compared with these.
-        queries, positives, negatives = (each[:, 0] for each in _split(again[:, None], back, len(mask)))
+            loss = drift(leaf.index_select(0, new), before.index_select(0, new), scale) * (len(new) / len(replayed))
+        # Another model, the anchor, embedded the texts of new rows, so their cosines with replayed texts mean nothing.
+        queries, positives, negatives = (part[:, 0] for part in _split(replayed[:, None], back, len(mask)))
         rows, left_out = queries & positives, mask | ~torch.cat([positives, negatives])
         if rows.any():
-            now, then = (_split(each, back, len(mask)) for each in (leaf, before))
+            now, then = (_split(embeddings, back, len(mask)) for embeddings in (leaf, before))
             loss = loss + divergence(now, then, rows, left_out, self.config.temperature)
         return loss
 
     @property
-    def remembers(self) -> bool:
-        """Whether the settings need the embeddings before training."""
+    def needs_earlier_embeddings(self) -> bool:
+        """Whether a setting needs the embeddings before training."""
         config = self.config
         return bool(config.distillation) or config.guide_margin != "off" or config.asks_old_index
 
     @torch.no_grad()
     def encode_all(self, texts: Indices | None = None, progress: Progress = SILENT) -> Tensor:
-        """Return fp32 embeddings of some texts, or of all, on the CPU: [texts, dimensions].
+        """Return the embeddings of some texts, by default of all, in fp32 on the CPU, [texts, dimensions].
 
-        The same texts are cut into the same micro-batches, so that the same model gives the same bits.
+        The same texts always form the same micro-batches, so that the same model gives the same bits.
         """
         chosen = np.arange(len(self.rows.tokens.lengths)) if texts is None else texts
         shared = self._micro_batches(chosen)
@@ -194,12 +193,12 @@ class Session:
             parts.append(self.encode(chosen[micro]))
             progress.advance(len(micro))
         progress.finish()
-        found = self.team.gather(self._joined(parts), [sum(map(len, some)) for some in shared]).cpu()
-        dealt = np.concatenate([micro for some in shared for micro in some])
-        return found[torch.from_numpy(np.argsort(dealt))]
+        embeddings = self.team.gather(self._joined(parts), [sum(map(len, own_micros)) for own_micros in shared]).cpu()
+        dealt = np.concatenate([micro for own_micros in shared for micro in own_micros])
+        return embeddings[torch.from_numpy(np.argsort(dealt))]
 
     def _micro_batches(self, texts: Indices) -> list[list[Indices]]:
-        """Return the micro-batches of each process: places among some texts, every one exactly once."""
+        """Return the micro-batches of each process: indices into `texts`, each exactly once."""
         tokens, limit = self.rows.tokens, micro_batch_limit(self.config, self.device)
         lengths, groups = tokens.lengths[texts], tokens.groups[texts]
         return [
@@ -208,7 +207,7 @@ class Session:
         ]
 
     def _joined(self, parts: list[Tensor]) -> Tensor:
-        """Return embeddings of this process one below the other, [texts, dimensions]; of a team it may have none."""
+        """Concatenate the embeddings of this process, [texts, dimensions]; a process of a team may have none."""
         if parts:
             return torch.cat(parts)
         return torch.zeros(0, int(self.model.get_embedding_dimension()), device=self.device)
@@ -230,23 +229,23 @@ def open_session(
 
     Args:
         start: The sentence-transformers folder to train from.
-        table: As `train` takes it.
+        table: The rows, as in `Job.table`.
         config: Settings of the training.
-        seed: Of LoRA's start values.
+        seed: Seed of LoRA's start values.
         team: The processes that train together; each opens the same session.
         trust_remote_code: Run code that the model brings with it.
-        remember: Embed all texts before training, if the settings need it.
-        anchor: The model near whose embeddings the texts of new rows are held; None: the one to train from. Replayed
-            rows are held near the model to train from, which has learned them, unless `config.anchor` is "current".
-        progress: A bar over the texts that are tokenised, and over those that are embedded.
+        remember: Embed all texts before training, if a setting needs it.
+        anchor: The model that embeds the texts of new rows before training; None: `start`. Texts of replayed rows are
+            embedded by `start`, which has learned them, unless `config.anchor` is "current".
+        progress: Counts the texts that are tokenised, then those that are embedded.
 
     Raises:
         ModelError: The model cannot be loaded or trained.
-        ConfigError: Its embeddings are too short for `config.matryoshka`, or rows have no negatives by
-            `config.max_negatives`.
+        ConfigError: The embeddings are too short for `config.matryoshka`, or `config.max_negatives` is 0 and rows
+            have no other negatives than the given ones.
     """
-    # Attention stays what the model chooses, SDPA as a rule: without dropout it trains as fast as eager attention
-    # on a CPU (within 5 %, both measured on all-MiniLM-L6-v2), and keeps no matrix of scores.
+    # The model's own attention, usually SDPA, is kept: without dropout it trains as fast as eager attention on a CPU
+    # (within 5 % on all-MiniLM-L6-v2) and stores no matrix of scores.
     model = load_encoder(start, trust_remote_code=trust_remote_code, device=str(team.device))
     _check_dimensions(model, config, start)
     parameters = attach(model, config.lora_rank, config.lora_alpha, seed)
@@ -257,40 +256,41 @@ def open_session(
     if precision == "bf16" and team.device.type == "cpu":
         attend_in_fp32(inner_transformer(model))
     session = Session(model, parameters, rows, config, team, precision, fused)
-    if not (remember and session.remembers):
+    if not (remember and session.needs_earlier_embeddings):
         return session
-    # LoRA's B is still zero, so the model is the one that training starts from.
+    # LoRA's B is still zero, so the model gives the embeddings of `start`.
     if anchor is None or anchor == start:
         return replace(session, before=session.encode_all(progress=progress))
-    other = load_encoder(anchor, trust_remote_code=trust_remote_code, device=str(team.device)).requires_grad_(False)
-    near_start = rows.replayed & (config.anchor == "base")
-    parts = [(session, near_start), (replace(session, model=other), ~near_start)]
-    found = [(np.flatnonzero(which), one) for one, which in parts if which.any()]
-    embedded = torch.cat([one.encode_all(texts, progress) for texts, one in found])
-    back = np.argsort(np.concatenate([texts for texts, _ in found]))
-    embedder = near_start.astype(np.int64) if len(found) > 1 else None
-    return replace(session, before=embedded[torch.from_numpy(back)], embedder=embedder)
+    anchor_model = load_encoder(anchor, trust_remote_code=trust_remote_code, device=str(team.device))
+    anchor_session = replace(session, model=anchor_model.requires_grad_(False))
+    by_start = rows.replayed & (config.anchor == "base")
+    parts = [(session, np.flatnonzero(by_start)), (anchor_session, np.flatnonzero(~by_start))]
+    parts = [(encoder, texts) for encoder, texts in parts if len(texts)]
+    embeddings = torch.cat([encoder.encode_all(texts, progress) for encoder, texts in parts])
+    back = np.argsort(np.concatenate([texts for _, texts in parts]))
+    embedder = by_start.astype(np.int64) if len(parts) > 1 else None
+    return replace(session, before=embeddings[torch.from_numpy(back)], embedder=embedder)
 
 
 def _check_dimensions(model: SentenceTransformer, config: TrainConfig, start: Path) -> None:
-    whole = model.get_embedding_dimension()
-    if whole is not None and (beyond := [size for size in config.matryoshka if size >= whole]):
+    dimensions = model.get_embedding_dimension()
+    if dimensions is not None and (too_long := [size for size in config.matryoshka if size >= dimensions]):
         raise ConfigError(
-            f"train.matryoshka asks for the leading {', '.join(map(str, beyond))} dimensions, and the embeddings of "
-            f"{start} have {whole}. Name numbers below that: the whole is trained anyway."
+            f"train.matryoshka lists {', '.join(map(str, too_long))} leading dimensions, but the embeddings of {start} "
+            f"have {dimensions}. List only smaller numbers; the whole embedding is always trained."
         )
 
 
-def _check_negatives(table: pa.Table, rows: Rows, config: TrainConfig) -> None:
+def _check_negatives(table: pa.Table, rows: TrainingRows, config: TrainConfig) -> None:
     if not config.max_negatives and not rows.in_batch.all():
         names = sorted(set(table.filter(pa.array(~rows.in_batch))["domain"].to_pylist()))
         raise ConfigError(
-            f"train.max_negatives is 0, and rows of {', '.join(names)} have no negatives but those given with them, "
-            "being of kind classification or clustering. Set it to 1 or more."
+            f"train.max_negatives is 0, but rows of {', '.join(names)} use only their own negatives (kind "
+            "classification or clustering), so they would have none. Set train.max_negatives to 1 or more."
         )
 
 
 def _split(embeddings: Tensor, back: Indices, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-    # index_select, for its gradient adds up in a fixed order on the CPU; indexing with brackets does not.
+    # The gradient of index_select is summed in a fixed order on the CPU, unlike that of indexing with brackets.
     gathered = embeddings.index_select(0, torch.from_numpy(back).to(embeddings.device))
     return gathered[:rows], gathered[rows : 2 * rows], gathered[2 * rows :]

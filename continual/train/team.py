@@ -1,8 +1,8 @@
-"""Training in several processes, which torchrun or `accelerate launch` started with the same command.
+"""Training in several processes that torchrun or `accelerate launch` started with the same command.
 
-The first one does all that the command does, and hands its trainings to the others, which do nothing else. Of every
-batch each encodes a share of the texts, and all see the embeddings of all: a row's negatives are those of the whole
-batch, whatever the device that encoded them (cross-device negatives), and the gradient is that of one process.
+The first process runs the command and sends its trainings to the others, which do nothing else. Each process encodes a
+share of the texts of a batch and gets the embeddings of all texts. So a row's negatives are those of the whole batch
+(cross-device negatives), and the gradient is that of a single process.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from continual.train.batching import Indices
 from continual.train.job import Job
 
 _PATIENCE = timedelta(days=30)
-"""How long the others wait for the first: it may evaluate for hours between two trainings."""
+"""How long the others wait for the first process, which may evaluate for hours between two trainings."""
 
-TORN = threading.Event()
-"""Set when the first process left a training that the others are still in: it can tell them nothing any more."""
+LEFT_TRAINING = threading.Event()
+"""Set when this process left a training with an error while the others are still in it, so they wait for this one."""
 
 
 @dataclass(frozen=True)
 class Team:
-    """The processes that train together; one process alone is a team too.
+    """The processes that train together; a single process is a team too.
 
     Attributes:
-        rank: Of this process, from 0.
-        size: How many there are.
-        device: Where this one computes.
+        rank: Rank of this process, 0 or more.
+        size: Number of processes.
+        device: Device of this process.
     """
 
     rank: int
@@ -46,17 +46,17 @@ class Team:
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that runs the command."""
+        """Whether this process runs the command."""
         return self.rank == 0
 
     def shares(self, lengths: Indices) -> list[Indices]:
-        """Deal texts to the processes, so that each has about as many tokens.
+        """Divide texts among the processes, so that all get about the same number of tokens.
 
         Args:
-            lengths: Tokens of each text, [texts].
+            lengths: Number of tokens of each text, [texts].
 
         Returns:
-            Indices of texts by rank, every one exactly once; of one process alone, all in their order.
+            Indices of texts by rank, each exactly once; for a single process all texts in their order.
         """
         if self.size == 1:
             return [np.arange(len(lengths))]
@@ -67,8 +67,8 @@ class Team:
         """Return the embeddings of all processes, in the order of their ranks: [sum of counts, dimensions].
 
         Args:
-            own: Those of this process, fp32 without a graph, [counts[rank], dimensions].
-            counts: How many each process has.
+            own: Embeddings of this process, fp32 without a graph, [counts[rank], dimensions].
+            counts: Number of embeddings of each process.
         """
         if self.size == 1:
             return own
@@ -76,18 +76,20 @@ class Team:
 
         padded = own.new_zeros(max(counts), own.shape[1])
         padded[: len(own)] = own
-        found = [torch.empty_like(padded) for _ in counts]
-        distributed.all_gather(found, padded)
-        return torch.cat([each[:count] for each, count in zip(found, counts, strict=True)])
+        gathered = [torch.empty_like(padded) for _ in counts]
+        distributed.all_gather(gathered, padded)
+        return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
 
     def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Add up the gradients of all processes; each has them all afterwards."""
+        """Replace the gradients by their sum over all processes."""
         if self.size == 1:
             return
         from torch import distributed
 
-        parts = [torch.zeros_like(each) if each.grad is None else each.grad for each in parameters]
-        flat = torch.cat([part.reshape(-1) for part in parts])
+        gradients = [
+            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in parameters
+        ]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         distributed.all_reduce(flat)
         start = 0
         for parameter in parameters:
@@ -95,29 +97,29 @@ class Team:
             start += parameter.numel()
 
     def wait(self) -> None:
-        """Return when all processes have come here."""
+        """Wait until all processes have called this."""
         if self.size > 1:
             from torch import distributed
 
             distributed.barrier()
 
     def share(self, job: Job | None) -> Job | None:
-        """Hand a training from the first process to the others, or None when there are no more; return it."""
+        """Send a training from the first process to the others, or None after the last one; return it."""
         if self.size == 1:
             return job
         from torch import distributed
 
         box: list[Any] = [job]
         distributed.broadcast_object_list(box, src=0, device=self.device)
-        found: Job | None = box[0]
-        return found
+        received: Job | None = box[0]
+        return received
 
     @contextmanager
     def training(self, job: Job) -> Iterator[None]:
-        """Hand a training to the others, and do it meanwhile: all that is done together is done in the body.
+        """Send a training to the other processes, and take part in it in the body of the `with` statement.
 
-        An error of ours is one that every process meets. Any other, such as a full disk, is this one's alone: the
-        others wait for it in the middle of a step, and end when it does.
+        A `ContinualError` occurs in every process. Any other error, such as a full disk, occurs only in this one: the
+        others then wait for it in the middle of a step until it ends.
         """
         self.share(job)
         try:
@@ -125,21 +127,21 @@ class Team:
         except ContinualError:
             raise
         except BaseException:
-            TORN.set()
+            LEFT_TRAINING.set()
             raise
 
 
 def find_team() -> Team:
-    """Return the team of this process, as the launcher's environment says."""
+    """Return the team of this process from the launcher's environment variables."""
     from accelerate import PartialState
 
-    # Without `cpu` it sees no other processes where there is no accelerator.
+    # On a machine without an accelerator, PartialState joins the other processes only with `cpu`.
     state = PartialState(cpu=_on_cpu(), timeout=_PATIENCE) if launched() else PartialState()
     return Team(state.process_index, state.num_processes, torch.device(state.device))
 
 
-def alone() -> Team:
-    """Return the team of this process without the others, for work that only the first does."""
+def single_process_team() -> Team:
+    """Return a team of only this process, for work that only the first process does."""
     return Team(0, 1, find_team().device)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from continual.config import Config
 from continual.errors import InputError
-from continual.eval.compare import Comparison, compare
+from continual.eval.compare import Comparison, compare_versions
 from continual.eval.suites import suite_settings
 from continual.progress import SILENT, Progress
 from continual.registry import Registry, Task, Version
@@ -58,7 +58,7 @@ def compare_scores(
     first, second = version_pair(registry, a, b)
     chosen = choose_tasks(registry, config, tasks)
     _score(registry, config, first, second, chosen, progress)
-    return compare(registry, first, second, chosen, config.eval, suite_settings(chosen, config, "step"))
+    return compare_versions(registry, first, second, chosen, config.eval, suite_settings(chosen, config, "step"))
 
 
 def compare_queries(

@@ -162,7 +162,7 @@ def score_model(
     on_score: Callable[[Score], None] | None = None,
     keep: Path | None = None,
 ) -> list[Score]:
-    """Score a model folder on tasks, with the samples of a suite; see `continual.eval.run.evaluate`.
+    """Score a model folder on tasks, with the samples of a suite; see `continual.eval.run.score_tasks`.
 
     Args:
         version: Id of the version that the scores belong to; it need not be recorded yet.
@@ -171,9 +171,9 @@ def score_model(
         on_score: Called with each score as soon as it is computed.
         keep: Cache file to read embeddings of texts from, and to write them to.
     """
-    from continual.eval.run import evaluate
+    from continual.eval.run import score_tasks
 
-    return evaluate(
+    return score_tasks(
         snapshot,
         version,
         sha256,

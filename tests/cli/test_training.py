@@ -123,8 +123,8 @@ def test_bad_calls_change_nothing(stocked: Path, run: Run, words: tuple[str, ...
 def test_an_update_by_a_recipe_says_so_in_its_plan(stocked: Path, run: Run) -> None:
     plan = json.loads(run("update", "--recipe", "boom", "--set", "train.temperature=0.02", "--plan", "--json").out)
     assert plan["spec"]["provenance"]["recipe"] == "boom"
-    assert plan["spec"]["merge"] == "equal"
-    assert plan["spec"]["config"]["train"]["temperature"] == 0.02
+    assert plan["spec"]["provenance"]["merge"] == "equal"
+    assert plan["spec"]["provenance"]["config"]["train"]["temperature"] == 0.02
     refused = run("update", "--recipe", "phased")
     assert refused.code == 2
-    assert "`continual train --recipe phased` runs it" in refused.err
+    assert "Run it with `continual train --recipe phased`" in refused.err

@@ -8,8 +8,8 @@ from dataclasses import replace
 from continual.conflicts.analysis import (
     LAST,
     Conflicts,
-    cluster,
-    name_clusters,
+    cluster_domains,
+    name_domain_clusters,
 )
 from continual.registry import Registry
 
@@ -24,7 +24,7 @@ MATRIX: list[list[float | None]] = [
 
 
 def made(names: list[str] = NAMES, count: int | None = None, **changes: object) -> Conflicts:
-    merges, order, labels = cluster(MATRIX, count)
+    merges, order, labels = cluster_domains(MATRIX, count)
     found = Conflicts(
         domains=names,
         start="v0",
@@ -40,7 +40,7 @@ def made(names: list[str] = NAMES, count: int | None = None, **changes: object) 
         matrix=MATRIX,
         merges=merges,
         order=order,
-        clusters=name_clusters(names, labels),
+        clusters=name_domain_clusters(names, labels),
         cut=0.0 if count is None else None,
         trainings=10,
         pairs=100,

@@ -12,9 +12,9 @@ from scipy.spatial.distance import squareform
 from continual.conflicts.analysis import (
     Conflicts,
     chance,
-    cluster,
+    cluster_domains,
     conflict_matrix,
-    name_clusters,
+    name_domain_clusters,
 )
 from tests import ROOT
 from tests.conflicts.results import MATRIX, NAMES, made
@@ -41,20 +41,20 @@ def test_chance_is_how_far_the_losses_of_two_orders_take_a_conflict() -> None:
 
 
 def test_clusters_of_a_matrix_worked_by_hand() -> None:
-    merges, order, labels = cluster(MATRIX)
+    merges, order, labels = cluster_domains(MATRIX)
     # med-table first, then bash-law; between the two the mean of 0.20, 0.20, 0.20 and 0.30.
     assert [set(merge[:2]) for merge in merges] == [{0, 2}, {1, 3}, {4, 5}]
     assert [merge[2] for merge in merges] == pytest.approx([-0.10, -0.02, 0.225])
     assert labels == [0, 1, 0, 1]
     assert {frozenset(order[:2]), frozenset(order[2:])} == {frozenset({0, 2}), frozenset({1, 3})}
-    assert name_clusters(NAMES, labels) == {"cluster-1": ["med", "table"], "cluster-2": ["bash", "law"]}
+    assert name_domain_clusters(NAMES, labels) == {"cluster-1": ["med", "table"], "cluster-2": ["bash", "law"]}
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_a_number_of_clusters_is_kept_to_even_where_conflicts_are_equal(count: int) -> None:
     even = [[None if i == j else 0.1 for j in range(4)] for i in range(4)]
     for matrix in (MATRIX, even):
-        labels = cluster(matrix, count)[2]
+        labels = cluster_domains(matrix, count)[2]
         assert len(set(labels)) == count
         assert list(dict.fromkeys(labels)) == list(range(count))
 
@@ -62,12 +62,12 @@ def test_a_number_of_clusters_is_kept_to_even_where_conflicts_are_equal(count: i
 def test_all_that_hurts_stays_alone_and_all_that_helps_is_one() -> None:
     worse = [[None if each is None else each + 1 for each in row] for row in MATRIX]
     better = [[None if each is None else each - 1 for each in row] for row in MATRIX]
-    assert cluster(worse)[2] == [0, 1, 2, 3]
-    assert cluster(better)[2] == [0, 0, 0, 0]
-    assert cluster([[None, -0.1], [0.05, None]])[2] == [0, 0]
-    assert cluster([[None, -0.1], [0.15, None]])[2] == [0, 1]
-    assert cluster([[None, -0.1], [0.15, None]], cut=0.03)[2] == [0, 0]
-    assert cluster(MATRIX, cut=0.25)[2] == [0, 0, 0, 0]
+    assert cluster_domains(worse)[2] == [0, 1, 2, 3]
+    assert cluster_domains(better)[2] == [0, 0, 0, 0]
+    assert cluster_domains([[None, -0.1], [0.05, None]])[2] == [0, 0]
+    assert cluster_domains([[None, -0.1], [0.15, None]])[2] == [0, 1]
+    assert cluster_domains([[None, -0.1], [0.15, None]], cut=0.03)[2] == [0, 0]
+    assert cluster_domains(MATRIX, cut=0.25)[2] == [0, 0, 0, 0]
 
 
 def test_the_tree_is_scipys() -> None:
@@ -79,7 +79,7 @@ def test_the_tree_is_scipys() -> None:
         np.fill_diagonal(both, 0)
         conflicts = squareform(both)
         tree = linkage(conflicts - conflicts.min(), "average")
-        merges, order, labels = cluster(matrix)
+        merges, order, labels = cluster_domains(matrix)
         assert order == dendrogram(tree, no_plot=True)["leaves"]
         np.testing.assert_allclose([merge[2] for merge in merges], tree[:, 2] + conflicts.min(), atol=1e-12)
         wanted = fcluster(tree, -conflicts.min(), "distance")
@@ -90,26 +90,28 @@ def test_the_verdict_says_what_came_out() -> None:
     found = made()
     assert found.ranked[0] == (pytest.approx(0.30), "table", "law")
     assert found.verdict == (
-        "On average of both directions, 4 of 6 pairs hurt each other, most table and law (+0.300); 1 help each other, "
-        "most med and table (-0.100); chance alone moves such a mean by about 0.030."
+        "Averaged over both directions, 4 of 6 pairs hurt each other, most of all table and law (+0.300); 1 of 6 pairs "
+        "helps each other, most of all med and table (-0.100); chance alone moves this average by about 0.030."
     )
     moved = [[None if each is None else each + by for each in row] for by in (0.2, -0.5) for row in MATRIX]
     worse, better = made(matrix=moved[:4]).verdict, made(matrix=moved[4:]).verdict
-    assert ", 6 of 6 pairs hurt each other, most table and law (+0.500); chance" in worse
-    assert ", no two domains hurt each other; 6 of 6 pairs help each other, most med and table (-0.600)" in better
-    assert ", no two domains hurt or help each other more than chance does: chance" in made(chance=0.31).verdict
+    assert ", 6 of 6 pairs hurt each other, most of all table and law (+0.500); chance" in worse
+    assert ", no two domains hurt each other; 6 of 6 pairs help each other, most of all med and table" in better
+    assert ", no two domains hurt or help each other by more than chance: chance" in made(chance=0.31).verdict
 
 
 def test_the_verdict_names_what_the_mean_of_two_directions_hides() -> None:
     matrix = [[None, 0.05, 0.0], [-0.06, None, 0.03], [0.0, 0.0, None]]
     # Chance is sqrt(2) times as far for one entry as for the mean of two: 0.0283.
     assert made(domains=NAMES[:3], matrix=matrix, chance=0.02).verdict == (
-        "On average of both directions, no two domains hurt or help each other more than chance does: chance alone "
-        "moves such a mean by about 0.020. In one direction alone, bash hurts med (+0.050, one of 3 such entries), "
-        "where chance is about 0.028. Measured on 3 domains, chance is a rough figure itself."
+        "Averaged over both directions, no two domains hurt or help each other by more than chance: chance alone moves "
+        "this average by about 0.020. In one direction only, bash hurts med (+0.050, the largest of 3 such effects); "
+        "chance alone moves one direction by about 0.028. With 3 domains, the chance level is itself a rough estimate."
     )
     one = made(matrix=[[None, -0.06], [0.03, None]], domains=NAMES[:2], chance=0.03).verdict
-    assert "In one direction alone, bash helps med (-0.060), where chance is about 0.042. Measured on 2 domains" in one
+    assert (
+        "In one direction only, bash helps med (-0.060); chance alone moves one direction by about 0.042. With" in one
+    )
     assert "rough" not in made().verdict
     assert "one direction" not in made().verdict
 

@@ -22,12 +22,12 @@ from continual.config import TrainConfig
 from continual.conflicts import run as analysis
 from continual.conflicts.analysis import (
     LAST,
-    cluster,
+    cluster_domains,
     conflict_matrix,
     last_conflicts,
 )
 from continual.conflicts.clusters import read_clusters
-from continual.conflicts.plan import TRAININGS, prepare
+from continual.conflicts.plan import TRAININGS, prepare_conflicts
 from continual.errors import (
     ConfigError,
     DataError,
@@ -83,7 +83,7 @@ def test_equal_domains_do_not_conflict_and_contradictory_ones_do(tiny_model: Pat
     assert found[0, 1] < 0
     for pair in ((0, 2), (2, 0), (1, 2), (2, 1)):
         assert found[pair] > 0.5
-    assert cluster(matrix)[2] == [0, 0, 1]
+    assert cluster_domains(matrix)[2] == [0, 0, 1]
 
 
 @pytest.fixture
@@ -206,8 +206,8 @@ def test_one_more_domain_costs_its_own_trainings(three: Workspace) -> None:
         ({"rows": 30}, three.config, 9),
         ({}, longer, 9),
     ):
-        inquiry = prepare(three.registry, config, **(given | options))  # type: ignore[arg-type]
-        assert len(inquiry.missing) == missing
+        job = prepare_conflicts(three.registry, config, **(given | options))  # type: ignore[arg-type]
+        assert len(job.missing) == missing
 
 
 KILLED = """
@@ -282,7 +282,7 @@ def test_it_gives_way_to_an_update(three: Workspace, monkeypatch: pytest.MonkeyP
     [
         ({"domains": ["first", "secnd"]}, NotFoundError, "Did you mean 'second'"),
         ({"domains": ["first"]}, NothingToDoError, "only first is named"),
-        ({"rows": 1}, InputError, "--rows takes a number from 2 up"),
+        ({"rows": 1}, InputError, "--rows must be a number from 2 up"),
         ({"rows": -5}, InputError, "not -5"),
         ({"settings": {"train": {"epochs": 0}}}, ConfigError, "epochs"),
         ({"settings": {"gate": {"min_gain": 1}}}, ConfigError, "gate.min_gain has no effect"),
@@ -317,7 +317,7 @@ def test_domains_of_which_every_row_is_in_a_task_are_named(three: Workspace, tmp
     judged = {"query_id": ids, "doc_id": ["d"] * len(ids), "score": [1] * len(ids)}
     pq.write_table(pa.table(judged), folder / "qrels.parquet")
     three.add_task("late", folder)
-    with pytest.raises(InputError, match=r"too few rows of first \(0\), second \(0\)\."):
+    with pytest.raises(InputError, match=r"too few rows of first \(0\), second \(0\):"):
         three.plan_conflicts(domains=["first", "second"])
 
 

@@ -18,7 +18,7 @@ from continual import Workspace
 from continual.config import GateConfig
 from continual.eval.ood import flags, flags_of
 from continual.registry import Leak, Registry
-from continual.replay.draw import Rows
+from continual.replay.draw import RowReader
 from continual.report.report import build_report
 from continual.report.terminal import print_report
 from continual.step.gate import decide
@@ -54,7 +54,10 @@ def test_who_learned_it_and_who_comes_from_them_is_flagged(stream: Registry) -> 
     assert set(found) == {("v1", "late"), ("v2", "late")}
     flag = found["v2", "late"]
     assert (flag.version, flag.rows, flag.near, flag.learned_by, flag.domains) == ("v2", 12, 5, ["v1"], ["med"])
-    assert flag.why == "v1 learned 12 rows of med before late was registered, which are in it (5 nearly)."
+    assert (
+        flag.why
+        == "v1 trained on 12 rows of med that leak into late (5 as near duplicates), before the task was registered."
+    )
     assert flags_of(stream, "v3") == {}
 
 
@@ -62,8 +65,10 @@ def test_several_steps_add_up(stream: Registry) -> None:
     stream.set_leaks("late", [Leak("late", "b1", 12, 5, LATE), Leak("late", "b2", 1, 0, LATE)])
     found = flags(stream)
     assert (found["v2", "late"].rows, found["v2", "late"].learned_by) == (13, ["v1", "v2"])
-    assert found["v2", "late"].why.startswith("v1 and v2 learned 13 rows of med, bash before")
-    assert found["v3", "late"].why == "v3 learned 1 row of bash before late was registered, which is in it."
+    assert found["v2", "late"].why.startswith("v1 and v2 trained on 13 rows of med, bash that leak into late")
+    assert (
+        found["v3", "late"].why == "v3 trained on 1 row of bash that leaks into late, before the task was registered."
+    )
     stream.set_leaks("late", [])
     assert flags(stream) == {}
 
@@ -78,7 +83,7 @@ def test_the_report_leaves_flagged_tasks_out_of_the_mean(stream: Registry) -> No
         ("v1", "late", 12),
         ("v2", "late", 12),
     ]
-    assert data["flags"][0]["why"].startswith("v1 learned 12 rows")
+    assert data["flags"][0]["why"].startswith("v1 trained on 12 rows")
     rows = list(csv.DictReader(io.StringIO(report.to_csv())))
     assert [row["trained_on"] for row in rows] == ["", "late", "late", ""]
     stream.set_leaks("late", [])
@@ -92,7 +97,7 @@ def test_the_terminal_marks_flagged_scores(stream: Registry, encoding: str) -> N
     console.file.flush()
     text = console.file.buffer.getvalue().decode(encoding)
     assert sum(line.count("40.0") and line.rstrip().endswith("!") for line in text.splitlines()) == 2
-    assert "! v1 learned 12 rows of med before late was registered" in text
+    assert "! v1 trained on 12 rows of med that leak into late" in text
     assert "! trained on, so no OOD score" in text
 
 
@@ -141,7 +146,7 @@ def test_leakage_found_later_from_end_to_end(
     workspace.ingest(write_pairs("first.parquet", make_pairs(40)))
     workspace.update()
     trained = workspace.registry.batches()[0]
-    with Rows(workspace.registry) as rows:
+    with RowReader(workspace.registry) as rows:
         texts = rows.draw([trained], [], {}, {}).table.to_pylist()[:3]
     documents = [{"_id": f"d{n}", "text": row["positive"]} for n, row in enumerate(texts)]
     queries = [{"_id": f"q{n}", "text": row["query"].upper()} for n, row in enumerate(texts)]
@@ -151,19 +156,19 @@ def test_leakage_found_later_from_end_to_end(
     assert "late" not in json.loads(run("status", "--json", *at).out)["ood_tasks"]
 
     shown = run("eval", *at)
-    assert "late: v1 learned 3 rows of first before late was registered, which are in it." in shown.out
+    assert "late: v1 trained on 3 rows of first that leak into late, before the task was registered." in shown.out
     assert "trained on" in shown.out
     at_root = json.loads(run("eval", "v0", "--json", *at).out)["scores"]
     assert {score["task"]: score["flag"] for score in at_root} == {"first": None, "late": None}
     compared = json.loads(run("compare", "v0", "v1", "--json", *at).out)["tasks"]
     assert [each["flag"] is not None for each in compared] == [False, True]
-    assert "late: v1 learned 3 rows" in run("compare", "v0", "v1", *at).out
+    assert "late: v1 trained on 3 rows" in run("compare", "v0", "v1", *at).out
 
     workspace.ingest(write_pairs("second.parquet", make_pairs(40, seed=1)))
     step = workspace.update()
     assert step.roles == {"first": "learned", "late": "leaked", "second": "new"}
     assert step.spec.guarded == ["first", "late", "second"]
-    assert any("late is not counted as OOD" in reason for reason in step.version.verdict["reasons"])
+    assert any("late is not counted as OOD" in reason for reason in step.version.verdict.reasons)
     assert set(flags(workspace.registry)) == {("v1", "late"), ("v2", "late")}
     workspace.export("current", tmp_path / "out")
-    assert "none, but its texts were trained on" in (tmp_path / "out" / "README.md").read_text()
+    assert "none, but trained on its texts" in (tmp_path / "out" / "README.md").read_text()

@@ -22,7 +22,7 @@ from continual.errors import (
     NotFoundError,
     NothingToDoError,
 )
-from continual.eval.query_clusters import cluster, name_clusters
+from continual.eval.query_clusters import cluster_queries, name_query_clusters
 from continual.eval.regressions import Regressions, find_regressions, has_rankings
 from continual.eval.significance import holm, paired_interval
 from continual.registry import Registry, Score
@@ -156,23 +156,23 @@ def test_what_cannot_be_compared_is_said(registry: Registry) -> None:
 
 def test_words_that_all_texts_share_name_nothing() -> None:
     texts = ["the red house", "the red tree", "the blue sea", "the blue sky"]
-    assert name_clusters(texts, [0, 0, 1, 1]) == [["red"], ["blue"]]
-    assert name_clusters(["same words"] * 4, [0, 0, 1, 1]) == [[], []]
-    assert name_clusters(["one two three"], [0]) == [["one", "three", "two"]]
-    assert name_clusters(["Straße 12", "Straße 7"], [0, 0]) == [["straße"]]
+    assert name_query_clusters(texts, [0, 0, 1, 1]) == [["red"], ["blue"]]
+    assert name_query_clusters(["same words"] * 4, [0, 0, 1, 1]) == [[], []]
+    assert name_query_clusters(["one two three"], [0]) == [["one", "three", "two"]]
+    assert name_query_clusters(["Straße 12", "Straße 7"], [0, 0]) == [["straße"]]
 
 
 def test_clusters_are_the_same_every_time_and_few_queries_are_one() -> None:
     generator = np.random.default_rng(5)
     vectors = np.repeat(np.eye(3), 40, 0) + generator.normal(0, 0.05, (120, 3))
-    labels = cluster(vectors, most=3)
-    assert labels.tolist() == cluster(vectors, most=3).tolist()
+    labels = cluster_queries(vectors, most=3)
+    assert labels.tolist() == cluster_queries(vectors, most=3).tolist()
     for start in (0, 40, 80):
         assert len(set(labels[start : start + 40].tolist())) == 1
     assert len(set(labels.tolist())) == 3
-    assert cluster(vectors[:30]).tolist() == [0] * 30
-    assert cluster(np.ones((100, 4))).tolist() == [0] * 100  # fewer directions than clusters is no warning
-    assert cluster(np.zeros((100, 4))).tolist() == [0] * 100
+    assert cluster_queries(vectors[:30]).tolist() == [0] * 30
+    assert cluster_queries(np.ones((100, 4))).tolist() == [0] * 100  # fewer directions than clusters is no warning
+    assert cluster_queries(np.zeros((100, 4))).tolist() == [0] * 100
 
 
 def test_a_terminal_obeys_no_text() -> None:

@@ -64,12 +64,12 @@ def reference(
 
 def test_scores_equal_pytrec_eval(tiny_model: Path, other_model: Path, tmp_path: Path) -> None:
     """The cache trap, too: mteb caches by model name and revision, and local models have neither."""
-    from continual.eval.run import evaluate
+    from continual.eval.run import score_tasks
 
     tasks = [write_task(tmp_path, "first"), write_task(tmp_path, "second", seed=1)]
     seen = {}
     for version, model in (("v0", tiny_model), ("v1", other_model)):
-        scores = evaluate(model, version, f"sha-{version}", tasks, tmp_path, EvalConfig())
+        scores = score_tasks(model, version, f"sha-{version}", tasks, tmp_path, EvalConfig())
         assert [score.task for score in scores] == ["first", "second"]
         for task, score in zip(tasks, scores, strict=True):
             expected = reference(model, tmp_path, task)
@@ -109,7 +109,7 @@ def test_every_text_is_encoded_once(
 ) -> None:
     from sentence_transformers import SentenceTransformer
 
-    from continual.eval.run import evaluate
+    from continual.eval.run import score_tasks
 
     tasks = [write_task(tmp_path, "first"), write_task(tmp_path, "again"), write_task(tmp_path, "second", seed=1)]
     encoded: list[tuple[str, str]] = []
@@ -122,7 +122,7 @@ def test_every_text_is_encoded_once(
 
         monkeypatch.setattr(SentenceTransformer, f"encode_{role}", counted)
     progress = Counter()
-    evaluate(tiny_model, "v0", "x", tasks, tmp_path, EvalConfig(batch_size=4), progress=progress)
+    score_tasks(tiny_model, "v0", "x", tasks, tmp_path, EvalConfig(batch_size=4), progress=progress)
     assert len(encoded) == len(set(encoded))
     assert progress.bars == [("evaluating v0", len(encoded), "texts"), ("finished", None, "")]
     assert progress.count == len(encoded)
@@ -149,7 +149,7 @@ def test_without_prompts_a_text_has_one_role(tiny_model: Path, tmp_path: Path) -
 def test_an_instruction_is_before_the_queries_of_its_task_alone(tiny_model: Path, tmp_path: Path) -> None:
     import shutil
 
-    from continual.eval.run import evaluate
+    from continual.eval.run import score_tasks
     from continual.models.folder import add_prompts
 
     says = "zat zot zil bat"
@@ -162,38 +162,38 @@ def test_an_instruction_is_before_the_queries_of_its_task_alone(tiny_model: Path
     }
     assert expected["plain"] != expected["told"]
     progress = Counter()
-    scores = evaluate(tiny_model, "v0", "x", [plain, told], tmp_path, EvalConfig(), progress=progress)
+    scores = score_tasks(tiny_model, "v0", "x", [plain, told], tmp_path, EvalConfig(), progress=progress)
     assert [score.score for score in scores] == pytest.approx([100 * each for each in expected.values()], abs=1e-6)
     assert progress.count == 2 * 12 + 40  # the queries twice, and the documents of both, of which two are equal, once
     assert scores[0].settings == "max_length=model"
     assert scores[1].settings.startswith("max_length=model, instruction=")
-    assert evaluate(tiny_model, "v0", "x", [told], tmp_path, EvalConfig())[0].score == scores[1].score
+    assert score_tasks(tiny_model, "v0", "x", [told], tmp_path, EvalConfig())[0].score == scores[1].score
 
     # The prompt of a domain that has the name of one of mteb's types is not put before all that is of this type.
     shutil.copytree(tiny_model, tmp_path / "served")
     add_prompts(tmp_path / "served", {"Retrieval": prompt})
     found = [
-        evaluate(tmp_path / "served", "v1", "y", [plain], tmp_path, EvalConfig(), instructed=hidden)[0].score
+        score_tasks(tmp_path / "served", "v1", "y", [plain], tmp_path, EvalConfig(), instructed=hidden)[0].score
         for hidden in ((), ("Retrieval",))
     ]
     assert found[0] != found[1] == scores[0].score
 
 
 def test_a_task_named_like_a_role_gets_the_right_prompts(tiny_model: Path, tmp_path: Path) -> None:
-    from continual.eval.run import evaluate
+    from continual.eval.run import score_tasks
 
     task = write_task(tmp_path, "query")
-    (score,) = evaluate(tiny_model, "v0", "x", [task], tmp_path, EvalConfig())
+    (score,) = score_tasks(tiny_model, "v0", "x", [task], tmp_path, EvalConfig())
     expected = np.mean([values["ndcg_cut_10"] for values in reference(tiny_model, tmp_path, task).values()])
     assert score.score == pytest.approx(100 * expected, abs=1e-6)
 
 
 def test_max_length_cuts_texts_and_never_raises_the_models_own(tiny_model: Path, tmp_path: Path) -> None:
     from continual.eval.encoder import OnceEncoder
-    from continual.eval.run import evaluate
+    from continual.eval.run import score_tasks
 
     task = write_task(tmp_path, "first")
-    (cut,) = evaluate(tiny_model, "v0", "x", [task], tmp_path, EvalConfig(max_length=5))
+    (cut,) = score_tasks(tiny_model, "v0", "x", [task], tmp_path, EvalConfig(max_length=5))
     expected = np.mean([values["ndcg_cut_10"] for values in reference(tiny_model, tmp_path, task, 5).values()])
     assert cut.score == pytest.approx(100 * expected, abs=1e-6)
     assert OnceEncoder(tiny_model, "v0", "x", max_length=10_000).wrapper.model.max_seq_length == 48
@@ -202,7 +202,7 @@ def test_max_length_cuts_texts_and_never_raises_the_models_own(tiny_model: Path,
 def test_the_random_states_stay_as_they_were(tiny_model: Path, tmp_path: Path) -> None:
     import torch
 
-    from continual.eval.run import evaluate
+    from continual.eval.run import score_tasks
 
     task = write_task(tmp_path, "first")
 
@@ -214,26 +214,26 @@ def test_the_random_states_stay_as_they_were(tiny_model: Path, tmp_path: Path) -
     random.setstate(states[0])
     np.random.set_state(states[1])
     torch.set_rng_state(states[2])
-    evaluate(tiny_model, "v0", "x", [task], tmp_path, EvalConfig())
+    score_tasks(tiny_model, "v0", "x", [task], tmp_path, EvalConfig())
     assert draws() == expected
 
 
 def test_the_same_version_scores_the_same_twice(tiny_model: Path, tmp_path: Path) -> None:
-    from continual.eval.run import evaluate
+    from continual.eval.run import score_tasks
 
     task = write_task(tmp_path, "first")
-    (one,) = evaluate(tiny_model, "v0", "x", [task], tmp_path, EvalConfig())
+    (one,) = score_tasks(tiny_model, "v0", "x", [task], tmp_path, EvalConfig())
     before = (tmp_path / one.path).read_bytes()
-    (two,) = evaluate(tiny_model, "v0", "x", [task], tmp_path, EvalConfig())
+    (two,) = score_tasks(tiny_model, "v0", "x", [task], tmp_path, EvalConfig())
     assert one == two
     assert before == (tmp_path / two.path).read_bytes()
 
 
 def test_what_cannot_be_scored_is_refused(tiny_model: Path, tmp_path: Path) -> None:
-    from continual.eval.run import evaluate
+    from continual.eval.run import score_tasks
     from continual.eval.tasks import load_task
 
-    assert evaluate(tiny_model, "v0", "x", [], tmp_path, EvalConfig()) == []
+    assert score_tasks(tiny_model, "v0", "x", [], tmp_path, EvalConfig()) == []
     with pytest.raises(DataError, match="continual task add"):
         load_task("missing", tmp_path / "missing")
     task = write_task(tmp_path, "empty")
@@ -241,22 +241,22 @@ def test_what_cannot_be_scored_is_refused(tiny_model: Path, tmp_path: Path) -> N
     table = pq.read_table(path)
     pq.write_table(table.set_column(2, "score", pa.array([0] * len(table))), path)
     with pytest.raises(DataError, match="no query with a relevant document"):
-        evaluate(tiny_model, "v0", "x", [task], tmp_path, EvalConfig())
+        score_tasks(tiny_model, "v0", "x", [task], tmp_path, EvalConfig())
     with pytest.raises(InvalidNameError):
-        evaluate(tiny_model, "../v0", "x", [task], tmp_path, EvalConfig())
+        score_tasks(tiny_model, "../v0", "x", [task], tmp_path, EvalConfig())
 
 
 def test_embeddings_that_are_no_numbers_are_refused(tiny_model: Path, tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
-    from continual.eval.run import evaluate
+    from continual.eval.run import score_tasks
 
     model = SentenceTransformer(str(tiny_model), device="cpu")
     next(model.parameters()).data[:] = float("nan")
     model.save_pretrained(str(tmp_path / "broken"))
     task = write_task(tmp_path, "first")
     with pytest.raises(ModelError, match="v9 gives embeddings that are not finite"):
-        evaluate(tmp_path / "broken", "v9", "x", [task], tmp_path, EvalConfig())
+        score_tasks(tmp_path / "broken", "v9", "x", [task], tmp_path, EvalConfig())
     assert not (tmp_path / "scores").exists()
 
 

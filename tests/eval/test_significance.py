@@ -14,7 +14,7 @@ from continual.errors import DataError
 from continual.eval import significance
 from continual.eval.significance import (
     Moments,
-    combine,
+    combine_moments,
     holm,
     mean_interval,
     mean_permutation,
@@ -114,8 +114,8 @@ def test_samples_at_once_have_the_moments_of_each() -> None:
     # What has no weight may be unknown, what has one may not.
     weights = np.tile([0.5, 0.5, 0, 0, 0, 0, 0], (4, 1))
     blank = Moments(*(np.where(weights == 0, np.nan, each) for each in (found.mean, found.variance, found.freedom)))
-    assert combine(blank, weights).mean == pytest.approx(found.mean[:, :2].mean(1))
-    assert np.isnan(combine(blank, np.full((4, 7), 1 / 7)).ends(0.95)).all()
+    assert combine_moments(blank, weights).mean == pytest.approx(found.mean[:, :2].mean(1))
+    assert np.isnan(combine_moments(blank, np.full((4, 7), 1 / 7)).ends(0.95)).all()
 
 
 def test_what_does_not_pair_is_an_error() -> None:

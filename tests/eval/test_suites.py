@@ -31,11 +31,11 @@ from continual.eval.suites import (
     WHOLE,
     Sample,
     first_by_hash,
-    measure,
     sample_of,
     score_path,
     score_settings,
     suite_tasks,
+    trec_eval_measure,
 )
 from continual.registry import Registry, Score, Task
 from continual.registry.catalog import now
@@ -50,7 +50,7 @@ STEP = "[ingest]\nholdout = 0.3\n[suites]\nstep = {queries = 5, documents = 12}\
 
 
 def task(name: str = "t", **changes: Any) -> Task:
-    return dataclasses.replace(Task(name, 1, None, f"tasks/{name}", 100, 1000, 100, "folder", "x", now()), **changes)
+    return dataclasses.replace(Task(name, None, f"tasks/{name}", 100, 1000, 100, "folder", "x", now()), **changes)
 
 
 @pytest.fixture
@@ -87,16 +87,16 @@ def test_settings_name_the_sample() -> None:
     ],
 )
 def test_only_means_over_queries_have_values_per_query(metric: str, expected: str | None) -> None:
-    assert measure(metric) == expected
+    assert trec_eval_measure(metric) == expected
 
 
 def test_what_is_sampled() -> None:
     suite = SuiteConfig(queries=50, documents=2000)
     assert sample_of(task(), suite) == Sample(50, None)  # it has no more documents than that
     assert sample_of(task(queries=50), suite) == WHOLE
-    assert sample_of(task(kind="STS", metric="cosine_spearman"), suite) == WHOLE
-    assert sample_of(task(kind="InstructionReranking", metric="p-MRR"), suite) == WHOLE
-    assert sample_of(task(kind="Reranking", metric="map_at_1000"), suite) == Sample(50, None)
+    assert sample_of(task(task_type="STS", metric="cosine_spearman"), suite) == WHOLE
+    assert sample_of(task(task_type="InstructionReranking", metric="p-MRR"), suite) == WHOLE
+    assert sample_of(task(task_type="Reranking", metric="map_at_1000"), suite) == Sample(50, None)
 
 
 def test_a_sample_does_not_depend_on_the_order() -> None:
@@ -126,11 +126,11 @@ def test_every_judged_document_stays_in_a_sample(tmp_path: Path) -> None:
 def test_tasks_of_mteb_are_cut_the_same_way() -> None:
     from mteb.mocks import MOCK_TASK_REGISTRY
 
-    from continual.eval.mteb_tasks import cut, load
+    from continual.eval.mteb_tasks import cut_to_sample, load_task_data
 
     reranking = MOCK_TASK_REGISTRY["MockMultilingualRerankingTask"]()
-    load(reranking)
-    cut(reranking, Sample(1, 1))
+    load_task_data(reranking)
+    cut_to_sample(reranking, Sample(1, 1))
     for subset in ("eng", "fra"):
         data = reranking.dataset[subset]["test"]
         (query,) = data["relevant_docs"]
@@ -150,7 +150,7 @@ def test_a_sampled_score_is_its_own(workspace: Workspace, monkeypatch: pytest.Mo
     paths = {score.path for score in workspace.registry.all_scores()}
     assert len(paths) == 2
     assert all((workspace.registry.root / path).is_file() for path in paths if path)
-    monkeypatch.delattr(scoring, "evaluate")
+    monkeypatch.delattr(scoring, "score_tasks")
     again = [workspace.evaluate(suite=suite).scores[0] for suite in ("step", "release")]
     assert [(each.score, each.new) for each in again] == [(step.score, False), (release.score, False)]
     assert [each.task for each in workspace.evaluate(tasks=["first"], suite="step").scores] == ["first"]
@@ -206,7 +206,7 @@ def test_what_eval_prints(workspace: Workspace, run: Run) -> None:
     again = run("eval", "current", "--suite", "step", *at)
     assert "1 of 1 scores were there" in again.out
     (score,) = json.loads(run("eval", "v0", "--suite", "step", "--json", *at).out)["scores"]
-    assert (score["task"], score["domain"], score["kind"], score["new"]) == ("first", "first", "Retrieval", False)
+    assert (score["task"], score["domain"], score["task_type"], score["new"]) == ("first", "first", "Retrieval", False)
     listed = json.loads(run("task", "list", "--json", *at).out)["tasks"]
     assert [(each["name"], each["queries"], each["origin"]) for each in listed] == [("first", 18, "holdout")]
 
@@ -254,7 +254,7 @@ def test_old_workspaces_keep_their_scores(tmp_path: Path, monkeypatch: pytest.Mo
     again = Registry(tmp_path / ".continual")
     assert again.scores({"t": "max_length=model"})["v0", "t"].score == 5.5
     (known,) = again.tasks()
-    assert (known.kind, known.metric, known.mteb) == ("Retrieval", "ndcg_at_10", None)
+    assert (known.task_type, known.metric, known.mteb) == ("Retrieval", "ndcg_at_10", None)
 
 
 def test_keys_of_local_tasks_did_not_change(workspace: Workspace) -> None:

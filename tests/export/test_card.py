@@ -81,7 +81,7 @@ def test_the_card_replaces_the_bases(learned: Workspace, two_steps: Path, tmp_pa
         f"| `<script>alert(1)<\\|script>` | {rows['<script>alert(1)<|script>']} | `0.parquet` | `Apache-2.0` |" in text
     )
     assert f"| `pi'pe` | {rows['pi`pe']} | `1.parquet` | `not stated` |" in text
-    for reason in (learned.version("v2").verdict or {})["reasons"]:
+    for reason in learned.version("v2").verdict.reasons:
         assert reason.replace("`", "\\`") in text
     shown = text.split("---\n", 2)[2].replace("\\|", "|")
     assert "<script>" not in shown.replace("`<script>alert(1)<|script>`", "")
@@ -114,7 +114,7 @@ def test_a_licence_of_its_own_is_not_settled_by_the_base(
     text = (learned.export("v3", tmp_path / "out").directory / "README.md").read_text()
     assert ModelCard(text).data.license is None
     assert "`cc-by-nc-4.0`" in text
-    assert "is under the licence: `apache-2.0`" in text
+    assert "The licence of the base model, `base`: `apache-2.0`" in text
     for wrong in ("", "two\nlines", "x" * 201):
         with pytest.raises(InputError, match="--license takes a name"):
             learned.ingest(source, license=wrong)
@@ -147,8 +147,8 @@ def test_the_card_says_which_data_set_of_the_hub_a_task_of_mteb_is() -> None:
     made = datetime(2025, 1, 1, tzinfo=UTC)
     part = {"task": "STSX", "dataset": "mteb/stsx", "revision": "abc", "subsets": ["en", "fr"], "splits": ["test"]}
     known = {"task": "STSX", "metric": "cosine_spearman", "parts": [part]}
-    own = Task("mine", 0, None, "tasks/mine", 9, 0, 0, "folder", "0" * 64, made)
-    theirs = dataclasses.replace(own, name="sts", kind="STS", metric="cosine_spearman", mteb=known)
+    own = Task("mine", None, "tasks/mine", 9, 0, 0, "folder", "0" * 64, made)
+    theirs = dataclasses.replace(own, name="sts", task_type="STS", metric="cosine_spearman", mteb=known)
     results = [_eval_result(task, Score("v1", task.name, task.metric, 81.25, 9, None)) for task in (own, theirs)]
     assert [(each.task_type, each.task_name) for each in results] == [
         ("text-retrieval", "Retrieval"),

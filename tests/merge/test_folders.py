@@ -21,7 +21,7 @@ from continual.errors import (
     ModelError,
     NotFoundError,
 )
-from continual.merge.folders import merge
+from continual.merge.folders import merge_folders
 from continual.models.weights import weights_sha256
 from continual.progress import Silent
 from continual.train.lora import fold
@@ -37,7 +37,7 @@ def models(tiny_model: Path, tmp_path: Path) -> list[Path]:
 
 
 def test_the_result_is_a_model_with_a_card_that_names_its_parents(models: list[Path], tmp_path: Path) -> None:
-    out = merge(models[:2], tmp_path / "out", method="linear", weights=[0.25, 0.75])
+    out = merge_folders(models[:2], tmp_path / "out", method="linear", weights=[0.25, 0.75])
     one, two = (weights(model) for model in models[:2])
     for name, tensor in weights(out).items():
         expected = 0.25 * one[name].double() + 0.75 * two[name].double()
@@ -61,23 +61,23 @@ def test_adapters_are_folded_into_the_base_as_they_are_read(tiny_model: Path, tm
     for number, adapter in enumerate(adapters):
         fold(tiny_model, adapter, tmp_path / f"f{number}")
     options = {"method": "ties", "base": tiny_model, "parameters": {"density": 0.3}}
-    merge([tmp_path / "f0", tmp_path / "f1"], tmp_path / "folded", **options)
-    merge(adapters, tmp_path / "direct", **options)
+    merge_folders([tmp_path / "f0", tmp_path / "f1"], tmp_path / "folded", **options)
+    merge_folders(adapters, tmp_path / "direct", **options)
     assert weights_sha256(tmp_path / "direct") == weights_sha256(tmp_path / "folded")
     with pytest.raises(InputError, match="is an adapter"):
-        merge(adapters, tmp_path / "out")
+        merge_folders(adapters, tmp_path / "out")
 
 
 def test_a_single_weight_goes_from_the_base_to_the_model(tiny_model: Path, models: list[Path], tmp_path: Path) -> None:
     for weight, expected in ((0.0, tiny_model), (1.0, models[0])):
-        out = merge([models[0]], tmp_path / f"w{weight}", method="wise", base=tiny_model, weights=[weight])
+        out = merge_folders([models[0]], tmp_path / f"w{weight}", method="wise", base=tiny_model, weights=[weight])
         assert weights_sha256(out) == weights_sha256(expected)
     with pytest.raises(InputError, match="from 0"):
-        merge([models[0]], tmp_path / "out", method="wise", base=tiny_model, weights=[1.5])
+        merge_folders([models[0]], tmp_path / "out", method="wise", base=tiny_model, weights=[1.5])
 
 
 def test_opcm_merges_any_number_in_their_order(tiny_model: Path, models: list[Path], tmp_path: Path) -> None:
-    out = merge(models, tmp_path / "out", method="opcm", base=tiny_model)
+    out = merge_folders(models, tmp_path / "out", method="opcm", base=tiny_model)
     mean = np.mean([task_norm(model, tiny_model) for model in models])
     assert task_norm(out, tiny_model) == pytest.approx(mean, rel=1e-5)
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
@@ -91,7 +91,7 @@ def test_the_card_has_weights_only_where_they_do_something(
         ("magmax", ["base", "merged", "merged"]),
         ("ties", ["base", "1", "1"]),
     ):
-        card = (merge(models[:2], tmp_path / method, method=method, base=tiny_model) / "README.md").read_text()
+        card = (merge_folders(models[:2], tmp_path / method, method=method, base=tiny_model) / "README.md").read_text()
         assert ("| parent | weight |" in card) == (method == "ties")
         assert "previous" not in card
         for parent, role in zip([tiny_model, *models[:2]], roles, strict=True):
@@ -102,11 +102,11 @@ def test_what_the_result_does_not_keep_is_said_once(
     tiny_model: Path, models: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     adapter = make_adapter(tiny_model, tmp_path / "adapter")
-    merge([models[0], models[1]], tmp_path / "alike")
-    merge([adapter], tmp_path / "ours", base=tiny_model)  # its weights say what it was trained on
+    merge_folders([models[0], models[1]], tmp_path / "alike")
+    merge_folders([adapter], tmp_path / "ours", base=tiny_model)  # its weights say what it was trained on
     assert not caplog.records
     change_json(models[1] / "config_sentence_transformers.json", prompts={"query": "search: ", "document": ""})
-    merge([*models[:2], models[1]], tmp_path / "prompts")
+    merge_folders([*models[:2], models[1]], tmp_path / "prompts")
     (record,) = caplog.records
     assert f"{models[1]} has {{'query': 'search: '}}" in record.getMessage()
     caplog.clear()
@@ -114,7 +114,7 @@ def test_what_the_result_does_not_keep_is_said_once(
     save_file(factors, adapter / "adapter_model.safetensors", {"format": "pt"})  # as peft saves them
     for named, said in (("org/else", 1), (f"org/{tiny_model.name}", 0), (None, 0)):
         change_json(adapter / "adapter_config.json", base_model_name_or_path=named)
-        merge([adapter], tmp_path / f"out-{said}-{named is None}", base=tiny_model)
+        merge_folders([adapter], tmp_path / f"out-{said}-{named is None}", base=tiny_model)
         assert len(caplog.records) == said
         assert all("says that it was trained on org/else" in record.getMessage() for record in caplog.records)
         caplog.clear()
@@ -143,10 +143,10 @@ def test_models_that_mean_something_else_are_refused_with_the_difference(models:
         before = file.read_text()
         change_json(file, **changes)
         with pytest.raises(ModelError, match=message):
-            merge([one, other], tmp_path / "out")
+            merge_folders([one, other], tmp_path / "out")
         file.write_text(before)
     change_json(other / "tokenizer.json", truncation=None, padding=None)  # settings of a call
-    merge([one, other], tmp_path / "out")
+    merge_folders([one, other], tmp_path / "out")
 
 
 def test_models_that_other_versions_of_the_library_saved_match(tiny_model: Path, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_models_that_other_versions_of_the_library_saved_match(tiny_model: Path,
     )
 
     new = moved(tiny_model, tmp_path / "new", 2)
-    out = merge([old, new], tmp_path / "out")
+    out = merge_folders([old, new], tmp_path / "out")
     theirs = weights(new)
     for name, tensor in load_file(out / "0_Transformer" / "model.safetensors").items():
         expected = (tensors[name.removeprefix("bert.")].double() + theirs[name.removeprefix("bert.")].double()) / 2
@@ -179,13 +179,13 @@ def test_models_that_other_versions_of_the_library_saved_match(tiny_model: Path,
 
 def test_a_result_inside_a_model_that_is_merged_is_refused(models: list[Path]) -> None:
     with pytest.raises(InputError, match="lies inside"):
-        merge(models[:2], models[0] / "merged")
+        merge_folders(models[:2], models[0] / "merged")
 
 
 def test_a_place_that_cannot_be_written_is_named(models: list[Path], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written to"):
-        merge(models[:2], tmp_path / "file" / "out")
+        merge_folders(models[:2], tmp_path / "file" / "out")
 
 
 @pytest.mark.parametrize(
@@ -194,20 +194,24 @@ def test_a_place_that_cannot_be_written_is_named(models: list[Path], tmp_path: P
         ({"method": "multislurp"}, NotFoundError, "Did you mean 'multislerp'"),
         ({"method": "ties"}, InputError, "Name the base with --base"),
         ({"method": "opcm"}, InputError, "Name the base with --base"),
-        ({"method": "slerp", "models": 3}, InputError, "slerp merges 2 models, and 3 were given"),
+        ({"method": "slerp", "models": 3}, InputError, "slerp merges 2 models, but 3 were given"),
         (
             {"method": "slerp", "base": True},
             InputError,
-            "--base is the first of them: 2 more were given",
+            "counts --base as the first, but 2 more were given",
         ),
-        ({"names": ["", "x"]}, InputError, "The name of a model is empty"),
-        ({"seed": -1}, InputError, "--seed takes an integer from 0 up, not -1"),
-        ({"method": "opcm", "base": True, "parameters": {"previous": 2.0}}, InputError, "takes alpha; not 'previous'"),
+        ({"names": ["", "x"]}, InputError, "A model name is empty"),
+        ({"seed": -1}, InputError, "--seed is -1, but takes an integer of 0 or more"),
+        (
+            {"method": "opcm", "base": True, "parameters": {"previous": 2.0}},
+            InputError,
+            "takes the parameters alpha, not 'previous'",
+        ),
         ({"weights": [1.0, -1.0]}, InputError, "1, -1 sum to 0"),
         ({"method": "magmax", "base": True, "weights": [1.0, 2.0]}, InputError, "takes no weights"),
-        ({"weights": [1.0]}, InputError, "2 models take 2 weights, and 1 were given"),
+        ({"weights": [1.0]}, InputError, "2 models need 2 weights, but --weights has 1"),
         ({"method": "ties", "base": True, "parameters": {"densty": 0.5}}, InputError, "Did you mean 'density'"),
-        ({"method": "ties", "base": True, "parameters": {"density": 1.5}}, InputError, "density = 1.5 is outside 0 to"),
+        ({"method": "ties", "base": True, "parameters": {"density": 1.5}}, InputError, "density = 1.5 is out of range"),
         ({"dtype": "fp8"}, InputError, "fp32, fp16, bf16"),
         ({"weights": [float("nan"), 1.0]}, InputError, "finite"),
         ({"base": True}, InputError, "linear uses no base"),
@@ -233,13 +237,13 @@ def test_bad_calls_are_refused_before_anything_is_written(
 
     names = options.pop("names", models[:number])
     with pytest.raises(error, match=message):
-        merge(names, tmp_path / "out", progress=Bars(), **options)  # type: ignore[arg-type]
+        merge_folders(names, tmp_path / "out", progress=Bars(), **options)  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
     assert not started
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     with pytest.raises(InputError, match="is not empty"):
-        merge(models[:2], tmp_path / "full")
+        merge_folders(models[:2], tmp_path / "full")
 
 
 def test_the_command(models: list[Path], tmp_path: Path) -> None:
@@ -269,7 +273,7 @@ def test_the_command(models: list[Path], tmp_path: Path) -> None:
 def test_killed_merges_leave_nothing_that_loads(models: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "result" / "out"
     command = ["merge", *map(str, models), "-m", "linear", "-o", str(out)]
-    expected = weights_sha256(merge(models, tmp_path / "whole"))
+    expected = weights_sha256(merge_folders(models, tmp_path / "whole"))
 
     def whole_or_nothing() -> None:
         visible = [path for path in out.parent.iterdir() if not path.name.startswith(".")]
@@ -310,9 +314,9 @@ def test_an_adapter_goes_on_the_model_it_was_trained_on_and_no_other(
     adapter = make_adapter(tiny_model, tmp_path / "adapter")
     fold(tiny_model, adapter, tmp_path / "folded")
     # The default method takes no base: here the base only says what the adapter belongs to.
-    one = merge([adapter, tmp_path / "folded"], tmp_path / "sum", base=tiny_model)
+    one = merge_folders([adapter, tmp_path / "folded"], tmp_path / "sum", base=tiny_model)
     for name, tensor in weights(tmp_path / "folded").items():
         assert np.abs(weights(one)[name] - tensor).max() < 1e-6
     with pytest.raises(ModelError, match=r"was trained on a model with the weights"):
-        merge([adapter], tmp_path / "none", base=models[0], method="task_arithmetic")
+        merge_folders([adapter], tmp_path / "none", base=models[0], method="task_arithmetic")
     assert not (tmp_path / "none").exists()

@@ -18,7 +18,7 @@ from continual.merge.methods._geometry import gram
 from continual.merge.methods._sparse import largest
 from continual.merge.methods.dare_linear import thinned
 from continual.merge.methods.karcher import mean_direction
-from continual.merge.methods.pairwise_slerp import coefficients, positions
+from continual.merge.methods.pairwise_slerp import pairwise_slerp_coefficients, positions
 from tests import ROOT
 
 DOCS = ROOT / "docs"
@@ -65,11 +65,11 @@ def test_contract_says_what_and_where_from(name) -> None:
 
 def test_values_that_do_nothing_or_mean_nothing_are_refused() -> None:
     for name, key in (("ties", "density"), ("breadcrumbs", "density"), ("sce", "select_topk")):
-        with pytest.raises(InputError, match=f"{name}: {key} = 0 keeps nothing of the updates. Give more than 0"):
+        with pytest.raises(InputError, match=f"{name}: {key} = 0 keeps nothing of the updates. Give a value above 0"):
             find_method(name).resolve({key: 0.0})
-    with pytest.raises(InputError, match=r"normalize is true or false, not 0\.5"):
+    with pytest.raises(InputError, match=r"normalize = 0\.5, but it takes true or false"):
         find_method("ties").resolve({"normalize": 0.5})
-    with pytest.raises(InputError, match="opcm takes alpha; not 'previous'"):
+    with pytest.raises(InputError, match="opcm takes the parameters alpha, not 'previous'"):
         find_method("opcm").resolve({"previous": 2.0})
     assert find_method("ties").resolve({"normalize": 0.0})["normalize"] is False
 
@@ -269,7 +269,7 @@ def test_karcher_in_one_dimension_follows_the_majority() -> None:
 
 
 def test_karcher_refuses_a_negative_weight() -> None:
-    with pytest.raises(InputError, match="weights of 0 or more, and they are 1, -1"):
+    with pytest.raises(InputError, match="weights of 0 or more, but they are 1, -1"):
         find_method("karcher")(draw((3,), 2), [1, -1])
 
 
@@ -311,9 +311,11 @@ def test_pairwise_slerp_gives_equal_weights_equal_shares_of_near_vectors() -> No
     t = positions([1, 1, 1, 1])
     torch.testing.assert_close(t, torch.tensor([1 / 2, 1 / 3, 1 / 4], dtype=torch.float64))
     near = [vector + 8 for vector in torch.eye(4)]
-    torch.testing.assert_close(coefficients(gram(near), t), torch.full_like(near[0], 0.25).double(), rtol=0.01, atol=0)
+    torch.testing.assert_close(
+        pairwise_slerp_coefficients(gram(near), t), torch.full_like(near[0], 0.25).double(), rtol=0.01, atol=0
+    )
     # at right angles the later ones get less: sin(pi / 8) for the last of four
-    assert float(coefficients(gram(list(torch.eye(4))), t)[3]) == pytest.approx(np.sin(np.pi / 8))
+    assert float(pairwise_slerp_coefficients(gram(list(torch.eye(4))), t)[3]) == pytest.approx(np.sin(np.pi / 8))
 
 
 @pytest.mark.parametrize("kind", ["apart", "parallel", "zero"])
@@ -326,7 +328,7 @@ def test_pairwise_slerp_has_a_gradient_in_t(kind) -> None:
     }[kind]
     products = gram(vectors)
     t = torch.tensor([0.3, 0.6], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda position: coefficients(products, position), (t,))
+    assert torch.autograd.gradcheck(lambda position: pairwise_slerp_coefficients(products, position), (t,))
 
 
 def test_ties_with_one_update_cancels_its_weight() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from continual.errors import InputError, ModelError, NothingToDoError
-from continual.merge.methods.pairwise_slerp import coefficients as pairwise_slerp
+from continual.merge.methods.pairwise_slerp import pairwise_slerp_coefficients as pairwise_slerp
 from continual.merge.positioning import Combination, gradient_search
 from continual.merge.search import SearchResult
 from tests.progress import Count
@@ -137,8 +137,8 @@ def test_mu_makes_lambda_smaller_by_what_the_quadratic_says() -> None:
     assert found.best == found.candidates[0]  # the choice is by the loss alone: lambda 1, where it started
 
 
-@pytest.mark.parametrize("in_service", [None, {"lambda": 0.2}])
-def test_the_hinge_keeps_the_floor_against_what_is_in_service(in_service: dict[str, float] | None) -> None:
+@pytest.mark.parametrize("current", [None, {"lambda": 0.2}])
+def test_the_hinge_keeps_the_floor_against_what_is_current(current: dict[str, float] | None) -> None:
     combination = Combination({"a": torch.zeros(1)}, {"a": [torch.ones(1)]})
 
     def losses(weight):  # old allows (0.05 above its loss in service) another 0.5 or 0.51; new wants all
@@ -150,9 +150,9 @@ def test_the_hinge_keeps_the_floor_against_what_is_in_service(in_service: dict[s
     def loss(parameters: dict[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
         return losses(parameters["a"].sum())
 
-    found = gradient_search(combination, loss, evaluate, in_service=in_service, floor=0.05, mu=0, start=0.5, steps=200)
-    limit = 0.5 if in_service is None else (1.02 * 1.05 - 1) / 0.1
-    assert found.reference.coefficients == (in_service or {"lambda": 0.0})
+    found = gradient_search(combination, loss, evaluate, current=current, floor=0.05, mu=0, start=0.5, steps=200)
+    limit = 0.5 if current is None else (1.02 * 1.05 - 1) / 0.1
+    assert found.reference.coefficients == (current or {"lambda": 0.0})
     assert found.floor_kept
     assert limit - 0.05 <= found.best.coefficients["lambda"] <= limit + 1e-9
     assert found.curve[-1].coefficients["lambda"] == pytest.approx(limit, abs=0.03)

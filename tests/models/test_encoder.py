@@ -13,9 +13,9 @@ import torch
 
 from continual.errors import ModelError
 from continual.models.base import PACKAGED, resolve_base
-from continual.models.encoder import embed, inner_transformer, load_encoder, prompts
+from continual.models.encoder import embed, encoding_prompts, inner_transformer, load_encoder
 from continual.train.hardware import resolve_precision
-from continual.train.rows import Rows, read_rows
+from continual.train.rows import TrainingRows, read_rows
 
 ROWS = {
     "query": ["bal cem", "bal cem dis", "bal  cem"],
@@ -36,7 +36,7 @@ def table() -> pa.Table:
     )
 
 
-def encoded(rows: Rows, texts: np.ndarray) -> np.ndarray:
+def encoded(rows: TrainingRows, texts: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         return embed(rows.tokens.model, rows.tokens.features(texts, torch.device("cpu"))).numpy()
 
@@ -77,7 +77,7 @@ def test_tokens_give_the_embeddings_of_the_model_itself(tiny_model: Path, includ
     model = load_encoder(tiny_model, device="cpu")
     model.prompts = {"query": "query: ", "passage": "some doc: "}
     model.set_pooling_include_prompt(include_prompt)
-    assert prompts(model) == ("query: ", "some doc: ")
+    assert encoding_prompts(model) == ("query: ", "some doc: ")
     rows = read_rows(table(), model, 512, 2)
     assert model.max_seq_length == 48  # the model's own limit
     assert set(rows.tokens.groups) == ({0} if include_prompt else {0, 1})
@@ -114,9 +114,9 @@ def test_each_distinct_text_is_tokenised_once(tiny_model: Path) -> None:
 
 def test_prompts_follow_encode_query_and_encode_document(tiny_model: Path) -> None:
     model = load_encoder(tiny_model, device="cpu")
-    assert prompts(model) == ("query: ", None)
+    assert encoding_prompts(model) == ("query: ", None)
     model.prompts, model.default_prompt_name = {"all": "x "}, "all"
-    assert prompts(model) == ("x ", "x ")
+    assert encoding_prompts(model) == ("x ", "x ")
 
 
 def test_bf16_is_used_where_the_hardware_computes_in_it(tmp_path: Path) -> None:

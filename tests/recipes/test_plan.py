@@ -279,5 +279,5 @@ def test_clusters_that_are_out_of_date_hinder_only_what_goes_by_them(workspace: 
     (workspace.directory / "conflicts.toml").write_text('[clusters]\none = ["big"]\n')
     assert workspace.plan_training("joint").pairs == 80
     for call in ({"recipe": "phased"}, {"recipe": "specialists", "options": {"by": "cluster"}}):
-        with pytest.raises(ConfigError, match=r"in no cluster: small\. Add each to one"):
+        with pytest.raises(ConfigError, match=r"in no cluster: small\. Add each to a cluster"):
             workspace.plan_training(**call)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from continual.errors import DataError, InputError, NotFoundError
 from continual.registry import Batch, Registry, Task
 from continual.registry.catalog import now
-from continual.replay import Rows, allot, get_policy
+from continual.replay import RowReader, allot, get_policy
 from continual.replay.policies import policies
 
 AVAILABLE = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(0, 500), max_size=6)
@@ -104,7 +104,7 @@ def test_successive_windows_see_all_history_once(registry: Registry) -> None:
     batches = [store(registry, "a", 60), store(registry, "a", 40, start=60)]
     new, cursors, seen = store(registry, "b", 5), {}, []
     for _ in range(5):
-        with Rows(registry) as rows:
+        with RowReader(registry) as rows:
             drawn = rows.draw([new], batches, {"a": 20}, cursors)
         assert drawn.rows == 25
         cursors = {"a": drawn.replay[0].stop}
@@ -116,7 +116,7 @@ def test_successive_windows_see_all_history_once(registry: Registry) -> None:
 
 def test_a_window_wraps_around_without_repeating_a_row(registry: Registry) -> None:
     batch, new = store(registry, "a", 50), store(registry, "b", 1)
-    with Rows(registry) as rows:
+    with RowReader(registry) as rows:
         first = rows.draw([new], [batch], {"a": 30}, {})
         second = rows.draw([new], [batch], {"a": 30}, {"a": first.replay[0].stop})
         everything = rows.draw([new], [batch], {"a": 50}, {"a": first.replay[0].stop})
@@ -127,7 +127,7 @@ def test_a_window_wraps_around_without_repeating_a_row(registry: Registry) -> No
 
 def test_the_same_draw_has_the_same_digest_and_a_window_is_a_random_sample(registry: Registry) -> None:
     batch, new = store(registry, "a", 1000), store(registry, "b", 1)
-    with Rows(registry) as rows:
+    with RowReader(registry) as rows:
         one = rows.draw([new], [batch], {"a": 200}, {})
         two = rows.draw([new], [batch], {"a": 200}, {})
     assert one.replay == two.replay
@@ -147,10 +147,10 @@ def test_rows_of_an_evaluation_task_are_never_drawn(registry: Registry) -> None:
     )
     registry.add_task(Task("t", 0, None, "tasks/t", 1, 1, 1, "folder", "x", now()))
     with pytest.raises(DataError, match=r"corpus\.parquet"):
-        Rows(registry)
+        RowReader(registry)
     for name in ("corpus", "queries", "qrels"):
         (folder / f"{name}.parquet").touch()  # a draw needs the keys, and a step the others
-    with Rows(registry) as rows:
+    with RowReader(registry) as rows:
         assert rows.count([batch]) == {"a": 28}
         drawn = rows.draw([new], [batch], {"a": 28}, {})
     queries = set(drawn.table["query"].to_pylist())
@@ -166,12 +166,12 @@ def test_rows_of_classes_without_negatives_are_skipped_and_counted(registry: Reg
     negatives = [["no"] if place % 4 == 0 else [] for place in range(40)]
     place = table.column_names.index("negatives")
     pq.write_table(table.set_column(place, "negatives", pa.array(negatives, pa.list_(pa.string()))), path)
-    with Rows(registry) as rows:
+    with RowReader(registry) as rows:
         before = rows.draw([plain], [classes], {"c": 6}, {})
         assert rows.skipped([plain, classes]) == {}
     with registry.catalog.transaction() as connection:
         connection.execute("UPDATE domains SET kind = 'clustering' WHERE name = 'c'")
-    with Rows(registry) as rows:
+    with RowReader(registry) as rows:
         assert rows.count([plain, classes]) == {"a": 20, "c": 10}
         assert rows.skipped([plain, classes]) == {"c": 30}
         drawn = rows.draw([plain], [classes], {"c": 6}, {}, held=4)
@@ -188,9 +188,9 @@ def test_two_sessions_do_not_share_what_they_spill(registry: Registry) -> None:
     """A plan ends while an update draws: DuckDB removes its folder, and must not remove the other's."""
     batch, new = store(registry, "a", 30), store(registry, "b", 1)
     runs = registry.path("runs")
-    with Rows(registry) as update:
+    with RowReader(registry) as update:
         (own,) = runs.iterdir()
-        with Rows(registry) as plan:
+        with RowReader(registry) as plan:
             assert len(list(runs.iterdir())) == 2
             plan.count([batch])
         assert list(runs.iterdir()) == [own]
@@ -208,7 +208,7 @@ def test_rows_found_to_leak_are_never_drawn(registry: Registry) -> None:
     leaks = {"batch": [batch.id, new.id], "row_hash": [md5("a q3 p3"), md5("b q1 p1")], "near": [True, True]}
     pq.write_table(pa.table(leaks), folder / "leaks.parquet")
     registry.add_task(Task("t", 0, None, "tasks/t", 1, 1, 1, "folder", "x", now()))
-    with Rows(registry) as rows:
+    with RowReader(registry) as rows:
         drawn = rows.draw([new], [batch], {"a": 30}, {})
     assert {"a q3", "b q1"}.isdisjoint(drawn.table["query"].to_pylist())
     assert drawn.rows == 38
@@ -216,7 +216,7 @@ def test_rows_found_to_leak_are_never_drawn(registry: Registry) -> None:
 
 def test_the_first_window_holds_the_lowest_hashes(registry: Registry) -> None:
     whole, new = store(registry, "a", 40), store(registry, "b", 1)
-    with Rows(registry) as rows:
+    with RowReader(registry) as rows:
         drawn = rows.draw([new], [whole], {"a": 10}, {})
     expected = sorted(range(40), key=lambda number: md5(f"a q{number} p{number}"))[:10]
     assert set(drawn.table["query"].to_pylist()) == {"b q0"} | {f"a q{number}" for number in expected}

@@ -27,7 +27,7 @@ from continual.registry import (
 from continual.registry.catalog import now
 from continual.replay import Candidates, allot, get_policy
 from continual.replay.draw import pack, unpack
-from continual.replay.policies._shares import shares
+from continual.replay.policies._shares import split_by_weight
 from continual.replay.policies.diverse import BLOCK
 from continual.step.draw import falls
 from continual.step.spec import prepare, reopen
@@ -71,7 +71,7 @@ def test_forgetting_replays_more_of_what_fell() -> None:
 def test_shares_follow_the_weights_up_to_what_there_is(sizes: dict[str, int], wanted: int, data: st.DataObject) -> None:
     weights = {domain: data.draw(st.sampled_from([0.0, 0.5, 1.0, 7.0, 300.0])) for domain in sizes}
     wanted = min(wanted, sum(sizes.values()))
-    found = shares(weights, sizes, wanted)
+    found = split_by_weight(weights, sizes, wanted)
     assert sum(found.values()) == wanted
     assert all(0 <= found[domain] <= sizes[domain] for domain in sizes)
     # Who is not emptied has as much for its weight as anybody else, to a row.

@@ -117,7 +117,10 @@ def test_scores_on_what_was_trained_on_are_marked_and_said(report: Report) -> No
     column = heat.columns.index("late")
     assert heat.flagged == {(1, column), (2, column)}
     (why,) = matrix.notes
-    assert why == "v1 learned 12 rows of med before late was registered, which are in it (5 nearly)."
+    assert (
+        why
+        == "v1 trained on 12 rows of med that leak into late (5 as near duplicates), before the task was registered."
+    )
     page = Page(render_html(report).html)
     assert why in page.text
     assert len([each for each in page.all("span") if each.get("aria-label") == "trained on"]) == 2

@@ -163,7 +163,7 @@ def test_a_buffer_is_resized_and_refuses_what_it_cannot_draw(workspace: Workspac
     with pytest.raises(NotFoundError, match="Did you mean 'uniform'"):
         ReplayBuffer(benchmark, 20, "unifrom")
     for policy in ("forgetting", "hardest"):
-        with pytest.raises(InputError, match="no version"):
+        with pytest.raises(InputError, match="not a version"):
             ReplayBuffer(benchmark, 20, policy)
     (other,) = benchmark_from_datasets(train=[second.dataset]).train_stream
     with pytest.raises(InputError, match="train_stream"):

@@ -278,7 +278,7 @@ def test_calls_that_contradict_themselves(registry: Registry, tmp_path: Path, be
         ingest(registry, CONFIG, source, columns=Columns(query="querry"))
     import_task(registry, "a", beir)
     for options in ({}, {"task": beir}):
-        with pytest.raises(InvalidNameError, match="give another --domain"):
+        with pytest.raises(InvalidNameError, match="choose another --domain"):
             ingest(registry, CONFIG, source, **options)
     assert ingest(registry, CONFIG, source, holdout=0).kept == 20
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from continual.config import IngestConfig
 from continual.registry import Registry
 from continual.registry.migrations import MIGRATIONS
-from continual.replay.draw import Rows
+from continual.replay.draw import RowReader
 from continual.stream import import_task, ingest
 from continual.stream.database import database
 from continual.stream.near import (
@@ -186,7 +186,7 @@ def test_rows_stored_before_the_task_are_counted_and_never_drawn(
     report = import_task(registry, "ood", folder)
     assert (report.leaked_rows, report.near_rows) == (4, 3)
     assert [(leak.batch, leak.rows, leak.near) for leak in registry.leaks()] == [("b1", 2, 1), ("b2", 2, 2)]
-    with Rows(registry) as rows:
+    with RowReader(registry) as rows:
         assert rows.guarded == ["ood"]
         assert rows.count(registry.batches()) == {"a": 3, "b": 5}
     again = import_task(registry, "ood", folder)

@@ -130,7 +130,7 @@ def damaged(folder: Path) -> dict[str, tuple[Path, str]]:
         "cut.parquet": (whole[: len(whole) // 2], "truncated"),
         "foot.parquet": (b"PAR1" + b"\0" * 20 + b"PAR1", "damaged"),
         "middle.parquet": (bytes(middle), "damaged"),
-        "cut.jsonl": (b'{"query": "a", "positive": "b"}\n{"query": "c", "pos', "truncated: line 2"),
+        "cut.jsonl": (b'{"query": "a", "positive": "b"}\n{"query": "c", "pos', "truncated: its last line, 2,"),
         "array.json": (b'[{"query": "a"},\n{"query": "b"}]\n', "line 1 is not a JSON object. It holds one array"),
         "words.jsonl": (b"hello\n", "line 1 is not a JSON object"),
         "blank.jsonl": (b"\n\n", "has no rows"),
@@ -142,9 +142,9 @@ def damaged(folder: Path) -> dict[str, tuple[Path, str]]:
         "quote.csv": (b'query,positive\na,"b\n', "a quote is not closed"),
         "junk.csv": (b'query,positive\n"a"b,c\n', "is not CSV"),
         "twice.csv": (b"query,query\na,b\n", "more than one column 'query'"),
-        "rows.txt": (b"a\n", "has no known ending"),
-        "rows.parquet.gz": (b"a\n", "has no known ending"),
-        "rows": (b"a\n", "has no known ending"),
+        "rows.txt": (b"a\n", "has a suffix that continual doesn't read"),
+        "rows.parquet.gz": (b"a\n", "has a suffix that continual doesn't read"),
+        "rows": (b"a\n", "has a suffix that continual doesn't read"),
     }
     for name, (content, _) in contents.items():
         (folder / name).write_bytes(content)
@@ -253,7 +253,7 @@ def test_what_is_not_recognised_is_asked_for(columns: Columns, names: list[str],
         ("positive", pa.array([b"a", b"b"]), "holds binary, not text"),
         ("query", pa.nulls(2), "holds null, not text"),
         ("negatives", pa.array([[1], [2]]), "not texts or lists of texts"),
-        ("doc_id", pa.array([{"a": 1}, {"a": 2}]), "no document id"),
+        ("doc_id", pa.array([{"a": 1}, {"a": 2}]), "cannot be a document id.*--doc-id-column"),
     ],
 )
 def test_a_wholly_wrong_type_is_one_error(tmp_path: Path, column: str, values: pa.Array, message: str) -> None:
@@ -296,7 +296,7 @@ def test_a_data_set_of_the_hub(hub: Path) -> None:
     ("suffix", "message"),
     [
         (":dev", "has the splits test, train and no 'dev'"),
-        (":other:train", "has no configuration 'other'; it has default"),
+        (":other:train", "has no configuration 'other'. Choose one of default"),
         (":a:b:c", "not of the form"),
         (":", "not of the form"),
     ],

@@ -99,13 +99,13 @@ def test_rows_of_classes_are_told_only_from_their_own_negatives(tiny_model: Path
 def test_rows_that_can_have_no_negative_are_refused(tiny_model: Path) -> None:
     config = CONFIG.model_copy(update={"max_negatives": 0})
     table = labelled(make_table(4, 2), [False] * 4, [True, False] * 2)
-    with pytest.raises(ConfigError, match=r"max_negatives is 0, and rows of d1 have"):
+    with pytest.raises(ConfigError, match=r"max_negatives is 0, but rows of d1 use only"):
         open_session(tiny_model, table, config, seed=0, team=SOLO)
 
 
 def test_dimensions_that_the_model_does_not_have_are_refused(tiny_model: Path) -> None:
     config = CONFIG.model_copy(update={"matryoshka": [8, 32, 64]})
-    with pytest.raises(ConfigError, match=r"leading 32, 64 dimensions, and the embeddings of .* have 32"):
+    with pytest.raises(ConfigError, match=r"lists 32, 64 leading dimensions, but the embeddings of .* have 32"):
         open_session(tiny_model, make_table(), config, seed=0, team=SOLO)
 
 

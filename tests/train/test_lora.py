@@ -188,15 +188,15 @@ def test_an_adapter_of_another_model_is_refused(tiny_model: Path, tmp_path: Path
         fold(tiny_model, adapter, tmp_path / "folded")
     config = json.loads((adapter / "adapter_config.json").read_text())
     save_file(factors | {"base_model.model.pooler.dense.weight": torch.zeros(2)}, adapter / "adapter_model.safetensors")
-    with pytest.raises(ModelError, match="no LoRA factor"):
+    with pytest.raises(ModelError, match="not a LoRA factor"):
         fold(tiny_model, adapter, tmp_path / "folded")
     embedding = {"base_model.model.embeddings.word_embeddings.lora_embedding_A": torch.zeros(4, 9)}
     save_file(factors | embedding, adapter / "adapter_model.safetensors")
-    with pytest.raises(ModelError, match="no LoRA factor of a linear layer"):
+    with pytest.raises(ModelError, match="not a LoRA factor of a linear layer"):
         fold(tiny_model, adapter, tmp_path / "folded")
     for change, cause in (
-        ({"peft_type": "IA3"}, "of the type IA3"),
-        ({"init_lora_weights": "pissa_niter_4"}, "its start"),
+        ({"peft_type": "IA3"}, "peft_type is IA3"),
+        ({"init_lora_weights": "pissa_niter_4"}, "its initialisation"),
         ({"bias": "all"}, "biases were trained"),
         ({"modules_to_save": ["pooler"]}, r"modules_to_save: \['pooler'\]"),
         ({"use_dora": True, "fan_in_fan_out": True}, "transposed"),
@@ -219,13 +219,13 @@ def test_settings_that_no_adapter_has_are_refused_by_name(tiny_model: Path, tmp_
     path = adapter / "adapter_config.json"
     config = json.loads(path.read_text())
     for change, message in (
-        ({"r": None}, "r is missing, and must be a whole number from 1 up"),
+        ({"r": None}, "r is missing, but must be a whole number of 1 or more"),
         ({"r": 0}, "r is 0"),
         ({"r": "4"}, "r is '4'"),
-        ({"lora_alpha": None}, "lora_alpha is missing, and must be a number"),
+        ({"lora_alpha": None}, "lora_alpha is missing, but must be a finite number"),
         ({"rank_pattern": ["query"]}, r"rank_pattern is \['query'\]"),
         ({"rank_pattern": {"query": 0}}, "rank_pattern of query is 0"),
-        ({"alpha_pattern": {"(": 3}}, "alpha_pattern is '\\(', and must be names of layers"),
+        ({"alpha_pattern": {"(": 3}}, "alpha_pattern is '\\(', but must be names of layers"),
     ):
         path.write_text(json.dumps(config | change))
         with pytest.raises(ModelError, match=rf"adapter_config\.json: {message}.*Copy the file"):
@@ -237,7 +237,7 @@ def test_settings_that_no_adapter_has_are_refused_by_name(tiny_model: Path, tmp_
     for change in ({"r": 8}, {"rank_pattern": {"query": 2}}):  # peft refuses both
         path.write_text(json.dumps(config | change))
         rank = change.get("r", 2)
-        with pytest.raises(ModelError, match=rf"says rank {rank} of encoder.*, and its factors have rank 4"):
+        with pytest.raises(ModelError, match=rf"says rank {rank} for encoder.*, but its factors have rank 4"):
             fold(tiny_model, adapter, tmp_path / "folded")
     path.write_text(json.dumps(config))
     factors = load_file(adapter / "adapter_model.safetensors")

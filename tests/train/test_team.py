@@ -72,7 +72,7 @@ def test_a_command_that_fails_ends_all_processes(ready: Path) -> None:
 ALONE = """
 import sys
 from continual import Workspace
-from continual.train.team import leading
+from continual.train.launch import leading
 
 class Full:
     def start(self, label, total, unit, done=0): self.training = label == "training"

@@ -310,7 +310,7 @@ def test_gc_waits_for_those_who_read(workspace: Workspace) -> None:
 
 
 def test_model_stock_is_no_rule_of_a_stream(workspace: Workspace) -> None:
-    with pytest.raises(InputError, match="model_stock cannot be the rule"):
+    with pytest.raises(InputError, match="model_stock cannot be a merge rule"):
         workspace.update(merge="model_stock")
 
 

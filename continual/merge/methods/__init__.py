@@ -1,7 +1,7 @@
-"""Merge methods: pure functions in fp32, vectors in, vector out. One file each, which declares its contract.
+"""Merge methods: pure functions on fp32 tensors, one file each, with a declared contract.
 
-The vectors are one tensor of every model: the tensor itself, or its task vector (tensor minus the base's) where
-the method works from a base. The engine reads, subtracts and adds the base, and writes.
+A method gets the same tensor of every model, or its task vector (tensor minus the base's) if the method uses a base,
+and returns the merged tensor. The engine reads the models, subtracts and adds the base, and writes the result.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from continual.errors import InputError, NotFoundError, did_you_mean
 
 @dataclass(frozen=True)
 class Parameter:
-    """One number that a method can be told.
+    """A number that a method can be given.
 
     Attributes:
-        default: Its value when nothing is said. A bool is a switch; an int is a count.
+        default: Default value. A bool is a switch; an int is a count.
         low: Smallest value allowed.
         high: Largest value allowed.
-        what: What it does, in one line.
-        zero: What would come of 0, if that is refused though the range begins there.
-        carried: Whether the engine sets it from what the merge before left, so that nobody else may.
+        what: Description in one line.
+        zero: The effect of 0, for the error message, if the range starts at 0 but 0 itself is refused.
+        carried: Whether the engine sets it from the state of the previous merge, so that callers must not.
     """
 
     default: float
@@ -45,24 +45,24 @@ class Method:
     """A merge method and its contract.
 
     Attributes:
-        name: What `--method` calls it.
-        summary: What it does, in one line.
-        reference: URL of the paper or text that it comes from.
-        base: "needed": it merges task vectors. "optional": task vectors if there is a base, else the tensors
-            themselves. "first": the base, or the first model where none is named, is the first vector. "none":
+        name: Its name for `--method`.
+        summary: Description in one line.
+        reference: URL of the paper or text that describes it.
+        base: "needed": it merges task vectors. "optional": it merges task vectors if there is a base, else the
+            tensors themselves. "first": the first vector is the base, or the first model if there is no base. "none":
             it merges the tensors themselves.
-        merge: `merge(vectors, weights, **parameters) -> Tensor`: `vectors` are fp32 tensors of one shape, never
-            changed; `weights` has one float for each (where base is "first", for the first too). A seeded method
-            is also given `generator`. Where a parameter's name is a Python keyword, its argument ends in "_".
-        least: Fewest models, the base not counted unless it is the first of them.
-        most: Most models; None for any number.
-        parameters: By name.
-        symmetric: Whether the order of the models (with their weights) changes nothing.
+        merge: `merge(vectors, weights, **parameters) -> Tensor`: `vectors` are fp32 tensors of one shape and must not
+            be changed; `weights` has one float per vector. A seeded method also gets `generator`. If a parameter's
+            name is a Python keyword, its argument ends in "_".
+        least: Minimum number of models. The base counts only if it is the first vector.
+        most: Maximum number of models; None for any number.
+        parameters: Parameters by name.
+        symmetric: Whether the result is independent of the order of the models.
         seeded: Whether it draws random numbers.
-        weighted: Whether the weights do anything.
-        rescaled: Whether models are merged in sequence: `merge` is given what is merged so far and one more, and the
-            engine divides the merged task vector of the whole model, so that its norm is the mean norm of all task
-            vectors so far (https://arxiv.org/abs/2501.09522). One tensor cannot know that.
+        weighted: Whether the weights have an effect.
+        rescaled: Whether models are merged one after another: `merge` gets the merged model so far and one more, and
+            the engine then divides the task vector of the whole merged model, so that its norm is the mean norm of
+            all task vectors so far (https://arxiv.org/abs/2501.09522).
     """
 
     name: str
@@ -80,77 +80,81 @@ class Method:
 
     @property
     def settable(self) -> dict[str, Parameter]:
-        """Return the parameters that a person can set."""
+        """The parameters that callers can set."""
         return {name: parameter for name, parameter in self.parameters.items() if not parameter.carried}
 
     def resolve(self, given: Mapping[str, float]) -> dict[str, float]:
-        """Return every parameter's value: what is given, else the default.
+        """Return the value of every parameter: the given value, else the default.
 
         Raises:
-            InputError: A name is not known, or a value is outside its range or of another kind.
+            InputError: A name is unknown, or a value is out of its range or has the wrong type.
         """
         for name, value in given.items():
-            known = self.settable.get(name)
-            if known is None:
-                takes = ", ".join(self.settable) or "no parameter"
-                raise InputError(f"{self.name} takes {takes}; not {name!r}.{did_you_mean(name, self.settable)}")
-            if not known.low <= value <= known.high:
-                raise InputError(f"{self.name}: {name} = {value:g} is outside {known.low:g} to {known.high:g}.")
-            if value == 0 and known.zero:
-                raise InputError(f"{self.name}: {name} = 0 {known.zero}. Give more than 0.")
-            if value != type(known.default)(value):
-                wanted = "true or false" if isinstance(known.default, bool) else "a whole number"
-                raise InputError(f"{self.name}: {name} is {wanted}, not {value:g}.")
-        return {name: type(known.default)(given.get(name, known.default)) for name, known in self.parameters.items()}
+            parameter = self.settable.get(name)
+            if parameter is None:
+                names = f"the parameters {', '.join(self.settable)}" if self.settable else "no parameters"
+                raise InputError(f"{self.name} takes {names}, not {name!r}.{did_you_mean(name, self.settable)}")
+            if not parameter.low <= value <= parameter.high:
+                raise InputError(
+                    f"{self.name}: {name} = {value:g} is out of range. Give a value from {parameter.low:g} to "
+                    f"{parameter.high:g}."
+                )
+            if value == 0 and parameter.zero:
+                raise InputError(f"{self.name}: {name} = 0 {parameter.zero}. Give a value above 0.")
+            if value != type(parameter.default)(value):
+                expected = "true or false" if isinstance(parameter.default, bool) else "a whole number"
+                raise InputError(f"{self.name}: {name} = {value:g}, but it takes {expected}.")
+        return {
+            name: type(parameter.default)(given.get(name, parameter.default))
+            for name, parameter in self.parameters.items()
+        }
 
     def check(self, models: int, has_base: bool) -> None:
-        """Refuse a number of models that the method cannot merge.
+        """Check the number of models, and whether there must be a base.
 
         Args:
-            models: How many, the base not counted.
-            has_base: Whether a base is named.
+            models: Number of models, the base not counted.
+            has_base: Whether there is a base.
 
         Raises:
-            InputError: They are too few or too many, or a base is missing or in the way.
+            InputError: There are too few or too many models, or a base is missing or not allowed.
         """
         if self.base == "needed" and not has_base:
-            raise InputError(f"{self.name} merges what models learned since a base. Name the base with --base.")
+            raise InputError(f"{self.name} merges the changes of models since a base. Name the base with --base.")
         if self.base == "none" and has_base:
             raise InputError(f"{self.name} uses no base. Leave --base out, or give it as one of the models.")
         if not self.fits(models, has_base):
             if self.base == "first" and has_base:
                 raise InputError(
-                    f"{self.name} merges {self.wanted} models, and --base is the first of them: {models} more were "
-                    "given. Leave --base out, or leave out what is too much."
+                    f"{self.name} merges {self.wanted} models and counts --base as the first, but {models} more were "
+                    "given. Leave --base out, or name fewer models."
                 )
-            raise InputError(f"{self.name} merges {self.wanted} models, and {models} were given.")
+            raise InputError(
+                f"{self.name} merges {self.wanted} models, but {models} were given. Name that many, or choose another "
+                "method."
+            )
 
     def fits(self, models: int, has_base: bool) -> bool:
-        """Return whether the method merges so many models.
-
-        Args:
-            models: How many, the base not counted.
-            has_base: Whether there is a base.
-        """
+        """Return whether the method takes this number of models, the base not counted."""
         count = models + (self.base == "first" and has_base)
         return self.least <= count and (self.most is None or count <= self.most)
 
     @property
     def wanted(self) -> str:
-        """Return how many models it merges, as a message says it."""
+        """The number of models that it merges, as text for a message."""
         if self.most is None:
             return f"{self.least} or more"
         return f"{self.least}" if self.most == self.least else f"{self.least} to {self.most}"
 
     def rehearse(self, weights: Sequence[float], settings: Mapping[str, float]) -> None:
-        """Merge nothing but zeros: weights that the method refuses are refused before a model is read.
+        """Merge zeros, so that the method can refuse the weights before any model is read.
 
         Args:
-            weights: One for each vector.
-            settings: From `resolve`.
+            weights: One per vector.
+            settings: As `resolve` returns them.
 
         Raises:
-            InputError: The method cannot work with these weights.
+            InputError: The method does not accept these weights.
         """
         random = {"generator": Generator()} if self.seeded else {}
         self([zeros(1) for _ in weights], weights, **settings, **random)
@@ -164,17 +168,17 @@ class Method:
 
 @cache
 def methods() -> dict[str, Method]:
-    """Return every method by name: each module of this package declares one as `METHOD`."""
+    """Return all methods by name. Modules of this package declare theirs as `METHOD`."""
     modules = (importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__))
-    found = [module.METHOD for module in modules if hasattr(module, "METHOD")]
-    return {method.name: method for method in sorted(found, key=lambda method: method.name)}
+    declared = [module.METHOD for module in modules if hasattr(module, "METHOD")]
+    return {method.name: method for method in sorted(declared, key=lambda method: method.name)}
 
 
 def find_method(name: str) -> Method:
     """Return a method by name.
 
     Raises:
-        NotFoundError: There is none; the message names the nearest.
+        NotFoundError: There is no such method; the message suggests the closest name.
     """
     if name not in methods():
         raise NotFoundError(f"There is no merge method {name!r}.{did_you_mean(name, methods())}")

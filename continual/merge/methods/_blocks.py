@@ -1,4 +1,4 @@
-"""Reading tensors a block at a time: what is computed stays in the processor's cache, and temporaries stay small."""
+"""Process tensors block by block, so that intermediate results are small and stay in the CPU cache."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import torch
 from torch import Tensor
 
 BLOCK = 1 << 16
-"""Elements of a block: 256 KiB in fp32. Part of what a seed means, because draws are made block by block."""
+"""Elements per block: 256 KiB in fp32. Random numbers are drawn per block, so another size changes seeded merges."""
 
 
 def flat(vectors: Sequence[Tensor]) -> list[Tensor]:
-    """Return the tensors as vectors of one dimension, which share their memory where they are contiguous."""
+    """Return the tensors with one dimension; contiguous ones share their memory with the result."""
     return [vector.reshape(-1) for vector in vectors]
 
 
 def blocks(size: int) -> Iterator[slice]:
-    """Yield the slices that cut `size` elements into blocks."""
+    """Yield the slices of the blocks of `size` elements."""
     for start in range(0, size, BLOCK):
         yield slice(start, min(start + BLOCK, size))
 
 
 def stacked(vectors: Sequence[Tensor], block: slice) -> Tensor:
-    """Return one block of every vector, of shape (vectors, elements): a copy that may be changed."""
+    """Return a copy of one block of every vector, of shape (vectors, elements)."""
     return torch.stack([vector[block] for vector in vectors])

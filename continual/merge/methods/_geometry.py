@@ -1,7 +1,7 @@
-"""Merges that are a linear combination: n vectors are described by their n x n inner products, and by nothing else.
+"""Helpers of merges that are a linear combination of n vectors, with factors that follow from their inner products.
 
-So the mathematics runs in float64 on a handful of numbers, and the tensors are read twice: once for the inner
-products, once for the sum.
+The factors are computed in float64 from the n x n inner products. The tensors are read twice: once for the inner
+products and once for the sum.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from continual.errors import InputError
 from continual.merge.methods._blocks import BLOCK, blocks, flat
 
 PARALLEL = 0.9995
-"""Vectors whose |cosine| is above this have no plane that a slerp could turn in, to the precision of weights."""
+"""Above this |cosine|, vectors count as parallel: at the precision of weights they span no plane to rotate in."""
 
 
 def gram(vectors: Sequence[Tensor]) -> Tensor:
-    """Return the inner products of the vectors, G[i, j] = <v_i, v_j>, of shape (n, n) in float64.
+    """Return the inner products G[i, j] = <v_i, v_j>, of shape (n, n) in float64.
 
-    Products are summed in float64 a block at a time, so no tensor is ever held in float64.
+    Only one block at a time is converted to float64.
     """
     rows = flat(vectors)
     total = torch.zeros(len(rows), len(rows), dtype=torch.float64)
@@ -34,8 +34,8 @@ def gram(vectors: Sequence[Tensor]) -> Tensor:
     return total
 
 
-def combine(vectors: Sequence[Tensor], coefficients: Tensor | Sequence[float]) -> Tensor:
-    """Return sum_i c_i v_i in fp32, in the vectors' shape. Needs no memory but the result's."""
+def weighted_sum(vectors: Sequence[Tensor], coefficients: Tensor | Sequence[float]) -> Tensor:
+    """Return sum_i c_i v_i in fp32, in the vectors' shape. Only the result is allocated."""
     factors = coefficients.tolist() if isinstance(coefficients, Tensor) else list(coefficients)
     rows = flat(vectors)
     result = torch.empty(vectors[0].shape, dtype=torch.float32)
@@ -48,44 +48,44 @@ def combine(vectors: Sequence[Tensor], coefficients: Tensor | Sequence[float]) -
     return result
 
 
-def shares(method: str, weights: Sequence[float], signed: bool = True) -> Tensor:
+def weight_shares(method: str, weights: Sequence[float], signed: bool = True) -> Tensor:
     """Return the weights divided by their sum, in float64.
 
     Args:
-        method: Who asks, for the message.
-        weights: One for each vector.
-        signed: Whether a weight may be negative.
+        method: Name of the method, for the error message.
+        weights: One per vector.
+        signed: Whether weights may be negative.
 
     Raises:
-        InputError: The weights sum to zero, or one is negative and may not be.
+        InputError: The weights sum to zero, or one is negative though `signed` is false.
     """
-    given = torch.tensor(list(weights), dtype=torch.float64)
+    values = torch.tensor(list(weights), dtype=torch.float64)
     listed = ", ".join(f"{weight:g}" for weight in weights)
-    if not signed and bool((given < 0).any()):
-        raise InputError(f"{method} takes weights of 0 or more, and they are {listed}.")
-    total = given.sum()
-    if abs(float(total)) < 1e-8 * max(float(given.abs().sum()), 1e-300):
-        raise InputError(f"{method} divides by the sum of the weights, and {listed} sum to 0.")
-    return given / total
+    if not signed and bool((values < 0).any()):
+        raise InputError(f"{method} takes weights of 0 or more, but they are {listed}. Change --weights.")
+    total = values.sum()
+    if abs(float(total)) < 1e-8 * max(float(values.abs().sum()), 1e-300):
+        raise InputError(f"{method} divides by the sum of the weights, but {listed} sum to 0. Change --weights.")
+    return values / total
 
 
 def norms(products: Tensor) -> Tensor:
-    """Return |v_i| from the inner products."""
+    """Return the lengths |v_i| from the inner products, (n,)."""
     return products.diagonal().clamp(min=0).sqrt()
 
 
-def cosines(products: Tensor) -> Tensor:
-    """Return the cosines between the vectors, (n, n); those with a zero vector are 0, its own too."""
+def cosine_matrix(products: Tensor) -> Tensor:
+    """Return the cosines between the vectors from their inner products, (n, n). All cosines of a zero vector are 0."""
     lengths = norms(products)
     inverse = torch.where(lengths > 0, 1 / torch.where(lengths > 0, lengths, 1), 0)
     return (products * inverse[:, None] * inverse[None, :]).clamp(-1, 1)
 
 
 def turn(cosine: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the two factors of a slerp, sin((1 - t) a) / sin a and sin(t a) / sin a, a = arccos(cosine).
+    """Return the two factors of a slerp: sin((1 - t) a) / sin a and sin(t a) / sin a, with a = arccos(cosine).
 
-    Nearly parallel and nearly opposite vectors (see `PARALLEL`) are interpolated linearly: 1 - t and t.
-    Differentiable in both arguments, and finite on either branch.
+    For nearly parallel and nearly opposite vectors (see `PARALLEL`) the factors are linear: 1 - t and t. Values and
+    gradients are finite in both cases.
     """
     linear = cosine.abs() > PARALLEL
     angle = torch.arccos(torch.where(linear, 0.0, cosine))

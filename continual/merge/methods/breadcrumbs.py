@@ -1,4 +1,4 @@
-"""Task vectors without their smallest and their very largest elements, summed (Model Breadcrumbs)."""
+"""The sum of task vectors without their smallest elements and their outliers (Model Breadcrumbs)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def band(vector: Tensor, density: float, gamma: float) -> tuple[float, float]:
 
     Args:
         vector: One dimension, fp32.
-        density: Share of elements to keep.
-        gamma: Share of elements to drop from the top; fewer where `density` leaves no room for it.
+        density: Share of elements to keep, 0 to 1.
+        gamma: Share of the largest elements to drop, 0 to 1; less if `density` and `gamma` sum to more than 1.
     """
     size = vector.numel()
     keep = int(density * size)
@@ -42,18 +42,20 @@ def breadcrumbs(
     lambda_: float = 1.0,
     normalize: bool = False,
 ) -> Tensor:
-    """Return lambda sum_i w_i v_i, of each v_i the elements between two magnitudes.
+    """Return lambda sum_i w_i v_i, with only the elements of each v_i between two magnitudes.
 
-    Model Breadcrumbs: https://arxiv.org/abs/2312.06795. The `gamma` share of largest elements is dropped (outliers),
-    and of the rest the smallest, until the `density` share is left. Elements equal to the first or last one kept
-    stay too.
+    Model Breadcrumbs: https://arxiv.org/abs/2312.06795. The `gamma` share of largest elements (outliers) is dropped,
+    then the smallest elements until the `density` share is left. Elements equal to the smallest or largest kept one
+    are kept too.
 
     Raises:
         InputError: The weights sum to zero, and `normalize` is on.
     """
     total = sum(weights) if normalize else 1.0
     if total == 0:
-        raise InputError("breadcrumbs divides by the sum of the weights, and they sum to 0.")
+        raise InputError(
+            "breadcrumbs divides by the sum of the weights, but it is 0. Change --weights, or turn normalize off."
+        )
     rows = flat(vectors)
     bands = [band(row, density, gamma) for row in rows]
     result = torch.zeros(vectors[0].shape, dtype=torch.float32)
@@ -64,14 +66,14 @@ def breadcrumbs(
                 continue
             part = hardshrink(row[block], below(low))
             if math.isfinite(high):
-                part -= hardshrink(row[block], high)  # the outliers, taken out exactly
+                part -= hardshrink(row[block], high)  # exact: an outlier minus itself is 0
             whole[block].add_(part, alpha=lambda_ * weight / total)
     return result
 
 
 METHOD = Method(
     name="breadcrumbs",
-    summary="Each model's changes without the smallest and the outliers, summed.",
+    summary="The sum of the models' changes, without each model's smallest changes and outliers.",
     reference="https://arxiv.org/abs/2312.06795",
     base="needed",
     merge=breadcrumbs,

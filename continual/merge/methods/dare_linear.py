@@ -1,4 +1,4 @@
-"""Task vectors thinned at random, then summed (DARE)."""
+"""The sum of task vectors with elements dropped at random (DARE)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from continual.merge.methods._blocks import blocks, flat
 
 
 def thinned(part: Tensor, density: float, generator: Generator) -> Tensor:
-    """Return the part with each element kept with probability `density`, else 0.
+    """Keep each element with probability `density`, and set the others to 0. At density 1 return the part itself.
 
-    The probability is rounded to a multiple of 2^-32: elements are drawn two by two from 64 random bits, which is
-    several times faster than `bernoulli_`.
+    The probability is rounded to a multiple of 2^-32: 64 random bits decide two elements, which is several times faster
+    than `bernoulli_`.
     """
     if density >= 1:
         return part
@@ -35,17 +35,19 @@ def dare_linear(
     *,
     generator: Generator,
 ) -> Tensor:
-    """Return lambda sum_i w_i b_i v_i / density, the elements of b_i 1 with probability `density`, else 0.
+    """Return lambda sum_i w_i b_i v_i / density, where elements of b_i are 1 with probability `density`, else 0.
 
-    DARE: https://arxiv.org/abs/2311.03099. Dividing by the probability leaves the expected result as it was. The
-    same generator state gives the same bytes.
+    DARE: https://arxiv.org/abs/2311.03099. Dividing by the probability keeps the expected result. The same generator
+    state gives the same bytes.
 
     Raises:
         InputError: The weights sum to zero, and `normalize` is on.
     """
     total = sum(weights) if normalize else 1.0
     if total == 0:
-        raise InputError("dare_linear divides by the sum of the weights, and they sum to 0.")
+        raise InputError(
+            "dare_linear divides by the sum of the weights, but it is 0. Change --weights, or turn normalize off."
+        )
     rows = flat(vectors)
     result = torch.zeros(vectors[0].shape, dtype=torch.float32)
     whole = result.view(-1)
@@ -57,7 +59,7 @@ def dare_linear(
 
 METHOD = Method(
     name="dare_linear",
-    summary="A random share of each model's changes, scaled up to stand for the rest, summed.",
+    summary="The sum of a random share of each model's changes, scaled up by the inverse of the share.",
     reference="https://arxiv.org/abs/2311.03099",
     base="needed",
     merge=dare_linear,

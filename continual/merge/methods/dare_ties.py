@@ -1,4 +1,4 @@
-"""Task vectors thinned at random, then summed where their signs agree (DARE with TIES)."""
+"""The sum of task vectors with elements dropped at random, where their signs agree (DARE with TIES)."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ def dare_ties(
     *,
     generator: Generator,
 ) -> Tensor:
-    """Return TIES of task vectors thinned as `dare_linear` does it, in place of TIES' own trimming.
+    """Return the TIES merge with random dropping, as in `dare_linear`, instead of trimming.
 
-    DARE: https://arxiv.org/abs/2311.03099, TIES: https://arxiv.org/abs/2306.01708. The vote on signs sees what was
-    kept, so the expected result is not that of TIES on the whole vectors. The same generator state gives the same
-    bytes.
+    DARE: https://arxiv.org/abs/2311.03099, TIES: https://arxiv.org/abs/2306.01708. Only kept elements elect the signs,
+    so the expected result is not TIES of the whole vectors. The same generator state gives the same bytes.
     """
     rows = flat(vectors)
     factors = torch.tensor(list(weights), dtype=torch.float32)
@@ -41,7 +40,7 @@ def dare_ties(
 
 METHOD = Method(
     name="dare_ties",
-    summary="A random share of each model's changes, summed where most of them have one sign.",
+    summary="The sum of a random share of each model's changes, where they agree with the sign of the sum.",
     reference="https://arxiv.org/abs/2311.03099",
     base="needed",
     merge=dare_ties,

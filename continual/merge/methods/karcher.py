@@ -9,28 +9,28 @@ from torch import Tensor
 
 from continual.merge.methods import Method
 from continual.merge.methods._geometry import (
-    combine,
-    cosines,
+    cosine_matrix,
     gram,
     norms,
-    shares,
+    weight_shares,
+    weighted_sum,
 )
 from continual.merge.methods.multislerp import CANCELLED
 
 TOLERANCE = 1e-12
-"""Length of the mean tangent, in radians, below which the iteration ends."""
+"""Length of the mean tangent, in radians, at which the iteration ends."""
 
 ITERATIONS = 1000
-"""Most steps; a few dozen are enough unless the vectors point away from one another."""
+"""Maximum number of iterations. A few dozen are enough unless the vectors point away from each other."""
 
 OPPOSITE = torch.pi - 1e-6
-"""A vector this far from the mean is pulled to it along every arc alike, so it does not move the mean."""
+"""Angle from which a vector counts as opposite to the mean. All arcs to it are equally short, so it has no pull."""
 
 
 def mean_direction(angles: Tensor, weights: Tensor) -> Tensor | None:
-    """Return a with sum_i a_i u_i = m, the unit vector at which sum_i w_i log_m(u_i) = 0; None where none is unique.
+    """Return a with sum_i a_i u_i = m, the unit vector with sum_i w_i log_m(u_i) = 0, or None if m is not unique.
 
-    log_m(u) is the tangent at m towards u whose length is the angle between them.
+    log_m(u) is the tangent at m towards u; its length is the angle between m and u.
 
     Args:
         angles: Cosines between the unit vectors u_i, (n, n) in float64.
@@ -40,7 +40,7 @@ def mean_direction(angles: Tensor, weights: Tensor) -> Tensor | None:
     values, axes = torch.linalg.eigh(angles)
     spanned = values > 1e-14 * values.max()
     roots = values[spanned].sqrt()
-    units = axes[:, spanned] * roots  # the u_i on the axes of the space they span, [n, dimensions]
+    units = axes[:, spanned] * roots  # the u_i in an orthonormal basis of their span, [n, dimensions]
     mean = weights @ units
     if mean.norm() < CANCELLED:
         return None
@@ -50,7 +50,7 @@ def mean_direction(angles: Tensor, weights: Tensor) -> Tensor | None:
         nearness = (units @ point).clamp(-1, 1)  # cosine of m and each u_i
         theta = torch.arccos(nearness)
         spread = float(weights @ theta.square())
-        if spread > least + 1e-14:  # too far, which happens where the vectors point away from one another
+        if spread > least + 1e-14:  # the step was too long; happens if the vectors point away from each other
             step /= 2
         else:
             stretch = torch.where(theta > 1e-9, theta / torch.sin(theta).clamp(min=1e-9), 1.0)
@@ -66,8 +66,8 @@ def mean_direction(angles: Tensor, weights: Tensor) -> Tensor | None:
     return coordinates
 
 
-def coefficients(products: Tensor, weights: Tensor) -> Tensor:
-    """Return the factor of each vector.
+def karcher_coefficients(products: Tensor, weights: Tensor) -> Tensor:
+    """Return the factor of each vector, (n,).
 
     Args:
         products: Inner products, (n, n) in float64.
@@ -78,7 +78,7 @@ def coefficients(products: Tensor, weights: Tensor) -> Tensor:
     factors = torch.zeros_like(weights)
     if not bool(directed.any()):
         return factors
-    point = mean_direction(cosines(products)[directed][:, directed], weights[directed])
+    point = mean_direction(cosine_matrix(products)[directed][:, directed], weights[directed])
     if point is None:
         return weights
     factors[directed] = point * (weights @ lengths) / lengths[directed]
@@ -86,21 +86,21 @@ def coefficients(products: Tensor, weights: Tensor) -> Tensor:
 
 
 def karcher(vectors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Return (sum_i w_i |v_i|) m: the weighted Riemannian mean of the directions, at the weighted mean length.
+    """Return (sum_i w_i |v_i|) m: the weighted Riemannian mean m of the directions, at the weighted mean length.
 
-    m minimises sum_i w_i angle(m, v_i)^2 (https://arxiv.org/abs/2603.04972). It is a combination of the vectors, so the
-    iteration runs on n numbers. A zero vector has no direction and counts in the length alone. Where the
-    directions cancel, there is no single mean, and the result is the plain weighted mean.
+    m minimises sum_i w_i angle(m, v_i)^2 (https://arxiv.org/abs/2603.04972). It is a linear combination of the vectors,
+    so the iteration runs on n numbers. A zero vector has no direction and counts only in the length. If the directions
+    cancel, m is not unique, and the result is the weighted mean of the vectors.
 
     Raises:
         InputError: The weights sum to zero, or one is negative.
     """
-    return combine(vectors, coefficients(gram(vectors), shares("karcher", weights, signed=False)))
+    return weighted_sum(vectors, karcher_coefficients(gram(vectors), weight_shares("karcher", weights, signed=False)))
 
 
 METHOD = Method(
     name="karcher",
-    summary="The direction nearest to all models by angle, at their mean length.",
+    summary="The direction closest to all models by angle, at their mean length.",
     reference="https://arxiv.org/abs/2603.04972",
     base="optional",
     merge=karcher,

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from continual.merge.methods import Method, Parameter
-from continual.merge.methods._geometry import combine, shares
+from continual.merge.methods._geometry import weight_shares, weighted_sum
 
 
 def linear(vectors: Sequence[Tensor], weights: Sequence[float], normalize: bool = True) -> Tensor:
-    """Return sum_i w_i v_i / sum_i w_i, or without the division where `normalize` is off.
+    """Return sum_i w_i v_i / sum_i w_i, or without the division if `normalize` is off.
 
-    Model soups: https://arxiv.org/abs/2203.05482. Called on the tensors of two models of a stream with weights
-    1 - 1/n and 1/n it is the running mean.
+    Model soups: https://arxiv.org/abs/2203.05482. With the weights 1 - 1/n and 1/n for the mean so far and model n, it
+    is the running mean.
 
     Raises:
         InputError: The weights sum to zero, and `normalize` is on.
     """
-    return combine(vectors, shares("linear", weights) if normalize else weights)
+    return weighted_sum(vectors, weight_shares("linear", weights) if normalize else weights)
 
 
 METHOD = Method(

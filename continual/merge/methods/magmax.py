@@ -1,4 +1,4 @@
-"""Each element's largest change (MagMax)."""
+"""The largest change of each element (MagMax)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from continual.merge.methods._blocks import blocks, flat
 
 
 def magmax(vectors: Sequence[Tensor], weights: Sequence[float], lambda_: float = 1.0) -> Tensor:
-    """Return lambda times, element by element, the value of largest magnitude; of x and -x the positive one.
+    """Return lambda times the value of largest magnitude of each element; of x and -x it takes the positive one.
 
-    MagMax: https://arxiv.org/abs/2407.06322. The weights do nothing. The largest of the largest is the largest of
-    all, so merging one more model into a result with lambda 1 equals merging all at once.
+    MagMax: https://arxiv.org/abs/2407.06322. The weights have no effect. With lambda 1, merging one model after another
+    gives the same result as merging all at once.
     """
     rows = flat(vectors)
     result = torch.empty(vectors[0].shape, dtype=torch.float32)
@@ -30,7 +30,7 @@ def magmax(vectors: Sequence[Tensor], weights: Sequence[float], lambda_: float =
 
 METHOD = Method(
     name="magmax",
-    summary="Of each element, the largest change that any model made.",
+    summary="For each element, the largest change that any model made.",
     reference="https://arxiv.org/abs/2407.06322",
     base="needed",
     merge=magmax,

@@ -9,26 +9,26 @@ from torch import Tensor
 
 from continual.merge.methods import Method
 from continual.merge.methods._geometry import (
-    combine,
-    cosines,
+    cosine_matrix,
     gram,
     norms,
-    shares,
+    weight_shares,
+    weighted_sum,
 )
 
 CANCELLED = 1e-7
-"""A mean of unit vectors shorter than this has no direction that float64 inner products could tell."""
+"""Length below which the direction of a mean of unit vectors cannot be computed from float64 inner products."""
 
 
-def coefficients(products: Tensor, weights: Tensor) -> Tensor:
-    """Return the factor of each vector.
+def multislerp_coefficients(products: Tensor, weights: Tensor) -> Tensor:
+    """Return the factor of each vector, (n,).
 
     Args:
         products: Inner products, (n, n) in float64.
         weights: Weights, (n,) in float64, with sum 1.
     """
     lengths = norms(products)
-    mean = (weights @ cosines(products) @ weights).clamp(min=0).sqrt()
+    mean = (weights @ cosine_matrix(products) @ weights).clamp(min=0).sqrt()
     if mean < CANCELLED:
         return weights
     factors = weights * (weights @ lengths) / (torch.where(lengths > 0, lengths, 1) * mean)
@@ -36,16 +36,16 @@ def coefficients(products: Tensor, weights: Tensor) -> Tensor:
 
 
 def multislerp(vectors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Return (sum_i w_i |v_i|) m / |m|, m = sum_i w_i v_i / |v_i|, the weights taken with sum 1.
+    """Return (sum_i w_i |v_i|) m / |m| with m = sum_i w_i v_i / |v_i|, for weights normalised to sum 1.
 
-    The author describes a step in the tangent space at m / |m|: its weighted sum there is always zero, so it
-    changes nothing (https://goddard.blog/posts/multislerp-wow-what-a-cool-idea). A zero vector has no direction and
-    counts in the length alone. Where the directions cancel, the result is the plain weighted mean.
+    The original (https://goddard.blog/posts/multislerp-wow-what-a-cool-idea) adds a step in the tangent space at
+    m / |m|. The weighted sum there is always zero, so the step changes nothing and is left out. A zero vector has no
+    direction and counts only in the length. If the directions cancel, the result is the weighted mean of the vectors.
 
     Raises:
         InputError: The weights sum to zero.
     """
-    return combine(vectors, coefficients(gram(vectors), shares("multislerp", weights)))
+    return weighted_sum(vectors, multislerp_coefficients(gram(vectors), weight_shares("multislerp", weights)))
 
 
 METHOD = Method(

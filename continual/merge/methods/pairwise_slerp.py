@@ -1,4 +1,4 @@
-"""Slerp of task vectors, one after another (phased training)."""
+"""Slerp of task vectors one after another, as in phased training."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from torch import Tensor
 
 from continual.errors import InputError
 from continual.merge.methods import Method, Parameter
-from continual.merge.methods._geometry import combine, gram, turn
+from continual.merge.methods._geometry import gram, turn, weighted_sum
 
 
-def coefficients(products: Tensor, t: Tensor) -> Tensor:
-    """Return the factor of each task vector; differentiable in `t`.
+def pairwise_slerp_coefficients(products: Tensor, t: Tensor) -> Tensor:
+    """Return the factor of each task vector, (n,), differentiable in `t`.
 
-    V = v_1, then V = slerp(V, v_{i+1}; t_i) for each further vector. V is a combination of the vectors, so its
-    angle with the next follows from their inner products.
+    V = v_1, then V = slerp(V, v_{i+1}; t_i) for each further vector. V is a linear combination of the vectors, so its
+    angle to the next one follows from their inner products.
 
     Args:
         products: Inner products, (n, n) in float64.
-        t: The n - 1 positions t_i, 0 to 1, in float64: 0 stays at V and 1 goes to v_{i+1}.
+        t: The n - 1 positions t_i, 0 to 1, in float64. 0 stays at V, 1 goes to v_{i+1}.
     """
     unit = torch.eye(len(products), dtype=products.dtype)
     factors = unit[0]
     for index, position in enumerate(t.unbind(), start=1):
         square = (factors @ products @ factors) * products[index, index]
-        # A zero vector is at right angles to all; the square root has no gradient at 0.
+        # A zero vector counts as orthogonal to all others; the square root has no gradient at 0.
         length = torch.where(square > 0, square, 1.0).sqrt()
         cosine = torch.where(square > 0, factors @ products[index] / length, 0.0).clamp(-1, 1)
         stay, go = turn(cosine, position)
@@ -35,29 +35,31 @@ def coefficients(products: Tensor, t: Tensor) -> Tensor:
 
 
 def positions(weights: Sequence[float]) -> Tensor:
-    """Return the t_i under which each vector has its weight's share: w_{i+1} / (w_1 + ... + w_{i+1}).
+    """Return t_i = w_{i+1} / (w_1 + ... + w_{i+1}), the positions that give each vector its share of the weights.
 
     Raises:
         InputError: The weights sum to zero, or one is negative.
     """
     if min(weights) < 0 or sum(weights) <= 0:
         listed = ", ".join(f"{weight:g}" for weight in weights)
-        raise InputError(f"pairwise_slerp takes weights of 0 or more, not all 0, and they are {listed}.")
-    given = torch.tensor(list(weights), dtype=torch.float64)
-    so_far = given.cumsum(0)[1:]
-    return torch.where(so_far > 0, given[1:] / torch.where(so_far > 0, so_far, 1), 0.0)
+        raise InputError(
+            f"pairwise_slerp takes weights of 0 or more, not all 0, but they are {listed}. Change --weights."
+        )
+    values = torch.tensor(list(weights), dtype=torch.float64)
+    so_far = values.cumsum(0)[1:]
+    return torch.where(so_far > 0, values[1:] / torch.where(so_far > 0, so_far, 1), 0.0)
 
 
 def pairwise_slerp(vectors: Sequence[Tensor], weights: Sequence[float], lambda_: float = 1.0) -> Tensor:
-    """Return lambda V, V the task vectors joined by slerp one after another in the order given.
+    """Return lambda V, where V joins the task vectors by slerp one after another, in the given order.
 
-    Phased training finds the positions t_i and lambda by gradient
-    (Self Positioning, https://arxiv.org/abs/2410.15035); here the weights give the t_i (see `positions`).
+    Here the weights give the positions t_i (see `positions`). Phased training finds them and lambda by gradient
+    (Self Positioning, https://arxiv.org/abs/2410.15035; see `continual.merge.positioning`).
 
     Raises:
         InputError: The weights sum to zero, or one is negative.
     """
-    return combine(vectors, lambda_ * coefficients(gram(vectors), positions(weights)))
+    return weighted_sum(vectors, lambda_ * pairwise_slerp_coefficients(gram(vectors), positions(weights)))
 
 
 METHOD = Method(

@@ -1,4 +1,4 @@
-"""Task vectors selected by variance, weighted by energy, summed where their signs agree (SCE)."""
+"""The mean of task vectors, selected by variance, weighted by energy, where their signs agree (SCE)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def _variance(parts: Tensor) -> Tensor:
 
 
 def variance_floor(rows: Sequence[Tensor], select_topk: float) -> float | None:
-    """Return the variance between models that the `select_topk` share of differing elements reaches; None: none do.
+    """Return the smallest variance among the `select_topk` share of elements that vary most, or None if it is empty.
 
     Args:
-        rows: Vectors of one dimension.
-        select_topk: Share of the elements whose variance is not zero.
+        rows: Vectors of one dimension, one per model.
+        select_topk: Share of the elements with a variance above zero to select, 0 to 1.
     """
     variance = torch.empty_like(rows[0])
     for block in blocks(variance.numel()):
@@ -33,11 +33,11 @@ def variance_floor(rows: Sequence[Tensor], select_topk: float) -> float | None:
 
 
 def sce(vectors: Sequence[Tensor], weights: Sequence[float], select_topk: float = 1.0) -> Tensor:
-    """Return the energy-weighted mean of the selected elements that have the sign of their sum.
+    """Return the energy-weighted mean of the selected elements with the sign of their sum.
 
-    SCE (FuseChat): https://arxiv.org/abs/2408.07990. Select: keep the elements whose variance over the models is
-    among the `select_topk` share of largest. Calculate: a model's weight is its share of the sum of squares of what
-    was kept. Erase: leave out elements whose sign is not that of the sum. The weights do nothing.
+    SCE (FuseChat): https://arxiv.org/abs/2408.07990. Select: keep the `select_topk` share of elements with the largest
+    variance over the models. Calculate: a model's weight is its share of the sum of squares of the kept elements.
+    Erase: leave out elements whose sign differs from that of the sum. The weights have no effect.
     """
     rows = flat(vectors)
     floor = variance_floor(rows, select_topk) if select_topk < 1 else 0.0
@@ -58,14 +58,14 @@ def sce(vectors: Sequence[Tensor], weights: Sequence[float], select_topk: float 
     shares = (energies / energies.sum()).float()
     for block in blocks(whole.numel()):
         parts = selected(block)
-        signs = direction(parts)  # the vote is on the changes, before their weights
+        signs = direction(parts)  # unweighted changes elect the signs
         whole[block] = agreed(parts.mul_(shares[:, None]), shares, signs, normalize=True)
     return result
 
 
 METHOD = Method(
     name="sce",
-    summary="Where the models differ most: their changes weighted by energy, where signs agree.",
+    summary="The mean of the changes that differ most between models, weighted by energy, where signs agree.",
     reference="https://arxiv.org/abs/2408.07990",
     base="needed",
     merge=sce,
@@ -74,7 +74,7 @@ METHOD = Method(
             1.0,
             0,
             1,
-            "share of the elements to keep, most varied between models first",
+            "share of the elements to keep, those that vary most between models first",
             zero="keeps nothing of the updates",
         )
     },

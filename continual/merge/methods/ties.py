@@ -1,4 +1,4 @@
-"""Task vectors trimmed, then summed where their signs agree (TIES)."""
+"""The sum of trimmed task vectors where their signs agree (TIES)."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ def ties(
     lambda_: float = 1.0,
     normalize: bool = True,
 ) -> Tensor:
-    """Return lambda times the sum of those trimmed, weighted elements that have the sign of their whole sum.
+    """Return lambda times the sum of the trimmed, weighted elements that have the sign of their sum.
 
-    TIES: https://arxiv.org/abs/2306.01708. 1. Of each vector keep the `density` share of largest magnitude;
-    elements equal to the last one kept stay too, so that no order decides between them. 2. The sign of an
-    element is that of sum_i w_i v_i. 3. Sum the elements of that sign; `normalize` divides by their weights.
+    TIES: https://arxiv.org/abs/2306.01708. 1. Trim: keep the `density` share of each vector with the largest magnitude.
+    Elements equal to the smallest kept one are kept too, so that the result does not depend on their order. 2. Elect:
+    the sign of an element is that of sum_i w_i v_i. 3. Merge: sum the elements with that sign; `normalize` divides by
+    the sum of their weights.
     """
     rows = flat(vectors)
     thresholds = [largest(row, density) for row in rows]
@@ -44,7 +45,7 @@ def ties(
 
 METHOD = Method(
     name="ties",
-    summary="The largest changes of each model, summed where most of them have one sign.",
+    summary="The sum of each model's largest changes, where they agree with the sign of the sum.",
     reference="https://arxiv.org/abs/2306.01708",
     base="needed",
     merge=ties,

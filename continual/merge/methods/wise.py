@@ -8,20 +8,20 @@ import torch
 from torch import Tensor
 
 from continual.merge.methods import Method
-from continual.merge.methods._geometry import shares
+from continual.merge.methods._geometry import weight_shares
 
 
 def wise(vectors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Return v_1 + a (v_2 - v_1), a = w_2 / (w_1 + w_2).
+    """Return v_1 + a (v_2 - v_1) with a = w_2 / (w_1 + w_2).
 
-    WiSE-FT: https://arxiv.org/abs/2109.01903. Between a model in service and its update the base cancels, so it is
-    never read and adds no rounding. a = 0 gives v_1 and a = 1 gives v_2, both bit for bit.
+    WiSE-FT: https://arxiv.org/abs/2109.01903. The base of two models cancels, so it is not read and adds no rounding
+    error. a = 0 gives v_1 and a = 1 gives v_2, bit for bit.
 
     Raises:
         InputError: The weights sum to zero.
     """
     first, second = vectors
-    share = float(shares("wise", weights)[1])
+    share = float(weight_shares("wise", weights)[1])
     if share in (0, 1):  # lerp would turn -0.0 into 0.0
         return (second if share else first).clone()
     return torch.lerp(first, second, share)
@@ -29,7 +29,7 @@ def wise(vectors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
 
 METHOD = Method(
     name="wise",
-    summary="Go part of the straight way from the first model to the second.",
+    summary="Interpolate linearly between the first model and the second.",
     reference="https://arxiv.org/abs/2109.01903",
     base="first",
     merge=wise,

@@ -1,10 +1,12 @@
-"""Replay policies: how many rows of each domain to replay, and for some which.
+"""Replay policies: how many rows of each domain to replay, and for some policies which rows.
 
-A policy is a pure function from what is known of history to a number of rows by domain, registered with
-`@policy(name=..., reference_url=...)`. Its contract, checked by `allot` and not by the policy: quotas are whole
-numbers, none above what the domain has. The rows of a quota are the next window of the domain's hash space, with two
-exceptions: a `fixed` policy takes the window that starts at the lowest hash at every step; one with `choose` takes
-some of a larger window by what the model in service makes of its rows, a pure function of arrays.
+A policy is a pure function from a `History` to a number of rows by domain, registered with
+`@policy(name=..., reference_url=...)`. `allot` checks its contract: quotas are whole numbers and never above the rows
+of the domain. The rows of a quota are the next window of the domain's hash space, with two exceptions. A `fixed` policy
+takes the window that starts at the lowest hash in every step. A policy with `choose` picks rows from a larger window by
+their embeddings and losses under the current version; `choose` is a pure function of arrays.
+
+To add a policy, add a module to this package and its name to the list at the end of this file.
 """
 
 from __future__ import annotations
@@ -27,12 +29,12 @@ else:
 
 @dataclass(frozen=True)
 class History:
-    """What a policy knows of the domains that were learned.
+    """The learned domains, as a policy sees them.
 
     Attributes:
         available: Training rows by domain.
-        falls: Points by which the tasks of a domain lie below their best earlier score, 0 or more; a domain without
-            scores is left out.
+        falls: Points by which the tasks of a domain are below their best earlier score, 0 or more; domains without
+            scores are left out.
         temperature: The setting `replay.temperature`, 1 or more.
     """
 
@@ -43,12 +45,12 @@ class History:
 
 @dataclass(frozen=True)
 class Candidates:
-    """What the model in service makes of some rows of one domain, in hash order.
+    """Embeddings and losses of rows of one domain under the current version, in hash order.
 
     Attributes:
         queries: Embeddings of norm 1, float32, [rows, dimensions].
         positives: Embeddings of norm 1, float32, [rows, dimensions].
-        losses: InfoNCE of each row against documents of its domain, float32, [rows].
+        losses: InfoNCE loss of each row against documents of its domain, float32, [rows].
     """
 
     queries: NDArray[np.float32]
@@ -65,13 +67,13 @@ class Policy:
     """A registered replay policy.
 
     Attributes:
-        name: What `replay.policy` calls it.
-        reference_url: Where it, or what it is like, was described.
-        quota: Maps (history, rows wanted in all) to rows per domain.
-        choose: Maps (candidates of a domain, rows wanted of it, seed) to the indices of different candidates, in
-            ascending order; None: the rows are not looked at.
+        name: The name for `--replay-policy`.
+        reference_url: A paper that describes the policy or a similar one.
+        quota: Maps (history, total rows wanted) to rows by domain.
+        choose: Maps (candidates of a domain, rows wanted from it, seed) to the indices of distinct candidates, in
+            ascending order; None: the rows are the whole window.
         fixed: Whether every step takes the same window of a domain instead of the next one.
-        scored: Whether the quotas follow scores: `History.falls`.
+        scored: Whether the quotas depend on scores, `History.falls`.
     """
 
     name: str
@@ -88,11 +90,15 @@ _POLICIES: dict[str, Policy] = {}
 def policy(
     name: str, reference_url: str, *, choose: Choose | None = None, fixed: bool = False, scored: bool = False
 ) -> Callable[[Quota], Quota]:
-    """Register the decorated function as a replay policy."""
+    """Return a decorator that registers a function as a replay policy; see `Policy` for the arguments.
+
+    Raises:
+        ValueError: The name is taken.
+    """
 
     def register(quota: Quota) -> Quota:
         if name in _POLICIES:
-            raise ValueError(f"a replay policy called {name!r} is registered already")
+            raise ValueError(f"the replay policy {name!r} is already registered")
         _POLICIES[name] = Policy(name, reference_url, quota, choose, fixed, scored)
         return quota
 
@@ -108,7 +114,7 @@ def get_policy(name: str) -> Policy:
     """Return a policy by name.
 
     Raises:
-        NotFoundError: There is none; the message names the nearest.
+        NotFoundError: There is no policy of this name; the message suggests the nearest one.
     """
     if name not in _POLICIES:
         raise NotFoundError(f"There is no replay policy {name!r}.{did_you_mean(name, _POLICIES)}")
@@ -124,15 +130,15 @@ def allot(
     falls: Mapping[str, float] | None = None,
     temperature: float = 2.0,
 ) -> dict[str, int]:
-    """Return how many historical rows to replay from each domain.
+    """Return the number of historical rows to replay, by domain.
 
     Args:
         name: Name of a policy.
-        available: Training rows of each domain in the lineage.
-        share: Share of them to replay, 0 to 1. A `fixed` policy takes it of each domain, halves rounded up, so that
-            what is drawn of one does not depend on the others.
-        rows: How many in all, at most; None: no limit.
-        falls: Points by which the tasks of a domain lie below their best; None: nothing is known.
+        available: Training rows by domain of the lineage.
+        share: Share of these rows to replay, 0 to 1. A `fixed` policy applies it to each domain separately, rounding
+            halves up, so that the rows of one domain don't depend on the others.
+        rows: Largest total; None: no limit.
+        falls: Points by which the tasks of a domain are below their best earlier score; None: no scores.
         temperature: The setting `replay.temperature`.
 
     Raises:
@@ -141,31 +147,31 @@ def allot(
     check_share(share)
     if rows is not None:
         check_rows(rows)
-    found, wanted = get_policy(name), round(share * sum(available.values()))
-    if found.fixed:
+    replay_policy, wanted = get_policy(name), round(share * sum(available.values()))
+    if replay_policy.fixed:
         quotas = {domain: int(share * number + 0.5) for domain, number in available.items()}
         wanted = sum(quotas.values())
         if rows is None or wanted <= rows:
             return quotas
     if rows is not None:
         wanted = min(rows, wanted)
-    quotas = found.quota(History(available, falls or {}, temperature), wanted)
+    quotas = replay_policy.quota(History(available, falls or {}, temperature), wanted)
     assert all(0 <= quotas[domain] <= available[domain] for domain in quotas), f"policy {name} broke its contract"
     return quotas
 
 
 def check_share(share: float) -> None:
-    """Refuse a share outside [0, 1].
+    """Check that a share is in [0, 1].
 
     Raises:
-        InputError: It is outside, or not a number.
+        InputError: It is not.
     """
     if not 0.0 <= share <= 1.0:
-        raise InputError(f"--replay takes a share from 0 to 1, and {share:g} is outside it. Try --replay 0.1.")
+        raise InputError(f"--replay is {share:g}, but it takes a share from 0 to 1. Try --replay 0.1.")
 
 
 def check_rows(rows: int) -> None:
-    """Refuse a negative number of rows.
+    """Check that a number of rows is not negative.
 
     Raises:
         InputError: It is negative.
@@ -175,4 +181,4 @@ def check_rows(rows: int) -> None:
 
 
 for _name in ("uniform", "balanced", "temperature", "reservoir", "forgetting", "hardest", "diverse"):
-    import_module(f"{__name__}.{_name}")  # each registers itself
+    import_module(f"{__name__}.{_name}")  # importing a policy registers it

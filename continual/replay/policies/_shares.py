@@ -1,21 +1,20 @@
-"""Whole numbers in proportion to weights, none above what there is."""
+"""Split a number of rows over domains in proportion to weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 
-def shares(weights: Mapping[str, float], available: Mapping[str, int], wanted: int) -> dict[str, int]:
-    """Split `wanted` in proportion to weights; what a domain cannot give, the others share in proportion.
+def split_by_weight(weights: Mapping[str, float], available: Mapping[str, int], wanted: int) -> dict[str, int]:
+    """Return whole numbers of rows by domain, in proportion to weights and never above the rows of a domain.
+
+    Rounding is by largest remainder, so the numbers add up to `wanted`. If a domain has too few rows, the others share
+    the rest in proportion. Domains with weight 0 are used only if all others have too few rows.
 
     Args:
-        weights: By domain, 0 or more.
-        available: Rows of each domain; a domain without any gets none.
-        wanted: At most the sum of `available`.
-
-    Returns:
-        Rows by domain, by largest remainder, so that they add up to `wanted` exactly where the domains with a weight
-        can give so many; a domain without a weight gives only what they cannot.
+        weights: Weight by domain, 0 or more.
+        available: Rows by domain.
+        wanted: Total number of rows, at most the sum of `available`.
     """
     quotas = dict.fromkeys(available, 0)
     open_ = {domain for domain in available if available[domain] and weights[domain] > 0}
@@ -35,6 +34,7 @@ def shares(weights: Mapping[str, float], available: Mapping[str, int], wanted: i
         open_ -= full
     if wanted:
         rest = {domain: rows - quotas[domain] for domain, rows in available.items()}
-        for domain, rows in shares({domain: float(left) for domain, left in rest.items()}, rest, wanted).items():
+        weights_of_rest = {domain: float(rows) for domain, rows in rest.items()}
+        for domain, rows in split_by_weight(weights_of_rest, rest, wanted).items():
             quotas[domain] += rows
     return quotas

@@ -1,4 +1,4 @@
-"""Every domain has the same chance: small domains are not drowned by large ones."""
+"""The same number of rows from every domain, so that large domains don't crowd out small ones."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from continual.replay.policies import History, policy
 
 @policy(name="balanced", reference_url="https://arxiv.org/abs/1902.10486")
 def balanced(history: History, wanted: int) -> dict[str, int]:
-    """Split `wanted` equally; what a small domain cannot give, the larger ones share.
+    """Split `wanted` equally; if a small domain has too few rows, the larger ones share the rest.
 
-    Going from the smallest domain up, each takes an equal part of what is still wanted, or all it has.
+    From the smallest domain up, each gives an equal part of the rows still wanted, or all its rows.
     """
     available = history.available
     quotas: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Rows from all over the embedding space of their domain."""
+"""Rows spread over the embedding space of their domain."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from continual.replay.policies.uniform import uniform
 Points = NDArray[np.float32]
 
 BLOCK = 2048
-"""Candidates clustered at a time. They come in hash order, so each block is a random sample of them."""
+"""Candidates clustered at a time. Candidates are in hash order, so each block is a random sample of them."""
 
 ROUNDS = 10
-"""Rounds of k-means, at most."""
+"""Largest number of k-means iterations."""
 
 
-def spread(candidates: Candidates, rows: int, seed: int) -> Picks:
-    """Return the candidates nearest to the centres of k-means with as many clusters as rows.
+def nearest_to_centres(candidates: Candidates, rows: int, seed: int) -> Picks:
+    """Return the candidates nearest to the centres of a k-means clustering with as many clusters as rows.
 
-    Clustered are query and positive side by side, in blocks of 2,048, each of which gives its share of the rows.
+    A point is the query's embedding followed by the positive's. Blocks of `BLOCK` candidates are clustered separately,
+    and each gives its share of the rows.
     """
     points = np.concatenate([candidates.queries, candidates.positives], axis=1)
     total = len(points)
@@ -39,7 +40,7 @@ def spread(candidates: Candidates, rows: int, seed: int) -> Picks:
 
 
 def _representatives(points: Points, clusters: int, rng: np.random.Generator) -> Picks:
-    """Return the indices of `clusters` different points, one near each centre, in ascending order."""
+    """Return the indices of `clusters` distinct points, one near each centre, in ascending order."""
     centres = points[_seeds(points, clusters, rng)]
     assigned: NDArray[np.int64] | None = None
     for _ in range(ROUNDS):
@@ -56,12 +57,12 @@ def _representatives(points: Points, clusters: int, rng: np.random.Generator) ->
     for centre in range(clusters):
         best = int(distances[:, centre].argmin())
         chosen.append(best)
-        distances[best] = np.inf  # two centres may be nearest to one point
+        distances[best] = np.inf  # two centres can be nearest to the same point
     return np.sort(np.array(chosen))
 
 
 def _seeds(points: Points, clusters: int, rng: np.random.Generator) -> Picks:
-    """Return start centres as k-means++ draws them: far from those before, by the square of the distance."""
+    """Return the indices of the first centres by k-means++: drawn by squared distance to the centres so far."""
     chosen = [int(rng.integers(len(points)))]
     nearest = np.full(len(points), np.inf)
     while len(chosen) < clusters:
@@ -71,7 +72,7 @@ def _seeds(points: Points, clusters: int, rng: np.random.Generator) -> Picks:
         if total > 0:
             place = int(np.searchsorted(np.cumsum(nearest), rng.random() * total, side="right"))
             chosen.append(min(place, len(points) - 1))
-        else:  # only copies of what is chosen are left
+        else:  # all other points are copies of chosen ones
             rest = np.setdiff1d(np.arange(len(points)), chosen)
             chosen += rest[: clusters - len(chosen)].tolist()
     return np.array(chosen, np.int64)
@@ -79,12 +80,12 @@ def _seeds(points: Points, clusters: int, rng: np.random.Generator) -> Picks:
 
 def _distances(points: Points, centres: Points) -> Points:
     """Return squared distances, [points, centres]."""
-    own, other = (points**2).sum(axis=1), (centres**2).sum(axis=1)
-    found: Points = own[:, None] + other[None, :] - 2 * points @ centres.T
-    return found
+    point_norms, centre_norms = (points**2).sum(axis=1), (centres**2).sum(axis=1)
+    distances: Points = point_norms[:, None] + centre_norms[None, :] - 2 * points @ centres.T
+    return distances
 
 
-@policy(name="diverse", reference_url="https://arxiv.org/abs/1708.00489", choose=spread)
+@policy(name="diverse", reference_url="https://arxiv.org/abs/1708.00489", choose=nearest_to_centres)
 def diverse(history: History, wanted: int) -> dict[str, int]:
-    """Split `wanted` in proportion to the sizes; within a domain the candidates are spread over its embeddings."""
+    """Split `wanted` in proportion to the sizes; within a domain, pick rows spread over its embedding space."""
     return uniform(history, wanted)

@@ -1,4 +1,4 @@
-"""The same rows at every step: a memory that only makes room for new domains."""
+"""The same rows in every step: a fixed memory that only makes room for new domains."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from continual.replay.policies.uniform import uniform
 def reservoir(history: History, wanted: int) -> dict[str, int]:
     """Split `wanted` in proportion to the sizes; the rows are those with the lowest hashes of each domain.
 
-    The hash is the random number that reservoir sampling draws for a row: every row of history has the same
-    chance. With a share, each domain keeps that share of itself, the same rows until it gets more of them: then
-    new rows come in by their hashes, and may push a few old ones out. Where the number of rows is limited, what is in
-    makes room for other domains too.
+    The hash takes the place of the random number that reservoir sampling draws for a row, so every row has the same
+    chance. With a share, each domain keeps that share of its rows. The rows stay the same until the domain gets new
+    ones, which enter by their hashes and can replace a few old ones. With a limit on the number of rows, old rows also
+    make room for new domains.
     """
     return uniform(history, wanted)

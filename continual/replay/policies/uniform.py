@@ -1,4 +1,4 @@
-"""Every historical row has the same chance: quotas follow the sizes of the domains."""
+"""The same chance for every historical row: quotas are proportional to the sizes of the domains."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from continual.replay.policies import History, policy
 
 @policy(name="uniform", reference_url="https://arxiv.org/abs/1902.10486")
 def uniform(history: History, wanted: int) -> dict[str, int]:
-    """Split `wanted` in proportion to the sizes, by largest remainder so that the sum is exact."""
+    """Split `wanted` in proportion to the sizes, rounded by largest remainder so that the sum is exact."""
     available = history.available
     total = sum(available.values())
     if not total:

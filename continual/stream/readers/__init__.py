@@ -1,6 +1,6 @@
-"""Sources of rows: Parquet, JSON Lines, CSV and Hugging Face data sets, read in bounded pieces."""
+"""Sources of rows: Parquet, JSON Lines, CSV and Hugging Face data sets, read in pieces of bounded size."""
 
-from continual.stream.readers.base import Rows, Source
+from continual.stream.readers.base import Piece, Source
 from continual.stream.readers.open import open_source
 
-__all__ = ["Rows", "Source", "open_source"]
+__all__ = ["Piece", "Source", "open_source"]

@@ -1,4 +1,4 @@
-"""Typed sources: Parquet files, and data sets that the `datasets` library loads."""
+"""Typed sources: Parquet files, and data sets loaded by the `datasets` library."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from continual.errors import DataError
 from continual.stream.readers.base import (
     HUB,
     PIECE_BYTES,
-    Rows,
+    Piece,
     file_sha256,
     file_stem,
 )
@@ -27,7 +27,7 @@ READ_BUFFER = 1 << 20
 
 
 class ParquetSource:
-    """A Parquet file, read page by page: a single huge row group takes no more memory than many small ones."""
+    """A Parquet file, read page by page so that a single huge row group takes no more memory than many small ones."""
 
     text_only = False
 
@@ -40,30 +40,33 @@ class ParquetSource:
             file.seek(-min(len(MAGIC), self.path.stat().st_size), 2)
             tail = file.read()
         if head != MAGIC:
-            raise DataError(f"{name} is not a Parquet file: it does not begin with {MAGIC.decode()}.")
+            raise DataError(
+                f"{name} is not a Parquet file: it does not begin with {MAGIC.decode()}. Rename it if it has another "
+                "format, or write it again."
+            )
         if tail != MAGIC:
-            raise DataError(f"{name} is truncated: it begins like Parquet but has no end. Copy it again.")
+            raise DataError(f"{name} is truncated: it begins as Parquet but its end is missing. Copy it again.")
         try:
             with pq.ParquetFile(self.path) as file:
                 self.schema = file.schema_arrow
                 self.rows: int | None = file.metadata.num_rows
-                bytes_ = sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
+                size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(name, error) from None
         if not self.rows:
-            raise DataError(f"{name} has no rows.")
+            raise DataError(f"{name} has no rows. Write it again with its rows.")
         self.columns = _columns(self.schema, name)
-        self._row_bytes = max(1, bytes_ // self.rows)
+        self._row_bytes = max(1, size // self.rows)
 
     def sha256(self) -> str:
-        """Return the sha256 of the file."""
+        """Return the SHA-256 of the file."""
         return file_sha256(self.path)
 
     def check(self, mapping: Mapping) -> None:
         """Raise `DataError` if a column's type cannot hold what the mapping takes from it."""
         check_types(self.schema, mapping, self.name)
 
-    def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Rows]:
+    def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Piece]:
         """Yield these columns of all rows in order."""
         size = max(1, min(batch_rows, PIECE_BYTES // self._row_bytes))
         first = 1
@@ -78,10 +81,10 @@ class ParquetSource:
 
 
 class HubSource:
-    """A split that the `datasets` library has loaded: Arrow files in its cache, mapped into memory.
+    """A split loaded by the `datasets` library: Arrow files in its cache, mapped into memory.
 
-    Not streamed over the network, because the content is read twice (fingerprint, rows) and a download
-    that breaks off should not be paid for again.
+    It is not streamed over the network, because the content is read twice (fingerprint, rows) and an interrupted
+    download would start again.
     """
 
     text_only = False
@@ -94,10 +97,10 @@ class HubSource:
         self.schema: pa.Schema = dataset.features.arrow_schema
         self.columns = _columns(self.schema, name)
         if not self.rows:
-            raise DataError(f"{name} has no rows.")
+            raise DataError(f"{name} has no rows. Choose another split with hf:NAME:SPLIT.")
 
     def sha256(self) -> str:
-        """Return a sha256 over the rows: the library's own fingerprint depends on paths and versions."""
+        """Return the SHA-256 over the rows; the library's own fingerprint depends on paths and versions."""
         plain = [field.name for field in self.schema if is_text(field.type) or _is_list(field.type) or _is_id(field)]
         result = hashlib.sha256(json.dumps(plain).encode())
         for piece in self.read(plain, 1000):
@@ -109,7 +112,7 @@ class HubSource:
         """Raise `DataError` if a column's type cannot hold what the mapping takes from it."""
         check_types(self.schema, mapping, self.name)
 
-    def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Rows]:
+    def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Piece]:
         """Yield these columns of all rows in order."""
         first = 1
         selected = self._dataset.select_columns(list(columns)).with_format("arrow")
@@ -122,17 +125,19 @@ class HubSource:
 def open_hub(source: str) -> HubSource:
     """Load `hf:NAME[:CONFIG][:SPLIT]` with `datasets`.
 
-    One part after the name is a configuration if the data set has one of this name, else a split. The split
-    defaults to "train", or to the only one.
+    A single part after the name is a configuration if the data set has one of this name, and a split otherwise. The
+    split defaults to "train", or to the only one.
 
     Raises:
-        DataError: It is unknown, cannot be reached, or needs a configuration or split to be named.
+        DataError: The data set doesn't exist or cannot be downloaded, or its configuration or split must be named.
     """
     import datasets
 
     name, *parts = source.removeprefix(HUB).split(":")
     if not name or len(parts) > 2 or not all(parts):
-        raise DataError(f"{source!r} is not of the form hf:NAME[:CONFIG][:SPLIT].")
+        raise DataError(
+            f"{source!r} is not of the form hf:NAME[:CONFIG][:SPLIT]. An example is hf:sentence-transformers/gooaq."
+        )
     bars = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
@@ -140,23 +145,25 @@ def open_hub(source: str) -> HubSource:
         config = parts[0] if parts and (len(parts) == 2 or parts[0] in configs) else None
         split = parts[-1] if len(parts) == 2 or (parts and config is None) else None
         if config is not None and config not in configs:
-            raise DataError(f"{name} has no configuration {config!r}; it has {', '.join(configs)}.")
+            raise DataError(f"{name} has no configuration {config!r}. Choose one of {', '.join(configs)}.")
         if config is None and len(configs) > 1 and "default" not in configs:
-            raise DataError(f"{name} has the configurations {', '.join(configs)}: say hf:{name}:CONFIG.")
+            raise DataError(f"{name} has the configurations {', '.join(configs)}. Choose one with hf:{name}:CONFIG.")
         splits = datasets.get_dataset_split_names(name, config)
         if split is None:
             split = "train" if "train" in splits else splits[0] if len(splits) == 1 else None
         if split not in splits:
-            asked = f"no {split!r}" if split else "no 'train'"
-            raise DataError(f"{name} has the splits {', '.join(splits)} and {asked}: say hf:{name}:...:SPLIT.")
+            missing = f"no {split!r}" if split else "no 'train'"
+            raise DataError(
+                f"{name} has the splits {', '.join(splits)} and {missing}. Choose one with hf:{name}:...:SPLIT."
+            )
         loaded = datasets.load_dataset(name, config, split=split)
     except DataError:
         raise
-    except Exception as error:  # the library raises whatever its file systems and parsers raise
+    except Exception as error:  # the library passes on any exception of its file systems and parsers
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
             f"{source} could not be loaded by the datasets library ({type(error).__name__}: {first_line}). "
-            "Check the name and the network, or download it and give the file."
+            "Check the name and the network, or download the data and give the file."
         ) from error
     finally:
         if bars:
@@ -164,14 +171,18 @@ def open_hub(source: str) -> HubSource:
     return HubSource(source, name.rstrip("/").rsplit("/", 1)[-1], loaded)
 
 
-def is_text(kind: Any) -> bool:
-    """Say whether an Arrow type holds text."""
-    value = kind.value_type if types.is_dictionary(kind) else kind
+def is_text(column_type: Any) -> bool:
+    """Return whether an Arrow type holds text."""
+    value = column_type.value_type if types.is_dictionary(column_type) else column_type
     return bool(types.is_string(value) or types.is_large_string(value) or types.is_string_view(value))
 
 
 def check_types(schema: Any, mapping: Mapping, source: str) -> None:
-    """Raise `DataError` for the first column whose type rules every row out."""
+    """Check that no column has a type that rules out all rows.
+
+    Raises:
+        DataError: A column has such a type.
+    """
     for role, name in (("query", mapping.query), ("positive", mapping.positive)):
         if not is_text(schema.field(name).type):
             raise DataError(
@@ -179,48 +190,53 @@ def check_types(schema: Any, mapping: Mapping, source: str) -> None:
                 f"Name the column of the {role} texts with --{role}-column C."
             )
     for name in mapping.negatives:
-        kind = schema.field(name).type
-        inner = kind.value_type if _is_list(kind) else kind
+        column_type = schema.field(name).type
+        inner = column_type.value_type if _is_list(column_type) else column_type
         if not (is_text(inner) or types.is_null(inner)):
-            raise DataError(f"Column {name!r} of {source} holds {kind}, not texts or lists of texts.")
+            raise DataError(
+                f"Column {name!r} of {source} holds {column_type}, not texts or lists of texts. Name the column of the "
+                "negatives with --negatives-column C."
+            )
     if mapping.doc_id is not None and not _is_id(schema.field(mapping.doc_id)):
         raise DataError(
-            f"Column {mapping.doc_id!r} of {source} holds {schema.field(mapping.doc_id).type}, which is no document id."
+            f"Column {mapping.doc_id!r} of {source} holds {schema.field(mapping.doc_id).type}, which cannot be a "
+            "document id. Name the column of the ids with --doc-id-column C."
         )
 
 
-def _is_list(kind: Any) -> bool:
-    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+def _is_list(column_type: Any) -> bool:
+    return bool(types.is_list(column_type) or types.is_large_list(column_type) or types.is_fixed_size_list(column_type))
 
 
 def _is_id(field: Any) -> bool:
-    kind = field.type
-    return is_text(kind) or bool(types.is_integer(kind) or types.is_floating(kind) or types.is_null(kind))
+    column_type = field.type
+    is_number = types.is_integer(column_type) or types.is_floating(column_type)
+    return is_text(column_type) or bool(is_number or types.is_null(column_type))
 
 
 def _columns(schema: Any, name: str) -> list[str]:
     columns = list(schema.names)
-    twice = sorted({column for column in columns if columns.count(column) > 1})
-    if twice:
-        raise DataError(f"{name} has more than one column {twice[0]!r}. Rename one of them.")
+    repeated = sorted({column for column in columns if columns.count(column) > 1})
+    if repeated:
+        raise DataError(f"{name} has more than one column {repeated[0]!r}. Rename one of them.")
     return columns
 
 
-def _piece(batch: Any, columns: Sequence[str], first: int) -> Rows:
+def _piece(batch: Any, columns: Sequence[str], first: int) -> Piece:
     values = {name: _values(batch.column(batch.schema.get_field_index(name))) for name in columns}
-    return Rows(range(first, first + batch.num_rows), values)
+    return Piece(range(first, first + batch.num_rows), values)
 
 
 def _values(array: Any) -> list[Any]:
-    """Return an array as Python values; text that is no UTF-8 comes as bytes, so that its row is rejected."""
+    """Return an array as Python values; text that is not valid UTF-8 stays bytes, so that its row is rejected."""
     if _is_list(array.type) and is_text(array.type.value_type) and not types.is_fixed_size_list(array.type):
-        # A list array's own to_pylist makes a scalar per item, which takes several times as long.
+        # A list array's own to_pylist creates a scalar per item and takes several times as long.
         start = array.offsets[0].as_py() if len(array) else 0
         stop = array.offsets[len(array)].as_py() if len(array) else 0
         items = _values(array.values.slice(start, stop - start))
         offsets = array.offsets.to_pylist()
         valid = array.is_valid().to_pylist()
-        return [items[offsets[i] - start : offsets[i + 1] - start] if there else None for i, there in enumerate(valid)]
+        return [items[offsets[i] - start : offsets[i + 1] - start] if ok else None for i, ok in enumerate(valid)]
     try:
         return list(array.to_pylist())
     except UnicodeDecodeError:

@@ -1,7 +1,7 @@
-"""What every source of rows can do: say its columns, and give its rows in bounded pieces.
+"""The interface of a source of rows: its columns, and its rows in pieces of bounded size.
 
-A piece holds plain Python values rather than Arrow arrays, because a line of JSON may hold anything: a
-number where text belongs is a bad row with a reason, not the end of the file.
+A piece holds plain Python values rather than Arrow arrays, because a line of JSON can hold anything: a number instead
+of text makes one bad row and must not stop the file.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from continual.stream.schema import Mapping
 
 HUB = "hf:"
 PIECE_BYTES = 8 << 20
-"""Bytes of text in one piece, about; what bounds the memory of an ingest together with `batch_rows`."""
+"""Approximate bytes of text in a piece; together with `batch_rows` it bounds the memory of an ingest."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """A piece of a source.
+class Piece:
+    """Consecutive rows of a source.
 
-    `numbers` are the rows' numbers in the source from 1 (of JSON Lines: the line numbers), `columns` the
-    values by column name, one per row, and `faults` says by position which rows could not be read and why.
+    Attributes:
+        numbers: Number of each row in the source, from 1; for JSON Lines, the line number.
+        columns: Values by column name, one per row.
+        faults: Reasons why rows could not be read, by position in the piece.
     """
 
     numbers: Sequence[int]
@@ -36,11 +38,11 @@ class Source(Protocol):
     """One table of rows that can be read more than once.
 
     Attributes:
-        name: What the caller called it.
-        stem: The domain's name if the caller gives none.
-        columns: Its column names.
-        rows: How many rows it has; None when that takes reading it.
-        text_only: Cells hold text and nothing else (CSV), so a list is written as JSON.
+        name: The name that the caller gave.
+        stem: Name of the domain if the caller gives none.
+        columns: Column names.
+        rows: Number of rows; None if counting them means reading the source.
+        text_only: Whether cells hold only text (CSV), so that a list is written as JSON.
     """
 
     name: str
@@ -50,22 +52,22 @@ class Source(Protocol):
     text_only: bool
 
     def sha256(self) -> str:
-        """Return the sha256 of its content, as hex."""
+        """Return the SHA-256 of the content, as hex digits."""
 
     def check(self, mapping: Mapping) -> None:
-        """Raise `DataError` if a column cannot hold what the mapping takes from it."""
+        """Raise `DataError` if the type of a column rules out its role in the mapping."""
 
-    def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Rows]:
-        """Yield these columns of all rows in order, at most `batch_rows` at a time."""
+    def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Piece]:
+        """Yield these columns of all rows in order, at most `batch_rows` rows at a time."""
 
 
 def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file's bytes, as hex."""
+    """Return the SHA-256 of a file's bytes, as hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_stem(path: Path) -> str:
-    """Return a file's name without its endings that say a format: `a.v1.jsonl.gz` -> `a.v1`."""
+    """Return a file's name without the suffixes of its format: `a.v1.jsonl.gz` -> `a.v1`."""
     name = path.name.removesuffix(path.suffix)
     return Path(name).stem if path.suffix.lower() == ".gz" else name

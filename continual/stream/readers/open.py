@@ -1,4 +1,4 @@
-"""From a name to a source: a file by its ending, or a data set of the Hugging Face Hub."""
+"""Open a source by its name: a file by its suffix, or a data set of the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from continual.stream.readers.base import HUB, Source
 
 
 def open_source(source: str) -> Source:
-    """Open a file by its ending, or a data set of the Hugging Face hub.
+    """Open a file by its suffix, or a data set of the Hugging Face Hub.
 
     Args:
-        source: A path that ends in .parquet, .jsonl, .ndjson, .json, .csv or .tsv (the last five also
-            with .gz), or `hf:NAME[:CONFIG][:SPLIT]`.
+        source: A path that ends in .parquet, .jsonl, .ndjson, .json, .csv or .tsv (all but .parquet also with .gz), or
+            `hf:NAME[:CONFIG][:SPLIT]`.
 
     Raises:
-        DataError: It is missing, empty, truncated, or not what its name says.
+        DataError: The source is missing, empty, truncated, or not in the format of its suffix.
     """
     if source.startswith(HUB):
         return arrow.open_hub(source)
@@ -29,20 +29,20 @@ def open_source(source: str) -> Source:
         with path.open("rb"):
             pass
     except FileNotFoundError:
-        raise DataError(f"{source} does not exist.") from None
+        raise DataError(f"{source} does not exist. Check the path, or use hf:NAME for a data set of the Hub.") from None
     except (OSError, ValueError) as error:
-        raise DataError(f"{source} cannot be opened: {error}.") from None
+        raise DataError(f"{source} cannot be opened: {error}. Check its permissions and the path.") from None
     if size == 0:
-        raise DataError(f"{source} is empty (0 bytes).")
+        raise DataError(f"{source} is empty (0 bytes). Copy or write it again.")
     suffixes = [suffix.lower() for suffix in path.suffixes]
-    kind = suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else "".join(suffixes[-1:])
-    if kind == ".parquet" and suffixes[-1] != ".gz":
+    suffix = suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else "".join(suffixes[-1:])
+    if suffix == ".parquet" and suffixes[-1] != ".gz":
         return arrow.ParquetSource(source)
-    if kind in (".jsonl", ".ndjson", ".json"):
+    if suffix in (".jsonl", ".ndjson", ".json"):
         return text.JsonLinesSource(source)
-    if kind in (".csv", ".tsv"):
-        return text.CsvSource(source, delimiter="," if kind == ".csv" else "\t")
+    if suffix in (".csv", ".tsv"):
+        return text.CsvSource(source, delimiter="," if suffix == ".csv" else "\t")
     raise DataError(
-        f"{source} has no known ending. continual reads .parquet, .jsonl, .json, .csv, .tsv (the text ones "
-        "also with .gz) and hf:NAME."
+        f"{source} has a suffix that continual doesn't read. It reads .parquet, .jsonl, .ndjson, .json, .csv and .tsv "
+        "(all but .parquet also with .gz), and hf:NAME."
     )

@@ -14,20 +14,20 @@ from typing import Any, BinaryIO, cast
 from continual.errors import DataError
 from continual.stream.readers.base import (
     PIECE_BYTES,
-    Rows,
+    Piece,
     file_sha256,
     file_stem,
 )
 from continual.stream.schema import Mapping
 
 LINE_BYTES = 16 << 20
-"""Bytes of one line or CSV field, at most: a file without line ends is refused, not read into memory."""
+"""Largest line or CSV field in bytes, so that a file without line ends is rejected and not read into memory."""
 LOOK_AHEAD = 100
-"""Rows of JSON Lines whose keys make up the columns."""
+"""Rows of a JSON Lines file, from the first, whose keys are its columns."""
 
 
 class _TextFile:
-    """What both formats share: the file, and the reading of its lines."""
+    """A text file, plain or gzipped, read line by line."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -37,11 +37,11 @@ class _TextFile:
         self.columns: list[str] = []
 
     def sha256(self) -> str:
-        """Return the sha256 of the file."""
+        """Return the SHA-256 of the file."""
         return file_sha256(self.path)
 
     def check(self, mapping: Mapping) -> None:
-        """Nothing to check: each value tells its own type."""
+        """Do nothing: columns have no type, and every value is checked when it is read."""
 
     def _open(self) -> BinaryIO:
         if self.path.suffix.lower() == ".gz":
@@ -49,7 +49,7 @@ class _TextFile:
         return self.path.open("rb")
 
     def _lines(self) -> Iterator[bytes]:
-        """Yield the lines without a byte order mark, or raise `DataError` for what gzip or the disk reports."""
+        """Yield the lines without a byte order mark; errors of gzip and of the disk become `DataError`."""
         try:
             with self._open() as file:
                 number = 0
@@ -57,14 +57,14 @@ class _TextFile:
                     number += 1
                     if len(line) > LINE_BYTES:
                         raise DataError(
-                            f"{self.name}, line {number}, is longer than {LINE_BYTES >> 20} MiB: "
-                            "is it one row per line?"
+                            f"{self.name}, line {number}, is longer than {LINE_BYTES >> 20} MiB. Write one row per "
+                            "line."
                         )
                     yield line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
         except EOFError:
             raise DataError(f"{self.name} is truncated: its gzip stream has no end. Copy it again.") from None
         except (gzip.BadGzipFile, zlib.error, OSError) as error:
-            raise DataError(f"{self.name} cannot be read: {error}.") from None
+            raise DataError(f"{self.name} cannot be read: {error}. Copy it again.") from None
 
     def _decode(self, line: bytes, number: int) -> str:
         try:
@@ -86,15 +86,19 @@ class JsonLinesSource(_TextFile):
         objects = islice(self._objects(), LOOK_AHEAD)
         first = next(objects, None)
         if first is None:
-            raise DataError(f"{name} has no rows.")
+            raise DataError(f"{name} has no rows. Write one JSON object per line.")
         if not isinstance(first[1], dict):
-            hint = "It holds one array: write one object per line, as `jq -c '.[]'` does." if first[2] else ""
-            raise DataError(f"{name} is not JSON Lines: line {first[0]} is not a JSON object. {hint}".strip())
-        seen = [first[1], *(value for _, value, _ in objects if isinstance(value, dict))]
-        self.columns = list(dict.fromkeys(key for value in seen for key in value))
+            hint = (
+                "It holds one array: write one object per line, as `jq -c '.[]'` does."
+                if first[2]
+                else "Write one JSON object per line."
+            )
+            raise DataError(f"{name} is not JSON Lines: line {first[0]} is not a JSON object. {hint}")
+        objects_read = [first[1], *(value for _, value, _ in objects if isinstance(value, dict))]
+        self.columns = list(dict.fromkeys(key for value in objects_read for key in value))
 
-    def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Rows]:
-        """Yield these columns of all rows in order; a line that is no JSON object is a fault."""
+    def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Piece]:
+        """Yield these columns of all rows in order; a line that is not a JSON object is a fault."""
         numbers: list[int] = []
         values: dict[str, list[Any]] = {name: [] for name in columns}
         faults: dict[int, str] = {}
@@ -108,15 +112,15 @@ class JsonLinesSource(_TextFile):
                 values[name].append(value.get(name))
             size += length
             if len(numbers) >= batch_rows or size >= PIECE_BYTES:
-                yield Rows(numbers, values, faults)
+                yield Piece(numbers, values, faults)
                 numbers, values, faults, size = [], {name: [] for name in columns}, {}, 0
         if numbers:
-            yield Rows(numbers, values, faults)
+            yield Piece(numbers, values, faults)
 
     def _objects(self) -> Iterator[tuple[int, Any, int]]:
-        """Yield (line number, value, bytes); the value is None for what is no JSON.
+        """Yield (line number, value, bytes); the value is None if the line is not JSON.
 
-        A first line that begins an array stands for its whole file, and comes with its length.
+        Bytes is 0 if the line holds neither an object nor the beginning of an array.
         """
         for number, line in enumerate(self._lines(), start=1):
             text = self._decode(line, number).strip()
@@ -127,14 +131,14 @@ class JsonLinesSource(_TextFile):
             except (ValueError, RecursionError):
                 if not line.endswith(b"\n") and number > 1:
                     raise DataError(
-                        f"{self.name} is truncated: line {number}, its last, ends in the middle. Copy it again."
+                        f"{self.name} is truncated: its last line, {number}, is incomplete. Copy it again."
                     ) from None
                 value = None
             yield number, value, len(line) if isinstance(value, dict) or text.startswith("[") else 0
 
 
 class CsvSource(_TextFile):
-    """Comma- or tab-separated values with a header line; quotes as RFC 4180 has them."""
+    """Comma- or tab-separated values with a header line, quoted as in RFC 4180."""
 
     text_only = True
 
@@ -144,13 +148,13 @@ class CsvSource(_TextFile):
         records = self._records()
         header = next(records, None)
         if header is None or next(records, None) is None:
-            raise DataError(f"{name} has no rows below its header line.")
+            raise DataError(f"{name} has no rows below its header line. Write it again with its rows.")
         self.columns = [column.strip() for column in header]
-        twice = sorted({column for column in self.columns if self.columns.count(column) > 1})
-        if twice:
-            raise DataError(f"{name} has more than one column {twice[0]!r}. Rename one of them.")
+        repeated = sorted({column for column in self.columns if self.columns.count(column) > 1})
+        if repeated:
+            raise DataError(f"{name} has more than one column {repeated[0]!r}. Rename one of them.")
 
-    def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Rows]:
+    def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Piece]:
         """Yield these columns of all rows in order; a row with too many or too few fields is a fault."""
         places = [self.columns.index(name) for name in columns]
         width = len(self.columns)
@@ -172,11 +176,11 @@ class CsvSource(_TextFile):
                 name: [record[place] if place < len(record) else None for record in piece]
                 for name, place in zip(columns, places, strict=True)
             }
-            yield Rows(range(first, first + len(piece)), values, faults)
+            yield Piece(range(first, first + len(piece)), values, faults)
             first += len(piece)
 
     def _records(self) -> Iterator[list[str]]:
-        # The limit belongs to the csv module, not to a reader; ours is the larger one.
+        # The limit is global to the csv module, so it is only raised.
         csv.field_size_limit(max(csv.field_size_limit(), LINE_BYTES))
         lines = (self._decode(line, number) for number, line in enumerate(self._lines(), start=1))
         reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
@@ -184,9 +188,11 @@ class CsvSource(_TextFile):
             try:
                 record = next(reader, None)
             except csv.Error as error:
-                what = "is truncated: a quote is not closed" if "end of data" in str(error) else f"is not CSV: {error}"
-                raise DataError(f"{self.name} {what} (line {reader.line_num}).") from None
+                problem = (
+                    "is truncated: a quote is not closed" if "end of data" in str(error) else f"is not CSV: {error}"
+                )
+                raise DataError(f"{self.name} {problem} (line {reader.line_num}). Fix it or copy it again.") from None
             if record is None:
                 return
-            if record:  # a blank line is no record
+            if record:  # blank lines give empty records
                 yield record

@@ -1,0 +1,77 @@
+"""The checks between the steps of an ingest: too many bad rows, nothing to train on, no negatives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from continual.errors import DataError
+from continual.stream.split import Counts, Split
+from continual.stream.stage import Staged
+
+
+def too_many_rejects(source: str, staged: Staged, limit: float, rejects: Path) -> DataError:
+    """Return the error for a file with more than the share `limit` of bad rows, listed in `rejects`."""
+    reasons = ", ".join(
+        f"{reason} ({count})" for reason, count in sorted(staged.reasons.items(), key=lambda item: -item[1])
+    )
+    return DataError(
+        f"{source}: {staged.rejected} of {staged.rows_in} rows ({staged.rejected / staged.rows_in:.1%}) cannot be "
+        f"used, more than max_reject_share = {limit:.1%}: {reasons}. Nothing was stored; {rejects} lists the rows. "
+        "Fix the file, or raise ingest.max_reject_share in continual.toml."
+    )
+
+
+def check_hold_out(source: str, share: float, split: Split) -> None:
+    """Check that the hold-out leaves something to evaluate and something to train on.
+
+    Raises:
+        DataError: No document was held out, or no row was kept.
+    """
+    if split.documents and split.counts.kept:
+        return
+    reason = (
+        "leaves no row to train on"
+        if split.documents
+        else f"of {split.counts.kept:,} new rows is less than one document, or all rows share texts with stored rows"
+    )
+    raise DataError(
+        f"{source}: --holdout {share:.3g} {reason}. Give an evaluation task with --task DIR, "
+        "another share with --holdout, or --holdout 0 for a domain that is not evaluated."
+    )
+
+
+def count_without_negatives(kept: Path, source: str, kind: str) -> int:
+    """Return how many rows of a file of kept rows have no negatives.
+
+    Raises:
+        DataError: No row has negatives.
+    """
+    without = rows = 0
+    with pq.ParquetFile(kept) as file:
+        for batch in file.iter_batches(columns=["negatives"]):
+            without += pc.sum(pc.equal(pc.list_value_length(batch["negatives"]), 0)).as_py()
+            rows += batch.num_rows
+    if without == rows:
+        raise DataError(
+            f"{source}: none of its {rows:,} new rows has negatives, and in a domain of kind {kind} rows use only "
+            "their own negatives, since other rows may belong to the same class. Name their column with "
+            "--negatives-column. If the documents of other rows don't answer a row's query, use --kind retrieval and "
+            "another --domain instead."
+        )
+    return without
+
+
+def task_without_rows(
+    source: str, domain: str, task: Path, staged: Staged, counts: Counts, rejects: str | None
+) -> DataError:
+    """Return the error for a file that comes with a task but has no row to keep."""
+    listed = f" (listed in .continual/{rejects})" if rejects else ""
+    return DataError(
+        f"{source} has no new row to train on: {counts.duplicates} of its {staged.rows_in} rows are duplicates, "
+        f"{counts.leaked} leak into evaluation tasks, {staged.rejected} cannot be used{listed}. The domain {domain!r} "
+        f"and its task {task} were not registered. Give --task with a file that has new rows, or register the folder "
+        "with `continual task add NAME DIR`."
+    )

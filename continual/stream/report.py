@@ -1,0 +1,121 @@
+"""What an ingest reports: the fate of every row of the file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from continual.registry import RETRIEVAL, Batch
+from continual.stream.domain import Target
+from continual.stream.schema import Mapping
+from continual.stream.split import Split
+from continual.stream.stage import Staged
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """The result of an ingest: `rows_in = kept + duplicates + leaked + rejected + held_out`.
+
+    Attributes:
+        domain: Name of the domain.
+        batch: Id of the batch; None if no row was kept, because then no batch is recorded.
+        source: The file, as the caller named it.
+        unchanged: The domain already has a batch of this content from these columns. Nothing was stored, and the
+            counts are those of that batch.
+        rows_in: Rows in the file.
+        kept: Training rows stored.
+        duplicates: Rows whose pair another row of the file or any batch of any domain already has.
+        leaked: Rows whose query or positive is an exact or near duplicate of a query or a relevant document of an
+            evaluation task, and rows of a document that was held out of the domain before.
+        rejected: Bad rows; see `reject_reasons` and the file at `rejects_path`.
+        held_out: Rows held out as the domain's evaluation task.
+        rejects_path: The reject file, relative to `.continual/`; None if no row was bad.
+        reject_reasons: Number of bad rows by reason; empty if `unchanged`.
+        task: Name of the evaluation task that this ingest created; None if it created none.
+        columns: Column by role (query, positive, negatives, doc_id); empty if `unchanged`.
+        license: Licence of the data as recorded now; None if not stated.
+        near: Leaked rows that are near duplicates; 0 if `unchanged`.
+        of_held: Leaked rows of a document that was held out before; 0 if `unchanged`.
+        kind: Kind of the domain, one of `KINDS`.
+        without_negatives: Kept rows that no step trains on, because they have no negatives and the domain is of kind
+            classification or clustering; 0 if `unchanged`.
+        instruction: What is put before the domain's queries; None if the model's own prompt is used.
+    """
+
+    domain: str
+    batch: str | None
+    source: str
+    unchanged: bool
+    rows_in: int
+    kept: int
+    duplicates: int
+    leaked: int
+    rejected: int
+    held_out: int
+    rejects_path: str | None = None
+    reject_reasons: dict[str, int] = field(default_factory=dict)
+    task: str | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    license: str | None = None
+    near: int = 0
+    of_held: int = 0
+    kind: str = RETRIEVAL
+    without_negatives: int = 0
+    instruction: str | None = None
+
+
+def report_rows(
+    target: Target,
+    source: str,
+    mapping: Mapping,
+    staged: Staged,
+    split: Split,
+    batch: Batch | None,
+    rejects_path: str | None,
+    license: str | None,
+    without_negatives: int,
+) -> IngestReport:
+    """Return the report for the rows of a new file; `batch` is None if no row was kept."""
+    return IngestReport(
+        domain=target.name,
+        batch=None if batch is None else batch.id,
+        source=source,
+        unchanged=False,
+        rows_in=staged.rows_in,
+        kept=split.counts.kept,
+        duplicates=split.counts.duplicates,
+        leaked=split.counts.leaked,
+        rejected=staged.rejected,
+        held_out=split.counts.held_out,
+        rejects_path=rejects_path,
+        reject_reasons=staged.reasons,
+        task=None if batch is None or split.task is None else target.name,
+        columns=mapping.describe(),
+        license=license,
+        near=split.counts.near,
+        of_held=split.counts.of_held,
+        kind=target.kind,
+        without_negatives=without_negatives,
+        instruction=target.instruction,
+    )
+
+
+def report_unchanged(
+    batch: Batch, source: str, *, license: str | None, kind: str, instruction: str | None
+) -> IngestReport:
+    """Return the report for a file that the domain already has as `batch`."""
+    return IngestReport(
+        domain=batch.domain,
+        batch=batch.id,
+        source=source,
+        unchanged=True,
+        rows_in=batch.rows_in,
+        kept=batch.kept,
+        duplicates=batch.duplicates,
+        leaked=batch.leaked,
+        rejected=batch.rejected,
+        held_out=batch.held_out,
+        rejects_path=batch.rejects_path,
+        license=license,
+        kind=kind,
+        instruction=instruction,
+    )
