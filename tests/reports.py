@@ -14,9 +14,11 @@ from rich.console import Console
 
 from continual.registry import (
     Batch,
+    Provenance,
     Registry,
     Score,
     Task,
+    Verdict,
     Version,
 )
 from continual.report.figures import Chart
@@ -39,12 +41,13 @@ def make_registry(root: Path) -> Registry:
 
 def add_domain(registry: Registry, name: str) -> str:
     """Register a batch of a domain with its task, and return the batch's id."""
-    batch = Batch("", 0, name, f"{name}.parquet", "0", f"data/{name}/0.parquet", 9, 9, 0, 0, 0, 0, None, {}, START)
+    number = registry.next_batch_id()
+    batch = Batch(number, name, f"{name}.parquet", "0", f"data/{name}/0.parquet", 9, 9, 0, 0, 0, 0, None, {}, START)
     return registry.add_batch(batch, make_task(name, name)).id
 
 
 def make_task(name: str, domain: str | None) -> Task:
-    return Task(name, 0, domain, f"tasks/{name}", 300, 1500, 300, "holdout", "0", START)
+    return Task(name, domain, f"tasks/{name}", 300, 1500, 300, "holdout", "0", START)
 
 
 def add_version(
@@ -74,17 +77,20 @@ def add_version(
         tokens_trained=pairs * 60,
         seconds=pairs / 25,
         joint_pairs=joint,
-        recipe={"base": "packaged"}
+        provenance=Provenance(base="packaged")
         if parent is None
-        else {"merge": "interpolate", "weight": 0.6, "seed": 0}
-        | ({"recipe": recipe, "phase": "merged"} if recipe else {}),
+        else Provenance(
+            merge="interpolate", weight=0.6, recipe=recipe or "continual", phase="merged" if recipe else None
+        ),
         verdict=None
         if parent is None
-        else {
-            "passed": status == "accepted",
-            "reasons": list(reasons),
-            "figures": {"tasks": changes or {}, "confidence": 0.9},
-        },
+        else Verdict.from_json(
+            {
+                "passed": status == "accepted",
+                "reasons": list(reasons),
+                "figures": {"tasks": changes or {}, "confidence": 0.9},
+            }
+        ),
         created_at=START + timedelta(days=7 * number),
     )
     records = [Score(name, task, "ndcg_at_10", score, 300, None) for task, score in scores.items()]

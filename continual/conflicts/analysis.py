@@ -108,13 +108,12 @@ class Conflicts:
                 "Averaged over both directions, no two domains hurt or help each other by more than chance: "
                 f"{by_chance}."
             )
-        findings = []
+        findings = ["no two domains hurt each other"]
         if hurting:
-            findings.append(f"{_count(hurting, len(ranked), 'hurt')} each other, most of all {_pair(ranked[0])}")
-        else:
-            findings.append("no two domains hurt each other")
+            findings = [f"domains hurt each other in {hurting} of {len(ranked)} pairs, most of all {_pair(ranked[0])}"]
         if helping:
-            findings.append(f"{_count(helping, len(ranked), 'help')} each other, most of all {_pair(ranked[-1])}")
+            most = _pair(ranked[-1])
+            findings.append(f"domains help each other in {helping} of {len(ranked)} pairs, most of all {most}")
         return f"Averaged over both directions, {'; '.join(findings)}; {by_chance}."
 
     def _one_way(self) -> str:
@@ -132,7 +131,7 @@ class Conflicts:
         if not entries:
             return ""
         entry, affected, cause = max(entries, key=lambda item: (item[0] > 0, abs(item[0])))
-        more = f", the largest of {len(entries)} such effects" if len(entries) > 1 else ""
+        more = f", one of {len(entries)} such effects" if len(entries) > 1 else ""
         return (
             f"In one direction only, {cause} {'hurts' if entry > 0 else 'helps'} {affected} ({entry:+.3f}{more}); "
             f"chance alone moves one direction by about {limit:.3f}."
@@ -155,11 +154,6 @@ class Conflicts:
         values = {name: data[name] for name in cls.__dataclass_fields__}
         values["merges"] = [(int(left), int(right), float(conflict)) for left, right, conflict in data["merges"]]
         return cls(**values)
-
-
-def _count(some: int, total: int, verb: str) -> str:
-    """Return, for example, "1 of 6 pairs helps"."""
-    return f"{some} of {total} pairs {verb}{'s' if some == 1 else ''}"
 
 
 def _pair(ranked: tuple[float, str, str]) -> str:

@@ -15,7 +15,7 @@ from continual.errors import (
     did_you_mean,
 )
 from continual.progress import SILENT, Progress
-from continual.registry import Registry, Task
+from continual.registry import MTEB, Registry, Task
 from continual.registry.catalog import now
 from continual.registry.names import check_name
 from continual.storage.files import publish

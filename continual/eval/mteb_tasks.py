@@ -140,9 +140,6 @@ def default_name(task: Any) -> str:
     return name.replace("/", "-")
 
 
-MTEB = "mteb:"
-"""Prefix of mteb's tasks and benchmarks, on the command line and in a task's origin."""
-
 MOST_NAMED = 3
 """Maximum number of subsets or splits listed in a task's default name; above that, only their count is given."""
 

@@ -29,7 +29,7 @@ STEPS = 100
 """Adam steps of a search, about as many as in the paper."""
 
 LOWEST = 3
-"""Number of steps, those with the lowest minibatch loss, that a search evaluates on all rows besides start and end."""
+"""Number of steps that a search evaluates on all rows, besides start and end: those with the lowest minibatch loss."""
 
 
 class Combination:

@@ -1,10 +1,10 @@
 """Step rules: how a step merges its update with the current version, and which state the next step needs.
 
-There are two families. Updates trained *from the root base* are averaged: `equal` as BOOM published it
-(https://arxiv.org/abs/2602.05787), `running-mean`, `opcm`. An update trained *from current* moves the current version
-along a path: `interpolate`, where a number is the weight of the update. Every other merge method is a rule too: it
-merges the current version (weight 1 - w) with the update (weight w), as task vectors from the root base if the method
-takes a base.
+There are two families. Updates trained *from the root base* are merged side by side: `equal` as BOOM published
+it (https://arxiv.org/abs/2602.05787), `running-mean`, `opcm`. An update trained *from current* moves the current
+version along a path: `interpolate`, where a number is the weight of the update. Every other merge method is a rule too:
+it merges the current version (weight 1 - w) with the update (weight w), as task vectors from the root base if the
+method takes a base.
 
 Two rules find their coefficients after training, on rows held out of it: `search` interpolates with the best weight
 (`continual.merge.search`), `self-positioning` joins the task vectors by slerp at the best position and scale

@@ -81,7 +81,7 @@ def merge_sequence(
     dtype: torch.dtype | None = None,
     progress: Progress = SILENT,
 ) -> None:
-    """Publish the merge of models by a method with a state; the result is that of merging one model after another."""
+    """Publish the merge of models in the given order by a method that keeps a state, as repeated `merge_next` does."""
     with scratch(out.parent, out.name) as folder:
         merged, state = base, dict[str, Any]()
         for number, model in enumerate(models, start=1):

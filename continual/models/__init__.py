@@ -1,1 +1,1 @@
-"""Model folders as sentence-transformers writes them: checked, loaded, and read tensor by tensor."""
+"""Model folders as sentence-transformers writes them: check, load, and read tensor by tensor."""

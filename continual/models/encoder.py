@@ -1,4 +1,4 @@
-"""Sentence-transformers models: found, loaded as fp32 from safetensors, and opened up for training."""
+"""Load sentence-transformers models in fp32 from safetensors, and access the parts that training needs."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def load_encoder(
 
     Args:
         path: A folder, a Hub id, or "packaged".
-        trust_remote_code: Run Python code that the model brings with it.
-        device: Such as "cpu" or "cuda:1"; None: CUDA if there is one, else the CPU.
+        trust_remote_code: Whether to run Python code that comes with the model.
+        device: For example "cpu" or "cuda:1"; None: CUDA if available, otherwise the CPU.
 
     Raises:
-        ModelError: It cannot be found, is no sentence-transformers model, or cannot be read.
+        ModelError: The model cannot be found, is not a sentence-transformers model, or cannot be loaded.
     """
     folder = resolve_base(str(path))
     import torch
@@ -47,44 +47,47 @@ def load_encoder(
             )
     except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError, RuntimeError, SafetensorError) as e:
         reason = str(e).strip().split("\n")[0] or type(e).__name__
-        raise ModelError(f"{path} cannot be loaded as a sentence-transformers model: {reason}") from e
-    return model.float().eval()  # Dense modules come in their stored type
+        raise ModelError(
+            f"{path} cannot be loaded as a sentence-transformers model: {reason.rstrip('.')}. Check that "
+            "`SentenceTransformer(PATH)` loads it, or choose another model."
+        ) from e
+    return model.float().eval()  # Dense modules are loaded in their stored type
 
 
 def inner_transformer(model: SentenceTransformer) -> PreTrainedModel:
     """Return the Hugging Face model inside the first module: the part that is trained.
 
     Raises:
-        ModelError: The first module holds none (static embeddings, a router).
+        ModelError: The first module is of another type, such as static embeddings or a router.
     """
     from transformers import PreTrainedModel
 
     inner = getattr(model[0], "auto_model", None)
     if not isinstance(inner, PreTrainedModel):
         raise ModelError(
-            f"The model's first module is {type(model[0]).__name__}, which holds no single transformer. "
-            "continual trains models whose first module is a sentence-transformers Transformer."
+            f"The first module of the model is {type(model[0]).__name__}, but continual trains models whose first "
+            "module is a sentence-transformers Transformer. Choose another model."
         )
     return inner
 
 
 def encoding_prompts(model: SentenceTransformer) -> tuple[str | None, str | None]:
-    """Return the prompts that encode_query and encode_document put before a text; None for none."""
-    known: dict[str, str] = model.prompts
-    default = known.get(model.default_prompt_name) if model.default_prompt_name else None
-    query = known.get("query", default)
-    document = next((known[name] for name in _DOCUMENT_PROMPTS if name in known), default)
+    """Return the prompts that encode_query and encode_document put before a text; None if there is none."""
+    prompts: dict[str, str] = model.prompts
+    default = prompts.get(model.default_prompt_name) if model.default_prompt_name else None
+    query = prompts.get("query", default)
+    document = next((prompts[name] for name in _DOCUMENT_PROMPTS if name in prompts), default)
     return query or None, document or None
 
 
 def embed(model: SentenceTransformer, features: dict[str, Any]) -> Any:
-    """Run every module of the model, pooling and normalisation included; a tensor [texts, dimensions]."""
+    """Run all modules of the model, including pooling and normalisation, and return a tensor [texts, dimensions]."""
     return model(features)["sentence_embedding"]
 
 
 @contextmanager
 def _no_bars() -> Iterator[None]:
-    """Keep the loading bar of transformers off the terminal, which shows our own."""
+    """Disable the loading bar of transformers, because the terminal shows our own."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

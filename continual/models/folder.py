@@ -1,7 +1,7 @@
-"""The small files of a sentence-transformers folder: what loading it needs is there and can be read. Imports no torch.
+"""Read and check the settings files of a sentence-transformers folder, without importing torch.
 
-A model is read tensor by tensor here, so a broken settings file would otherwise be copied into a result that nothing
-loads.
+Merging reads models tensor by tensor and never loads them. Without these checks, a damaged settings file would be
+copied into a result that cannot be loaded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CONFIG = "config.json"
 INDEX = "*.safetensors.index.json"
 
 LIBRARY = "config_sentence_transformers.json"
-"""The file of the library's own settings, a model's prompts among them; old models have none."""
+"""File of the library's own settings, including the model's prompts; old models don't have it."""
 
 OBJECTS = (
     CONFIG,
@@ -35,20 +35,20 @@ OBJECTS = (
     "processor_config.json",
     "preprocessor_config.json",
 )
-"""Files of a model and of its transformer that the library reads where they are there, each a JSON object."""
+"""JSON files with an object that the library reads, if they exist, from the model's folder and its transformer's."""
 
 RESERVED_PROMPTS = ("query", "document", "passage", "corpus")
-"""Names of prompts that the library or mteb puts before every text of a kind."""
+"""Names of prompts that the library or mteb puts before all queries or all documents."""
 
 SETTINGS = "*config.json"
-"""The same of every other module, whose settings have several names."""
+"""Settings files of all other modules, whose names vary."""
 
 _PLAIN = ("Normalize", "Dropout")
-"""Modules of the library that load without a file of their own."""
+"""Modules of the library that load without a settings file."""
 
-_CURE = "Copy the model again, or save it once more with `model.save_pretrained(DIR)`."
+_FIX = "Copy the model again, or save it again with `model.save_pretrained(DIR)`."
 
-Kind = TypeVar("Kind", dict[str, Any], list[Any])
+Json = TypeVar("Json", dict[str, Any], list[Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Module:
 
     Attributes:
         type: Import path of its class.
-        path: Its folder, relative to the model's; empty or "." is the model's own.
+        path: Its folder, relative to the model's folder; empty or "." for the model's folder itself.
     """
 
     type: str
@@ -65,63 +65,63 @@ class Module:
 
     @property
     def class_name(self) -> str:
-        """Return the name of its class."""
+        """Return the name of the class without its import path."""
         return self.type.rpartition(".")[2]
 
 
-def read_json(path: Path, kind: type[Kind]) -> Kind:
-    """Return what a settings file holds.
+def read_json(path: Path, expected: type[Json]) -> Json:
+    """Return the content of a settings file.
 
     Args:
         path: The file.
-        kind: `dict` or `list`: what it must hold.
+        expected: Type that the content must have, `dict` or `list`.
 
     Raises:
-        ModelError: It is missing, is no JSON, or holds something else.
+        ModelError: The file is missing, is not JSON, or holds another type.
     """
     try:
-        found = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise ModelError(f"{path} is missing. {_CURE}") from None
+        raise ModelError(f"{path} is missing. {_FIX}") from None
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ModelError(f"{path} cannot be read as JSON: {reason}. {_CURE}") from None
-    if not isinstance(found, kind):
-        wanted = "an object" if kind is dict else "a list"
-        raise ModelError(f"{path} holds {_called(found)}, and must hold {wanted}. {_CURE}")
-    return found
+        raise ModelError(f"{path} cannot be read as JSON: {reason}. {_FIX}") from None
+    if not isinstance(content, expected):
+        wanted = "an object" if expected is dict else "a list"
+        raise ModelError(f"{path} holds {_json_type(content)}, but {wanted} is expected. {_FIX}")
+    return content
 
 
 def read_modules(folder: Path) -> list[Module]:
     """Return the modules of a model, in their order.
 
     Raises:
-        ModelError: There is no modules.json, or it names no modules with a type and a path inside the folder.
+        ModelError: There is no modules.json, or it is not a list of modules with a type and a path inside the folder.
     """
     path = folder / MODULES
     if not path.exists():
         raise ModelError(
-            f"{folder} is no sentence-transformers model: it has no {MODULES}. Save one with "
+            f"{folder} is not a sentence-transformers model: it has no {MODULES}. Save one with "
             "`SentenceTransformer(...).save_pretrained(DIR)` and give that folder."
         )
-    found = []
+    modules = []
     for entry in read_json(path, list):
-        kind, place = (entry.get("type"), entry.get("path")) if isinstance(entry, dict) else (None, None)
-        if not isinstance(kind, str) or not isinstance(place, str):
-            raise ModelError(f"{path} is no list of modules, each with a type and a path. {_CURE}")
+        class_path, place = (entry.get("type"), entry.get("path")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(class_path, str) or not isinstance(place, str):
+            raise ModelError(f"{path} is not a list of modules with a type and a path. {_FIX}")
         if Path(place).is_absolute() or ".." in Path(place).parts:
-            raise ModelError(f"{path} names {place}, which is outside the model's folder.")
-        found.append(Module(kind, place))
-    if not found:
-        raise ModelError(f"{path} names no module. {_CURE}")
-    return found
+            raise ModelError(f"{path} names {place}, which is outside the model's folder. {_FIX}")
+        modules.append(Module(class_path, place))
+    if not modules:
+        raise ModelError(f"{path} names no module. {_FIX}")
+    return modules
 
 
 def check_layout(folder: Path) -> list[Module]:
-    """Return the modules of a model after a look at every file, weights aside, that loading it needs.
+    """Return the modules of a model after checking all files needed to load it, except the weights.
 
     Raises:
-        ModelError: One is missing or cannot be read; it is named.
+        ModelError: A file is missing or cannot be read; the message names it.
     """
     modules = read_modules(folder)
     first, *others = (folder / module.path for module in modules)
@@ -131,28 +131,28 @@ def check_layout(folder: Path) -> list[Module]:
             read_json(path, dict)
     for number, module in enumerate(modules):
         place = folder / module.path
-        ours = module.type.startswith("sentence_transformers.")  # what another class needs is not known
+        from_library = module.type.startswith("sentence_transformers.")  # other classes can need other files
         if number == 0:
             missing = not (place / CONFIG).is_file()
         else:
-            missing = ours and module.class_name not in _PLAIN and not any(place.glob(SETTINGS))
+            missing = from_library and module.class_name not in _PLAIN and not any(place.glob(SETTINGS))
         if missing:
-            raise ModelError(f"{place / CONFIG} is missing, the settings of the module {module.class_name}. {_CURE}")
+            raise ModelError(f"{place / CONFIG} is missing; it holds the settings of {module.class_name}. {_FIX}")
     tokenizer = first / "tokenizer.json"
     if tokenizer.is_file() and not isinstance(read_json(tokenizer, dict).get("model"), dict):
-        raise ModelError(f"{tokenizer} describes no tokenizer: it has no model. {_CURE}")
+        raise ModelError(f"{tokenizer} does not describe a tokenizer: it has no model. {_FIX}")
     return modules
 
 
 def read_index(path: Path) -> dict[str, str]:
-    """Return the weight file of every tensor, as the index of a sharded module names it.
+    """Return the weight file of every tensor from the index of a sharded module.
 
     Raises:
-        ModelError: It is no index, or a file that it names is missing.
+        ModelError: The file is not an index, or a weight file that it names is missing.
     """
     files = read_json(path, dict).get("weight_map")
     if not isinstance(files, dict) or not files or not all(isinstance(file, str) for file in files.values()):
-        raise ModelError(f"{path} is no index of weight files: it has no weight_map. {_CURE}")
+        raise ModelError(f"{path} is not an index of weight files: it has no weight_map. {_FIX}")
     for file in sorted(set(files.values())):
         if Path(file).name != file or not (path.parent / file).is_file():
             raise ModelError(f"{path.parent} is missing {file}, which {path.name} names. Copy the model again.")
@@ -160,21 +160,21 @@ def read_index(path: Path) -> dict[str, str]:
 
 
 def whole_file(index: Path) -> Path:
-    """Return the file that is loaded instead of the shards of an index, if it is there."""
+    """Return the path of the weight file that, if it exists, is loaded instead of the shards of an index."""
     return index.with_name(index.name.removesuffix(".index.json"))
 
 
-def _called(value: Any) -> str:
+def _json_type(value: Any) -> str:
     names = {list: "a list", dict: "an object", str: "a text", type(None): "null", bool: "true or false"}
     return names.get(type(value), "a number")
 
 
 def add_prompts(folder: Path, prompts: Mapping[str, str]) -> None:
-    """Give a model's folder more prompts: `encode(texts, prompt_name=NAME)` puts one before each text.
+    """Add prompts to a model's folder; `encode(texts, prompt_name=NAME)` puts the prompt before each text.
 
     Args:
-        folder: The folder; its other settings stay.
-        prompts: By name; one that it has already is replaced.
+        folder: The model's folder; its other settings stay.
+        prompts: Prompts by name; existing prompts of the same name are replaced.
     """
     file = folder / LIBRARY
     settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
@@ -184,7 +184,7 @@ def add_prompts(folder: Path, prompts: Mapping[str, str]) -> None:
 
 
 def prompt_names(folder: Path) -> list[str]:
-    """Return the names of a model's own prompts."""
+    """Return the names of the prompts in a model's folder."""
     file = folder / LIBRARY
     settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return list(settings.get("prompts") or {})

@@ -1,8 +1,8 @@
-"""Safetensors files, one tensor at a time: read where it lies, written where it will lie.
+"""Read and write safetensors files one tensor at a time.
 
-The library maps whole files, so that what was read stays in memory, and writes a file only from tensors that are
-all in memory. Here a tensor is read into memory of its own and is gone when it is dropped, and a file is laid out
-first and filled in any order, by several threads. Format: https://github.com/huggingface/safetensors
+The safetensors library maps whole files, so everything that was read stays in memory, and it writes a file only from
+tensors that are all in memory. Here, a tensor is read into its own memory, which is freed with the tensor. A file to
+write is laid out first and filled in any order, by several threads. Format: https://github.com/huggingface/safetensors
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ DTYPES = {
     "I64": torch.int64,
     "U64": torch.uint64,
 }
-"""Torch's dtype by the format's name, in the order in which the library lays tensors out, backwards."""
+"""Torch dtype by its name in the format. The library writes tensors in the reverse of this order."""
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _RANK = {dtype: rank for rank, dtype in enumerate(DTYPES.values())}
@@ -47,13 +47,13 @@ _LARGEST_HEADER = 100_000_000
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where a stored tensor lies, and what it is.
+    """A tensor in a file.
 
     Attributes:
         path: The file.
-        name: Its name there.
-        dtype: As stored.
-        shape: Its sizes.
+        name: Name of the tensor in the file.
+        dtype: The stored dtype.
+        shape: The stored shape.
         start: Offset of its first byte in the file.
     """
 
@@ -65,11 +65,11 @@ class Entry:
 
     @property
     def bytes(self) -> int:
-        """Return its size in bytes."""
+        """Return the size of the tensor in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def read(self) -> Tensor:
-        """Return the tensor, as stored, in memory of its own.
+        """Return the tensor in its stored dtype, in its own memory.
 
         Raises:
             ModelError: The file ends before the tensor does.
@@ -81,7 +81,7 @@ class Entry:
             while done < len(view):
                 count = os.preadv(file.fileno(), [view[done:]], self.start + done)
                 if count == 0:
-                    raise ModelError(f"{self.path} is cut short: it ends within {self.name}. Copy it again.")
+                    raise ModelError(f"{self.path} is truncated: it ends within {self.name}. Copy it again.")
                 done += count
         return tensor
 
@@ -89,56 +89,59 @@ class Entry:
 def is_finite(tensor: Tensor) -> bool:
     """Return whether a tensor holds neither NaN nor an infinite value.
 
-    No sum with one of these is finite, and a sum is one pass at the speed of memory. Where it is not finite, it may
-    have overflowed, and every element is looked at.
+    A sum with NaN or an infinite value is never finite, and computing it is one fast pass over memory. A sum that is
+    not finite can also be an overflow, so then all elements are checked.
     """
     if not tensor.is_floating_point() or not tensor.numel():
         return True
     if tensor.dtype.itemsize == 1:
-        tensor = tensor.float()  # torch has no sums in 8 bits
+        tensor = tensor.float()  # torch cannot sum 8-bit floats
     wide = tensor.dtype if tensor.dtype.itemsize > 2 else torch.float32
     return math.isfinite(float(tensor.sum(dtype=wide))) or bool(tensor.isfinite().all())
 
 
 def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
-    """Return the tensors of a file by name, in the order they lie in it, and the file's metadata.
+    """Return the tensors of a file by name, in their order in the file, and the file's metadata.
 
     Raises:
-        ModelError: It is no safetensors file, is cut short, or holds a type that torch does not know.
+        ModelError: The file is not a safetensors file, is truncated, or holds a dtype that torch doesn't have.
     """
     size = path.stat().st_size
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(_LENGTH), "little")
             if not 0 < length <= min(size - _LENGTH, _LARGEST_HEADER):
-                raise ValueError("its header has no plausible length")
+                raise ValueError("its header has an impossible length")
             header = json.loads(file.read(length))
         metadata = header.pop("__metadata__", None) or {}
         entries = {}
         for name, item in sorted(header.items(), key=lambda pair: pair[1]["data_offsets"]):
             if item["dtype"] not in DTYPES:
-                raise ValueError(f"{name} has the type {item['dtype']}, which cannot be read here")
+                raise ValueError(f"{name} has the type {item['dtype']}, which torch doesn't have")
             start, stop = item["data_offsets"]
             entry = Entry(path, name, DTYPES[item["dtype"]], tuple(item["shape"]), _LENGTH + length + start)
             if entry.bytes != stop - start:
-                raise ValueError(f"{name} takes {stop - start:,} bytes, and its shape {entry.bytes:,}")
+                raise ValueError(f"{name} takes {stop - start:,} bytes, but its shape needs {entry.bytes:,}")
             if entry.start + entry.bytes > size:
-                raise ValueError(f"it ends before {name} does; copy it again")
+                raise ValueError(f"it is truncated: it ends within {name}")
             entries[name] = entry
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path} cannot be read as safetensors: {error}.") from None
+        raise ModelError(
+            f"{path} cannot be read as safetensors: {error}. Copy the file again, or save the model again with "
+            "`model.save_pretrained(DIR)`."
+        ) from None
     return entries, metadata
 
 
 class Writer:
-    """A safetensors file that is laid out first and filled tensor by tensor, in any order and by any thread.
+    """Writer of a safetensors file that is laid out first and then filled in any order, by any thread.
 
-    The same tensors give the same bytes as the library's `save_file`. Use it as a context manager.
+    The file has the same bytes as from the library's `save_file`. Use the writer as a context manager.
 
     Args:
-        path: The file; replaced if it is there.
-        tensors: dtype and shape of every tensor by name.
-        metadata: As `read_header` gives it.
+        path: The file; an existing file is replaced.
+        tensors: dtype and shape of every tensor, by name.
+        metadata: Metadata of the file, by key.
     """
 
     def __init__(
@@ -166,12 +169,16 @@ class Writer:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
 
     def write(self, name: str, tensor: Tensor) -> None:
-        """Put a tensor in its place; its dtype and shape must be those declared."""
+        """Write a tensor to its place in the file.
+
+        Raises:
+            ValueError: Its dtype or shape differs from the declared one.
+        """
         entry = self._entries[name]
         if tensor.dtype != entry.dtype or tuple(tensor.shape) != entry.shape:
             raise ValueError(f"{name} was declared {entry.dtype} {entry.shape}, not {tensor.dtype} {tensor.shape}")
@@ -181,5 +188,5 @@ class Writer:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    """Return the memory of a contiguous tensor."""
+    """Return a view of the memory of a contiguous tensor."""
     return tensor.detach().reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else memoryview(b"")

@@ -1,4 +1,4 @@
-"""The weight files of a model folder, and the sha256 that identifies them."""
+"""The weight files of a model folder, and the SHA-256 that identifies them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ def weight_files(model: Path) -> list[Path]:
     """Return the safetensors files of a sentence-transformers folder, in a fixed order.
 
     Raises:
-        ModelError: There are none; pickled weights are never read.
+        ModelError: The folder has none; pickled weights are never read.
     """
     files = sorted(path for path in model.rglob("*.safetensors") if path.is_file())
     if not files:
         raise ModelError(
-            f"{model} has no safetensors weights. Load it once with sentence-transformers and save it with "
-            "`model.save_pretrained(DIR)`."
+            f"{model} has no safetensors weights, and continual reads no other format. Load the model with "
+            "sentence-transformers and save it with `model.save_pretrained(DIR)`."
         )
     return files
 
 
 def weights_sha256(model: Path) -> str:
-    """Return the sha256 over the weight files' relative names and bytes: the identity of a version."""
+    """Return the SHA-256 over the relative names and bytes of the weight files; it identifies a version."""
     digest = hashlib.sha256()
     for path in weight_files(model):
         digest.update(path.relative_to(model).as_posix().encode() + b"\0")

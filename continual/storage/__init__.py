@@ -1,1 +1,1 @@
-"""The disk: files that are whole or not there, and locks. Knows nothing of models or workspaces."""
+"""Files that are either complete or absent, and lock files. Imports nothing about models or workspaces."""

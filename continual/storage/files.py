@@ -1,4 +1,4 @@
-"""Artifacts on disk: written beside their place, flushed, renamed. A reader sees all of one, or none."""
+"""Publish files and folders atomically: write beside the target, flush, rename. Readers see all of it or nothing."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from continual.errors import InputError
 SUFFIX = ".partial"
 
 REPLACED = ".replaced"
-"""Ending of what another file or folder is about to take the place of: who finds it there alone puts it back."""
+"""Suffix of a folder that is being replaced. If the replacement never arrived, `sweep_unfinished` restores it."""
 
 _ABANDONED = 24 * 3600
-"""Seconds after which what another machine left unfinished counts as abandoned."""
+"""Seconds after which an unfinished path of another machine counts as abandoned."""
 
 
 @contextmanager
 def publish(target: Path) -> Iterator[Path]:
     """Yield a path beside `target` to write a file or folder to, and rename it to `target` at the end.
 
-    If the body raises, what it wrote is removed and `target` is as before. An existing folder is replaced. What a
-    killed process left of the same target is removed first.
+    If the body raises, the path is removed and `target` stays as it was. An existing folder is replaced. Unfinished
+    paths that killed processes left for the same target are removed first.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     sweep_unfinished(target.parent, target.name)
@@ -42,10 +42,10 @@ def publish(target: Path) -> Iterator[Path]:
 
 
 def replace(source: Path, target: Path) -> None:
-    """Flush a file or folder to disk and rename it to `target`, on the same file system, in place of what was there.
+    """Flush a file or folder to disk and rename it to `target` on the same file system, replacing what is there.
 
-    A folder in the way is renamed first and removed last: at no moment is half of one in its place, and
-    `sweep_unfinished` puts it back if the process is killed between the two.
+    An existing folder is renamed first and removed last, so `target` never holds half of a folder. If the process is
+    killed in between, `sweep_unfinished` restores the existing folder.
     """
     flush(source)
     old = _beside(target, REPLACED)
@@ -65,7 +65,7 @@ def replace(source: Path, target: Path) -> None:
 def scratch(parent: Path, name: str) -> Iterator[Path]:
     """Yield a new folder in `parent` for intermediate results, and remove it at the end.
 
-    What killed processes left under the same name is removed first.
+    Folders that killed processes left under the same name are removed first.
     """
     sweep_unfinished(parent, name)
     folder = _beside(parent / name)
@@ -77,9 +77,11 @@ def scratch(parent: Path, name: str) -> Iterator[Path]:
 
 
 def sweep_unfinished(folder: Path, name: str = "*") -> None:
-    """Remove what processes that were killed left unfinished in a folder, of one target or of all.
+    """Remove the unfinished paths of killed processes from a folder, and restore folders that were being replaced.
 
-    What was to be replaced and is nowhere else is put back.
+    Args:
+        folder: The folder.
+        name: Name of the target that the paths belong to; "*" for all targets.
     """
     pattern = glob.escape(name) if name != "*" else name
     for path in [*folder.glob(f".{pattern}.*{REPLACED}"), *folder.glob(f".{pattern}.*{SUFFIX}")]:
@@ -94,14 +96,15 @@ def sweep_unfinished(folder: Path, name: str = "*") -> None:
 
 
 _OWNER = re.compile(rf"\.([0-9a-f]{{8}})-(\d+)-[0-9a-f]{{8}}({SUFFIX}|{REPLACED})$")
-"""The machine and the process in the name of a hidden path."""
+"""Matches the machine and the process id in the name of a hidden path."""
 
 _OURS: set[str] = set()
-"""Hidden paths that this process made: a process of the same number may have died before it, as 1 in a container."""
+"""Hidden paths of this process. Its id isn't enough, because an earlier process can have had the same id: in containers
+it is often 1."""
 
 
 def _beside(target: Path, suffix: str = SUFFIX) -> Path:
-    """Return a hidden path that names the machine and process that write it: others see when it is abandoned."""
+    """Return a hidden path named after this machine and process, so that others can tell when it is abandoned."""
     machine = hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]
     name = f".{target.name}.{machine}-{os.getpid()}-{uuid.uuid4().hex[:8]}{suffix}"
     _OURS.add(name)
@@ -109,16 +112,16 @@ def _beside(target: Path, suffix: str = SUFFIX) -> Path:
 
 
 def _in_use(path: Path) -> bool:
-    """Return whether the process that writes a hidden path may still be alive."""
-    found = _OWNER.search(path.name)
-    if found is None:
+    """Return whether the process that writes a hidden path can still be alive."""
+    owner = _OWNER.search(path.name)
+    if owner is None:
         return False
-    if found[1] != hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]:
-        return time.time() - path.stat().st_mtime < _ABANDONED  # of another machine on the same disk
-    if int(found[2]) == os.getpid():
+    if owner[1] != hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]:
+        return time.time() - path.stat().st_mtime < _ABANDONED  # another machine on the same disk
+    if int(owner[2]) == os.getpid():
         return path.name in _OURS
     try:
-        os.kill(int(found[2]), 0)
+        os.kill(int(owner[2]), 0)
     except ProcessLookupError:
         return False
     except PermissionError:
@@ -127,7 +130,7 @@ def _in_use(path: Path) -> bool:
 
 
 def flush(path: Path) -> None:
-    """Force a file, or every file and folder below one, to disk."""
+    """Force a file, or a folder with everything in it, to disk."""
     for child in sorted(path.rglob("*")) if path.is_dir() else []:
         _sync(child)
     _sync(path)
@@ -142,7 +145,7 @@ def _sync(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
+    """Remove a file or a folder if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -153,9 +156,10 @@ def empty_folder(directory: str | Path) -> Path:
     """Return the absolute path of a folder to write a model to.
 
     Raises:
-        InputError: It is a file, or holds something.
+        InputError: The path is a file, or a folder that is not empty.
     """
     target = Path(directory).expanduser().resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target} is not empty. Name a folder that does not exist yet.")
+        problem = "is not empty" if target.is_dir() else "is a file"
+        raise InputError(f"{target} {problem}. Choose a folder that doesn't exist yet.")
     return target

@@ -1,4 +1,4 @@
-"""Lock files, so that commands that would disturb each other never run at once. They end with the process."""
+"""Lock files that keep conflicting commands from running at the same time. The kernel frees them with the process."""
 
 from __future__ import annotations
 
@@ -11,18 +11,23 @@ from pathlib import Path
 from continual.errors import WorkspaceBusy
 
 UPDATE_LOCK = "update.lock"
-"""Held by who makes, builds or drops versions."""
+"""Lock of the commands that create, rebuild or drop versions."""
 
 _ATTEMPTS = 5
-"""Tries for the lock of a long job: who only asks whether it is held holds it for a moment too."""
+"""Attempts to take the lock of a long job, because a process that calls `held` holds it for a moment too."""
 
 
 @contextmanager
 def guard(path: Path, *, alone: bool, seconds: float) -> Iterator[None]:
-    """Hold a lock that many readers share, or one writer has alone; wait for others for some seconds.
+    """Hold a lock that is shared by readers or exclusive to one writer.
+
+    Args:
+        path: The lock file.
+        alone: Whether to hold the lock exclusively.
+        seconds: Longest wait for other processes.
 
     Raises:
-        WorkspaceBusy: It could not be had in time.
+        WorkspaceBusy: Another process held the lock for longer.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + seconds
@@ -34,8 +39,8 @@ def guard(path: Path, *, alone: bool, seconds: float) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise WorkspaceBusy(
-                        f"Another command is building, dropping or copying versions of this workspace (waited "
-                        f"{seconds:g} s). Try again when it has ended."
+                        f"Another command is rebuilding, dropping or copying versions of this workspace (waited "
+                        f"{seconds:g} s). Try again when it has finished."
                     ) from None
                 time.sleep(0.05)
         yield
@@ -43,16 +48,14 @@ def guard(path: Path, *, alone: bool, seconds: float) -> Iterator[None]:
 
 @contextmanager
 def exclusive(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock file for a long job, so that two of a kind never run in one workspace.
+    """Hold a lock file for a long job, so that only one such job runs in a workspace.
 
     Args:
-        path: The lock file; while it is held it says what for.
-        what: The command.
-
-    The kernel frees it when the process ends, however it ends.
+        path: The lock file; it records `what` while it is held.
+        what: Name of the command.
 
     Raises:
-        WorkspaceBusy: Another process holds it.
+        WorkspaceBusy: Another process holds the lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
@@ -63,8 +66,8 @@ def exclusive(path: Path, what: str) -> Iterator[None]:
             except BlockingIOError:
                 if attempt == _ATTEMPTS - 1:
                     raise WorkspaceBusy(
-                        f"A `continual {holder(path) or what}` is running in this workspace. Wait for it to end, then "
-                        "try again."
+                        f"`continual {holder(path) or what}` is already running in this workspace. Wait for it to "
+                        "finish, then try again."
                     ) from None
                 time.sleep(0.02)
         file.truncate(0)
@@ -74,7 +77,7 @@ def exclusive(path: Path, what: str) -> Iterator[None]:
 
 
 def holder(path: Path) -> str | None:
-    """Return the command that holds the lock file of a long job; "" where it does not say, None where none does."""
+    """Return the command that holds the lock of a long job; "" if it isn't recorded, None if no process holds it."""
     if not held(path):
         return None
     with suppress(OSError, UnicodeDecodeError):
@@ -83,7 +86,7 @@ def holder(path: Path) -> str | None:
 
 
 def held(path: Path) -> bool:
-    """Return whether some process holds the lock file of a long job."""
+    """Return whether a process holds the lock file of a long job."""
     if not path.exists():
         return False
     with path.open() as file:

@@ -68,8 +68,8 @@ try:
         from avalanche.training.storage_policy import ExemplarsBuffer
 except ModuleNotFoundError as error:
     raise InputError(
-        f"The Avalanche bridge needs the package {error.name}. Install `continual-embeddings[avalanche]`, best in an "
-        "environment of its own."
+        f"The Avalanche bridge needs the package {error.name}, which is not installed. Install "
+        "`continual-embeddings[avalanche]`, preferably in a separate environment."
     ) from None
 
 from continual.train.pairs import Documents, PairDataset  # noqa: E402 - imports transformers

@@ -1,4 +1,4 @@
-"""Several files in one call: checked together, ingested one after another."""
+"""Ingest several files in one call: the files are checked together and ingested in order."""
 
 from __future__ import annotations
 
@@ -26,17 +26,26 @@ def ingest_files(
     progress: Progress = SILENT,
     **about: Any,
 ) -> Iterator[IngestReport]:
-    """Ingest files in their order, and yield the report of each as soon as it is done; see `Workspace.ingest_files`.
+    """Ingest files in order, and yield the report of each file when it is done; see `Workspace.ingest_files`.
 
     Args:
-        **about: Further arguments of `ingest`, for every file.
+        registry: Registry of the workspace.
+        config: Limits and defaults.
+        sources: Files, or names of Hub data sets.
+        domain: See `ingest`.
+        holdout: See `ingest`; applies until a file has a row to keep, because a domain has one task.
+        task: See `ingest`; likewise.
+        progress: Reports rows checked and written.
+        **about: Further arguments of `ingest`, for all files.
     """
     if task is not None and domain is None and len(sources) > 1:
-        raise InputError(f"--task is the task of one domain, but {len(sources)} files give {len(sources)} domains. "
-                         "Name the domain with --domain.")  # fmt: skip
+        raise InputError(
+            f"--task is the task of one domain, but {len(sources)} files give {len(sources)} domains. "
+            "Name the domain with --domain."
+        )
     missing = [source for source in sources if not source.startswith(HUB) and not Path(source).expanduser().exists()]
     if missing and len(sources) > 1:
-        raise InputError(f"There is no file {missing[0]}. None of the {len(sources)} files was ingested.")
+        raise InputError(f"{missing[0]} does not exist. None of the {len(sources)} files was ingested. Check the path.")
     split: dict[str, Any] = {"holdout": holdout, "task": task}
     for place, source in enumerate(sources):
         try:
@@ -49,5 +58,5 @@ def ingest_files(
                 )
             raise
         if domain is not None and report.batch is not None:
-            split = {}  # a domain has one task: the first file with a row to keep makes it
+            split = {}
         yield report

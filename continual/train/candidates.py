@@ -58,7 +58,7 @@ def embed_pairs(
     model = load_encoder(model_path, trust_remote_code=trust_remote_code, device=str(device))
     only_given = "in_batch" in table.column_names and not pc.all(table["in_batch"]).as_py()
     if only_given:
-        table = _without_others(table)
+        table = _without_unused_negatives(table)
     rows = read_rows(table, model, config.max_length, config.max_negatives if only_given else 0)
     tokens = rows.tokens
     micros = micro_batches(tokens.lengths, micro_batch_limit(config, device), tokens.groups)
@@ -92,10 +92,10 @@ def embed_pairs(
     return queries, positives, losses
 
 
-def _without_others(table: pa.Table) -> pa.Table:
+def _without_unused_negatives(table: pa.Table) -> pa.Table:
     """Remove the given negatives of rows with in-batch negatives: their loss does not use them."""
-    none = pa.scalar([], table["negatives"].type)
-    negatives = pc.if_else(table["in_batch"], none, table["negatives"])
+    empty = pa.scalar([], table["negatives"].type)
+    negatives = pc.if_else(table["in_batch"], empty, table["negatives"])
     return table.set_column(table.column_names.index("negatives"), "negatives", negatives)
 
 

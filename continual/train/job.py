@@ -27,9 +27,9 @@ class Job:
         seed: Seed of LoRA's start values and of the order of the rows, 0 or more.
         run_dir: Folder of the checkpoint; the caller removes it after the step.
         adapter_dir: Folder to publish the adapter in, in peft's format.
-        anchor: The model for the texts of new rows that distillation keeps their embeddings close to, and that guides
-            the masking of false negatives; None: `start`. For replayed rows it is `start`, unless `config.anchor` is
-            "current".
+        anchor: The model that embeds the texts of new rows before training, for distillation and for the guide that
+            masks false negatives; None: `start`. Texts of replayed rows are embedded by `start`, unless `config.anchor`
+            is "current".
         resume: Continue from the checkpoint in `run_dir` if there is one.
         trust_remote_code: Run code that the model brings with it.
     """

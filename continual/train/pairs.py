@@ -35,9 +35,9 @@ Documents = dict[tuple[str, str], int]
 class PairDataset(Dataset[tuple[Tensor, int]]):
     """The rows of a table as (tokens of query and positive, code of the document).
 
-    The tokens of a sample are int64, [2, features, width]: query and positive, the model's per-token inputs (see
-    `PairEncoder`), and the tokens, padded to one width so that samples can be stacked. They are padded on access;
-    stored are four bytes per token and feature. Given negatives are not used.
+    The tokens of a sample are int64, [2, features, width]. The first dimension is query and positive, the second the
+    model's per-token inputs; all samples are padded to one width, so that they can be stacked. Tokens are stored
+    without padding, in four bytes per token and feature. Given negatives are not used.
 
     Args:
         table: Columns query, positive: string; negatives: list of string; doc_id: string or null; domain: string.

@@ -234,7 +234,7 @@ def open_session(
         seed: Seed of LoRA's start values.
         team: The processes that train together; each opens the same session.
         trust_remote_code: Run code that the model brings with it.
-        remember: Embed all texts before training, if a setting needs it.
+        remember: Store the embeddings of all texts before training, if a setting needs them.
         anchor: The model that embeds the texts of new rows before training; None: `start`. Texts of replayed rows are
             embedded by `start`, which has learned them, unless `config.anchor` is "current".
         progress: Counts the texts that are tokenised, then those that are embedded.

@@ -27,7 +27,7 @@ _PATIENCE = timedelta(days=30)
 """How long the others wait for the first process, which may evaluate for hours between two trainings."""
 
 LEFT_TRAINING = threading.Event()
-"""Set when this process left a training with an error while the others are still in it, so they wait for this one."""
+"""Set when the first process left a training with an error of its own, while the others still wait in a step."""
 
 
 @dataclass(frozen=True)

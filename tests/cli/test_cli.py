@@ -122,8 +122,7 @@ BAD_UPDATES = [
 @pytest.mark.parametrize(
     ("words", "message"), BAD_UPDATES, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
 )
-def test_bad_calls_of_update(folder: Path, run: Run, write_pairs: Write, words: list[str], message: str) -> None:
-    run("ingest", write_pairs("a.parquet", make_pairs(40)))
+def test_bad_calls_of_update(stocked: Path, run: Run, words: list[str], message: str) -> None:
     result = run("update", *words)
     assert result.code == 2, result
     assert message in result.err
@@ -257,18 +256,18 @@ def test_settings_that_are_unknown_are_answered_with_the_nearest(folder: Path, r
     assert "constrained" not in result.err
 
 
-def test_the_history_of_service(folder: Path, run: Run, write_pairs: Write) -> None:
-    run("ingest", write_pairs("first.parquet", make_pairs(80)))
-    run("update")
+def test_the_history_of_service(learned_folder: Path, run: Run) -> None:
     run("rollback", "--reason", "a try")
     assert "a try" in run("versions", "history").out
-    assert [event["version"] for event in json.loads(run("versions", "history", "--json").out)] == ["v0", "v1", "v0"]
+    events = json.loads(run("versions", "history", "--json").out)
+    assert [event["version"] for event in events] == ["v0", "v1", "v2", "v1"]
 
 
-def test_two_versions_side_by_side(folder: Path, run: Run, write_pairs: Write) -> None:
-    assert run("compare", "v0", "v0").code == 2  # no task yet
-    run("ingest", write_pairs("first.parquet", make_pairs(80)))
-    run("update")
+def test_versions_without_a_task_are_not_compared(folder: Path, run: Run) -> None:
+    assert run("compare", "v0", "v0").code == 2
+
+
+def test_two_versions_side_by_side(learned_folder: Path, run: Run) -> None:
     shown = run("compare", "v0")
     assert shown.code == 0
     assert "95 % interval" in shown.out

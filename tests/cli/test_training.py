@@ -12,13 +12,6 @@ from tests.commands import Run
 from tests.pairs import Write, make_pairs
 
 
-@pytest.fixture
-def stocked(folder: Path, run: Run, write_pairs: Write) -> Path:
-    for seed, (name, rows) in enumerate({"big": 50, "small": 30}.items()):
-        assert run("ingest", write_pairs(f"{name}.parquet", make_pairs(rows, seed=seed))).code == 0
-    return folder
-
-
 def test_recipes_are_listed_with_what_they_cost(folder: Path, run: Run) -> None:
     said = run("train", "--list").out
     assert all(f"{name} (" in said for name in recipes())
@@ -58,6 +51,7 @@ def test_a_plan_and_its_training(stocked: Path, run: Run) -> None:
     assert "v3" in run("report").out
 
 
+@pytest.mark.slow
 def test_the_plan_of_a_run_that_is_partly_done(stocked: Path, run: Run) -> None:
     assert "To train: 64 pairs, about" in run("train", "--recipe", "sequential", "--plan").out
     assert run("train", "--recipe", "sequential").code == 0

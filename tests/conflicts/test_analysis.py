@@ -90,13 +90,16 @@ def test_the_verdict_says_what_came_out() -> None:
     found = made()
     assert found.ranked[0] == (pytest.approx(0.30), "table", "law")
     assert found.verdict == (
-        "Averaged over both directions, 4 of 6 pairs hurt each other, most of all table and law (+0.300); 1 of 6 pairs "
-        "helps each other, most of all med and table (-0.100); chance alone moves this average by about 0.030."
+        "Averaged over both directions, domains hurt each other in 4 of 6 pairs, most of all table and law (+0.300); "
+        "domains help each other in 1 of 6 pairs, most of all med and table (-0.100); chance alone moves this average "
+        "by about 0.030."
     )
     moved = [[None if each is None else each + by for each in row] for by in (0.2, -0.5) for row in MATRIX]
     worse, better = made(matrix=moved[:4]).verdict, made(matrix=moved[4:]).verdict
-    assert ", 6 of 6 pairs hurt each other, most of all table and law (+0.500); chance" in worse
-    assert ", no two domains hurt each other; 6 of 6 pairs help each other, most of all med and table" in better
+    assert ", domains hurt each other in 6 of 6 pairs, most of all table and law (+0.500); chance" in worse
+    assert (
+        ", no two domains hurt each other; domains help each other in 6 of 6 pairs, most of all med and table" in better
+    )
     assert ", no two domains hurt or help each other by more than chance: chance" in made(chance=0.31).verdict
 
 
@@ -105,7 +108,7 @@ def test_the_verdict_names_what_the_mean_of_two_directions_hides() -> None:
     # Chance is sqrt(2) times as far for one entry as for the mean of two: 0.0283.
     assert made(domains=NAMES[:3], matrix=matrix, chance=0.02).verdict == (
         "Averaged over both directions, no two domains hurt or help each other by more than chance: chance alone moves "
-        "this average by about 0.020. In one direction only, bash hurts med (+0.050, the largest of 3 such effects); "
+        "this average by about 0.020. In one direction only, bash hurts med (+0.050, one of 3 such effects); "
         "chance alone moves one direction by about 0.028. With 3 domains, the chance level is itself a rough estimate."
     )
     one = made(matrix=[[None, -0.06], [0.03, None]], domains=NAMES[:2], chance=0.03).verdict

@@ -281,7 +281,7 @@ def test_rows_that_are_items_of_any_task_are_held_back(
         domain = name.lower()
         workspace.ingest(write_pairs(f"{domain}.parquet", rows), holdout=0)
         added = run("task", "add", f"mteb:{name}", "-w", workspace.directory)
-        assert "2 stored training rows are in it" in added.out, name
+        assert "2 stored training rows leak into it" in added.out, name
         assert "not checked" not in added.out
 
 

@@ -104,8 +104,8 @@ def test_the_terminal_marks_flagged_scores(stream: Registry, encoding: str) -> N
 def test_a_task_known_at_the_draw_is_none_of_it(stream: Registry) -> None:
     """What the step recorded counts, not the clock: a task may come while an update runs."""
     with stream.catalog.transaction() as connection:
-        recipe = json.dumps({"merge": "interpolate", "weight": 0.6, "seed": 0, "guarded": ["med", "wiki", "late"]})
-        connection.execute("UPDATE versions SET recipe = ? WHERE id = 'v1'", [recipe])
+        provenance = json.dumps({"merge": "interpolate", "weight": 0.6, "seed": 0, "guarded": ["med", "wiki", "late"]})
+        connection.execute("UPDATE versions SET provenance = ? WHERE id = 'v1'", [provenance])
     assert flags(stream) == {}
 
 
@@ -130,7 +130,7 @@ def test_the_gate_does_not_count_what_was_trained_on() -> None:
     verdict = as_verdict(decide(new, old, kinds, GateConfig()))
     assert verdict.passed
     assert verdict.ood.difference == 0.0
-    assert "late is not counted as OOD: trained on, in part, before the task was known" in verdict.reasons
+    assert "late is not counted as OOD: some of its texts were trained on before it was added" in verdict.reasons
     assert not decide(new, old, kinds | {"late": "OOD"}, GateConfig()).passed
 
 
@@ -152,7 +152,7 @@ def test_leakage_found_later_from_end_to_end(
     queries = [{"_id": f"q{n}", "text": row["query"].upper()} for n, row in enumerate(texts)]
     folder = write_beir(tmp_path / "late", documents, queries, [(f"q{n}", f"d{n}", 1) for n in range(3)])
     added = run("task", "add", "late", folder, *at)
-    assert "3 stored training rows are in it; no later update will train on them" in added.out
+    assert "3 stored training rows leak into it." in added.out
     assert "late" not in json.loads(run("status", "--json", *at).out)["ood_tasks"]
 
     shown = run("eval", *at)

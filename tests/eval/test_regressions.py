@@ -141,7 +141,7 @@ def test_clusters_say_what_fell(registry: Registry) -> None:
 def test_what_cannot_be_compared_is_said(registry: Registry) -> None:
     versions = [registry.version(name) for name in ("v0", "v1")]
     sts = [task for task in registry.tasks() if task.name == "sts"]
-    with pytest.raises(NothingToDoError, match="score per query"):
+    with pytest.raises(NothingToDoError, match="per-query scores"):
         find_regressions(registry, *versions, sts, registry.scores(), embed)
     file = registry.path("scores/v1/t.parquet")
     assert has_rankings(file)

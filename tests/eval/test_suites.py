@@ -17,8 +17,7 @@ from continual.config import (
     Config,
     EvalConfig,
     SuiteConfig,
-    load,
-    render,
+    load_config,
     validate,
 )
 from continual.errors import (
@@ -40,6 +39,7 @@ from continual.eval.suites import (
 from continual.registry import Registry, Score, Task
 from continual.registry.catalog import now
 from continual.registry.migrations import MIGRATIONS
+from continual.versions.settings import render_config
 from tests.commands import Run
 from tests.pairs import make_pairs
 from tests.registries import version
@@ -204,7 +204,7 @@ def test_what_eval_prints(workspace: Workspace, run: Run) -> None:
     assert "v0, suite step" in shown.out
     assert "nDCG@10" in shown.out
     again = run("eval", "current", "--suite", "step", *at)
-    assert "1 of 1 scores were there" in again.out
+    assert "1 of 1 scores existed" in again.out
     (score,) = json.loads(run("eval", "v0", "--suite", "step", "--json", *at).out)["scores"]
     assert (score["task"], score["domain"], score["task_type"], score["new"]) == ("first", "first", "Retrieval", False)
     listed = json.loads(run("task", "list", "--json", *at).out)["tasks"]
@@ -213,11 +213,11 @@ def test_what_eval_prints(workspace: Workspace, run: Run) -> None:
 
 def test_settings_of_suites_are_read_and_written(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(STEP)
-    config = load(tmp_path / "c.toml")
+    config = load_config(tmp_path / "c.toml")
     assert config.suites.step == SuiteConfig(queries=5, documents=12)
-    (tmp_path / "again.toml").write_text(render(config))
-    assert load(tmp_path / "again.toml") == config
-    assert '# step = {tasks = ["*"]}' in render(Config())
+    (tmp_path / "again.toml").write_text(render_config(config))
+    assert load_config(tmp_path / "again.toml") == config
+    assert '# step = {tasks = ["*"]}' in render_config(Config())
     with pytest.raises(ConfigError, match=r"suites\.step\.querys: unknown setting\. Did you mean 'queries'\?"):
         validate({"suites": {"step": {"querys": 3}}}, "test")
     with pytest.raises(ConfigError):

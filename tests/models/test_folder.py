@@ -44,7 +44,7 @@ def test_every_settings_file_is_checked_before_anything_is_written(
     check_model(model)
     for path in settings_files(model):
         whole = path.read_text()
-        for text, message in (('{"broken', "cannot be read as JSON"), ('"text"', "holds a text, and must hold")):
+        for text, message in (('{"broken', "cannot be read as JSON"), ('"text"', "holds a text, but ")):
             path.write_text(text)
             for call in (
                 lambda: merge_folders([model, model], tmp_path / "out"),
@@ -65,9 +65,9 @@ def test_a_missing_file_is_called_missing(model: Path, tiny_model: Path, tmp_pat
     dense = next(model.glob("*Dense"))
     pooling = next(model.glob("*Pooling"))
     for gone, message in (
-        (model / "config.json", f"{model / 'config.json'} is missing, the settings of the module Transformer"),
-        (pooling, f"{pooling / 'config.json'} is missing, the settings of the module Pooling"),
-        (dense / "config.json", "is missing, the settings of the module Dense"),
+        (model / "config.json", f"{model / 'config.json'} is missing; it holds the settings of Transformer"),
+        (pooling, f"{pooling / 'config.json'} is missing; it holds the settings of Pooling"),
+        (dense / "config.json", "is missing; it holds the settings of Dense"),
         (model / "tokenizer.json", f"{model} has no tokenizer: neither tokenizer.json nor a vocabulary"),
         (model / "modules.json", "it has no modules.json"),
     ):
@@ -87,9 +87,9 @@ def test_a_missing_file_is_called_missing(model: Path, tiny_model: Path, tmp_pat
     ("text", "message"),
     [
         ("[]", "names no module"),
-        ('["a"]', "is no list of modules, each with a type and a path"),
-        ('[{"type": "sentence_transformers.models.Transformer"}]', "is no list of modules"),
-        ('[{"type": "sentence_transformers.models.Transformer", "path": 3}]', "is no list of modules"),
+        ('["a"]', "is not a list of modules with a type and a path"),
+        ('[{"type": "sentence_transformers.models.Transformer"}]', "is not a list of modules"),
+        ('[{"type": "sentence_transformers.models.Transformer", "path": 3}]', "is not a list of modules"),
         ('[{"type": "sentence_transformers.models.Transformer", "path": "../other"}]', "outside the model's folder"),
         ('[{"type": "sentence_transformers.models.Router", "path": ""}]', "whose first module is a Transformer"),
     ],
@@ -111,7 +111,7 @@ def test_shards_are_all_that_their_index_names(tiny_model: Path, tmp_path: Path)
     found = json.loads(whole)
     for weight_map in ({}, ["a"], {"a": 3}, None):
         index.write_text(json.dumps(found | {"weight_map": weight_map}))
-        with pytest.raises(ModelError, match="is no index of weight files"):
+        with pytest.raises(ModelError, match="is not an index of weight files"):
             Model(model)
     index.write_text(json.dumps(found | {"weight_map": found["weight_map"] | {"extra.weight": first.name}}))
     with pytest.raises(ModelError, match=f"says that the tensor extra.weight is in {first.name}, but it is not there"):

@@ -20,6 +20,7 @@ from continual.storage.locks import UPDATE_LOCK, exclusive
 from tests.recipes.stock import ingest
 
 
+@pytest.mark.slow
 def test_phased_training_again_after_a_cluster_changed_trains_that_cluster_alone(
     workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -33,6 +34,7 @@ def test_phased_training_again_after_a_cluster_changed_trains_that_cluster_alone
     assert second.version.id != first.version.id
 
 
+@pytest.mark.slow
 def test_a_warm_up_is_kept_as_long_as_its_clusters_are(workspace: Workspace, tmp_path: Path) -> None:
     ingest(workspace, tmp_path, "third", 30, 3, holdout=0.0)
     file = tmp_path / "clusters.toml"
@@ -80,9 +82,9 @@ def test_a_damaged_phase_is_not_trained_on_from(workspace: Workspace) -> None:
 
 def test_one_job_at_a_time_and_the_other_is_named(workspace: Workspace) -> None:
     lock = workspace.registry.root / UPDATE_LOCK
-    with exclusive(lock, "train"), pytest.raises(WorkspaceBusy, match="A `continual train` is running"):
+    with exclusive(lock, "train"), pytest.raises(WorkspaceBusy, match="`continual train` is already running"):
         workspace.update()
-    with exclusive(lock, "gc"), pytest.raises(WorkspaceBusy, match="A `continual gc` is running"):
+    with exclusive(lock, "gc"), pytest.raises(WorkspaceBusy, match="`continual gc` is already running"):
         workspace.train("joint")
 
 

@@ -26,9 +26,12 @@ MIXED = {
 """What goes by kinds or clusters, with the rows of its phases where there is a third domain, of classification."""
 
 TRAINED = [name for name, recipe in recipes().items() if recipe.phases is not None and name not in MIXED] + [*MIXED]
+FAST = ("joint", "boom")  # a single training, and trainings that are merged
 
 
-@pytest.mark.parametrize("call", TRAINED)
+@pytest.mark.parametrize(
+    "call", [pytest.param(call, marks=[] if call in FAST else pytest.mark.slow) for call in TRAINED]
+)
 def test_every_recipe_trains_versions_that_are_built_again_bit_for_bit(
     workspace: Workspace, tmp_path: Path, call: str
 ) -> None:
@@ -250,6 +253,7 @@ def test_joint_keeps_its_batches_apart_where_a_workspace_mixes_them(workspace: W
     assert mixing.train("naive").version.provenance.config["train"]["mix_domains"]
 
 
+@pytest.mark.slow
 def test_the_searched_merge_is_not_worse_than_any_of_eleven_on_the_line(workspace: Workspace) -> None:
     from continual.recipes.rows import read_training_rows
     from continual.train.objective import Objective

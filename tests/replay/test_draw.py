@@ -97,7 +97,9 @@ def store(registry: Registry, domain: str, rows: int, start: int = 0) -> Batch:
         + [(name, pa.string()) for name in ("doc_id", "query_hash", "positive_hash")]
     )
     pq.write_table(pa.Table.from_pylist(records, schema), registry.path(path), row_group_size=10)
-    return registry.add_batch(Batch("", 0, domain, path, md5(path), path, rows, rows, 0, 0, 0, 0, None, {}, now()))
+    return registry.add_batch(
+        Batch(registry.next_batch_id(), domain, path, md5(path), path, rows, rows, 0, 0, 0, 0, None, {}, now())
+    )
 
 
 def test_successive_windows_see_all_history_once(registry: Registry) -> None:
@@ -145,7 +147,7 @@ def test_rows_of_an_evaluation_task_are_never_drawn(registry: Registry) -> None:
     pq.write_table(
         pa.table({"kind": [kind for kind, _ in keys], "hash": [value for _, value in keys]}), folder / "keys.parquet"
     )
-    registry.add_task(Task("t", 0, None, "tasks/t", 1, 1, 1, "folder", "x", now()))
+    registry.add_task(Task("t", None, "tasks/t", 1, 1, 1, "folder", "x", now()))
     with pytest.raises(DataError, match=r"corpus\.parquet"):
         RowReader(registry)
     for name in ("corpus", "queries", "qrels"):
@@ -207,7 +209,7 @@ def test_rows_found_to_leak_are_never_drawn(registry: Registry) -> None:
         (folder / f"{name}.parquet").touch()
     leaks = {"batch": [batch.id, new.id], "row_hash": [md5("a q3 p3"), md5("b q1 p1")], "near": [True, True]}
     pq.write_table(pa.table(leaks), folder / "leaks.parquet")
-    registry.add_task(Task("t", 0, None, "tasks/t", 1, 1, 1, "folder", "x", now()))
+    registry.add_task(Task("t", None, "tasks/t", 1, 1, 1, "folder", "x", now()))
     with RowReader(registry) as rows:
         drawn = rows.draw([new], [batch], {"a": 30}, {})
     assert {"a q3", "b q1"}.isdisjoint(drawn.table["query"].to_pylist())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import shutil
 from pathlib import Path
@@ -22,6 +21,7 @@ from continual.registry import (
     Registry,
     Run,
     Score,
+    Spec,
     Task,
 )
 from continual.registry.catalog import now
@@ -30,6 +30,7 @@ from continual.replay.draw import pack, unpack
 from continual.replay.policies._shares import split_by_weight
 from continual.replay.policies.diverse import BLOCK
 from continual.step.draw import falls
+from continual.step.request import Request
 from continual.step.spec import prepare, reopen
 from continual.train.candidates import (
     OTHERS,
@@ -93,7 +94,7 @@ def test_falls_are_from_the_best_of_the_lineage(tmp_path: Path) -> None:
         registry.add_version(version(name, f"v{number - 1}" if number else None), made)
     assert falls(registry, registry.version("v2")) == {}
     for name, domain in (("a", "first"), ("b", "second"), ("o", None), ("late", "first")):
-        registry.add_task(Task(name, 0, domain, f"tasks/{name}", 1, 1, 1, "folder", "x", now()))
+        registry.add_task(Task(name, domain, f"tasks/{name}", 1, 1, 1, "folder", "x", now()))
     assert falls(registry, registry.version("v2")) == {"first": 4.0, "second": 0.0}
     assert falls(registry, registry.version("v1")) == {"first": 0.0, "second": 5.0}
     assert falls(registry, registry.version("v0")) == {}
@@ -216,7 +217,7 @@ def workspace(learned: Path, tmp_path: Path) -> Workspace:
 
 def prepared(workspace: Workspace, policy: str, rows: int = 20, seed: int = 0) -> Any:
     config = workspace.config.replace("replay", policy=policy, share=1, rows=rows)
-    return prepare(workspace.registry, config, domains=None, seed=seed)
+    return prepare(workspace.registry, config, Request(seed=seed))
 
 
 def test_what_limits_replay_is_said_before_and_after(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
@@ -242,9 +243,9 @@ def test_a_number_of_rows_limits_the_share_and_is_recorded(workspace: Workspace)
     rows = sum(batch.kept for batch in workspace.registry.batches() if batch.domain != "third")
     for limit, drawn in ((500, round(0.1 * rows)), (5, 5)):
         config = workspace.config.replace("replay", share=0.1, rows=limit)
-        spec, _ = prepare(workspace.registry, config, domains=None, seed=0)
-        assert sum(window.rows for window in spec.replay) == drawn
-        assert spec.config["replay"]["rows"] == limit
+        spec, _ = prepare(workspace.registry, config, Request())
+        assert sum(window.rows for window in spec.provenance.replay) == drawn
+        assert spec.provenance.config["replay"]["rows"] == limit
 
 
 def replay_of(drawn: Any) -> list[dict[str, Any]]:
@@ -257,9 +258,11 @@ def test_the_same_step_draws_the_same_rows_and_a_resumed_one_too(workspace: Work
     again, same = prepared(workspace, policy)
     assert again == spec
     assert same.table == drawn.table
-    assert len(replay_of(drawn)) == sum(window.rows for window in spec.replay) == 20
-    assert {window.domain for window in spec.replay} == {"first", "second"}
-    reopened, rows = reopen(workspace.registry, Run(spec.version, "running", dataclasses.asdict(spec), now(), None))
+    assert len(replay_of(drawn)) == sum(window.rows for window in spec.provenance.replay) == 20
+    assert {window.domain for window in spec.provenance.replay} == {"first", "second"}
+    reopened, rows = reopen(
+        workspace.registry, Run(spec.version, "running", Spec.from_json(spec.to_json()), now(), None)
+    )
     assert reopened == spec
     assert rows.table == drawn.table
     assert rows.replay == drawn.replay
@@ -268,12 +271,12 @@ def test_the_same_step_draws_the_same_rows_and_a_resumed_one_too(workspace: Work
 def test_hardest_looks_at_more_rows_and_keeps_those_with_the_highest_loss(workspace: Workspace) -> None:
     spec, drawn = prepared(workspace, "hardest")
     config = workspace.config.replace("replay", policy="uniform", share=1, rows=80)
-    _, wide = prepare(workspace.registry, config, domains=None, seed=0)
+    _, wide = prepare(workspace.registry, config, Request())
     model = workspace.load()
     model.max_seq_length = 32
-    for window in spec.replay:
-        pool = [row for row in replay_of(wide) if row["domain"] == window.domain][: window["candidates"]]
-        assert window["candidates"] == len(pool) == 4 * window.rows
+    for window in spec.provenance.replay:
+        pool = [row for row in replay_of(wide) if row["domain"] == window.domain][: window.candidates]
+        assert window.candidates == len(pool) == 4 * window.rows
         scores = (
             model.encode_query([row["query"] for row in pool])
             @ model.encode_document([row["positive"] for row in pool]).T
@@ -282,20 +285,20 @@ def test_hardest_looks_at_more_rows_and_keeps_those_with_the_highest_loss(worksp
         expected = {pool[place]["query"] for place in np.argsort(-losses)[: window.rows]}
         assert {row["query"] for row in replay_of(drawn) if row["domain"] == window.domain} == expected
         # The next step looks at what comes after all that were looked at.
-        assert spec.cursors[window.domain] == window["stop"]
+        assert spec.provenance.cursors[window.domain] == window.stop
 
 
 def test_a_reservoir_keeps_its_rows_and_leaves_the_windows_where_they_are(workspace: Workspace) -> None:
     before = workspace.version().provenance.cursors
     spec, drawn = prepared(workspace, "reservoir", 40)
-    assert spec.cursors == before
+    assert spec.provenance.cursors == before
     kept = {row["query"] for row in replay_of(drawn)}
     assert {row["query"] for row in replay_of(prepared(workspace, "reservoir", 20)[1])} < kept
     uniform, _ = prepared(workspace, "uniform", 40)
     assert uniform.cursors != before
     made = workspace.update(replay=1, settings={"replay": {"policy": "reservoir", "rows": 40}}).version
     assert made.provenance.cursors == before
-    assert made.provenance.replay == spec.replay
+    assert made.provenance.replay == spec.provenance.replay
     # One domain more: the two share fewer rows, all of which were there before.
     pq.write_table(pa.Table.from_pylist(make_pairs(30, seed=7)), workspace.directory / "fourth.parquet")
     workspace.ingest(workspace.directory / "fourth.parquet")
@@ -319,5 +322,5 @@ def test_a_plan_says_what_a_choice_would_cost_and_makes_none(
 def test_a_step_trains_on_what_was_chosen(workspace: Workspace) -> None:
     spec, _ = prepared(workspace, "diverse", seed=3)
     made = workspace.update(settings={"replay": {"policy": "diverse", "rows": 20}}, seed=3).version
-    assert made.provenance.replay == spec.replay
-    assert made.pairs_trained == spec.new[0].rows + 20
+    assert made.provenance.replay == spec.provenance.replay
+    assert made.pairs_trained == spec.provenance.new[0].rows + 20

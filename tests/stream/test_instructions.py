@@ -16,6 +16,7 @@ from continual.config import TrainConfig
 from continual.errors import InputError, InvalidNameError
 from continual.models.folder import prompt_names
 from continual.models.weights import weights_sha256
+from continual.registry import Provenance
 from continual.train.candidates import embed_pairs
 from continual.train.objective import Objective
 from continual.train.step import open_session
@@ -99,9 +100,9 @@ def test_a_map_is_fitted_on_queries_with_their_instructions(tiny_model: Path) ->
 
 @pytest.mark.parametrize("method", ["linear", "opcm"])
 def test_a_recipe_s_merge_has_the_prompts_of_all_that_it_learned(tiny_model: Path, tmp_path: Path, method: str) -> None:
-    recipe = {"merge": method, "weights": [1.0, 1.0], "parameters": {}, "seed": 0, "version": "v3"}
-    for name, more in {"plain": {}, "told": {"instructions": {"one": SAYS, "two": "bat"}}}.items():
-        combine(recipe | more, [tiny_model, tiny_model], tiny_model, tmp_path / name)
+    for name, instructions in {"plain": {}, "told": {"one": SAYS, "two": "bat"}}.items():
+        provenance = Provenance(merge=method, weights=[1.0, 1.0], instructions=instructions)
+        combine("v3", provenance, [tiny_model, tiny_model], tiny_model, tmp_path / name)
     own = prompt_names(tiny_model)
     assert prompt_names(tmp_path / "plain") == own
     assert prompt_names(tmp_path / "told") == [*own, "one", "two"]
@@ -129,7 +130,7 @@ def test_a_domain_with_an_instruction_from_its_file_to_its_card(
     with pytest.raises(InputError, match="has no instruction"):
         workspace.ingest(more, domain="plain", instruction=SAYS)
     step = workspace.update(replay=0.5)
-    assert step.spec.instructions == first.spec.instructions == {"told": SAYS}
+    assert step.spec.provenance.instructions == first.spec.provenance.instructions == {"told": SAYS}
     registry = workspace.registry
     assert [domain.instruction for domain in registry.domains()] == [SAYS, None]
     assert {task.name: task.instruction for task in registry.tasks()} == {"told": SAYS, "plain": None}

@@ -230,7 +230,7 @@ def test_settings_that_no_adapter_has_are_refused_by_name(tiny_model: Path, tmp_
         path.write_text(json.dumps(config | change))
         with pytest.raises(ModelError, match=rf"adapter_config\.json: {message}.*Copy the file"):
             fold(tiny_model, adapter, tmp_path / "folded")
-    for text, message in (("[]", "holds a list, and must hold an object"), ("{", "cannot be read as JSON")):
+    for text, message in (("[]", "holds a list, but an object is expected"), ("{", "cannot be read as JSON")):
         path.write_text(text)
         with pytest.raises(ModelError, match=message):
             fold(tiny_model, adapter, tmp_path / "folded")

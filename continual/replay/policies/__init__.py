@@ -67,7 +67,7 @@ class Policy:
     """A registered replay policy.
 
     Attributes:
-        name: The name for `--replay-policy`.
+        name: The name for the setting `replay.policy`.
         reference_url: A paper that describes the policy or a similar one.
         quota: Maps (history, total rows wanted) to rows by domain.
         choose: Maps (candidates of a domain, rows wanted from it, seed) to the indices of distinct candidates, in
@@ -177,7 +177,7 @@ def check_rows(rows: int) -> None:
         InputError: It is negative.
     """
     if rows < 0:
-        raise InputError(f"replay.rows takes a number from 0 up, not {rows}.")
+        raise InputError(f"replay.rows is {rows}, but it takes a number from 0 up. Try `--set replay.rows=1000`.")
 
 
 for _name in ("uniform", "balanced", "temperature", "reservoir", "forgetting", "hardest", "diverse"):
