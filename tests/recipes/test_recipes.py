@@ -171,7 +171,7 @@ def test_the_search_of_a_merge_is_part_of_its_cost(workspace: Workspace) -> None
     assert (merged.pairs, merged.tokens, merged.seconds) == (cost.pairs, cost.tokens, cost.seconds)
     for name in ("pairs", "tokens", "seconds"):
         total = sum(getattr(each, name) for each in done.phases)
-        assert done.version.provenance.cost[name] == getattr(done.cost, name) == pytest.approx(total)
+        assert getattr(done.version.provenance.cost, name) == getattr(done.cost, name) == pytest.approx(total)
     assert done.cost.forward_pairs == cost.forward_pairs
     # No joint training was measured here: its tokens are those of its 80 pairs at what the trainings took for theirs.
     trained = [each for each in done.phases if each.rows]
