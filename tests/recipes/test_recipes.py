@@ -47,7 +47,9 @@ def test_every_recipe_trains_versions_that_are_built_again_bit_for_bit(
     assert planned.new_pairs == 0
     searched = sum(each.pairs for each in done.phases if not each.rows)
     assert (searched > 0) == recipes()[name].searches
-    assert planned.pairs + searched == done.pairs == done.version.provenance.cost["pairs"]
+    cost = done.version.provenance.cost
+    assert cost is not None
+    assert planned.pairs + searched == done.pairs == cost.pairs
     assert (done.joint.version == done.version.id) == (name == "joint")
     assert done.version.status == "trained"
     assert workspace.version().id == "v0"  # nothing is put into service
@@ -161,17 +163,17 @@ def test_the_search_of_a_merge_is_part_of_its_cost(workspace: Workspace) -> None
     merged = next(each for each in done.phases if each.name == "merged")
     version = workspace.version(merged.version)
     cost = version.provenance.search_cost
-    assert (cost["pairs"], cost["forward_pairs"]) == (50 * 6 + 50 * 2, 50 * 6 + 50 * 2 + 6 * 8)
-    assert (plan.search_pairs, plan.search_forward_pairs) == (cost["pairs"], cost["forward_pairs"])
+    assert (cost.pairs, cost.forward_pairs) == (50 * 6 + 50 * 2, 50 * 6 + 50 * 2 + 6 * 8)
+    assert (plan.search_pairs, plan.search_forward_pairs) == (cost.pairs, cost.forward_pairs)
     assert plan.search_seconds > 0
     assert plan.clusters == {"big": ["big"], "small": ["small"]}
-    assert min(cost["tokens"], cost["forward_tokens"], cost["seconds"]) > 0
+    assert min(cost.tokens, cost.forward_tokens, cost.seconds) > 0
     assert (version.pairs_trained, version.tokens_trained) == (0, 0)  # it trained nothing
-    assert (merged.pairs, merged.tokens, merged.seconds) == (cost["pairs"], cost["tokens"], cost["seconds"])
+    assert (merged.pairs, merged.tokens, merged.seconds) == (cost.pairs, cost.tokens, cost.seconds)
     for name in ("pairs", "tokens", "seconds"):
         total = sum(getattr(each, name) for each in done.phases)
-        assert done.version.provenance.cost[name] == getattr(done.cost, name) == pytest.approx(total)
-    assert done.cost.forward_pairs == cost["forward_pairs"]
+        assert getattr(done.version.provenance.cost, name) == getattr(done.cost, name) == pytest.approx(total)
+    assert done.cost.forward_pairs == cost.forward_pairs
     # No joint training was measured here: its tokens are those of its 80 pairs at what the trainings took for theirs.
     trained = [each for each in done.phases if each.rows]
     pairs, tokens = sum(each.pairs for each in trained), sum(each.tokens for each in trained)
