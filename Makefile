@@ -1,4 +1,4 @@
-# One verb per habit. `make demo` and `make test` install what they need.
+# Every verb installs what it needs. `make help` lists them.
 
 SHELL := /bin/bash
 BEGAN := $(shell date +%s)
@@ -6,15 +6,15 @@ BEGAN := $(shell date +%s)
 # The first interpreter that starts and is new enough; choose another with `make PYTHON=...`.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
-# Further arguments for pip, such as `PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"`.
+# More arguments for pip, such as `PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"`.
 PIP_FLAGS ?=
-# Where this is set, every process compiles torch and the like anew, for 20 s: install leaves that to the first import.
+# If this were set, every process would compile torch and the like again for 20 s, because install compiles nothing.
 export PYTHONDONTWRITEBYTECODE :=
 BIN := .venv/bin
 INSTALLED := .venv/installed
 AVALANCHE := .venv-avalanche
 LOWEST := .venv-lowest
-# Tests of what meets the dependencies most.
+# Tests of the code that uses the dependencies most.
 LOWEST_TESTS := tests/test_package.py tests/cli tests/stream/test_ingest.py tests/train/test_loop.py \
 	tests/eval/test_mteb.py tests/test_workspace.py tests/report/test_report.py
 
@@ -23,27 +23,27 @@ LOWEST_TESTS := tests/test_package.py tests/cli tests/stream/test_ingest.py test
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
 
-install: $(INSTALLED) ## Make .venv with everything that development needs
+install: $(INSTALLED) ## Create .venv with everything that development needs
 
-# Runs again only when the requirements changed.
+# Runs again only if the requirements change.
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found. Install one, or run make PYTHON=/path/to/python."; exit 2; }
 	@echo "Installing into .venv; the first time takes about two minutes."
 	$(PYTHON) -m venv .venv
-	@# --no-compile: Python compiles what it imports; compiling all of torch and the like takes longer than the rest.
+	@# --no-compile: Python compiles what it imports. Compiling all of torch takes longer than the rest of the install.
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e ".[dev]"
 	@touch $@
 
-demo: install ## Three weeks of updates on real text, with a report
+demo: install ## Run three weeks of updates on real text, and write a report
 	@PATH="$(CURDIR)/$(BIN):$$PATH" BEGAN=$(BEGAN) bash examples/demo.sh demo
 
-test: install ## Run the fast tests in 4 minutes; leaves out those marked slow, kill, real_model and browser
+test: install ## Run the fast tests in 4 minutes: those not marked slow, kill, real_model or browser
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not kill and not real_model and not browser"
 
-test-all: install ## Run every test in 12 minutes, and refuse less than 95 % branch coverage
+test-all: install ## Run all tests in 12 minutes; fails below 95 % branch coverage
 	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term-missing:skip-covered
 
-# torchvision, which Avalanche imports, does not fit a CPU build of torch and would break transformers beside it.
+# A separate environment: Avalanche needs torchvision, which does not fit a CPU build of torch and breaks transformers.
 $(AVALANCHE)/installed: pyproject.toml constraints.txt constraints-avalanche.txt
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found. Install one, or run make PYTHON=/path/to/python."; exit 2; }
 	@echo "Installing into $(AVALANCHE); the first time takes about two minutes."
@@ -52,7 +52,7 @@ $(AVALANCHE)/installed: pyproject.toml constraints.txt constraints-avalanche.txt
 		-c constraints-avalanche.txt -e ".[avalanche]" pytest hypothesis
 	@touch $@
 
-test-avalanche: $(AVALANCHE)/installed ## Test the Avalanche bridge, in an environment of its own
+test-avalanche: $(AVALANCHE)/installed ## Test the Avalanche bridge in a separate environment
 	$(AVALANCHE)/bin/python -m pytest tests/stream/test_avalanche.py
 
 $(LOWEST)/installed: pyproject.toml constraints-lowest.txt
@@ -63,10 +63,10 @@ $(LOWEST)/installed: pyproject.toml constraints-lowest.txt
 		-c constraints-lowest.txt -e ".[model]" hypothesis pytest pytest-xdist
 	@touch $@
 
-test-lowest: $(LOWEST)/installed ## Run a part of the tests with the oldest dependencies that are allowed
+test-lowest: $(LOWEST)/installed ## Run some tests with the oldest allowed dependencies
 	$(LOWEST)/bin/python -m pytest -n 1 --dist worksteal -m "not kill and not real_model" $(LOWEST_TESTS)
 
-lint: install ## Check style, types, and that the command page is up to date
+lint: install ## Check style and types, and that docs/cli.md is up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -79,19 +79,19 @@ site: install ## Build the documentation into site/, a folder of static pages
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	$(BIN)/python tools/check_site.py
 
-dist: install ## Build the sdist and the wheel into dist/, and check what they hold
+dist: install ## Build the sdist and the wheel into dist/, and check their contents
 	rm -rf dist
 	$(BIN)/python -m build --quiet --outdir dist
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/python tools/check_dist.py
 
-test-dist: dist ## Install the wheel into a new environment outside of this folder, and use it there
+test-dist: dist ## Install the wheel into a new environment outside this folder, and use it
 	$(BIN)/python tools/test_dist.py --pip-flags="$(PIP_FLAGS)"
 
-bench: install ## Run the benchmarks that need no data of their own
+bench: install ## Run the benchmarks that need no data
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/ingest.py
 
-clean: ## Remove the demo, caches and build products; the environments stay
+clean: ## Remove the demo, caches and build products, but no environments
 	rm -rf demo build dist site *.egg-info htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -path './.venv*' -prune -o -name __pycache__ -type d -exec rm -rf {} +

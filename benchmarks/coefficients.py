@@ -1,10 +1,10 @@
-"""The searched merge of two specialists beside eleven points on the line between them.
+"""Compare the searched merge of two specialists with eleven points on the line between them.
 
     python benchmarks/coefficients.py --data DIR [--domains nl2bash metatool] [--rows 1000]
 
-Trains `phased` on two domains: a warm-up, a specialist of each, and their merge with coefficients searched by gradient.
-Prints the held-out loss of each domain, and their mean, at eleven points on the line between the specialists, and of
-the merge. The rows are those that the search was given, and that no phase trains on.
+Trains `phased` on two domains: a warm-up, one specialist per domain, and their merge with coefficients searched by
+gradient. Prints the held-out loss of each domain and their mean, for eleven points on the line between the specialists
+and for the merge. The held-out rows are those of the search; no phase trains on them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from continual.train.objective import Objective
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True, help="Folder with DOMAIN/train.parquet.")
     parser.add_argument("--domains", nargs=2, default=["nl2bash", "metatool"])
     parser.add_argument("--rows", type=int, default=1000, help="Rows of each domain.")
     args = parser.parse_args()
@@ -37,11 +37,15 @@ def main() -> None:
 
 
 def table(workspace: Workspace, made: dict[str, str], domains: list[str]) -> str:
-    """Return the losses on the line and of the merge; `made` has the version of each phase."""
+    """Return the losses on the line and of the merge as a Markdown table.
+
+    Args:
+        made: Version of each phase, by phase.
+    """
     versions = {phase: workspace.version(version) for phase, version in made.items()}
     rows = read_training_rows(workspace.registry, workspace.registry.batches(), workspace.config.merge.search_rows)
     if rows.held is None or rows.held_windows != versions["merged"].provenance.held:
-        raise RuntimeError("the rows held out now are not those that the search was given")
+        raise RuntimeError("The rows held out now differ from those of the search.")
     config, held = workspace.config.train, rows.held
     folders = {phase: workspace.registry.path(version.path) for phase, version in versions.items()}
     objective = Objective(folders["warm-up"], held, config)

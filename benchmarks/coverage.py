@@ -1,21 +1,27 @@
-"""Are the intervals honest, and how often does the gate refuse by luck, or miss a fall? A simulation.
+"""Simulate how often intervals contain the true mean, and how often the gate errs.
 
     python benchmarks/coverage.py [--workspace DIR] [--repetitions N] [--seed N] [--alternatives]
                                   [--population NAME] [--only intervals|gate]
 
-Queries are drawn with replacement from populations of differences between two versions, in points of nDCG@10, whose
-mean is known. Four are made up: queries with *one* relevant document whose rank drifts, queries with *many*, so that
-nDCG moves smoothly, *rare*, where hardly a query changes and then by much, and *skewed*, where 8 % of the queries fall
-a long way and 30 % rise a little, which no interval of few queries can know. The others are real: with `--workspace`,
-those of every version and its parent on every task of that workspace.
+Queries are drawn with replacement from populations of differences between two versions, in points of nDCG@10, with a
+known mean. Four populations are synthetic:
 
-- intervals: how often the interval of the mean holds the truth, over task sizes; `--alternatives` adds Student's t and
-  three bootstraps;
-- gate: how often two versions that are equally good are refused, and how often a true fall is caught, by the number of
-  tasks and with several corrections. Populations are tilted (weights exp(-k x)) until their mean is the fall.
+- one relevant: one relevant document per query, whose rank drifts;
+- many relevant: many relevant documents per query, so that nDCG moves smoothly;
+- rare: few queries change, and those by a lot;
+- skewed: 8 % of the queries fall far and 30 % rise a little, which an interval of few queries can't show.
 
-The last line is one JSON object: `inside` (share of populations and sizes whose coverage is within 0.93 and 0.97),
-`least` and `most` coverage, `false_alarms` (the most that the gate had on versions that are the same), and all cells.
+With `--workspace`, the differences of every version and its parent on every task of that workspace are added.
+
+Two things are measured:
+
+- intervals: how often the interval of the mean contains the true mean, by task size; `--alternatives` adds Student's t
+  and three bootstraps;
+- gate: how often equally good versions are refused, and how often a true fall is caught, by the number of tasks and
+  with several corrections. Populations are tilted (weights exp(-k x)) until their mean is the fall.
+
+The last line is one JSON object: `inside` (share of populations and sizes with a coverage from 0.93 to 0.97), `least`
+and `most` coverage, `false_alarms` (the highest rate of the gate on equal versions), and all cells.
 """
 
 from __future__ import annotations
@@ -58,7 +64,7 @@ def ndcg(rank: Values) -> Values:
 
 
 def made_up(generator: np.random.Generator) -> dict[str, Values]:
-    """Return populations of differences, points."""
+    """Return the synthetic populations of differences, in points."""
     depth = np.abs(generator.normal(0, 1.6, POPULATION))  # log rank; half of the queries have it first
     moved = np.where(generator.random(POPULATION) < 0.5, generator.normal(0.03, 0.8, POPULATION), 0.0)
     ranks = [np.floor(np.exp(np.maximum(0.0, each))) for each in (depth, depth + moved)]
@@ -73,7 +79,7 @@ def made_up(generator: np.random.Generator) -> dict[str, Values]:
 
 
 def real(folder: Path) -> dict[str, Values]:
-    """Return the differences of every version and its parent on every task, points."""
+    """Return the differences of every version and its parent on every task, in points."""
     registry, found = Workspace(folder).registry, {}
     scores = registry.scores()
     for version in registry.versions():
@@ -135,7 +141,7 @@ def _z(share: float) -> float:
 
 
 def coverage(populations: dict[str, Values], args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return, per population, size and method, how often the interval holds the truth."""
+    """Return, per population, size and method, how often the interval contains the true mean."""
     methods = {"ours": ours}
     if args.alternatives:
         kinds = ("percentile", "bca", "studentized")
@@ -148,7 +154,7 @@ def coverage(populations: dict[str, Values], args: argparse.Namespace) -> list[d
             samples = population[generator.integers(len(population), size=(args.repetitions, size))]
             for method, ends in methods.items():
                 if size > FEW and method not in ("ours", "t"):
-                    continue  # where they are all alike, and a bootstrap takes minutes
+                    continue  # with more queries they agree, and a bootstrap takes minutes
                 low, high = ends(samples, generator)
                 inside = (low <= truth + 1e-9) & (truth - 1e-9 <= high)
                 cell = {"population": name, "size": size, "method": method, "coverage": float(inside.mean())}
@@ -158,7 +164,7 @@ def coverage(populations: dict[str, Values], args: argparse.Namespace) -> list[d
 
 
 def tilted(population: Values, mean: float) -> Values:
-    """Return weights of a population with which its mean is `mean`; nothing is drawn that is not in it."""
+    """Return weights with which the mean of a population is `mean`; no value is added to the population."""
     scale = population.std()
 
     def weights(slope: float) -> Values:
@@ -170,7 +176,7 @@ def tilted(population: Values, mean: float) -> Values:
 
 
 def decide(falls: list[float], p: list[float], limit: float, level: float = 0.05) -> dict[str, bool]:
-    """Return whether each correction would refuse, by one-sided p-values; "none" is the interval of each by itself."""
+    """Return whether each correction refuses, by one-sided p-values; "none" judges each interval alone."""
     order, count = np.argsort(p), len(p)
     ranked = np.array(p)[order]
     step_up = {
@@ -190,9 +196,9 @@ def gate(
 ) -> dict[str, float]:
     """Return how often the gate refuses, with its limits at their defaults and at 0, and under each correction at 0.
 
-    Besides `tasks` that were learned before, of which the first ones fell by `falls`, there is one just learned and
-    three OOD tasks. Those that did not fall are the same under both versions: which of a query's two scores is whose is
-    drawn by lot. Without `falls`, no version is better on average, but the population is as skewed as it is.
+    There are `tasks` learned before, of which the first ones fell by `falls`, one just learned, and three OOD tasks.
+    On tasks that did not fall, both versions are equal: each query's two scores are swapped at random. Without `falls`
+    (None), neither version is better on average, but the population keeps its skew.
     """
     generator = np.random.default_rng([args.seed, tasks, size])
     if falls is not None:
@@ -232,7 +238,9 @@ def gates(populations: dict[str, Values], args: argparse.Namespace) -> list[dict
         for size in (50, 300):
             for tasks in (1, 10, 30):
                 cases: dict[str, list[float] | None] = {"the same": []}
-                if abs(population.mean()) < population.std() / 5:  # else tilting would take all that moves away
+                if (
+                    abs(population.mean()) < population.std() / 5
+                ):  # otherwise tilting would remove everything that moves
                     cases["as good"] = None
                 cases |= {f"one fell by {fall}": [float(fall)] for fall in (1, 2, 4)}
                 if tasks > 1:
@@ -252,12 +260,14 @@ def table(cells: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workspace", type=Path, help="Whose versions are the real ones.")
+    parser.add_argument("--workspace", type=Path, help="Workspace whose versions give the real populations.")
     parser.add_argument("--repetitions", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--alternatives", action="store_true", help="Other intervals besides; takes minutes.")
+    parser.add_argument("--alternatives", action="store_true", help="Add other intervals; takes minutes.")
     parser.add_argument(
-        "--population", action="append", help="For the gate; by default one relevant, and the real one that moves most."
+        "--population",
+        action="append",
+        help="Population for the gate; by default one relevant, and the real one that moves most.",
     )
     parser.add_argument("--only", choices=["intervals", "gate"])
     args = parser.parse_args()

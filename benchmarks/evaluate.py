@@ -1,17 +1,20 @@
-"""Are the scores everybody's, and what do they cost? Real tasks, our path beside mteb alone and pytrec_eval.
+"""Compare our scores and their cost with mteb alone and pytrec_eval, on real tasks.
 
     python benchmarks/evaluate.py --data DIR [--base MODEL] [--parts A B]
 
 DIR holds a folder per domain with `test/{corpus,queries,qrels}.parquet`.
 
-Part A scores `--checked` by our path, by mteb with its own wrapper and its own cut-offs, and by pytrec_eval from the
-ranking that our vectors give; then a second version (the same model with noise in its weights) right after the first.
-Part B compares the time of `evaluate` on all tasks with that of our encoder encoding each of their texts once, in the
-order encode, evaluate, evaluate, encode over the two halves of the tasks. Both load the model. On a machine that is not
-quiet, processor seconds (`cpu_ratio`) say more than the clock.
+Part A scores the tasks of `--checked` with our code, with mteb's own wrapper and cut-offs, and with pytrec_eval from
+the ranking of our vectors. It then scores a second version (the same model with noise in its weights) right after the
+first.
+
+Part B compares the time of `evaluate` on all tasks with the time that our encoder needs to encode each text once, in
+the order encode, evaluate, evaluate, encode over the two halves of the tasks. Both load the model. On a busy machine,
+use processor seconds (`cpu_ratio`) instead of wall time.
 
 The last line is one JSON object: `max_difference` (the largest difference of any metric, 0 to 1, between ours and
-theirs), `max_rounded` (that to the figures which mteb rounds to five digits), `versions_differ`, `ratio` and its parts.
+theirs), `max_rounded` (the same, against mteb's values rounded to five digits), `versions_differ`, `ratio` and its
+parts.
 """
 
 from __future__ import annotations
@@ -60,7 +63,7 @@ NOISE = 0.05
 
 
 class PlainTask(AbsTaskRetrieval):  # type: ignore[misc]
-    """A folder as a task of mteb, with nothing of ours: mteb's cut-offs, and its scores per query looked at."""
+    """A folder as a task of mteb without our code: it uses mteb's cut-offs and keeps its scores per query."""
 
     data_loaded = False
 
@@ -91,10 +94,10 @@ class PlainTask(AbsTaskRetrieval):  # type: ignore[misc]
         self.per_query: dict[str, dict[str, float]] = {}
 
     def load_data(self, *_: Any, **__: Any) -> None:
-        """Nothing is left to load."""
+        """Do nothing: the data is loaded in the constructor."""
 
     def task_specific_scores(self, scores: Any, qrels: Any, results: Any, **names: Any) -> dict[str, float]:
-        """Look at the scores per query, before mteb averages and rounds them."""
+        """Keep the scores per query before mteb averages and rounds them."""
         del qrels, results, names
         self.per_query = scores
         return {}
@@ -131,7 +134,7 @@ def by_pytrec_eval(encoder: OnceEncoder, folder: Path, qrels: dict[str, dict[str
         run = {}
         for query, scores in zip(queries, asked @ corpus.T, strict=True):
             if query in qrels:
-                # trec_eval breaks ties by the document's id, from the highest; so does the cut.
+                # trec_eval breaks ties by document id, highest first; the cut must do the same.
                 order = sorted(range(len(documents)), key=lambda place: (scores[place], documents[place]), reverse=True)
                 run[query] = {documents[place]: float(scores[place]) for place in order[:depth]}
         measures = {"ndcg_cut.10", "map_cut.10,100", "recall.10,100", "recip_rank"}
@@ -143,7 +146,7 @@ def by_pytrec_eval(encoder: OnceEncoder, folder: Path, qrels: dict[str, dict[str
 
 
 def record(name: str, folder: Path) -> Task:
-    return Task(name, 0, None, str(folder), 0, 0, 0, "folder", "", now())
+    return Task(name, None, str(folder), 0, 0, 0, "folder", "", now())
 
 
 def ours(score: Score) -> dict[str, float]:
@@ -152,7 +155,7 @@ def ours(score: Score) -> dict[str, float]:
 
 
 def noisy(model: Path, target: Path) -> Path:
-    """Write the model with noise in its weights: a second version."""
+    """Write a second version: the model with noise in its weights."""
     changed = SentenceTransformer(str(model), device="cpu")
     torch.manual_seed(0)
     for weight in changed.parameters():
@@ -162,11 +165,11 @@ def noisy(model: Path, target: Path) -> Path:
 
 
 def part_a(args: argparse.Namespace, model: Path, work: Path, config: EvalConfig) -> dict[str, Any]:
-    """Compare our scores with theirs; of a second version on the first of the tasks too."""
+    """Compare our scores with theirs, and those of a second version on the first task."""
     worst = {"mteb": 0.0, "pytrec_eval": 0.0, "rounded": 0.0}
     seen: dict[str, list[float]] = {}
     versions = {"v0": (model, args.checked), "v1": (noisy(model, work / "noisy"), args.checked[:1])}
-    # In a row, as an update does: what is remembered of the first would show in the second.
+    # In one run, like an update, so that anything cached of the first version would show in the second.
     scored = {
         version: score_tasks(
             folder, version, f"sha-{version}", [record(name, args.data / name / "test") for name in names], work, config
@@ -202,7 +205,7 @@ def part_a(args: argparse.Namespace, model: Path, work: Path, config: EvalConfig
 
 
 def encode_once(model: Path, folders: Sequence[Path], config: EvalConfig) -> int:
-    """Load the model, encode every distinct text of some tasks with our encoder, and return how many they were."""
+    """Load the model, encode every distinct text of some tasks with our encoder, and return the number of texts."""
     texts = {
         role: [text for folder in folders for text in pq.read_table(folder / f"{part}.parquet")["text"].to_pylist()]
         for role, part in (("query", "queries"), ("document", "corpus"))
@@ -222,15 +225,15 @@ def part_b(args: argparse.Namespace, model: Path, work: Path, config: EvalConfig
     clock, cpu = {"encode": 0.0, "evaluate": 0.0}, {"encode": 0.0, "evaluate": 0.0}
     texts = 0
     for order, names in ((("encode", "evaluate"), args.tasks[:half]), (("evaluate", "encode"), args.tasks[half:])):
-        for kind in order:
+        for part in order:
             begun = time.perf_counter(), time.process_time()
-            if kind == "encode":
+            if part == "encode":
                 texts += encode_once(model, [folders[name] for name in names], config)
             else:
                 score_tasks(model, "v2", "v2", [record(name, folders[name]) for name in names], work, config)
             seconds, used = time.perf_counter() - begun[0], time.process_time() - begun[1]
-            clock[kind], cpu[kind] = clock[kind] + seconds, cpu[kind] + used
-            print(f"{kind:8} {', '.join(names)}: {seconds:.1f} s, {used:.1f} processor s", flush=True)
+            clock[part], cpu[part] = clock[part] + seconds, cpu[part] + used
+            print(f"{part:8} {', '.join(names)}: {seconds:.1f} s, {used:.1f} processor s", flush=True)
     return {
         "ratio": round(clock["evaluate"] / clock["encode"], 4),
         "cpu_ratio": round(cpu["evaluate"] / cpu["encode"], 4),

@@ -1,13 +1,13 @@
-"""One update, and what a map of its queries recovers on the index that it made old.
+"""Run one update, and measure what a query map recovers on the old index.
 
     python benchmarks/index.py --data DIR [--domain medquad] [--seed N] [--method auto] [--keep DIR]
 
-DIR holds a folder per domain with `train.parquet` and `test/{corpus,queries,qrels}.parquet`. A workspace is driven by
-the commands that a person would type: the base, the OOD tasks, `ingest`, `update` (the defaults), `index fit v0 v1`.
+DIR holds a folder per domain with `train.parquet` and `test/{corpus,queries,qrels}.parquet`. The commands are run as
+a person would type them: `init`, `task add` for the OOD tasks, `ingest`, `update` with the defaults, `index fit v0 v1`.
 
-Prints a table. The last line is one JSON object: `worst` (the smallest share of full re-embedding's nDCG@10 that new
-queries have on the old index through the map, over the tasks), `worst_unmapped` (without it), `method`, and the figures
-of each task.
+Prints a table. The last line is one JSON object: `worst` (the smallest share, over the tasks, of full re-embedding's
+nDCG@10 that new queries reach on the old index through the map), `worst_unmapped` (without the map), `method`, and the
+figures of each task.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from stream import OOD, continual
 
 
 def run(args: argparse.Namespace, workspace: Path, out: Path) -> dict[str, Any]:
-    """Drive one workspace from the base to the map, and return what `index fit` found."""
+    """Run the commands in a new workspace and return the JSON of `index fit`."""
     continual("init", "--base", args.base, workspace=workspace)
     if args.toml:
         settings = "".join(setting.replace("\\n", "\n") + "\n" for setting in args.toml)
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace, workspace: Path, out: Path) -> dict[str, Any]:
     folder = args.data / args.domain
     words = ["--domain", args.domain, "--task", str(folder / "test")]
     continual("ingest", str(folder / "train.parquet"), *words, workspace=workspace)
-    # A version that the gate refused asks the index as well as another.
+    # A version that the gate refused can be measured too.
     continual("update", "--seed", str(args.seed), workspace=workspace, allow=(0, 3))
     words = ["fit", "v0", "v1", "-o", str(out), "--method", args.method, "--json"]
     return dict(json.loads(continual("index", *words, workspace=workspace)))

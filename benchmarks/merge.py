@@ -1,18 +1,18 @@
-"""Merging speed and memory: `continual merge` beside `mergekit-yaml`, on two models of 2 GB made on the spot.
+"""Compare speed and memory of `continual merge` and `mergekit-yaml`, on two generated models of 2 GB.
 
     python benchmarks/merge.py [--gigabytes 2] [--repeats 2] [--methods linear ties multislerp]
 
-Both merge the same sharded fp32 models (a Qwen3 encoder of random weights, and two moved copies; `ties` reads the base
-too; of a BertModel mergekit 0.1.5's command ends with a TypeError) as whole commands, start and flush to disk
-included, in alternation: once *cold*, with the inputs out of the page cache, then *warm*. Peaks are of resident
-memory, mapped files included, as the kernel counts them.
+Both merge the same sharded fp32 models: two noisy copies of a Qwen3 encoder with random weights; `ties` also reads the
+base. (With a BertModel, mergekit 0.1.5 stops with a TypeError.) Whole commands are timed, from start to flush to disk,
+alternating: first *cold*, with the inputs out of the page cache, then *warm*. Peaks are resident memory as the kernel
+counts it, including mapped files.
 
 The last line is one JSON object:
 
-- `ratio`: per method, the median wall time of mergekit over ours, warm; `ratio_cold` the same, cold;
-- `memory_ratio`: our largest peak over that of `SentenceTransformer.merge`, which holds all models;
-- `copy_ratio`: our `linear`, warm, over reading the same inputs and writing the same output with nothing in between
-  (the start of Python and torch included in both).
+- `ratio`: per method, the median wall time of mergekit divided by ours, warm; `ratio_cold`: the same, cold;
+- `memory_ratio`: our largest peak divided by that of `SentenceTransformer.merge`, which holds all models;
+- `copy_ratio`: our `linear`, warm, divided by the time to read the same inputs and write the same output without
+  merging (both with the start of Python and torch).
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ merged.save_pretrained(out)
 
 
 def make_models(folder: Path, gigabytes: float) -> list[Path]:
-    """Write a base of random weights, and two copies of it with other noise in every tensor."""
+    """Write a base with random weights, and two copies with different noise in every tensor."""
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     from transformers import BertTokenizerFast, Qwen3Config, Qwen3Model
 
     heads, keys, width = 16, 8, 128
-    layer = 2 * HIDDEN * width * (heads + keys) + 9 * HIDDEN**2  # parameters, but for the norms
+    layer = 2 * HIDDEN * width * (heads + keys) + 9 * HIDDEN**2  # parameters, without the norms
     config = Qwen3Config(
         vocab_size=VOCABULARY,
         hidden_size=HIDDEN,
@@ -155,11 +155,11 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=2.0)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--methods", nargs="+", default=["linear", "ties", "multislerp"])
-    parser.add_argument("--folder", type=Path, help="Where to write; about 5 times the size of a model is needed.")
+    parser.add_argument("--folder", type=Path, help="Folder to write to; needs about 5 times the size of a model.")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
         folder = Path(scratch)
-        # In a process of its own: the peak of a command is never below that of the process that starts it.
+        # In a separate process, because the peak of a command is never below that of the process that starts it.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             base, *models = pool.submit(make_models, folder, args.gigabytes).result()
         size = sum(path.stat().st_size for path in base.glob("*.safetensors"))

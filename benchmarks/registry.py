@@ -1,13 +1,13 @@
-"""What a stream costs on disk, and whether every version can be built again: small updates, then `gc`.
+"""Measure the disk space of a stream, and check that every version can be rebuilt after `gc`.
 
     python benchmarks/registry.py [--steps 12] [--base packaged] [--merge RULE]
 
-Runs the steps on made-up pairs through the commands that a person would type, drops snapshots with `continual gc`,
-measures the store, and builds every version again with `continual versions rebuild`.
+Runs small updates on generated pairs with the commands that a person would type, drops snapshots with `continual gc`,
+measures the store, and rebuilds every version with `continual versions rebuild`.
 
-The last line is one JSON object: `excess_mb` (the store without data and tasks, beyond one snapshot of the root, one
-of current and the adapters; megabytes), `rebuilt` (versions whose sha256 came out as recorded), `steps`, `snapshot_mb`,
-`adapter_mb`, `rebuild_seconds` (median).
+The last line is one JSON object: `excess_mb` (size of the store without data, tasks, adapters, and the snapshots of the
+root base and the current version), `rebuilt` (versions with the recorded sha256), `steps`, `snapshot_mb`, `adapter_mb`,
+`rebuild_seconds` (median).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def size(*paths: Path) -> int:
 
 
 def write_pairs(path: Path, rng: random.Random, rows: int) -> None:
-    """Write made-up pairs that share words."""
+    """Write generated pairs that share words."""
     with path.open("w") as file:
         for _ in range(rows):
             topic = " ".join(rng.sample(WORDS, 4))

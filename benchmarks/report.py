@@ -1,14 +1,16 @@
-"""How long the report of a long life takes, and how heavy it is: a made-up registry of 100 versions and 30 tasks.
+"""Measure time and size of the report, for a generated registry of 100 versions and 30 tasks.
 
     python benchmarks/report.py [--versions 100] [--tasks 30] [--keep DIR]
 
-Fills a registry with versions, verdicts, draws, searches, and the scores and rankings of 300 queries a task, as updates
-leave them, then runs `continual report --html FILE` twice and `continual report --figures DIR` once, as a person would,
-Python's start included.
+Fills a registry as updates do: versions, verdicts, draws, searches, and the scores and rankings of 300 queries per
+task. Then runs `continual report --html FILE` twice and `continual report --figures DIR` once, as whole commands.
 
-The last line is one JSON object: `cold_seconds` of the first `--html`, which opens the 3,000 files of scores, and
-`warm_seconds` of the second, which remembers them; `megabytes` of the page (bars: 3 s and 8 MB); `render_seconds`, warm
-and without Python's start; `figures_seconds` and `figures_megabytes` of the other.
+The last line is one JSON object:
+
+- `cold_seconds`: the first `--html`, which opens the 3,000 files of scores; `warm_seconds`: the second, which uses the
+  cache (limit: 3 s); `render_seconds`: warm, without the start of Python;
+- `megabytes`: size of the page (limit: 8 MB);
+- `figures_seconds`, `figures_megabytes`: of `--figures`.
 """
 
 from __future__ import annotations
@@ -41,20 +43,22 @@ from continual.registry import (
     Task,
     Version,
 )
+from continual.registry.provenance import Provenance
+from continual.registry.verdict import Verdict
 
 START = datetime(2024, 1, 1, 9, tzinfo=UTC)
 OUTSIDE = 6
-"""Tasks of no domain."""
+"""Number of OOD tasks."""
 
 QUERIES = 300
-"""Of each task."""
+"""Number of queries per task."""
 
 IDS = [f"q{number:03d}" for number in range(QUERIES)]
 DOCUMENTS = [f"d{number:04d}" for number in range(2000)]
 
 
 def fill(workspace: Path, versions: int, tasks: int) -> Registry:
-    """Make a workspace whose registry has versions and scores as updates leave them, but no models."""
+    """Make a workspace whose registry holds versions and scores as updates write them, without models."""
     (workspace / ".continual").mkdir(parents=True)
     (workspace / "continual.toml").write_text("")
     registry = Registry(workspace / ".continual")
@@ -89,7 +93,7 @@ def fill(workspace: Path, versions: int, tasks: int) -> Registry:
 
 
 def _moved(rng: np.random.Generator, values: NDArray[np.float64], by: float) -> NDArray[np.float64]:
-    """Return scores of the same queries under another version: most are as they were."""
+    """Return scores of the same queries under another version; most hardly change."""
     noise = rng.normal(by, 0.1, QUERIES) * (rng.random(QUERIES) < 0.3) + by
     return np.clip(values + noise, 0, 1)
 
@@ -126,7 +130,9 @@ def _compatibility(old: str, new: str, points: dict[str, float]) -> dict[str, An
 
 def _batch(domain: str, number: int) -> Batch:
     place = f"data/{domain}/{number}.parquet"
-    return Batch("", 0, domain, f"{domain}.parquet", str(number), place, 2000, 1800, 0, 0, 0, 200, None, {}, START)
+    return Batch(
+        f"b{number + 1}", domain, f"{domain}.parquet", str(number), place, 2000, 1800, 0, 0, 0, 200, None, {}, START
+    )
 
 
 def _task(registry: Registry, name: str, domain: str | None) -> Task:
@@ -134,14 +140,17 @@ def _task(registry: Registry, name: str, domain: str | None) -> Task:
     folder = registry.path(f"tasks/{name}")
     folder.mkdir(parents=True)
     texts = {
-        "corpus": {"doc_id": DOCUMENTS, "text": [f"What is said about {each} in {name}. " * 8 for each in DOCUMENTS]},
-        "queries": {"query_id": IDS, "text": [f"what is known of {each} in {name}" for each in IDS]},
+        "corpus": {
+            "doc_id": DOCUMENTS,
+            "text": [f"What is said about {document} in {name}. " * 8 for document in DOCUMENTS],
+        },
+        "queries": {"query_id": IDS, "text": [f"what is known of {query} in {name}" for query in IDS]},
         "keys": {"key": pa.array([], pa.string())},
         "qrels": {"query_id": IDS, "doc_id": DOCUMENTS[:QUERIES], "score": [1.0] * QUERIES},
     }
     for file, columns in texts.items():
         pq.write_table(pa.table(columns), folder / f"{file}.parquet", compression="zstd")
-    return Task(name, 0, domain, f"tasks/{name}", 300, 2000, 300, "holdout", "0", START)
+    return Task(name, domain, f"tasks/{name}", 300, 2000, 300, "holdout", "0", START)
 
 
 def _version(
@@ -156,13 +165,13 @@ def _version(
 ) -> Version:
     known = names[: max(0, number - 1)]
     changes = {task: _change(task, number, names, new[task], old[task]) for task in new}
-    recipe: dict[str, Any] = {"base": "packaged"}
+    made: dict[str, Any] = {"base": "packaged"}
     if parent is not None:
         domain = names[(number - 1) % len(names)]
-        recipe = {
-            "version": name, "parent": parent, "start": parent, "merge": "search", "weight": 0.55, "seed": 0,
-            "parameters": {}, "new": [{"domain": domain, "rows": 1800}],
-            "replay": [{"domain": each, "rows": 180} for each in known], "search": _search([*known, domain]),
+        made = {
+            "start": "current", "merge": "search", "weight": 0.55, "seed": 0,
+            "parameters": {}, "new": [_window(domain, 1800)], "replay": [_window(each, 180) for each in known],
+            "search": _search([*known, domain]),
             "config": Config().model_dump(mode="json"), "libraries": {"torch": "2.13.0"},
         }  # fmt: skip
     verdict = {
@@ -182,18 +191,22 @@ def _version(
         tokens_trained=0 if parent is None else 400_000,
         seconds=0.0 if parent is None else 120.0,
         joint_pairs=3600 * number,
-        recipe=recipe,
-        verdict=None if parent is None else verdict,
+        provenance=Provenance.from_json(made),
+        verdict=None if parent is None else Verdict.from_json(verdict),
         created_at=START + timedelta(days=7 * number),
     )
 
 
+def _window(domain: str, rows: int) -> dict[str, Any]:
+    return {"domain": domain, "start": "0" * 32, "stop": "f" * 32, "rows": rows, "digest": "0" * 64}
+
+
 def _change(task: str, number: int, names: list[str], new: float, old: float) -> dict[str, Any]:
     learned = task in names and names.index(task) < number
-    kind = "OOD" if not learned else "new" if names.index(task) == (number - 1) % len(names) else "learned"
+    role = "OOD" if not learned else "new" if names.index(task) == (number - 1) % len(names) else "learned"
     difference = new - old
     ends = {"low": difference - 1.2, "high": difference + 1.2}
-    return {"kind": kind, "new": new, "old": old, "difference": difference, **ends, "p": 0.2}
+    return {"kind": role, "new": new, "old": old, "difference": difference, **ends, "p": 0.2}
 
 
 def _search(domains: list[str]) -> dict[str, Any]:
@@ -204,11 +217,18 @@ def _search(domains: list[str]) -> dict[str, Any]:
         return {"coefficients": {"weight": weight}, "losses": losses, "loss": sum(losses.values()) / len(losses)}
 
     curve = [point(place / 10) for place in range(11)]
-    return {"reference": point(0.0), "curve": curve, "candidates": curve, "best": curve[5], "floor_kept": True}
+    return {
+        "reference": point(0.0),
+        "curve": curve,
+        "candidates": curve,
+        "best": curve[5],
+        "floor": 0.02,
+        "floor_kept": True,
+    }
 
 
 def timed(folder: Path, *words: str) -> float:
-    """Run one command and return its wall time in seconds; modules are compiled once, as an installation has them."""
+    """Run one command and return its wall time in seconds; modules are compiled once, as in an installation."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
     command = [sys.executable, "-m", "continual", *words, "-w", str(folder / "w")]
@@ -221,7 +241,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--versions", type=int, default=100)
     parser.add_argument("--tasks", type=int, default=30)
-    parser.add_argument("--keep", type=Path, help="new folder to keep the workspace and what was written in")
+    parser.add_argument("--keep", type=Path, help="new folder that keeps the workspace and the output")
     args = parser.parse_args()
     from continual.report.build import build_report
     from continual.report.html import render_html

@@ -1,8 +1,8 @@
-"""How long `continual --help` takes, and what it imports.
+"""Measure how long `continual --help` takes, and list what it imports.
 
     python benchmarks/startup.py
 
-Bar: at most 0.5 s (median of five), and none of the heavy libraries.
+Limit: 0.5 s (median of five), and none of the heavy libraries.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def help_seconds() -> float:
 
 
 def imported() -> dict[str, float]:
-    """Return the modules that `continual --help` imports, with the milliseconds that each took itself."""
+    """Return the modules that `continual --help` imports, with their own import time in milliseconds."""
     command = [sys.executable, "-X", "importtime", COMMAND, "--help"]
     trace = subprocess.run(command, check=True, capture_output=True, text=True).stderr
     modules = {}
@@ -40,12 +40,12 @@ def imported() -> dict[str, float]:
 
 
 def main() -> None:
-    help_seconds()  # fills the caches of the file system and of compiled modules
+    help_seconds()  # fill the caches of the file system and of compiled modules
     median = statistics.median(help_seconds() for _ in range(RUNS))
     modules = imported()
     heavy = sorted(HEAVY & {name.partition(".")[0] for name in modules})
 
-    print(f"continual --help: median of {RUNS} {median:.3f} s (bar {BAR_SECONDS} s)")
+    print(f"continual --help: median of {RUNS} {median:.3f} s (limit {BAR_SECONDS} s)")
     print(f"imported: {len(modules)} modules; heavy ones: {', '.join(heavy) or 'none'}")
     print("slowest modules, own time:")
     for name, own in sorted(modules.items(), key=lambda item: -item[1])[:8]:

@@ -1,17 +1,18 @@
-"""The standard stream through the command line: ours beside sequential fine-tuning and joint training.
+"""Run the standard stream through the command line, and compare ours, sequential fine-tuning and joint training.
 
     python benchmarks/stream.py --data DIR [--seed N] [--runs ours sequential joint]
 
-DIR holds a folder per domain with `train.parquet` and `test/{corpus,queries,qrels}.parquet`. Each run is a
-workspace of its own, driven by the commands that a person would type:
+DIR holds a folder per domain with `train.parquet` and `test/{corpus,queries,qrels}.parquet`. Each run has its
+own workspace and uses the commands that a person would type:
 
-- ours: per domain, `ingest` and `update` with the defaults;
-- sequential: plain fine-tuning, one domain after the other: the same LoRA without replay, merge and distillation;
-- joint: all domains ingested, then one plain `update --replay 0 --merge 1` of two epochs from the root base.
+- ours: for each domain, `ingest` and `update` with the defaults;
+- sequential: the same LoRA, one domain after the other, without replay, merge and distillation;
+- joint: all domains ingested, then one `update --replay 0 --merge 1` of two epochs from the root base, without
+  distillation.
 
-Prints a table per run. The last line is one JSON object: `ratio` (ours' gain of ACC over base, as a share of
-joint's), `ood_change` (ours' mean OOD against base, points), `worst_gain` (the smallest gain of a domain over base,
-points), and the figures of each run.
+Prints a table per run. The last line is one JSON object: `ratio` (ours' gain of ACC over the base, as a share of
+joint's), `ood_change` (ours' mean OOD change against the base, in points), `worst_gain` (ours' smallest gain of a
+domain, in points), and the figures of each run.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def run(name: str, args: argparse.Namespace, workspace: Path) -> dict[str, Any]:
     continual("init", "--base", args.base, workspace=workspace)
     settings = workspace / "continual.toml"
     text = settings.read_text().splitlines(keepends=True)
-    # The baselines are measured, not gated. Settings from the call go into the same file as a person's would.
+    # The gate must not stop a baseline. Settings of the call go into continual.toml, as a person would write them.
     extra = ([] if name == "ours" else [OPEN_GATE]) + [setting.replace("\\n", "\n") + "\n" for setting in args.toml]
     kept = [line for line in text if not line.startswith("[")] if extra else text
     settings.write_text("".join([*kept, *extra]))
@@ -75,7 +76,7 @@ def step(name: str, args: argparse.Namespace, workspace: Path) -> None:
 
 
 def summary(report: dict[str, Any]) -> dict[str, float]:
-    """Return what the last version in service came to."""
+    """Return the figures of the current version."""
     position = [version["id"] for version in report["versions"]].index(report["current"])
     base, last = report["matrix"][0], report["matrix"][position]
     changes = {task["name"]: last[i] - base[i] for i, task in enumerate(report["tasks"])}
@@ -114,7 +115,12 @@ def main() -> None:
     parser.add_argument(
         "--toml", action="append", default=[], help="Text for continual.toml, such as '[train]\\nepochs = 1'."
     )
-    parser.add_argument("--update", nargs=argparse.REMAINDER, default=[], help="More options of ours' update; last.")
+    parser.add_argument(
+        "--update",
+        nargs=argparse.REMAINDER,
+        default=[],
+        help="Further options for the updates of ours; must come last.",
+    )
     parser.add_argument("--keep", type=Path, help="Folder to keep the workspaces in.")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

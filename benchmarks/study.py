@@ -1,27 +1,37 @@
-"""The study that chooses the defaults: one stream under many rules, beside joint training and the published systems.
+"""Run the study that chooses the defaults: streams under many settings, joint training and published systems.
 
     python benchmarks/study.py --data DIR [--results FILE] [--group NAME ... | --cell CELL ...] [--list] [--table]
 
 DIR holds a folder per domain with `train.parquet` and `test/{corpus,queries,qrels}.parquet`. A cell is a stream of five
 domains learned one by one by `Workspace.update` with the cell's settings, or a recipe of `Workspace.train` on all of
-them. Its name says all that decides it, and runs it again: "hard from=current merge=0.6 replay=0.1 seed=0", or "hard
-recipe=joint". What is left out has the value of the regime (see REGIMES) or of BASE.
+them. A cell's name states its settings and runs it again: "hard from=current merge=0.6 replay=0.1 seed=0", or "hard
+recipe=joint". Settings that are left out have the value of the regime (see REGIMES) or of BASE.
 
-Results are appended to FILE (study.jsonl beside this script). Cells that it has, with the settings that they would have
-now, are left out: an interrupted study goes on where it was. `--cell` runs cells whether or not FILE has them, and says
-of one that it has how far the figures lie apart; `--table` prints FILE.
+Results are appended to FILE (study.jsonl next to this script). A cell that FILE has with the same settings is skipped,
+so an interrupted study continues. `--cell` runs cells even if FILE has them, and then prints how far the figures
+differ. `--table` prints FILE.
 
-Regimes: *easy*, the standard stream with a gentle training (learning rate 2e-4, one epoch); *hard*, a German legal
-domain in the middle and two narrow ones at the end, trained hard (1e-3, two epochs); *defaults*, the standard stream,
-and *defaults-hard*, the hard one, with what `continual.toml` says if nothing is set; *long*, the standard stream in
-twenty batches of 125 rows, four of each domain, in an order drawn by the seed, with the same settings.
+Regimes:
 
-Figures, in points of nDCG@10: `gain` of ACC over base at the end; `bwt`, and `forgetting`, the largest fall of a domain
-from its best score along the way (Chaudhry et al. take the mean): that best is of every step with `--every-step`, and
-without it the score right after the domain was learned, so that the fall may have been larger; `ood`, the mean change
-over the OOD tasks; `pairs` trained, in a search too. Screening scores 200 queries of each task on a cut corpus;
-`--full` all. A long stream has also `course`, the gain after each of its last eleven steps, and `kept`, by domain: the
-step of its last batch, its gain then and its gain at the end.
+- easy: the standard stream with gentle training (learning rate 2e-4, one epoch);
+- hard: a German legal domain in the middle and two narrow ones at the end, trained hard (1e-3, two epochs);
+- defaults, defaults-hard: the standard and the hard stream with the default settings;
+- long: the standard stream with the default settings in twenty batches of 125 rows, four of each domain, in an order
+  drawn by the seed.
+
+Figures, in points of nDCG@10:
+
+- `gain`: mean change of the learned domains over the base at the end;
+- `bwt`;
+- `forgetting`: the largest fall of a domain from its best earlier score (Chaudhry et al. take the mean). With
+  `--every-step`, the best is over all steps. Without it, it is the score right after the domain was learned, so the
+  fall may have been larger;
+- `ood`: mean change over the OOD tasks;
+- `pairs`: pairs encoded with a gradient, in training and searches;
+- `course` (long streams): the gain after each of the last eleven steps;
+- `kept` (long streams): by domain, the step of its last batch, its gain then and its gain at the end.
+
+Screening scores 200 queries of each task on a smaller corpus; `--full` scores all.
 """
 
 from __future__ import annotations
@@ -42,13 +52,13 @@ import pyarrow.parquet as pq
 
 from continual import Workspace
 from continual.config import Config, validate
-from continual.recipes.cost import spent
+from continual.recipes.cost import total_cost
 
 OOD = ["squad_en", "gsm8k", "scitldr"]
 STANDARD = ["nl2bash", "medquad", "tatqa", "metatool", "banking77"]
 HARD = ["nl2bash", "tatqa", "legal_de", "metatool", "banking77"]
 PLAIN = {"distillation": 0.0, "distillation_scale": "off", "guide_margin": "off"}
-"""What the rules are compared with: InfoNCE and nothing that holds it back."""
+"""Plain InfoNCE, the baseline of the rules."""
 
 REGIMES: dict[str, tuple[list[str], dict[str, Any]]] = {
     "easy": (STANDARD, {"learning_rate": 2e-4, "epochs": 1, **PLAIN}),
@@ -57,16 +67,16 @@ REGIMES: dict[str, tuple[list[str], dict[str, Any]]] = {
     "defaults-hard": (HARD, {}),
     "long": (STANDARD, {}),
 }
-"""By name: the stream, and the settings of [train]."""
+"""Stream and settings of [train], by regime."""
 
 AS_SET = {"defaults", "defaults-hard", "long"}
-"""Regimes in which what a cell's name leaves out is what `continual.toml` has."""
+"""Regimes whose cells use the default settings for what their name leaves out."""
 
 VISITS, VISIT_ROWS = 4, 125
-"""Batches of each domain in a long stream, and the rows of one."""
+"""Number of batches of each domain in a long stream, and of rows per batch."""
 
 BASE = {"from": "current", "merge": "1", "replay": "0.1", "policy": "uniform", "order": "forth", "seed": "0"}
-"""What a cell's name leaves out; in the regimes of `AS_SET`, what `continual.toml` has."""
+"""Values of what a cell's name leaves out, except in the regimes of `AS_SET`."""
 
 SETTINGS = {
     "distillation": "distillation",
@@ -82,16 +92,16 @@ SETTINGS = {
     "batch": "batch_size",
     "bidirectional": "bidirectional",
 }
-"""Words of a cell's name that are settings of [train]."""
+"""Settings of [train] by their word in a cell's name."""
 
 UNUSED = {"from", "merge", "replay", "policy", "order", "distillation", "distillation_loss", "scale", "guide", "anchor"}
-"""Words that mean nothing to a recipe of all domains: it has no steps, and sets the rest itself."""
+"""Words that a recipe can't use: it has no steps, and sets the rest itself."""
 
 EVERY_STEP = ", every step"
-"""Ending of what a result says of its scores, if every domain learned was scored at every step."""
+"""Suffix of `scored` in a result, if every learned domain was scored at every step."""
 
 STEP = "merge=0.8 epochs=1 lr=1e-3 replay=0.3"
-"""A step as the defaults have it, but for what holds it back."""
+"""The default step without distillation."""
 
 GROUPS: dict[str, list[str]] = {
     "baselines": [
@@ -146,18 +156,18 @@ GROUPS: dict[str, list[str]] = {
         "long seed=1",
     ],
 }
-"""Cells by the question they answer."""
+"""Cells by group; a group answers one question."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run: a name, and what it means.
+    """One run of the study.
 
     Attributes:
-        name: The words that differ from what the regime has, in order: one name for one cell.
+        name: The words that differ from the regime, sorted, so that a cell has one name.
         regime: A key of `REGIMES`.
-        recipe: The recipe that trains on all domains at once; None: they are learned one by one.
-        words: The settings by word, `BASE` filled in.
+        recipe: Recipe that trains on all domains at once; None if they are learned one by one.
+        words: The settings by word, with the values of `BASE` for those left out.
     """
 
     name: str
@@ -172,15 +182,15 @@ class Cell:
         known = {*BASE, *SETTINGS, "recipe"}
         if regime not in REGIMES or given.keys() - known or any("=" not in word for word in rest):
             sys.exit(
-                f"{name!r} is no cell: it begins with one of {', '.join(REGIMES)}, then WORD=VALUE with a word of "
-                f"{', '.join(sorted(known))}."
+                f"{name!r} is not a cell. A cell is one of {', '.join(REGIMES)}, followed by WORD=VALUE with a word "
+                f"among {', '.join(sorted(known))}."
             )
         if regime == "long" and "recipe" in given:
             sys.exit(
-                f"{name!r}: the steps of a long stream are what it is for; a recipe of all domains is run as `easy`."
+                f"{name!r}: a long stream can't run a recipe, because a recipe has no steps. Use the regime `easy`."
             )
         if "recipe" in given and UNUSED & given.keys():
-            sys.exit(f"{name!r}: a recipe of all domains has no {', '.join(sorted(UNUSED & given.keys()))}.")
+            sys.exit(f"{name!r}: a recipe doesn't use {', '.join(sorted(UNUSED & given.keys()))}. Leave it out.")
         base = {"order": "forth", "seed": "0"} if regime in AS_SET else BASE
         train = {word: REGIMES[regime][1].get(setting) for word, setting in SETTINGS.items()}
         said = {word: value for word, value in given.items() if not _same(value, (base | train).get(word))}
@@ -189,7 +199,7 @@ class Cell:
 
     @property
     def domains(self) -> list[str]:
-        """The stream in the cell's order."""
+        """The domains in the cell's order."""
         stream = REGIMES[self.regime][0]
         return stream if self.words["order"] == "forth" else stream[::-1]
 
@@ -205,7 +215,7 @@ class Cell:
         return visits
 
     def config(self, base: Config) -> Config:
-        """Return a workspace's settings with the cell's."""
+        """Return the settings `base` with those of the cell."""
         train = dict(REGIMES[self.regime][1])
         for word, setting in SETTINGS.items():
             if word in self.words:
@@ -219,7 +229,7 @@ class Cell:
         return validate(data, self.name)
 
     def settings(self, base: Config) -> str:
-        """Return a digest of what decides the figures and is not in the name: the settings that it leaves out."""
+        """Return a digest of all settings that affect the figures, including those that the name leaves out."""
         config = self.config(base)
         sections = {name: getattr(config, name).model_dump(exclude_none=True) for name in ("replay", "merge")}
         decided = json.dumps([config.train.deciding(), sections], sort_keys=True)
@@ -227,7 +237,7 @@ class Cell:
 
     @property
     def update(self) -> dict[str, Any]:
-        """The arguments of `Workspace.update` besides the domains."""
+        """The arguments of `Workspace.update` without the domains."""
         found: dict[str, Any] = {"seed": int(self.words["seed"])}
         if "merge" in self.words:
             merge = self.words["merge"]
@@ -250,9 +260,9 @@ def _number(text: str) -> bool:
 
 
 def template(folder: Path, args: argparse.Namespace, domains: list[str], base: Config, *, batches: bool) -> None:
-    """Make the workspace that every cell of a stream begins as: all tasks known, the root base scored.
+    """Make the workspace that every cell of a stream starts with: all tasks added, and the root base scored.
 
-    Its rows are known too, unless they come in `batches`: of these only the first of each domain.
+    It holds all rows of the domains; with `batches`, only the first batch of each.
     """
     Workspace.init(folder, base=args.base)
     workspace = Workspace(folder)
@@ -267,7 +277,7 @@ def template(folder: Path, args: argparse.Namespace, domains: list[str], base: C
 
 
 def batch(args: argparse.Namespace, domain: str, visit: int, folder: Path) -> Path:
-    """Write the rows of a domain that a long stream brings at a visit, counted from 0, and return the file."""
+    """Write one batch of a domain in a long stream, numbered from 0, and return the file."""
     rows = pq.read_table(args.data / domain / "train.parquet")
     path = folder / f"{domain}-{visit}.parquet"
     pq.write_table(rows.slice(visit * VISIT_ROWS, VISIT_ROWS), path)
@@ -275,7 +285,7 @@ def batch(args: argparse.Namespace, domain: str, visit: int, folder: Path) -> Pa
 
 
 def settings(args: argparse.Namespace) -> Config:
-    """Return the settings that all cells share: nothing is refused, and what is scored is cut to size."""
+    """Return the settings that all cells share: the gate refuses nothing, and tasks are sampled."""
     cut = {} if args.full else {"queries": 200, "documents": args.documents}
     suites = {"step": cut}
     gate = {"max_forgetting": 100.0, "max_ood_loss": 100.0, "min_gain": -100.0}
@@ -313,7 +323,7 @@ def run(cell: Cell, args: argparse.Namespace, folder: Path, began: Path) -> dict
 
 
 def figures(cell: Cell, workspace: Workspace) -> dict[str, Any]:
-    """Return what a finished cell came to."""
+    """Return the figures of a finished cell."""
     versions = workspace.versions()
     points = {(version, task): score.score for (version, task), score in workspace.registry.scores().items()}
     root, last = versions[0].id, versions[-1].id
@@ -338,7 +348,7 @@ def figures(cell: Cell, workspace: Workspace) -> dict[str, Any]:
         "ood": sum(changes[name] for name in OOD) / len(OOD),
         "bwt": sum(back) / len(back) if back else None,
         "forgetting": max(falls) if falls else None,
-        "pairs": spent(versions).pairs,
+        "pairs": total_cost(versions).pairs,
         "seconds": round(sum(version.seconds for version in versions)),
         "changes": {name: round(change, 3) for name, change in changes.items()},
         "weights": [version.provenance.weight for version in versions[1:]],
@@ -347,14 +357,14 @@ def figures(cell: Cell, workspace: Workspace) -> dict[str, Any]:
 
 
 def apart(found: dict[str, Any], before: dict[str, Any]) -> str:
-    """Return how a cell that was run again differs from what is known of it."""
+    """Return how the figures of a repeated cell differ from the earlier ones."""
     differences = [f"{name} {found[name] - before[name]:+.2f}" for name in ("gain", "ood")]
-    same = "the same" if found["sha256"] == before["sha256"] else "another"
-    return f"{', '.join(differences)} beside what was known, {same} model"
+    same = "the same" if found["sha256"] == before["sha256"] else "a different"
+    return f"{', '.join(differences)} against the earlier run, {same} model"
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Return results as Markdown tables, one of each regime and way of scoring, the best gain first."""
+    """Return results as Markdown tables, one per regime and way of scoring, the best gain first."""
     lines = []
     ways = dict.fromkeys((found["cell"].split()[0], found["scored"]) for found in results)
     for regime, scored in sorted(ways, key=lambda way: (list(REGIMES).index(way[0]), way[1])):
@@ -387,11 +397,11 @@ def main() -> None:
     parser.add_argument("--group", nargs="+", choices=list(GROUPS), default=[])
     parser.add_argument("--cell", action="append", default=[])
     parser.add_argument("--full", action="store_true", help="Score all queries on the whole corpora.")
-    parser.add_argument("--documents", type=int, default=300, help="Documents beside the relevant ones, in screening.")
-    parser.add_argument("--every-step", action="store_true", help="Score every domain learned so far at every step.")
     parser.add_argument(
-        "--keep", type=Path, help="Folder to keep the workspaces in that the cells of one DIR begin with."
+        "--documents", type=int, default=300, help="Documents in addition to the relevant ones, in screening."
     )
+    parser.add_argument("--every-step", action="store_true", help="Score every domain learned so far at every step.")
+    parser.add_argument("--keep", type=Path, help="Folder that keeps the start workspaces of the cells, for one DIR.")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
@@ -401,7 +411,7 @@ def main() -> None:
         print(table(known))
         return
     done = {}
-    for found in known:  # what was scored at every step was scored at the end too
+    for found in known:  # a run scored at every step was also scored at the end
         for way in {found["scored"].removesuffix(EVERY_STEP), found["scored"]}:
             done[Cell.parse(found["cell"]).name, way, found["settings"]] = found
     scored = ("full" if args.full else f"cut {args.documents}") + (EVERY_STEP if args.every_step else "")
@@ -413,7 +423,7 @@ def main() -> None:
         print("\n".join(cell.name for cell in cells))
         return
     if args.data is None:
-        sys.exit("--data names the folder of the domains.")
+        sys.exit("Running cells needs --data DIR, the folder of the domains.")
     with tempfile.TemporaryDirectory() as temporary:
         kept = args.keep or Path(temporary)
         kept.mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,14 @@
-"""Training speed: our loop beside `SentenceTransformerTrainer`, on the same rows, alternating in one process.
+"""Compare the training speed of our loop and `SentenceTransformerTrainer`, alternating in one process.
 
     python benchmarks/train.py --data TRAIN.parquet [--rows N] [--repeats K] [--model packaged] [--negatives 0]
 
-Both sides train the same LoRA (rank 16, alpha 32, the same layers) with the same batch size, maximum length,
-in-batch negatives, number of given negatives, precision and learning-rate shape. Importing, loading the model
-and building the trainer are not timed; tokenising is. The peer runs without evaluation, logging, saving and
-trackers. The peer's dropout is what the model's configuration says, as any of its users gets it.
+Both train the same LoRA (rank 16, alpha 32, the same layers) on the same rows, with the same batch size, maximum
+length, in-batch negatives, number of given negatives, precision and learning-rate schedule. Tokenising is timed;
+importing, loading the model and building the trainer are not. The peer runs without evaluation, logging, saving and
+trackers, and with the dropout of the model's configuration.
 
-The last line is one JSON object: `ratio` (of the medians, ours over the peer's), `ours_pairs_per_s`,
-`peer_pairs_per_s`, `loss_difference` (of the two losses on one batch, fp32, without dropout), `precision`.
+The last line is one JSON object: `ratio` (our median divided by the peer's), `ours_pairs_per_s`, `peer_pairs_per_s`,
+`loss_difference` (between the two losses on one batch, in fp32, without dropout), `precision`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ BATCH, LENGTH, RANK, ALPHA, RATE = 64, 128, 16, 32, 1e-3
 
 
 def read(path: Path, rows: int, negatives: int) -> pa.Table:
-    """Return the first rows of a training file that have enough negatives."""
+    """Return the first rows of a training file that have at least `negatives` negatives."""
     table = pq.read_table(path)
     if negatives:
         table = table.filter(pc.greater_equal(pc.list_value_length(table["negatives"]), negatives))
@@ -53,7 +53,7 @@ def read(path: Path, rows: int, negatives: int) -> pa.Table:
 
 
 def ours(model: Path, table: pa.Table, config: TrainConfig) -> tuple[float, float]:
-    """Return seconds without loading the model, and the mean loss."""
+    """Return the seconds of a training without loading the model, and its mean loss."""
     loading = 0.0
     load = our_step.load_encoder
 
@@ -68,14 +68,15 @@ def ours(model: Path, table: pa.Table, config: TrainConfig) -> tuple[float, floa
     try:
         with tempfile.TemporaryDirectory() as folder:
             began = clock()
-            result = train(Job(model, table, config, 0, Path(folder, "r"), Path(folder, "a")))
+            job = Job(model, table, config, seed=0, run_dir=Path(folder, "r"), adapter_dir=Path(folder, "a"))
+            result = train(job)
             return clock() - began - loading, statistics.mean(loss for _, loss in result.curve)
     finally:
         our_step.load_encoder = load
 
 
 def peer(model: Path, table: pa.Table, config: TrainConfig, layers: list[str], precision: str) -> tuple[float, float]:
-    """Return seconds of `SentenceTransformerTrainer.train`, and its mean loss."""
+    """Return the seconds of `SentenceTransformerTrainer.train`, and its mean loss."""
     from datasets import Dataset
     from peft import LoraConfig
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
@@ -115,14 +116,14 @@ def peer(model: Path, table: pa.Table, config: TrainConfig, layers: list[str], p
 
 
 def columns(table: pa.Table, negatives: int) -> dict[str, list[str]]:
-    """Return the rows as the peer wants them: anchor, positive, and a column per negative."""
+    """Return the rows in the peer's columns: anchor, positive, and one column per negative."""
     given = table["negatives"].to_pylist()
     more = {f"negative_{n}": [texts[n] for texts in given] for n in range(negatives)}
     return {"anchor": table["query"].to_pylist(), "positive": table["positive"].to_pylist()} | more
 
 
 def loss_difference(model: Path, table: pa.Table, config: TrainConfig) -> float:
-    """Return how far the two losses are apart on one batch in fp32, without dropout, with LoRA factors not 0."""
+    """Return the difference of the two losses on one batch in fp32, without dropout and with nonzero LoRA factors."""
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -133,7 +134,7 @@ def loss_difference(model: Path, table: pa.Table, config: TrainConfig) -> float:
     session.refresh()
     batch = torch.arange(len(session.rows)).numpy()
     mine, _ = session.backward(batch)
-    session.fused.undo()  # peft's own layers compute the peer's loss
+    session.fused.undo()  # so that peft's own layers compute the peer's loss
     features = []
     for name, texts in columns(distinct(table), config.max_negatives).items():
         task = "query" if name == "anchor" else "document"
@@ -147,7 +148,7 @@ def loss_difference(model: Path, table: pa.Table, config: TrainConfig) -> float:
 
 
 def distinct(table: pa.Table) -> pa.Table:
-    """Return the first batch of rows among which ours masks nothing: no text or document id occurs twice."""
+    """Return a batch without repeated texts or document ids, so that our loss masks nothing."""
     seen: set[str] = set()
     kept = []
     for number, row in enumerate(table.to_pylist()):
@@ -163,12 +164,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="Parquet with query, positive, negatives, doc_id.")
     parser.add_argument("--rows", type=int, default=512, help="Rows trained per repeat.")
-    parser.add_argument("--repeats", type=int, default=3, help="Times that each side trains.")
+    parser.add_argument("--repeats", type=int, default=3, help="Trainings per side.")
     parser.add_argument("--model", default="packaged", help="A sentence-transformers folder, Hub id, or 'packaged'.")
     parser.add_argument("--negatives", type=int, default=0, help="Given negatives per row, for both sides.")
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
     parser.add_argument(
-        "--cpu-time", action="store_true", help="One thread, and its CPU time instead of wall time: for a busy machine."
+        "--cpu-time", action="store_true", help="Use one thread and measure CPU time; for a busy machine."
     )
     args = parser.parse_args()
     if args.cpu_time:
@@ -186,13 +187,13 @@ def main() -> None:
         lora_rank=RANK,
         lora_alpha=ALPHA,
         precision=precision,
-        distillation=0.0,  # the peer's loss
+        distillation=0.0,  # as in the peer's loss
         guide_margin="off",
     )
     table = read(args.data, args.rows, args.negatives)
     layers = sorted({name.split(".lora_")[0] for name, _ in attach(load_encoder(model), RANK, ALPHA, 0)})
     difference = loss_difference(model, table, config)
-    ours(model, table.slice(0, BATCH), config)  # both once, untimed: libraries are loaded, kernels chosen
+    ours(model, table.slice(0, BATCH), config)  # once untimed, to load libraries and choose kernels
     peer(model, table.slice(0, BATCH), config, layers, precision)
 
     speeds: dict[str, list[float]] = {"ours": [], "peer": []}

@@ -1,10 +1,10 @@
-"""Write docs/cli.md from the commands themselves, so that the page cannot drift from them.
+"""Write docs/cli.md from the commands, so that the page can't differ from them.
 
     python docs/generate_cli.py            writes the page
-    python docs/generate_cli.py --check    ends with 1 if the page differs from the commands
+    python docs/generate_cli.py --check    exits with 1 if the page differs from the commands
 
-The text is built from the declared parameters, not from a terminal's help screen: it does not depend on
-the width or the colours of a terminal.
+The text comes from the declared parameters and not from a help screen, so it doesn't depend on the width or the
+colours of a terminal.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ EXIT_CODES = """\
 
 
 def commands(group: Any = None, prefix: tuple[str, ...] = ("continual",)) -> Iterator[tuple[str, Any]]:
-    """Yield (full name, command) of every command, groups opened, in the order of their declaration."""
+    """Yield (full name, command) of every command, including those in groups, in the order of declaration."""
     group = typer.main.get_command(app) if group is None else group
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
@@ -61,9 +61,9 @@ def commands(group: Any = None, prefix: tuple[str, ...] = ("continual",)) -> Ite
 
 def render() -> str:
     """Return the whole page."""
-    found = list(commands())
-    index = "\n".join(_index_line(name, command) for name, command in found)
-    sections = [_section(name, command) for name, command in found]
+    named = list(commands())
+    index = "\n".join(_index_line(name, command) for name, command in named)
+    sections = [_section(name, command) for name, command in named]
     return "\n".join([INTRODUCTION, index + "\n", *sections, EXIT_CODES])
 
 
@@ -122,14 +122,14 @@ def _default(option: Any) -> str:
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
-    # A bar inside a cell would end the cell.
+    # An unescaped bar would end the cell.
     return "\n".join("| " + " | ".join(str(cell or "").replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def main() -> int:
     """Write or check the page; return the exit code."""
     parser = argparse.ArgumentParser(description="Write docs/cli.md from the commands.")
-    parser.add_argument("--check", action="store_true", help="only compare, and end with 1 if they differ")
+    parser.add_argument("--check", action="store_true", help="only compare, and exit with 1 if they differ")
     check = parser.parse_args().check
     page = render()
     if not check:

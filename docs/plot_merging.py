@@ -12,15 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from continual.merge.methods import (
-    karcher,
-    model_stock,
-    multislerp,
-    slerp,
-)
+from continual.merge.methods.karcher import karcher_coefficients
+from continual.merge.methods.model_stock import model_stock_coefficients
+from continual.merge.methods.multislerp import multislerp_coefficients
+from continual.merge.methods.slerp import slerp_coefficients
 
 PICTURE = Path(__file__).parent / "merging.svg"
-COUNT = 4  # updates, of length 1, with the same angle between any two
+COUNT = 4  # updates of norm 1, with the same angle between any two
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 760, 420, 60, 24, 210, 52
 HIGHEST = 4.0
 
@@ -44,16 +42,16 @@ def equal(products: Tensor) -> Tensor:
 
 CURVES: dict[str, tuple[str, str, Callable[[float], float]]] = {
     "task arithmetic (4 updates)": ("#b2182b", "", lambda c: kept(lambda g: torch.ones(len(g)).double(), c)),
-    "multislerp (4)": ("#1b7837", "", lambda c: kept(lambda g: multislerp.coefficients(g, equal(g)), c)),
-    "karcher (4)": ("#a6dba0", "7 7", lambda c: kept(lambda g: karcher.coefficients(g, equal(g)), c)),
-    "slerp (2)": ("#762a83", "2 5", lambda c: kept(lambda g: slerp.coefficients(g, equal(g)), c, 2)),
+    "multislerp (4)": ("#1b7837", "", lambda c: kept(lambda g: multislerp_coefficients(g, equal(g)), c)),
+    "karcher (4)": ("#a6dba0", "7 7", lambda c: kept(lambda g: karcher_coefficients(g, equal(g)), c)),
+    "slerp (2)": ("#762a83", "2 5", lambda c: kept(lambda g: slerp_coefficients(g, equal(g)), c, 2)),
     "plain mean (4)": ("#2166ac", "", lambda c: kept(equal, c)),
-    "model stock (4)": ("#e08214", "", lambda c: kept(model_stock.coefficients, c)),
+    "model stock (4)": ("#e08214", "", lambda c: kept(model_stock_coefficients, c)),
 }
 
 
 def place(degrees: float, norm: float) -> tuple[float, float]:
-    """Return where a point lies in the picture."""
+    """Return the position of a point in the picture, in pixels."""
     across = LEFT + degrees / 90 * (WIDTH - LEFT - RIGHT)
     return across, HEIGHT - BOTTOM - norm / HIGHEST * (HEIGHT - TOP - BOTTOM)
 

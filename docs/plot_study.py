@@ -1,4 +1,4 @@
-"""Write docs/study.svg: what each cell of the study gains, against what it loses out of domain.
+"""Write docs/study.svg: the gain of each cell of the study, against its change out of domain.
 
 python docs/plot_study.py
 """
@@ -13,16 +13,16 @@ PICTURE = Path(__file__).parent / "study.svg"
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "study.jsonl"
 WIDTH, TOP, PLOT, LEFT, LEGEND, LINE = 900, 48, 300, 52, 470, 17
 REFERENCES = {"easy": "easy epochs=2 lr=1e-3 recipe=joint", "hard": "hard recipe=joint"}
-"""The joint training that a regime's region is measured by."""
+"""Joint training of each regime. The shaded region starts at 95 % of its gain."""
 COLOURS = {"joint": "#b2182b", "published": "#762a83", "ours": "#1b7837", "other": "#2166ac"}
 TITLES = {"hard": "the hard stream", "easy": "the standard stream"}
 REGIMES = {"hard": ("hard", "defaults-hard"), "easy": ("easy", "defaults")}
-"""The regimes of the study whose cells a panel shows: what a name leaves out differs, the stream does not."""
+"""Regimes shown in one panel. They share a stream and differ in the settings that a cell's name leaves out."""
 OURS = {"defaults", "defaults-hard"}
 
 
-def kind(cell: str) -> str:
-    """Return the colour that a cell has, by name."""
+def group(cell: str) -> str:
+    """Return the group of a cell, a key of `COLOURS`."""
     if "recipe=joint" in cell:
         return "joint"
     if "recipe=" in cell or "merge=equal" in cell:
@@ -31,17 +31,17 @@ def kind(cell: str) -> str:
 
 
 def shown(results: list[dict[str, Any]], regime: str) -> list[dict[str, Any]]:
-    """Return the results that a panel shows."""
-    return [found for found in results if found["cell"].split()[0] in REGIMES[regime]]
+    """Return the results of one panel."""
+    return [result for result in results if result["cell"].split()[0] in REGIMES[regime]]
 
 
 def panel(results: list[dict[str, Any]], regime: str, top: float) -> list[str]:
-    """Return one regime's plot, and its legend, as SVG."""
-    cells = sorted(shown(results, regime), key=lambda found: -found["gain"])
-    reference = next(found for found in cells if found["cell"] == REFERENCES[regime])
-    low = min(-1.0, *(found["ood"] for found in cells)) - 0.3
-    high = max(0.5, *(found["ood"] for found in cells)) + 0.3
-    floor, ceiling = min(found["gain"] for found in cells) - 0.4, max(found["gain"] for found in cells) + 0.4
+    """Return one panel and its legend as SVG."""
+    cells = sorted(shown(results, regime), key=lambda result: -result["gain"])
+    reference = next(result for result in cells if result["cell"] == REFERENCES[regime])
+    low = min(-1.0, *(result["ood"] for result in cells)) - 0.3
+    high = max(0.5, *(result["ood"] for result in cells)) + 0.3
+    floor, ceiling = min(result["gain"] for result in cells) - 0.4, max(result["gain"] for result in cells) + 0.4
     right, bottom = LEGEND - 30, top + PLOT
 
     def place(ood: float, gain: float) -> tuple[float, float]:
@@ -69,10 +69,10 @@ def panel(results: list[dict[str, Any]], regime: str, top: float) -> list[str]:
     parts.append(
         f'<text transform="translate(16 {top + PLOT / 2}) rotate(-90)" text-anchor="middle">gain of ACC, points</text>'
     )
-    for number, found in enumerate(cells, start=1):
-        x, y = place(found["ood"], found["gain"])
-        colour, row = COLOURS[kind(found["cell"])], top + LINE * number
-        name = found["cell"].removeprefix(f"{regime} ").replace("defaults-hard", "defaults")
+    for number, result in enumerate(cells, start=1):
+        x, y = place(result["ood"], result["gain"])
+        colour, row = COLOURS[group(result["cell"])], top + LINE * number
+        name = result["cell"].removeprefix(f"{regime} ").replace("defaults-hard", "defaults")
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="9" fill="{colour}" fill-opacity="0.85"/>')
         parts.append(
             f'<text x="{x:.1f}" y="{y + 4:.1f}" text-anchor="middle" fill="#fff" font-size="11">{number}</text>'
@@ -89,8 +89,8 @@ def _signed(points: int) -> str:
 def draw() -> str:
     """Return the picture as SVG."""
     results = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
-    # One model may have been trained by two names, and scored at the end or at every step: its figures are the same.
-    screened = list({found["sha256"]: found for found in results if found["scored"].startswith("cut 300")}.values())
+    # A model trained under two names, or scored at the end and again at every step, is drawn once.
+    screened = list({result["sha256"]: result for result in results if result["scored"].startswith("cut 300")}.values())
     body, top = [], float(TOP)
     for regime in ("hard", "easy"):
         count = len(shown(screened, regime))

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Three weeks in the life of a model: each week a new domain comes in, and the model learns it.
+# Run three weekly updates: each week a new domain arrives, and the model learns it.
 #
 #     bash examples/demo.sh FOLDER
 #
-# Makes FOLDER anew, with the data, the workspace and the report in it. `make demo` calls this.
+# Replaces FOLDER, which then holds the data, the workspace and the report. `make demo` calls this.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -23,7 +23,7 @@ run() {
     printf '\n$ %s\n' "$*"
     local code=0
     "$@" || code=$?
-    # 3: the gate refused an update, and the old model stays in service. That is an answer, not a failure.
+    # 3: the gate refused an update, and the current version stays. The demo continues.
     ((code == 0 || code == 3)) || exit "$code"
 }
 

@@ -1,13 +1,13 @@
-"""Make a small, real data set out of the Python code that every machine has.
+"""Make a small, real dataset from the Python packages that every machine has.
 
-A docstring says what a thing does in one line, then explains it. The first line is a query, the rest is the
-passage that answers it, and each library is a domain of its own. Nothing is downloaded and no library is imported:
-its source files are only parsed.
+The first line of a docstring says what a function or class does, and the rest explains it. The first line becomes a
+query, the rest the passage that answers it, and each library a domain. Nothing is downloaded, and no library is
+imported: the source files are only parsed.
 
     python examples/docstrings.py OUT_DIR
 
-writes `stdlib.parquet`, `torch.parquet` and `sklearn.parquet` (columns query, positive, doc_id) to train on, and the
-folder `pandas/` (corpus, queries, qrels) as an evaluation task of a domain that is never trained on.
+Writes `stdlib.parquet`, `torch.parquet` and `sklearn.parquet` (columns query, positive, doc_id) to train on, and the
+folder `pandas/` (corpus, queries, qrels), an evaluation task of a domain that is never trained on.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ SKIPPED = {"test", "tests", "testing", "site-packages", "dist-packages", "idleli
 MIN_SUMMARY_WORDS = 4
 MAX_SUMMARY_CHARS = 300
 MIN_BODY_CHARS = 80
-MAX_BODY_CHARS = 240  # two sentences: enough to tell bodies apart, and quick to train on
+MAX_BODY_CHARS = 240  # about two sentences: enough to distinguish bodies, and quick to train on
 
 
 class Pair(NamedTuple):
-    """One docstring: `doc_id` is the qualified name of what it documents."""
+    """One docstring; `doc_id` is the qualified name of the documented object."""
 
     query: str
     positive: str
@@ -67,14 +67,14 @@ def documented(library: str) -> Iterator[tuple[str, str]]:
         try:
             tree = ast.parse(path.read_bytes())
         except (SyntaxError, ValueError):
-            continue  # some libraries ship templates that only look like Python
+            continue  # some libraries contain templates that are not valid Python
         parts = path.relative_to(folder).with_suffix("").parts
         yield from _walk(tree, [library, *(part for part in parts if part != "__init__")])
 
 
 def _source_files(folder: Path) -> Iterator[Path]:
     for parent, folders, files in os.walk(folder):
-        # A private file may hold public classes (sklearn), a private folder seldom does.
+        # A private file may hold public classes (as in sklearn); a private folder rarely does.
         folders[:] = sorted(name for name in folders if name not in SKIPPED and not name.startswith("_"))
         yield from (Path(parent, name) for name in sorted(files) if name.endswith(".py") and name != "conftest.py")
 
@@ -91,7 +91,7 @@ def _walk(node: ast.AST, names: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def split(text: str) -> tuple[str, str] | None:
-    """Return (summary, body) of a docstring, or None if it has no body worth searching for."""
+    """Return (summary, body) of a docstring, or None if either is unsuitable."""
     head, _, rest = text.partition("\n\n")
     summary = plain(head)
     body = plain(prose(rest))[:MAX_BODY_CHARS].strip()
@@ -103,7 +103,7 @@ def split(text: str) -> tuple[str, str] | None:
 
 
 def prose(text: str) -> str:
-    """Return the text without directives and interactive examples, whose lines say little in words."""
+    """Return the text without directives and interactive examples."""
     lines = []
     example = False
     for line in text.splitlines():
@@ -118,35 +118,35 @@ def prose(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Return the text on one line, with reStructuredText roles reduced to the name they show."""
+    """Return the text on one line, with each reStructuredText role replaced by its displayed name."""
     text = re.sub(r":[a-z:]+:`~?(?:[\w.]*\.)?([^`<]*?)\s*(?:<[^`]*>)?`", r"\1", text)
     return " ".join(text.replace("`", "").split())
 
 
 def pairs(library: str, seen: set[str]) -> list[Pair]:
-    """Return the pairs of a library, without those whose summary or body is in `seen`, which grows."""
-    found = []
+    """Return the pairs of a library whose summary and body are not in `seen`, and add these to `seen`."""
+    kept = []
     for name, text in documented(library):
         parts = split(text)
         if parts is None:
             continue
         keys = {part.casefold() for part in parts}
         if not keys & seen:
-            found.append(Pair(*parts, name))
+            kept.append(Pair(*parts, name))
         seen |= keys
-    return found
+    return kept
 
 
-def sample(found: list[Pair], rows: int, rng: random.Random) -> list[Pair]:
-    """Return at most `rows` pairs, drawn at random and left in their order."""
-    return [found[i] for i in sorted(rng.sample(range(len(found)), min(rows, len(found))))]
+def sample(candidates: list[Pair], rows: int, rng: random.Random) -> list[Pair]:
+    """Return at most `rows` random pairs, in their original order."""
+    return [candidates[i] for i in sorted(rng.sample(range(len(candidates)), min(rows, len(candidates))))]
 
 
-def write_task(folder: Path, found: list[Pair], queries: int, rng: random.Random) -> None:
+def write_task(folder: Path, documents: list[Pair], queries: int, rng: random.Random) -> None:
     """Write an evaluation task: every body is a document, and some summaries are the queries."""
     folder.mkdir(parents=True, exist_ok=True)
-    asked = sample(found, queries, rng)
-    write(folder / "corpus.parquet", {"doc_id": [p.doc_id for p in found], "text": [p.positive for p in found]})
+    asked = sample(documents, queries, rng)
+    write(folder / "corpus.parquet", {"doc_id": [p.doc_id for p in documents], "text": [p.positive for p in documents]})
     write(folder / "queries.parquet", {"query_id": [p.doc_id for p in asked], "text": [p.query for p in asked]})
     names = [p.doc_id for p in asked]
     write(folder / "qrels.parquet", {"query_id": names, "doc_id": names, "score": [1] * len(names)})
@@ -170,7 +170,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     rng = random.Random(options.seed)
     seen: set[str] = set()
-    # The task comes first, so that a text which a domain shares with it stays out of training.
+    # The task comes first, so that a text that it shares with a domain is not trained on.
     task = sample(pairs(TASK, seen), options.documents, rng)
     write_task(options.out / TASK, task, options.queries, rng)
     for library in DOMAINS:
