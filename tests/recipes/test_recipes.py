@@ -88,6 +88,7 @@ def test_every_recipe_with_steps_updates(workspace: Workspace, name: str) -> Non
     assert learned.provenance.weight == {"sequential": 1.0, "boom": 0.5, "continual": 0.8}[name]
 
 
+@pytest.mark.slow
 def test_boom_takes_the_step_that_was_published(workspace: Workspace, tmp_path: Path) -> None:
     ingest(workspace, tmp_path, "third", 30, 3, holdout=0.0)
     workspace.config = workspace.config.change({"replay": {"rows": 10}})  # a limit for steps of ours
@@ -115,6 +116,7 @@ def test_boom_takes_the_step_that_was_published(workspace: Workspace, tmp_path: 
     assert config["guide_margin"] == "off"
 
 
+@pytest.mark.slow
 def test_subsets_of_all_rows_are_models_of_several_seeds(workspace: Workspace) -> None:
     from continual.recipes.plan import lay_out
 
@@ -186,6 +188,7 @@ def test_the_search_of_a_merge_is_part_of_its_cost(workspace: Workspace) -> None
     assert other.version is None  # of other settings, that one is no measure
 
 
+@pytest.mark.slow
 def test_parameters_reach_the_merge_and_are_part_of_its_key(workspace: Workspace) -> None:
     options = {"ratios": "0.5,1", "method": "ties"}
     sparse = workspace.train("boom", options=options, settings={"merge": {"parameters": {"density": 0.2}}})
@@ -211,6 +214,7 @@ def test_trainings_can_be_given_to_any_executor(workspace: Workspace, stocked: P
     assert elsewhere.version.sha256 == here.version.sha256
 
 
+@pytest.mark.slow
 def test_a_result_can_be_promoted_learned_on_from_and_reported(workspace: Workspace, tmp_path: Path) -> None:
     done = workspace.train("sequential")
     assert workspace.report().versions[-1].id == done.version.id
@@ -235,6 +239,7 @@ def test_a_result_can_be_promoted_learned_on_from_and_reported(workspace: Worksp
     workspace.export("v1", tmp_path / "phase")  # one that nobody scored
 
 
+@pytest.mark.slow
 def test_a_joint_version_is_the_report_s_ceiling(workspace: Workspace, tmp_path: Path) -> None:
     ingest(workspace, tmp_path, "third", 40, 3, holdout=0.3)
     joint = workspace.train("joint")
@@ -246,6 +251,7 @@ def test_a_joint_version_is_the_report_s_ceiling(workspace: Workspace, tmp_path:
     assert report.versions[-1].verdict != "trained"
 
 
+@pytest.mark.slow
 def test_joint_keeps_its_batches_apart_where_a_workspace_mixes_them(workspace: Workspace) -> None:
     (workspace.directory / "continual.toml").write_text(SETTINGS.replace("[train]\n", "[train]\nmix_domains = true\n"))
     mixing = Workspace(workspace.directory)
