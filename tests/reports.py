@@ -24,7 +24,7 @@ from continual.registry import (
 from continual.report.figures import Chart
 from continual.report.report import Report
 from continual.report.sections import sections
-from continual.report.terminal import print_report
+from continual.report.terminal import print_tables
 
 START = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 HOSTILE = ["<script>alert(1)</script>", "<img src=x onerror=alert(2)>", "--ink", "%{x} $a$ &lt; ]]> `b`"]
@@ -144,7 +144,7 @@ def hostile_registry(root: Path) -> Registry:
 
 def shown(report: Report, width: int = 80, **options: Any) -> str:
     stream = io.StringIO()
-    print_report(report, Console(file=stream, width=width, highlight=False, **options))
+    print_tables(report, Console(file=stream, width=width, highlight=False, **options))
     return stream.getvalue()
 
 

@@ -165,6 +165,7 @@ def test_losses_are_those_of_a_training_on_the_rows_of_the_domain(three: Workspa
     """Done once more by hand: hash order, the first rows for training, those that follow held out."""
     import pyarrow.parquet as pq
 
+    from continual.train.job import Job
     from continual.train.loop import train
     from continual.train.lora import fold
     from continual.train.objective import Objective
@@ -179,7 +180,7 @@ def test_losses_are_those_of_a_training_on_the_rows_of_the_domain(three: Workspa
     start = three.registry.path("versions/v0")
     config = three.config.train.model_copy(update={"distillation": 0.0, "guide_margin": "off"})
     pair = pa.concat_tables([part.slice(0, 32) for part in parts])
-    train(start, pair, config, seed=3, run_dir=tmp_path / "run", adapter_dir=tmp_path / "adapter")
+    train(Job(start, pair, config, 3, tmp_path / "run", tmp_path / "adapter"))
     fold(start, tmp_path / "adapter", tmp_path / "folded")
     objective = Objective(tmp_path / "folded", pa.concat_tables([part.slice(32) for part in parts]), config, seed=3)
     joint = objective.evaluate(objective.parameters())
@@ -341,6 +342,7 @@ def test_damaged_and_unwritable_files_are_named(three: Workspace, tmp_path: Path
     assert last_conflicts(three.registry.root) is None
 
 
+@pytest.mark.slow
 def test_on_the_command_line(three: Workspace, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     folder = str(three.directory)
     planned = run("analyze", "conflicts", "--rows", "16", "--plan", "-w", folder)

@@ -141,6 +141,7 @@ class Interrupted:
         pass
 
 
+@pytest.mark.slow
 def test_a_recipe_goes_on_though_another_ran_in_between(workspace: Workspace) -> None:
     def begun() -> list[str]:
         return sorted(path.name for path in workspace.registry.path("runs").glob("train-*"))

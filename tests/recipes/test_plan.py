@@ -152,7 +152,7 @@ def test_two_stages_are_retrieval_and_then_everything() -> None:
     assert first.portions == (Portion("b"),)
     assert second.portions == (Portion("a"), Portion("b"))
     assert second.start == first.name
-    with pytest.raises(InputError, match="all 2 are of kind retrieval"):
+    with pytest.raises(InputError, match="the 2 domains here are of kind retrieval"):
         recipe.phases(RecipeInput({"a": 3, "b": 4}, dict.fromkeys("ab", "retrieval"), {}, lambda: 8), {})
 
 
@@ -251,7 +251,7 @@ def test_what_a_recipe_cannot_be_told_is_refused(workspace: Workspace) -> None:
         (
             {"recipe": "boom", "options": {"method": "ties"}, "settings": {"merge": {"parameters": {"density": 2}}}},
             InputError,
-            "ties: density = 2 is outside",
+            "ties: density = 2 is out of range",
         ),
         ({"recipe": "joint", "settings": {"trian": {}}}, ConfigError, "Did you mean 'train'"),
         ({"recipe": "joint", "settings": {"train": {"epoch": 1}}}, ConfigError, "train.epoch: unknown setting"),
@@ -270,7 +270,7 @@ def test_what_a_recipe_cannot_be_told_is_refused(workspace: Workspace) -> None:
         with pytest.raises(error, match=None) as raised:
             workspace.train(**call)  # type: ignore[arg-type]
         assert message in str(raised.value)
-    with pytest.raises(InputError, match="`continual train --recipe joint` runs it"):
+    with pytest.raises(InputError, match="Run it with `continual train --recipe joint`"):
         workspace.update(recipe="joint")
     assert len(workspace.versions()) == 1
 

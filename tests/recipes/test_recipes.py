@@ -47,7 +47,9 @@ def test_every_recipe_trains_versions_that_are_built_again_bit_for_bit(
     assert planned.new_pairs == 0
     searched = sum(each.pairs for each in done.phases if not each.rows)
     assert (searched > 0) == recipes()[name].searches
-    assert planned.pairs + searched == done.pairs == done.version.provenance.cost["pairs"]
+    cost = done.version.provenance.cost
+    assert cost is not None
+    assert planned.pairs + searched == done.pairs == cost.pairs
     assert (done.joint.version == done.version.id) == (name == "joint")
     assert done.version.status == "trained"
     assert workspace.version().id == "v0"  # nothing is put into service
@@ -86,6 +88,7 @@ def test_every_recipe_with_steps_updates(workspace: Workspace, name: str) -> Non
     assert learned.provenance.weight == {"sequential": 1.0, "boom": 0.5, "continual": 0.8}[name]
 
 
+@pytest.mark.slow
 def test_boom_takes_the_step_that_was_published(workspace: Workspace, tmp_path: Path) -> None:
     ingest(workspace, tmp_path, "third", 30, 3, holdout=0.0)
     workspace.config = workspace.config.change({"replay": {"rows": 10}})  # a limit for steps of ours
@@ -113,6 +116,7 @@ def test_boom_takes_the_step_that_was_published(workspace: Workspace, tmp_path: 
     assert config["guide_margin"] == "off"
 
 
+@pytest.mark.slow
 def test_subsets_of_all_rows_are_models_of_several_seeds(workspace: Workspace) -> None:
     from continual.recipes.plan import lay_out
 
@@ -161,17 +165,17 @@ def test_the_search_of_a_merge_is_part_of_its_cost(workspace: Workspace) -> None
     merged = next(each for each in done.phases if each.name == "merged")
     version = workspace.version(merged.version)
     cost = version.provenance.search_cost
-    assert (cost["pairs"], cost["forward_pairs"]) == (50 * 6 + 50 * 2, 50 * 6 + 50 * 2 + 6 * 8)
-    assert (plan.search_pairs, plan.search_forward_pairs) == (cost["pairs"], cost["forward_pairs"])
+    assert (cost.pairs, cost.forward_pairs) == (50 * 6 + 50 * 2, 50 * 6 + 50 * 2 + 6 * 8)
+    assert (plan.search_pairs, plan.search_forward_pairs) == (cost.pairs, cost.forward_pairs)
     assert plan.search_seconds > 0
     assert plan.clusters == {"big": ["big"], "small": ["small"]}
-    assert min(cost["tokens"], cost["forward_tokens"], cost["seconds"]) > 0
+    assert min(cost.tokens, cost.forward_tokens, cost.seconds) > 0
     assert (version.pairs_trained, version.tokens_trained) == (0, 0)  # it trained nothing
-    assert (merged.pairs, merged.tokens, merged.seconds) == (cost["pairs"], cost["tokens"], cost["seconds"])
+    assert (merged.pairs, merged.tokens, merged.seconds) == (cost.pairs, cost.tokens, cost.seconds)
     for name in ("pairs", "tokens", "seconds"):
         total = sum(getattr(each, name) for each in done.phases)
-        assert done.version.provenance.cost[name] == getattr(done.cost, name) == pytest.approx(total)
-    assert done.cost.forward_pairs == cost["forward_pairs"]
+        assert getattr(done.version.provenance.cost, name) == getattr(done.cost, name) == pytest.approx(total)
+    assert done.cost.forward_pairs == cost.forward_pairs
     # No joint training was measured here: its tokens are those of its 80 pairs at what the trainings took for theirs.
     trained = [each for each in done.phases if each.rows]
     pairs, tokens = sum(each.pairs for each in trained), sum(each.tokens for each in trained)
@@ -184,6 +188,7 @@ def test_the_search_of_a_merge_is_part_of_its_cost(workspace: Workspace) -> None
     assert other.version is None  # of other settings, that one is no measure
 
 
+@pytest.mark.slow
 def test_parameters_reach_the_merge_and_are_part_of_its_key(workspace: Workspace) -> None:
     options = {"ratios": "0.5,1", "method": "ties"}
     sparse = workspace.train("boom", options=options, settings={"merge": {"parameters": {"density": 0.2}}})
@@ -209,6 +214,7 @@ def test_trainings_can_be_given_to_any_executor(workspace: Workspace, stocked: P
     assert elsewhere.version.sha256 == here.version.sha256
 
 
+@pytest.mark.slow
 def test_a_result_can_be_promoted_learned_on_from_and_reported(workspace: Workspace, tmp_path: Path) -> None:
     done = workspace.train("sequential")
     assert workspace.report().versions[-1].id == done.version.id
@@ -233,6 +239,7 @@ def test_a_result_can_be_promoted_learned_on_from_and_reported(workspace: Worksp
     workspace.export("v1", tmp_path / "phase")  # one that nobody scored
 
 
+@pytest.mark.slow
 def test_a_joint_version_is_the_report_s_ceiling(workspace: Workspace, tmp_path: Path) -> None:
     ingest(workspace, tmp_path, "third", 40, 3, holdout=0.3)
     joint = workspace.train("joint")
@@ -244,6 +251,7 @@ def test_a_joint_version_is_the_report_s_ceiling(workspace: Workspace, tmp_path:
     assert report.versions[-1].verdict != "trained"
 
 
+@pytest.mark.slow
 def test_joint_keeps_its_batches_apart_where_a_workspace_mixes_them(workspace: Workspace) -> None:
     (workspace.directory / "continual.toml").write_text(SETTINGS.replace("[train]\n", "[train]\nmix_domains = true\n"))
     mixing = Workspace(workspace.directory)

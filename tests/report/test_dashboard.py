@@ -211,6 +211,7 @@ class Labels(Silent):
         self.seen.append(label)
 
 
+@pytest.mark.slow
 def test_no_bar_of_a_step_goes_back_a_part(tiny_model: Path, tmp_path: Path, write_pairs: Write) -> None:
     workspace = Workspace.init(tmp_path / "w", str(tiny_model))
     (tmp_path / "w" / "continual.toml").write_text(SETTINGS.replace("step = false", "step = true"))

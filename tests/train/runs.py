@@ -11,6 +11,9 @@ import torch
 
 from continual.config import TrainConfig
 from continual.models.encoder import load_encoder
+from continual.progress import SILENT, Progress
+from continual.registry import TrainResult
+from continual.train.job import Job
 from continual.train.loop import train
 from continual.train.step import Session, open_session
 from continual.train.team import Team
@@ -34,16 +37,17 @@ def make_table(rows: int = 20, domains: int = 2) -> pa.Table:
     return pa.Table.from_pylist([pair | {"domain": f"d{n % domains}"} for n, pair in enumerate(pairs)], SCHEMA)
 
 
-def run(model: Path, folder: Path, config: TrainConfig = CONFIG, table: pa.Table | None = None, **more: Any):
-    return train(
-        model,
-        table or make_table(),
-        config,
-        seed=3,
-        run_dir=folder / "run",
-        adapter_dir=folder / "adapter",
-        **more,
-    )
+def run(
+    model: Path,
+    folder: Path,
+    config: TrainConfig = CONFIG,
+    table: pa.Table | None = None,
+    *,
+    progress: Progress = SILENT,
+    **options: Any,
+) -> TrainResult:
+    job = Job(model, table or make_table(), config, 3, folder / "run", folder / "adapter", **options)
+    return train(job, progress)
 
 
 def factors(folder: Path) -> bytes:

@@ -72,6 +72,7 @@ def test_every_version_is_rebuilt_bit_for_bit_from_the_root_and_adapters(workspa
         workspace.rebuild("v0")
 
 
+@pytest.mark.slow
 def test_a_sharded_half_precision_base_with_a_dense_module_goes_through_steps_and_rebuilds(
     tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -197,6 +198,7 @@ def test_versions_that_were_dropped_are_compared(workspace: Workspace) -> None:
     assert workspace.compare_weights("v1", "v2") == before
 
 
+@pytest.mark.slow
 def test_opcm_steps_keep_their_state_and_are_rebuilt(tiny_model: Path, tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path / "w", tiny_model)
     for number in range(2):
@@ -284,6 +286,7 @@ def test_killed_rebuilds_leave_nothing_that_loads(workspace: Workspace) -> None:
     assert {path.name for path in folder.parent.iterdir()} == {"v0", "v1", "v2", "v3", "v4"}
 
 
+@pytest.mark.slow
 def test_a_seeded_rule_drops_other_elements_at_every_step(tiny_model: Path, tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path / "w", tiny_model)
     settings = {"merge": {"parameters": {"density": 0.5}}}

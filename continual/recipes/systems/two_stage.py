@@ -27,7 +27,7 @@ def phases(inputs: RecipeInput, options: Mapping[str, Any]) -> list[Phase]:
     if FIRST not in groups or len(groups) < 2:
         raise InputError(
             f"two-stage trains on retrieval domains first and on all domains after that, but the {len(inputs.rows)} "
-            f"domain(s) here are of kind {', '.join(groups)}. Set the kind with `continual ingest --kind`, or use the "
+            f"domains here are of kind {', '.join(groups)}. Set the kind with `continual ingest --kind`, or use the "
             "recipe joint."
         )
     return [Train(FIRST, START, inputs.all(groups[FIRST])), Train("all", FIRST, inputs.all())]
