@@ -50,7 +50,7 @@ def print_task_list(tasks: Sequence[Task]) -> None:
     if not tasks:
         say("There is no evaluation task. `continual ingest` holds one out, and `continual task add` adds one.")
         return
-    columns = ("task", "domain", "kind", "main score", "queries", "documents", "from")
+    columns = ("task", "domain", "type", "main score", "queries", "documents", "from")
     rows = table(*columns, numbers=(4, 6), header_style="bold")
     for task in tasks:
         documents = f"{task.documents:,}" if task.documents else ""
@@ -68,7 +68,7 @@ def print_task_list(tasks: Sequence[Task]) -> None:
 
 def print_evaluation(found: Evaluation) -> None:
     """Print a version's scores, and the sample of a task if not all of it was scored."""
-    columns = ("task", "domain", "kind", "main score", "points", "queries", "sample")
+    columns = ("task", "domain", "type", "main score", "points", "queries", "sample")
     rows = table(*columns, numbers=(4, 6), header_style="bold")
     for score in found.scores:
         sample = score.settings.partition(", ")[2]

@@ -11,6 +11,7 @@ To add a policy, add a module to this package and its name to the list at the en
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -180,5 +181,5 @@ def check_rows(rows: int) -> None:
         raise InputError(f"replay.rows is {rows}, but it takes a number from 0 up. Try `--set replay.rows=1000`.")
 
 
-for _name in ("uniform", "balanced", "temperature", "reservoir", "forgetting", "hardest", "diverse"):
-    import_module(f"{__name__}.{_name}")  # importing a policy registers it
+for _info in pkgutil.iter_modules(__path__):
+    import_module(f"{__name__}.{_info.name}")  # importing a policy registers it
