@@ -112,7 +112,7 @@ def _check_call(
             "model, or leave --weights out."
         )
     if weights is not None and not method.weighted:
-        raise InputError(f"{method.name} takes no weights: it computes them from the models. Leave --weights out.")
+        raise InputError(f"{method.name} takes no weights: they would have no effect. Leave --weights out.")
     if seed < 0:
         raise InputError(f"--seed is {seed}, but takes an integer of 0 or more.")
     for name in models:

@@ -76,8 +76,7 @@ def check_phases(recipe: Recipe, phases: Sequence[Phase]) -> None:
                 raise _wrong_count(recipe, phase)
             if phase.weights is not None and not method.weighted:
                 raise InputError(
-                    f"{method.name} takes no weights, because it computes them from the models. Leave --option "
-                    "weights=size out."
+                    f"{method.name} takes no weights: they would have no effect. Leave --option weights=size out."
                 )
             weights = list(phase.weights or [1.0] * len(phase.members))
             method.rehearse([0.0, *weights] if method.base == "first" else weights, method.resolve(phase.parameters))

@@ -141,8 +141,8 @@ def _check_merge(merge: MergeConfig) -> Rule:
         raise InputError(f"--merge {rule.name} finds {min(set_by_rule)} itself. Leave it out of merge.parameters.")
     if merge.parameters and not method.parameters:
         raise InputError(
-            f"--merge {rule.name} takes no parameters, but merge.parameters sets {', '.join(merge.parameters)}. Set a "
-            "weight with --merge 0.3."
+            f"--merge {rule.name} takes no parameters, but merge.parameters sets {', '.join(merge.parameters)}. Leave "
+            "them out, or choose a rule that takes them: `continual merge --list`."
         )
     method.resolve(merge.parameters)
     return rule

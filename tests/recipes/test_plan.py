@@ -217,7 +217,7 @@ def test_what_a_recipe_cannot_be_told_is_refused(workspace: Workspace) -> None:
         (
             {"recipe": "specialists", "options": {"method": "model_stock", "weights": "size"}},
             InputError,
-            "model_stock takes no weights, because it computes them from the models. Leave --option weights=size out.",
+            "model_stock takes no weights: they would have no effect. Leave --option weights=size out.",
         ),
         (
             {"recipe": "boom", "options": {"method": "slerp", "ratios": "0.5,1"}},

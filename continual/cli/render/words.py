@@ -10,7 +10,12 @@ if TYPE_CHECKING:
 
 
 def describe_merge(made: Provenance) -> str:
-    """Return how an update is merged with the current version."""
+    """Return how an update is merged with the current version; the weight only if the rule uses it."""
+    from continual.merge.methods import find_method
+    from continual.merge.rules import find_rule
+
+    if not find_method(find_rule(str(made.merge)).method).weighted:
+        return str(made.merge)
     return f"{made.merge}, weight {made.weight:.3g}"
 
 
