@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from continual.errors import InputError
-from continual.eval.suites import MTEB
 from continual.progress import SILENT, Progress
-from continual.registry import Registry
+from continual.registry import MTEB, Registry
 from continual.stream import TaskReport, import_task
 
 

@@ -14,9 +14,8 @@ from continual.errors import (
     NotFoundError,
     did_you_mean,
 )
-from continual.eval.suites import MTEB
 from continual.progress import SILENT, Progress
-from continual.registry import Registry, Task
+from continual.registry import MTEB, Registry, Task
 from continual.registry.catalog import now
 from continual.registry.names import check_name
 from continual.storage.files import publish

@@ -21,9 +21,6 @@ RANKED = {"Retrieval", "Reranking", "InstructionRetrieval", "InstructionRerankin
 MEASURES = {"ndcg_at": "ndcg_cut", "map_at": "map_cut", "recall_at": "recall", "precision_at": "P"}
 """trec_eval's names of mteb's metric families that are means over queries."""
 
-MTEB = "mteb:"
-"""Prefix of mteb's tasks and benchmarks, on the command line and in a task's origin."""
-
 SCORES = "scores"
 """The folder below `.continual/` for per-query scores."""
 

@@ -10,6 +10,9 @@ from continual.registry.provenance import Provenance
 from continual.registry.spec import Spec
 from continual.registry.verdict import Verdict
 
+MTEB = "mteb:"
+"""Prefix of mteb's tasks and benchmarks, on the command line and in a task's origin."""
+
 RETRIEVAL = "retrieval"
 
 KINDS = (RETRIEVAL, "reranking", "sts", "pair-classification", "classification", "clustering")
