@@ -198,7 +198,7 @@ def test_lost_files_are_named_before_anything_is_trained(
 def test_calls_that_contradict_themselves_are_refused(learned: Workspace) -> None:
     with pytest.raises(InputError, match="Choose one"):
         learned.update(resume=True, restart=True)
-    with pytest.raises(InputError, match="takes no parameters.*merge --list"):
+    with pytest.raises(InputError, match=r"takes no parameters.*merge --list"):
         learned.plan(merge="interpolate", settings={"merge": {"parameters": {"weight": 0.3}}})
 
 
