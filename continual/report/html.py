@@ -209,7 +209,7 @@ def _tiles(report: Report) -> list[dict[str, Any]]:
     """Return the key figures at the top of the page: name, value, unit, explanation, and a sparkline over versions."""
     gain, ood = summary.mean_gain(report), summary.ood_change(report)
     forgotten = report.metrics["forgetting"][report.path[-1]]
-    _, total = summary.bills(report)
+    _, total = summary.step_costs(report)
     learned = {task for place in report.path for task in report.learned[place]}
     base = report.metrics["ood_mean"][0]
     tiles: list[dict[str, Any]] = []

@@ -9,8 +9,8 @@ from continual.registry.registry import utc
 from continual.report.report import Report, ReportTask, ReportVersion
 
 
-@dataclass(frozen=True)
-class Bill:
+@dataclass(frozen=True, kw_only=True)
+class StepCost:
     """The cost of training in one step or in all, and the cost of full retraining to compare it with.
 
     Attributes:
@@ -19,7 +19,7 @@ class Bill:
         seconds: Training time.
         joint_pairs: Pairs that full retraining on the whole lineage would have trained.
         refused: Whether the gate refused the version.
-        again: Whether earlier steps had already tried all batches of this step.
+        repeats: Whether earlier steps had already tried all batches of this step.
     """
 
     version: str
@@ -27,7 +27,7 @@ class Bill:
     seconds: float
     joint_pairs: int
     refused: bool = False
-    again: bool = False
+    repeats: bool = False
 
     @property
     def ratio(self) -> float | None:
@@ -35,26 +35,32 @@ class Bill:
         return self.pairs / self.joint_pairs if self.joint_pairs else None
 
 
-def bills(report: Report) -> tuple[list[Bill], Bill]:
+def step_costs(report: Report) -> tuple[list[StepCost], StepCost]:
     """Return the cost of every step, and the total.
 
-    The total sums the pairs of all steps, but counts full retraining only for steps with new batches: full retraining
-    would not be repeated for batches that a refused step has already tried.
+    The total sums the pairs of all steps, but counts full retraining only for steps with new batches, because a full
+    retraining after a refused step would already have included that step's batches.
     """
     tried: set[str] = set()
     steps = []
     for place, version in enumerate(report.versions):
         # The result of `continual train` is a step only if the current version descends from it.
         if version.parent and (version.status != "trained" or place in report.path):
-            again = not set(version.batches) - tried
-            refused = version.status == "refused"
-            steps.append(Bill(version.id, version.pairs_trained, version.seconds, version.joint_pairs, refused, again))
+            cost = StepCost(
+                version=version.id,
+                pairs=version.pairs_trained,
+                seconds=version.seconds,
+                joint_pairs=version.joint_pairs,
+                refused=version.status == "refused",
+                repeats=not set(version.batches) - tried,
+            )
+            steps.append(cost)
             tried |= set(version.batches)
-    total = Bill(
-        "",
-        sum(step.pairs for step in steps),
-        sum(step.seconds for step in steps),
-        sum(step.joint_pairs for step in steps if not step.again),
+    total = StepCost(
+        version="",
+        pairs=sum(step.pairs for step in steps),
+        seconds=sum(step.seconds for step in steps),
+        joint_pairs=sum(step.joint_pairs for step in steps if not step.repeats),
     )
     return steps, total
 

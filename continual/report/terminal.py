@@ -16,7 +16,6 @@ from continual.report.report import (
 )
 from continual.report.summary import (
     acc_domains,
-    bills,
     extremes,
     headline,
     joint_note,
@@ -24,6 +23,7 @@ from continual.report.summary import (
     over_base,
     significant_retained,
     since_learned,
+    step_costs,
     task_groups,
     version_title,
 )
@@ -242,8 +242,8 @@ def _plain_table(*names: str) -> Table:
 
 
 _KEPT = (
-    "kept: share of full re-embedding's score that new queries reach on the old index, on the task that loses most; "
-    "map: the same with queries mapped into the old space"
+    "kept: score of new queries on the old index, as a share of the score after re-embedding everything, on the task "
+    "that loses most; map: the same with queries mapped into the old space"
 )
 
 
@@ -265,7 +265,7 @@ def _cost(report: Report, marks: dict[str, str]) -> Table:
     table.add_column("learned", overflow="fold", max_width=24)
     for title in ("pairs", "time", "full retraining", "ratio"):
         table.add_column(title, justify="right", no_wrap=True)
-    steps, total = bills(report)
+    steps, total = step_costs(report)
     for bill in [*steps, total]:
         version = next((version for version in report.versions if version.id == bill.version), None)
         name = _name(report, report.position(bill.version), marks) if version else Text("  total", style="bold")

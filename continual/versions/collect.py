@@ -100,7 +100,7 @@ def _reason_to_keep(registry: Registry, version: Version, position: int, current
     if version.pinned:
         return "pinned"
     if keep_every and position % keep_every == 0:
-        return f"every {keep_every}th"
+        return f"store.keep_every = {keep_every}"
     if not version.provenance.members and not has_adapter(registry, version):
         return "its adapter is gone"
     return None

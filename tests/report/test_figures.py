@@ -238,7 +238,7 @@ def test_ticks_are_round_and_within() -> None:
         assert low <= found[0]
         assert found[-1] <= high
         np.testing.assert_allclose(np.diff(found), found[1] - found[0], rtol=1e-6)
-    assert [tick_label(each) for each in (0.0, -2.5, 1500, 2_000_000)] == ["0", "−2.5", "1.5k", "2M"]
+    assert [tick_label(each) for each in (0.0, -2.5, 1500, 999_999, 2_000_000)] == ["0", "−2.5", "1.5k", "1M", "2M"]
 
 
 def test_numbers_as_people_read_them() -> None:

@@ -30,7 +30,7 @@ from continual.report.figures import (
 from continual.report.files import markdown
 from continual.report.html import render_html
 from continual.report.sections import sections
-from continual.report.summary import bills
+from continual.report.summary import step_costs
 from tests.reports import START, Page, add_domain, add_version, chart, make_registry, make_task, shown
 
 
@@ -202,8 +202,8 @@ def test_what_a_refused_step_tried_is_retrained_once(tmp_path: Path) -> None:
     add_version(registry, "v0", None, {"med": 60.0})
     for name, status in (("v1", "refused"), ("v2", "refused"), ("v3", "accepted")):
         add_version(registry, name, "v0", {"med": 61.0}, batches=(batches["med"],), status=status, pairs=10, joint=40)
-    steps, total = bills(build_report(registry))
-    assert [(step.refused, step.again) for step in steps] == [(True, False), (True, True), (False, True)]
+    steps, total = step_costs(build_report(registry))
+    assert [(step.refused, step.repeats) for step in steps] == [(True, False), (True, True), (False, True)]
     assert (total.pairs, total.joint_pairs) == (30, 40)
 
 

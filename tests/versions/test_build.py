@@ -166,7 +166,7 @@ def test_gc_keeps_what_is_asked_for_and_what_was_dropped_still_works(workspace: 
 
     np.testing.assert_array_equal(workspace.load("v1").encode(["bal cem"]), before)
     assert weights_sha256(workspace.export("v2", tmp_path / "out").directory) == workspace.version("v2").sha256
-    assert workspace.gc(settings={"store": {"keep_every": 2}}).kept["v2"] == "every 2th"
+    assert workspace.gc(settings={"store": {"keep_every": 2}}).kept["v2"] == "store.keep_every = 2"
     workspace.pin("v3", pinned=False)
     assert workspace.gc().dropped == ["v2", "v3"]
     workspace.rollback()

@@ -10,7 +10,7 @@ Format = Literal[
     "text", "points", "change", "count", "share", "kept", "percent", "seconds", "number", "interval", "loss", "shift"
 ]
 """How a value is written. "share" (0 to 1) and "percent" (0 to 100) are written as whole percentages; "kept" is a share
-with one decimal, because its limits are such as 99 %; "interval" is a pair; "shift" is a difference of losses."""
+with one decimal, because its limits are values such as 99 %; "interval" is a pair; "shift" is a difference of losses."""
 
 
 def format_value(value: Any, format: Format) -> str:
@@ -102,6 +102,6 @@ def percent_label(value: float) -> str:
 def tick_label(value: float) -> str:
     """Return a tick as text: 1200000 is "1.2M"."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
+        if float(f"{abs(value):.3g}") >= size:  # rounded first: 999,999 is "1M", not "1e+03k"
             return f"{value / size:.3g}{letter}".replace("-", "−")
     return f"{value:.3g}".replace("-", "−")

@@ -24,7 +24,7 @@ from continual.report.sections.base import (
     domain_number,
 )
 from continual.report.sections.scores import quieten
-from continual.report.summary import bills, learned_domains
+from continual.report.summary import learned_domains, step_costs
 
 
 def lineage_section(report: Report) -> ReportSection | None:
@@ -147,7 +147,7 @@ def replay_section(report: Report) -> ReportSection | None:
 
 def cost_section(report: Report) -> ReportSection | None:
     """Build the section: the cost of training, compared with full retraining at every step."""
-    steps, total = bills(report)
+    steps, total = step_costs(report)
     if not steps:
         return None
     labels = [bill.version for bill in steps]
@@ -171,7 +171,7 @@ def cost_section(report: Report) -> ReportSection | None:
 
 
 def _cost_table(report: Report) -> Table:
-    steps, total = bills(report)
+    steps, total = step_costs(report)
     columns = [
         TableColumn("step"), TableColumn("pairs", "count"), TableColumn("time", "seconds"),
         TableColumn("pairs of full retraining", "count"), TableColumn("ratio", "share"),
@@ -191,11 +191,11 @@ def _cost_table(report: Report) -> Table:
 
 
 def _cumulative(report: Report) -> LineChart:
-    steps, _ = bills(report)
+    steps, _ = step_costs(report)
     lines = []
     for place, (name, tone, values) in enumerate(
         (
-            ("full retraining", "soft", [0 if bill.again else bill.joint_pairs for bill in steps]),
+            ("full retraining", "soft", [0 if step.repeats else step.joint_pairs for step in steps]),
             ("steps", "series-1", [bill.pairs for bill in steps]),
         )
     ):
