@@ -20,7 +20,7 @@ class Collected:
 
     Attributes:
         dropped: Ids of the versions whose snapshots were dropped.
-        kept: Why each other snapshot was kept, by version id: "root", "current", "pinned", "every 10th" ...
+        kept: Why each other snapshot was kept, by version id: "root", "current", "pinned", "store.keep_every = 10" ...
         bytes: Number of bytes freed.
         checkpoints: Number of checkpoints of unfinished recipe phases that were removed.
     """

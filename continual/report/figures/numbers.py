@@ -9,8 +9,9 @@ from typing import Any, Literal
 Format = Literal[
     "text", "points", "change", "count", "share", "kept", "percent", "seconds", "number", "interval", "loss", "shift"
 ]
-"""How a value is written. "share" (0 to 1) and "percent" (0 to 100) are written as whole percentages; "kept" is a share
-with one decimal, because its limits are values such as 99 %; "interval" is a pair; "shift" is a difference of losses."""
+"""How a value is written. "share" (0 to 1) and "percent" (0 to 100) are written as whole percentages; "kept" is a
+share with one decimal, because its limits are values such as 99 %; "interval" is a pair; "shift" is a difference of
+losses."""
 
 
 def format_value(value: Any, format: Format) -> str:
