@@ -48,14 +48,16 @@ class ReplayConfig(ConfigSection):
     rows: Annotated[int, Field(ge=0)] | None = Field(
         None, description="Most rows to replay in total, which bounds the cost of an update; unset: no limit."
     )
-    policy: str = Field("uniform", description="Replay policy; see docs/replay.md.")
+    policy: str = Field(
+        "uniform", description="Replay policy, such as uniform, forgetting or hardest; docs/replay.md lists them."
+    )
     temperature: float = Field(
         2.0,
         ge=1,
         description="For the policy temperature: 1 draws in proportion to a domain's rows, higher values more equally.",
     )
     candidates: Positive = Field(
-        4, description="For the policies hardest and diverse: rows they choose from, per replayed row."
+        4, description="For policies that choose rows: rows they choose from, per replayed row."
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from continual.replay.policies import policies
 from tests import ROOT
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
@@ -56,6 +57,11 @@ def test_every_command_takes_a_workspace_and_json(name: str):
     options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
     assert "--json" in options
     assert name == "continual merge" or {"-w", "--workspace"} <= options  # it needs no workspace
+
+
+def test_every_replay_policy_is_in_the_table():
+    table = (ROOT / "docs" / "replay.md").read_text(encoding="utf-8")
+    assert set(policies()) == set(re.findall(r"^\| `(\w+)` \|", table, re.M))
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -1,4 +1,4 @@
-"""Embeddings and losses of rows under a model, for the replay policies `hardest` and `diverse`."""
+"""Embeddings and losses of rows under a model, for the replay policies that choose rows."""
 
 from __future__ import annotations
 

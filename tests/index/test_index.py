@@ -283,7 +283,7 @@ def test_the_commands(workspace: Workspace, run: Run, tmp_path: Path) -> None:
     where = ("-w", workspace.directory)
     assert "No indexes were compared" in run("index", "show", *where).out
     updated = run("update", "--compatible", *where)
-    assert "Re-index what v0 filled: " in updated.out
+    assert "Re-index the vectors of v0: " in updated.out
     shown = run("index", "show", *where)
     assert shown.code == 0
     assert "v0" in shown.out

@@ -27,6 +27,7 @@ from continual.registry import (
 from continual.registry.catalog import now
 from continual.replay import Candidates, allot, get_policy
 from continual.replay.draw import pack, unpack
+from continual.replay.policies import policies
 from continual.replay.policies._shares import split_by_weight
 from continual.replay.policies.diverse import BLOCK
 from continual.step.draw import falls
@@ -230,13 +231,8 @@ def test_what_limits_replay_is_said_before_and_after(workspace: Workspace, capsy
     step = workspace.update(replay=0.2, settings={"replay": {"rows": 7}})
     print_step(step)
     print_version(step.version, [])
-    unlimited, limited = "uniform, 0.2 of every learned domain", ", 7 rows in all at most"
-    assert [limited in line for line in capsys.readouterr().out.splitlines() if unlimited in line] == [
-        True,
-        False,
-        True,
-        True,
-    ]
+    said = [line for line in capsys.readouterr().out.splitlines() if "uniform, 0.2 of each learned domain" in line]
+    assert [", at most 7 rows in all" in line for line in said] == [True, False, True, True], said
 
 
 def test_a_number_of_rows_limits_the_share_and_is_recorded(workspace: Workspace) -> None:
@@ -252,7 +248,7 @@ def replay_of(drawn: Any) -> list[dict[str, Any]]:
     return drawn.table.filter(drawn.table["replayed"]).to_pylist()
 
 
-@pytest.mark.parametrize("policy", ["temperature", "reservoir", "forgetting", "hardest", "diverse"])
+@pytest.mark.parametrize("policy", policies())
 def test_the_same_step_draws_the_same_rows_and_a_resumed_one_too(workspace: Workspace, policy: str) -> None:
     spec, drawn = prepared(workspace, policy)
     again, same = prepared(workspace, policy)

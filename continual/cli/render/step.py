@@ -40,7 +40,7 @@ def print_step(step: StepResult) -> None:
     for reason in version.verdict.reasons if version.verdict is not None else []:
         say(f"  {reason}")
     if step.index is not None:
-        say(f"Re-index what {step.index.old} filled: {step.index.needs_reindex}. {' '.join(step.index.reasons)}")
+        say(f"Re-index the vectors of {step.index.old}: {step.index.needs_reindex}. {' '.join(step.index.reasons)}")
     if made.search is not None:
         found = made.search
         chosen = ", ".join(f"{name} {value:.3g}" for name, value in found.best.coefficients.items())

@@ -6,7 +6,7 @@ of the domain. The rows of a quota are the next window of the domain's hash spac
 takes the window that starts at the lowest hash in every step. A policy with `choose` picks rows from a larger window by
 their embeddings and losses under the current version; `choose` is a pure function of arrays.
 
-To add a policy, add a module to this package and its name to the list at the end of this file.
+To add a policy, add a module to this package.
 """
 
 from __future__ import annotations
