@@ -277,7 +277,7 @@ class IndexConfig(ConfigSection):
     )
     keep_mapped: Share = Field(
         0.95,
-        description="Re-index: with an adapter, if new queries keep this share, through a query map or as they are.",
+        description="Re-index: with a query map, if new queries keep this share, through a query map or as they are.",
     )
     rows: Annotated[int, Field(ge=0)] = Field(
         250, description="Learned rows on which an update fits a linear query map, to see if it helps; 0: no map."

@@ -227,7 +227,7 @@ class Workspace:
         """Learn what is new: draw, train, fold, merge, evaluate, gate.
 
         Args:
-            resume: Continue the step that was interrupted, with the options it was begun with.
+            resume: Continue the step that was interrupted, with the options it was started with.
             restart: Discard the step that was interrupted and begin a new one.
             progress: A bar per part of the step.
             **options: What the step is to do; `continual.step.request.Request` describes them: replay, merge, start,

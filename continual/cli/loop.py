@@ -153,7 +153,7 @@ def update(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Recipe to take one step of: boom or sequential. It sets replay, merge and training; other options "
+            help="Recipe for this step: boom or sequential. It sets replay, merge and training; other options "
             "override it.",
         ),
     ] = None,
@@ -171,7 +171,7 @@ def update(
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Learn the new rows, measure the result, refuse it if worse.
+    """Train on the new rows, score the result, and make it current unless the gate refuses it.
 
     One step: draw replay, train a LoRA adapter, fold it, merge it with the current version, evaluate. If the gate
     accepts the new version, it becomes current; if not, the exit code is 3.

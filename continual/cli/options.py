@@ -17,7 +17,7 @@ WorkspaceOption = Annotated[
         "--workspace",
         "-w",
         metavar="DIR",
-        help="Workspace; by default $CONTINUAL_WORKSPACE, or the nearest folder upwards with a continual.toml.",
+        help="Workspace; by default $CONTINUAL_WORKSPACE, or this folder or its nearest parent with a continual.toml.",
         show_default=False,
     ),
 ]

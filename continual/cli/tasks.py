@@ -31,7 +31,7 @@ def add_task(
         ),
     ] = None,
     domain: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Domain that it tests; by default none, so that it is OOD.")
+        str | None, typer.Option(metavar="NAME", help="Domain that the task tests; without it, the task is OOD.")
     ] = None,
     subset: Annotated[
         list[str] | None,

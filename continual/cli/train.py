@@ -50,7 +50,7 @@ def train(
     """Train a model on all domains at once, by a recipe.
 
     Recipes are published systems and their baselines: joint, boom, phased and others. Each phase makes a version; a
-    phase that exists is not trained again. The current version stays: `continual promote` makes the result current.
+    finished phase is not trained again. The current version stays: `continual promote` makes the result current.
     """
     from continual.cli.render import recipe_plan, training
 

@@ -144,7 +144,7 @@ def prepare_conflicts(
     if rows == 1 or rows < 0:
         raise InputError(f"--rows must be a number from 2 up, or all, not {rows}.")
     if seed < 0:
-        raise InputError(f"--seed must be an integer from 0 up, not {seed}.")
+        raise InputError(f"--seed must be an integer of 0 or more, not {seed}.")
     plain = config.replace("train", distillation=0.0, guide_margin="off", anchor="base").train
     version = registry.version(ROOT if start == "base" else CURRENT)
     chosen = chosen_domains(registry, domains)

@@ -48,7 +48,7 @@ def pinned(name: str, revision: str) -> Iterator[None]:
     cached = sorted({folder.name for folder in _cached(name)})
     if cached and revision not in cached:
         raise DataError(
-            f"the Hub was not reached, and the cache holds only other revisions of it ({', '.join(cached)})"
+            f"the Hub can't be reached, and the cache has only other revisions of the dataset ({', '.join(cached)})"
         )
 
 

@@ -183,8 +183,8 @@ def _score(encoder: OnceEncoder, task: Any, record: Task, settings: str, version
     main = float(result.get_score(getter=lambda row: row[record.metric]))
     if not math.isfinite(main):
         raise DataError(
-            f"{record.metric} of {version} on {record.name} is not a number, because mteb found nothing to compute it "
-            "from. Leave the task out of suites.step and suites.release in continual.toml."
+            f"mteb found no data to compute {record.metric} of {version} on {record.name}, so the score is not a "
+            "number. Leave the task out of suites.step and suites.release in continual.toml."
         )
     details = _means(rows, record.metric)
     name, values, path = trec_eval_measure(record.metric), {}, None

@@ -108,7 +108,10 @@ def learned_batches(registry: Registry, old: Version, new: Version) -> list[Batc
         InputError: Both are the same version.
     """
     if old.id == new.id:
-        raise InputError(f"{old.id} always fits its own index. Name two versions, the one that filled the index first.")
+        raise InputError(
+            f"Both versions are {old.id}, and a version always matches its own index. Name two different versions: "
+            "first the one that filled the index."
+        )
     learned = registry.learned(old) | registry.learned(new)
     return [batch for batch in registry.batches() if batch.id in learned]
 

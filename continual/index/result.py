@@ -13,7 +13,7 @@ from continual.config import IndexConfig
 DEPTH = 10
 """Documents of a ranking that are compared, as in nDCG@10."""
 
-NeedsReindex = Literal["yes", "with an adapter", "no"]
+NeedsReindex = Literal["yes", "with a query map", "no"]
 
 FIGURES = ("canary", "overlap", "old_on_old", "new_on_new", "new_on_old", "old_on_new", "mapped_on_old")
 """Measured per task, and averaged over the tasks."""
@@ -150,7 +150,8 @@ class IndexComparison:
             new=data["new"],
             tasks=[IndexedTask(**{key: task.get(key) for key in fields}) for task in data["tasks"]],
             map=None if data["map"] is None else MapUsed(**data["map"]),
-            needs_reindex=data["needs_reindex"],
+            # 0.1.0 called a query map an adapter.
+            needs_reindex="with a query map" if data["needs_reindex"] == "with an adapter" else data["needs_reindex"],
             reasons=list(data["reasons"]),
         )
 
@@ -208,7 +209,7 @@ def judge_index(
         best = max(best, kept)
     if best == worst.kept >= config.keep_mapped:
         reasons.append(f"Without a map they stay above the limit of {config.keep_mapped:.0%}, so re-indexing can wait.")
-    verdict: NeedsReindex = "with an adapter" if best >= config.keep_mapped else "yes"
+    verdict: NeedsReindex = "with a query map" if best >= config.keep_mapped else "yes"
     return IndexComparison(old, new, list(tasks), used, verdict, reasons)
 
 

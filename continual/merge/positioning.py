@@ -160,7 +160,7 @@ def gradient_search(
     losses: dict[str, float] = {}
     changes: dict[str, float] = {}  # by domain: loss relative to the current version, hinge included
     mean_changes: list[float] = []  # by step
-    progress.start("searching the coefficients", steps, "steps")
+    progress.start("searching for coefficients", steps, "steps")
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = learning_rate * (1 - step / steps)
         with torch.no_grad():

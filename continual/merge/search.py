@@ -53,7 +53,7 @@ def line_search(
             "A line search needs 0 <= low < high, points >= 2, refine >= 0 and floor >= 0, but got "
             f"low={low}, high={high}, points={points}, refine={refine}, floor={floor}."
         )
-    progress.start("searching the weight", points + refine + (low > 0), "weights")
+    progress.start("searching for the weight", points + refine + (low > 0), "weights")
 
     def evaluate_point(weight: float) -> SearchPoint:
         point = search_point({"weight": weight}, evaluate(weight))
@@ -88,10 +88,13 @@ def search_point(coefficients: Mapping[str, float], losses: Losses) -> SearchPoi
     """
     not_finite = {name: value for name, value in losses.items() if not math.isfinite(value)}
     if not_finite or not losses:
-        problem = f"the loss is {not_finite}" if not_finite else "no domain has a loss"
+        problem = "no domain has a loss"
+        if not_finite:
+            problem = ", ".join(f"the loss of {domain} is {value}" for domain, value in not_finite.items())
+        place = ", ".join(f"{name} {value:.4g}" for name, value in coefficients.items())
         raise ModelError(
-            f"At {dict(coefficients)} {problem}, so these coefficients cannot be compared with others. Check the "
-            "models and the held-out rows."
+            f"At {place}, {problem}, so these coefficients can't be compared with others. Check the models and the "
+            "held-out rows."
         )
     plain = {name: float(value) for name, value in losses.items()}
     return SearchPoint(dict(coefficients), math.fsum(plain.values()) / len(plain), plain)

@@ -132,7 +132,7 @@ def lay_out(
             f"{recipe.name}`."
         )
     if seed < 0:
-        raise InputError(f"--seed takes an integer from 0 up, not {seed}.")
+        raise InputError(f"--seed must be an integer of 0 or more, not {seed}.")
     values = recipe.resolve(options)
     plain = config.change(PLAIN).change(settings)
     config = config.change(recipe.settings).change(settings)

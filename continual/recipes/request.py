@@ -62,7 +62,7 @@ class TrainRequest(BaseModel):
                     f"There is no option {name!r} of train.{did_you_mean(name, cls.model_fields)}"
                 ) from None
             if name == "seed":
-                raise InputError(f"--seed takes an integer from 0 up, not {fault['input']!r}.") from None
+                raise InputError(f"--seed must be an integer of 0 or more, not {fault['input']!r}.") from None
             raise InputError(
                 f"The option {name} of train is invalid: {fault['msg']} (got {fault['input']!r})."
             ) from None

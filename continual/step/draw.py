@@ -57,8 +57,8 @@ def draw_rows(
         history: Batches that the current version has learned.
         held: Rows of each domain to hold out of training.
         seed: Seed of the step.
-        look: Let a policy that needs embeddings choose among the candidates. If not, the first candidates are drawn,
-            as many as it would choose.
+        look: Let a policy that needs embeddings choose among the candidates. If False, take the first candidates
+            instead, the same number of rows.
         progress: A bar over the candidates that are embedded.
     """
     policy = get_policy(config.replay.policy)

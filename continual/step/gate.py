@@ -1,7 +1,7 @@
-"""The gate: may a version become the current version? Limits on gain, forgetting and OOD loss, against its parent.
+"""The gate: decide whether a version becomes current, by limits on gain, forgetting and OOD loss against its parent.
 
-A limit is broken if the difference is beyond it in points *and* chance can be ruled out: a test has to reject that
-nothing fell, or that the gain is the smallest one asked for. So the limits are what a team cares about. A gate that
+A limit is broken if the change is beyond it in points *and* statistically significant. The null hypothesis is no fall,
+or, for the gain, exactly `gate.min_gain`. A gate that
 demanded proof of harmlessness would refuse nearly every step: with a few hundred queries an interval is two points
 wide on either side.
 
@@ -36,7 +36,7 @@ class Finding:
         change: Their change, or the mean of their changes.
         beyond: Whether the change is beyond the limit in points.
         broken: Whether the limit is broken: beyond it, and not by chance.
-        alone: Whether the change's own interval, were it the only one, would call it chance as well.
+        alone: Whether the change could be chance even if it were the only comparison.
     """
 
     limit: Literal["min_gain", "max_forgetting", "max_ood_loss"]

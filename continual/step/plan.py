@@ -1,4 +1,4 @@
-"""The plan of a step: what it would train and evaluate, and its cost beside retraining on the whole lineage."""
+"""The plan of a step: what it would train and evaluate, and its cost compared with full retraining."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from continual.step.spec import prepare
 from continual.versions.build import kept
 
 _SAMPLE = 200
-"""Rows of each domain by whose length a full retraining is estimated."""
+"""Rows sampled per domain to estimate the cost of full retraining."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a step would do, and its cost beside retraining on the whole lineage.
+    """What a step would do, and its cost compared with retraining on the whole lineage.
 
     Attributes:
         spec: The step.
@@ -33,7 +33,7 @@ class Plan:
         joint_seconds: Its time at the same seconds per token.
         tasks: Tasks it would evaluate, with their texts (queries and documents).
         candidates: Rows that the current version would embed to choose the replay from.
-        choice_seconds: Time of that, estimated.
+        choice_seconds: Estimated time to embed them, in seconds.
     """
 
     spec: Spec

@@ -18,8 +18,10 @@ def explain(decision: Decision) -> list[str]:
             held += _worse(decision, finding)
     leaked = decision.of("leaked")
     if leaked:
-        verb = "is" if len(leaked) == 1 else "are"
-        held.append(f"{_list(leaked)} {verb} not counted as OOD: some of its texts were trained on before it was added")
+        verb, whose, what = ("is", "its", "the task was") if len(leaked) == 1 else ("are", "their", "the tasks were")
+        held.append(
+            f"{_list(leaked)} {verb} not counted as OOD: some of {whose} texts were trained on before {what} added"
+        )
     if not decision.tasks:
         held.append("there was no task to compare on, so no limit was checked")
     return held
@@ -33,8 +35,8 @@ def _broken(decision: Decision, finding: Finding) -> str:
 def _chance(decision: Decision, finding: Finding) -> str:
     """Say that a change beyond its limit may be chance; on its own, or among as many as were compared."""
     several = decision.comparisons > 1 and not finding.alone
-    among = f"among {decision.comparisons} comparisons " if several else ""
-    return f"{_what(decision, finding)}, which {among}may be chance; {_rule(decision, finding)}"
+    given = f", given {decision.comparisons} comparisons" if several else ""
+    return f"{_what(decision, finding)}, which may be chance{given}; {_rule(decision, finding)}"
 
 
 def _held(decision: Decision, finding: Finding) -> str:
@@ -88,7 +90,7 @@ def _interval(decision: Decision, change: Change, falling: bool) -> str:
 
 
 def _points(value: float) -> str:
-    # Two digits where one would say "0.0" of something that is not.
+    # Two decimals if one would round a nonzero value to 0.0.
     text = f"{value:.1f}" if abs(value) >= 0.05 or value == 0 else f"{value:.2f}"
     return text.removeprefix("-") if float(text) == 0 else text
 

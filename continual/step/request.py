@@ -19,7 +19,7 @@ _FLAGS = {"replay": "--replay", "merge": "--merge", "start": "--from", "seed": "
 
 
 class Request(BaseModel):
-    """The options of one update. None, or False, means that nothing is asked and the settings decide.
+    """The options of one update. None or False leaves the choice to the settings.
 
     Attributes:
         replay: Share of the training rows of every domain learned so far to train on again, 0 to 1: `replay.share`.
@@ -111,7 +111,7 @@ def _describe(error: ValidationError) -> str:
         flag = _FLAGS.get(name, name)
         if fault["type"] == "extra_forbidden":
             near = did_you_mean(name, Request.model_fields)
-            faults[name] = f"update takes no option {name!r}.{near} Set what has no option of its own with settings."
+            faults[name] = f"update has no option {name!r}.{near} Pass other settings through `settings`."
         elif name == "replay":
             faults[name] = f"{flag} takes a share from 0 to 1, such as 0.3, not {fault['input']!r}."
         elif name == "merge":
@@ -123,7 +123,7 @@ def _describe(error: ValidationError) -> str:
             near = did_you_mean(str(fault["input"]), ["current", "base"])
             faults[name] = f"{flag} takes current or base, not {fault['input']!r}.{near}"
         elif name == "seed":
-            faults[name] = f"{flag} takes an integer from 0 up, not {fault['input']!r}."
+            faults[name] = f"{flag} must be an integer of 0 or more, not {fault['input']!r}."
         else:
             faults[name] = f"{flag}: {fault['msg']} (got {fault['input']!r})."
     return " ".join(faults.values())

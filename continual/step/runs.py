@@ -1,4 +1,4 @@
-"""One update at a time: begun, resumed where it was killed, or discarded and begun again."""
+"""One update at a time: started, resumed after an interruption, or restarted."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def run_update(
                 raise NothingToDoError("No update was interrupted, so there is nothing to resume.")
             if not request.empty:
                 raise InputError(
-                    f"--resume continues {run.id} with the options it was begun with. Leave the other options out, or "
-                    "start over with --restart."
+                    f"--resume continues {run.id} with the options it was started with. Leave the other options "
+                    "out, or start over with --restart."
                 )
             spec, drawn = reopen(registry, run)
         else:

@@ -1,4 +1,4 @@
-"""Step 1 of an update: draw its rows, and fix everything that decides its weights, before any training."""
+"""Step 1 of an update: draw its rows, and record everything that determines its weights, before any training."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from continual.step.request import Request
 def prepare(
     registry: Registry, config: Config, request: Request, *, look: bool = True, progress: Progress = SILENT
 ) -> tuple[Spec, Draw]:
-    """Draw the rows of the next step and fix everything that decides its weights. Changes nothing.
+    """Draw the rows of the next step and record everything that determines its weights. Changes nothing.
 
     Args:
         registry: The workspace's registry.
         config: The workspace's settings; the request changes them.
         request: What the caller asks.
-        look: Let a policy that needs the current version's embeddings choose the replay rows. If not, as many rows
-            are drawn, the first of the candidates: enough to tell what the step costs.
+        look: Let a policy that needs the current version's embeddings choose the replay rows. If False, take the first
+            candidates instead, the same number of rows; this is enough to estimate the cost.
         progress: A bar over the candidates.
 
     Raises:
@@ -47,10 +47,10 @@ def prepare(
         registry, config, parent, new, history, held=held, seed=seed, look=look, progress=progress
     )
     if not any(window.rows for window in drawn.new):
-        left = ", or lacks negatives in a domain that needs them" if available.skipped else ""
+        lacking = ", or has no negatives in a domain that needs them" if available.skipped else ""
         raise NothingToDoError(
-            "There is nothing to train on: every new row is a query or a relevant document of an evaluation task"
-            f"{left}."
+            "No new row can be used for training: each contains a query or a relevant document of an evaluation task"
+            f"{lacking}. Add other rows with `continual ingest FILE`."
         )
     if rule.searches:
         _check_held(drawn)
@@ -100,12 +100,12 @@ def reopen(registry: Registry, run: Run) -> tuple[Spec, Draw]:
     if changed:
         was = ", ".join(f"{name} {made.libraries.get(name)} (now {number})" for name, number in changed.items())
         raise InputError(
-            f"{spec.version} was begun with {was}, so resuming it now would give different weights. Install the "
-            f"libraries it was begun with and resume. {again.replace('Start', 'Or start')}"
+            f"{spec.version} was started with {was}, so resuming it now would give different weights. Install the "
+            f"libraries it was started with and resume. {again.replace('Start', 'Or start')}"
         )
     if parent.id != spec.parent:
         raise InputError(
-            f"{spec.version} was begun on {spec.parent}, but the current version is now {parent.id}. {again}"
+            f"{spec.version} was started from {spec.parent}, but the current version is now {parent.id}. {again}"
         )
     learned = registry.learned(parent)
     batches = registry.batches()
@@ -121,7 +121,7 @@ def reopen(registry: Registry, run: Run) -> tuple[Spec, Draw]:
         )
     if (drawn.new, drawn.replay, drawn.held) != (made.new, made.replay, made.held):
         raise InputError(
-            f"The rows of {spec.version} changed since it was begun, perhaps because a task was added. {again}"
+            f"The rows of {spec.version} changed since it was started, perhaps because a task was added. {again}"
         )
     return spec, drawn
 
@@ -154,7 +154,7 @@ def _new_batches(registry: Registry, learned: set[str], domains: Sequence[str] |
     if not new:
         current = registry.version(CURRENT).id
         why = f"{current} has learned all rows of {', '.join(names)}" if names else "no rows were ingested yet"
-        raise NothingToDoError(f"There is nothing new to learn: {why}. Register rows with `continual ingest FILE`.")
+        raise NothingToDoError(f"There is nothing new to learn: {why}. Add rows with `continual ingest FILE`.")
     return new
 
 
@@ -183,9 +183,9 @@ def _state(parent: Version, rule: Rule) -> dict[str, Any]:
     before = parent.provenance.merge
     if before not in (None, rule.name) and rule.stateful:
         raise InputError(
-            f"--merge {rule.name} continues from a root base or from a version that it made, but {before} made "
-            f"{parent.id}, so what was learned until then would be lost. Use --merge {before} or --merge interpolate. "
-            f"Or make {parent.id} the root base of a new workspace: `continual export {parent.id} DIR`, then "
-            "`continual init NEW --base DIR`."
+            f"--merge {rule.name} works only from the root base or from a version merged with {rule.name}. {parent.id} "
+            f"was merged with {before}, so {rule.name} would lose what {parent.id} has learned. Use --merge {before} "
+            f"or --merge interpolate. Or make {parent.id} the root base of a new workspace: `continual export "
+            f"{parent.id} --out DIR`, then `continual init NEW --base DIR`."
         )
     return dict(parent.provenance.state_next) if before == rule.name else {}

@@ -1,7 +1,7 @@
 """One step: from new rows to a new current version, or a refusal.
 
 `update` below reads top to bottom: 1 draw, 2 train, 3 fold, 4 merge, 5 evaluate, 6 gate. Step 1 is
-`continual.step.spec.prepare`, which also fixes everything that decides the weights.
+`continual.step.spec.prepare`, which also records everything that determines the weights.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from continual.versions.build import materialise, merge_update, prove
 from continual.versions.scores import score_missing, score_model
 from continual.versions.sweep import discard_run
 
-HOPELESS = (DivergedError, FoldError, NothingToDoError)
-"""Errors that end a step however often it is resumed."""
+PERMANENT = (DivergedError, FoldError, NothingToDoError)
+"""Errors that recur on every resume."""
 
 PROOF_TEXTS = 16
-"""Texts on which the fold is proved."""
+"""Texts used to check the fold."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Step:
-    """A step on its way: what it starts from, and where its files go.
+    """A step in progress: what it starts from, and where its files go.
 
     Attributes:
         registry: The workspace's registry.
@@ -162,8 +162,8 @@ def update(
 ) -> StepResult:
     """Run one step to its verdict.
 
-    A step that cannot be begun, or that would fail again the same way, is discarded. Any other failure (a machine
-    without the arithmetic, a task that cannot be read) leaves the run to be resumed.
+    A step that cannot start, or that would fail the same way again, is discarded. After any other failure (hardware
+    that lacks the precision, an unreadable task), the run can be resumed.
 
     Args:
         registry: The workspace's registry.
@@ -178,7 +178,7 @@ def update(
     if not resume:
         registry.begin_run(run)
     # 2. Train an update model: LoRA on the rows drawn, from the current version or from the root base.
-    # 3. Fold the adapter into the weights it was trained on, and prove it on a few texts.
+    # 3. Fold the adapter into the weights it was trained on, and check it on a few texts.
     training, fold_error = train_and_fold(step, run, drawn, resume=resume, progress=progress, log=log)
     # 4. Merge with the current version.
     provenance = replace(spec.provenance, training=training, fold_error=fold_error)
@@ -230,8 +230,8 @@ def train_and_fold(
     except WorkspaceBusy:
         raise
     except ContinualError as error:
-        # A checkpoint is thrown away only for what would happen again, not for what this machine lacks.
-        if isinstance(error, HOPELESS) or not steps_done(step.run):
+        # Discard the checkpoint only if resuming would fail the same way, not if this machine lacks something.
+        if isinstance(error, PERMANENT) or not steps_done(step.run):
             discard_run(registry, run)
         raise
     return training, error

@@ -94,8 +94,8 @@ def _check_prompt_name(registry: Registry, name: str) -> None:
     root = registry.path(f"versions/{ROOT}")
     if name in RESERVED_PROMPTS or name in prompt_names(root):
         raise InvalidNameError(
-            f"A domain with an instruction becomes a prompt of the model, and {name!r} is one that it has already. "
-            "Choose another --domain."
+            "The instruction of a domain is stored as a model prompt under the domain's name, but the model already "
+            f"has a prompt {name!r}. Choose another --domain."
         )
 
 

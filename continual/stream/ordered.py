@@ -41,7 +41,7 @@ def write_rows(staged: Path, kept: npt.NDArray[np.bool_], target: Path, work: Pa
         progress: Reports rows written.
     """
     rows = int(kept.sum())
-    progress.start("writing", rows, "rows")
+    progress.start("writing rows", rows, "rows")
     with pq.ParquetFile(staged, buffer_size=1 << 20, pre_buffer=False) as file:
         groups = range(file.num_row_groups)
         size = sum(file.metadata.row_group(group).total_byte_size for group in groups) * kept.mean()

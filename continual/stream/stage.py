@@ -87,7 +87,7 @@ def stage(
     """
     rows_in = good = 0
     reasons: Counter[str] = Counter()
-    progress.start("checking", source.rows, "rows")
+    progress.start("checking rows", source.rows, "rows")
     with (
         pq.ParquetWriter(
             rows, STAGED_SCHEMA, compression="lz4", use_dictionary=False, write_statistics=False

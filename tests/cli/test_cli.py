@@ -113,7 +113,7 @@ BAD_UPDATES = [
     (["--from", "nowhere"], "takes current or base"),
     (["--domain", "nowhere"], "There is no domain"),
     (["--set", "replay.policy=unifrom"], "Did you mean 'uniform'"),
-    (["--seed", "-1"], "from 0 up"),
+    (["--seed", "-1"], "0 or more"),
     (["--resume"], "nothing to resume"),
     (["--plan", "--restart"], "Leave --resume and --restart out"),
 ]

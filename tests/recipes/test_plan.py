@@ -256,7 +256,7 @@ def test_what_a_recipe_cannot_be_told_is_refused(workspace: Workspace) -> None:
         ({"recipe": "joint", "settings": {"trian": {}}}, ConfigError, "Did you mean 'train'"),
         ({"recipe": "joint", "settings": {"train": {"epoch": 1}}}, ConfigError, "train.epoch: unknown setting"),
         ({"recipe": "joint", "domains": ["bog"]}, NotFoundError, "no domain 'bog'"),
-        ({"recipe": "joint", "seed": -1}, InputError, "from 0 up"),
+        ({"recipe": "joint", "seed": -1}, InputError, "0 or more"),
         ({"recipe": "phased", "clusters": "none.toml"}, NotFoundError, "no file none.toml"),
         ({"recipe": "joint", "clusters": "none.toml"}, InputError, "joint does not use clusters"),
         ({"recipe": "specialists", "clusters": "none.toml"}, InputError, "only with --option by=cluster"),

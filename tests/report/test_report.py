@@ -79,7 +79,7 @@ def test_what_a_step_did_to_its_parents_index_is_shown(stream: Registry) -> None
     assert report.to_json()["index"] == [None, report.index["v1"].to_json(), None, None]
     text = shown(report)
     assert max(map(len, text.splitlines())) <= 80
-    (line,) = [line for line in text.splitlines() if "with an adapter" in line]
+    (line,) = [line for line in text.splitlines() if "with a query map" in line]
     assert line.split()[:6] == ["v1", "v0", "0.987", "80%", "95.0%", "97.5%"]
 
 

@@ -182,7 +182,7 @@ def test_the_index_section_says_whether_to_re_embed(tmp_path: Path) -> None:
     assert section.about.endswith("v1 can use the index of v0 with mapped queries until the index is rebuilt.")
     table, tasks = section.tables
     assert table.rows == [
-        ["v1", "v0", "with an adapter", *map(pytest.approx, [0.987, 0.8, 76 / 80, 78 / 80, 80.0, 76.0, 75.0, 78.0])]
+        ["v1", "v0", "with a query map", *map(pytest.approx, [0.987, 0.8, 76 / 80, 78 / 80, 80.0, 76.0, 75.0, 78.0])]
     ]
     assert tasks.rows[0][:2] == ["wiki", 70.0]
     measure("v1", "v2", 80.0)
@@ -200,5 +200,5 @@ def test_the_index_section_says_whether_to_re_embed(tmp_path: Path) -> None:
     measure("v1", "v2", 78.0)
     assert find(build_report(registry), "index").about.endswith("the index of v1 as it is until the index is rebuilt.")
     text = Page(render_html(build_report(registry)).html).text
-    for words in ("Index compatibility", "with an adapter", "0.987"):
+    for words in ("Index compatibility", "with a query map", "0.987"):
         assert words in text

@@ -115,8 +115,8 @@ def test_one_of_many_comparisons_has_to_show_more() -> None:
     verdict = weigh(new, old, roles, GateConfig(), {"bash": fall} | others)
     assert verdict.passed
     assert verdict.reasons[0] == (
-        "bash fell by 3.1 points (95 % interval of the fall 0.2 to 6.0), which among 10 comparisons may be "
-        "chance; gate.max_forgetting = 2.0"
+        "bash fell by 3.1 points (95 % interval of the fall 0.2 to 6.0), which may be chance, "
+        "given 10 comparisons; gate.max_forgetting = 2.0"
     )
     assert verdict.comparisons == 10
     assert verdict.tasks["bash"].adjusted == pytest.approx(10 * fall.p_below())

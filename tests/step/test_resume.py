@@ -61,7 +61,7 @@ def test_what_was_interrupted_is_not_resumed_on_another_base_or_other_rows(
     interrupt_update(learned, "training", 1, seed=5, replay=0.5)
     with monkeypatch.context() as patch:
         patch.setattr("continual.step.spec.libraries", lambda: {"torch": "99.0"})
-        with pytest.raises(InputError, match=r"begun with torch .* \(now 99.0\).*--restart"):
+        with pytest.raises(InputError, match=r"started with torch .* \(now 99.0\).*--restart"):
             learned.update(resume=True)
     learned.rollback()
     with pytest.raises(InputError, match=r"current version is now.*--restart"):

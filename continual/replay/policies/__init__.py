@@ -178,7 +178,7 @@ def check_rows(rows: int) -> None:
         InputError: It is negative.
     """
     if rows < 0:
-        raise InputError(f"replay.rows is {rows}, but it takes a number from 0 up. Try `--set replay.rows=1000`.")
+        raise InputError(f"replay.rows is {rows}, but it must be 0 or more. Try `--set replay.rows=1000`.")
 
 
 for _info in pkgutil.iter_modules(__path__):

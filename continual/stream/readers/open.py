@@ -29,7 +29,7 @@ def open_source(source: str) -> Source:
         with path.open("rb"):
             pass
     except FileNotFoundError:
-        raise DataError(f"{source} does not exist. Check the path, or use hf:NAME for a data set of the Hub.") from None
+        raise DataError(f"{source} does not exist. Check the path, or use hf:NAME for a dataset on the Hub.") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{source} cannot be opened: {error}. Check its permissions and the path.") from None
     if size == 0:
