@@ -9,11 +9,11 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from continual.errors import ConfigError, did_you_mean
+from continual.errors import ConfigError, InputError, did_you_mean
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -335,7 +335,8 @@ class Config(ConfigSection):
 
         Args:
             sections: Settings by section and name. A table such as `suites.step` or `merge.parameters` keeps the keys
-                that are not given; an empty table clears it.
+                that are not given; an empty table clears it. Another `merge.method` drops the parameters of the one
+                before.
             only: Name of the one section that takes effect in this call; settings of others are rejected.
 
         Raises:
@@ -344,14 +345,55 @@ class Config(ConfigSection):
         if not sections:
             return self
         data = self.model_dump()
-        for section, values in sections.items():
+        for given, values in sections.items():
+            section = RENAMED.get(given, given)
             if not isinstance(data.get(section), dict):
                 raise ConfigError(f"There is no section [{section}] in continual.toml.{did_you_mean(section, data)}")
             if only is not None and section != only:
                 names = ", ".join(f"{section}.{name}" for name in values)
                 raise ConfigError(f"{names} would have no effect: this command reads only the settings of [{only}].")
+            if section == "merge" and values.get("method", self.merge.method) != self.merge.method:
+                data[section]["parameters"] = {}
             data[section] = _merged(data[section], values)
         return validate(data, "the call")
+
+
+class Options(BaseModel):
+    """The options of one call, stated once and checked once. Subclasses name them; None keeps an option's default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    call: ClassVar[str]
+    """The call, for messages: "update"."""
+
+    takes: ClassVar[Mapping[str, str]] = {}
+    """What an option takes, for messages: "--seed must be an integer of 0 or more"."""
+
+    @classmethod
+    def of(cls, **options: Any) -> Self:
+        """Return the options of a call.
+
+        Raises:
+            InputError: An option does not exist, or a value has the wrong type or is out of its range; all are named.
+        """
+        fields, faults = cls.model_fields, dict[str, str]()
+        for name, value in options.items():
+            if name not in fields:
+                near = did_you_mean(name, fields)
+                faults[name] = f"{cls.call} has no option {name!r}.{near} Pass other settings through `settings`."
+            elif isinstance(value, bool) and fields[name].annotation is not bool:
+                faults[name] = f"{cls.takes.get(name, name)}, not {value}."
+        found: Self | None = None
+        try:
+            found = cls(**{name: value for name, value in options.items() if value is not None and name not in faults})
+        except ValidationError as error:
+            for fault in error.errors():
+                name, value = str(fault["loc"][0]), fault["input"]
+                takes = cls.takes.get(name) or f"{name}: {fault['msg']}"
+                faults.setdefault(name, f"{takes}, not {value!r}.")
+        if faults or found is None:
+            raise InputError(" ".join(faults.values()))
+        return found
 
 
 RETIRED = {"eval": {"bootstrap"}}

@@ -258,7 +258,7 @@ class Workspace:
         """
         from continual.recipes.request import TrainRequest, plan_training
 
-        request = TrainRequest.of(recipe, **options)
+        request = TrainRequest.of(recipe=recipe, **options)
         return plan_training(self.registry, self.config, self.directory, request, progress)
 
     def train(
@@ -284,7 +284,7 @@ class Workspace:
         """
         from continual.recipes.request import TrainRequest, train_recipe
 
-        request = TrainRequest.of(recipe, **options)
+        request = TrainRequest.of(recipe=recipe, **options)
         return train_recipe(self.registry, self.config, self.directory, request, executor=executor, progress=progress)
 
     def report(self, joint: str | Path | None = None) -> Report:
@@ -602,10 +602,10 @@ class Workspace:
         """
         from continual.conflicts.request import ConflictRequest, find_conflicts
 
-        return find_conflicts(self.registry, self.config, self.directory, ConflictRequest(**options), progress)
+        return find_conflicts(self.registry, self.config, self.directory, ConflictRequest.of(**options), progress)
 
     def plan_conflicts(self, *, progress: Progress = SILENT, **options: Any) -> ConflictPlan:
         """Return what `conflicts` would train with these options, and its cost. Changes nothing."""
         from continual.conflicts.request import ConflictRequest, plan_conflicts
 
-        return plan_conflicts(self.registry, self.config, self.directory, ConflictRequest(**options), progress)
+        return plan_conflicts(self.registry, self.config, self.directory, ConflictRequest.of(**options), progress)

@@ -60,3 +60,14 @@ def test_settings_are_checked_all_at_once(workspace: Workspace) -> None:
 def test_settings_that_decide_nothing_any_more_are_still_read(workspace: Workspace) -> None:
     (workspace.directory / "continual.toml").write_text("[eval]\nbootstrap = 500\nconfidence = 0.9\n")
     assert Workspace(workspace.directory).config.eval.confidence == 0.9
+
+
+def test_another_merge_method_drops_the_parameters_of_the_one_before() -> None:
+    config = Config().change({"merge": {"method": "ties", "parameters": {"density": 0.2}}})
+    assert config.change({"merge": {"parameters": {"lambda": 0.5}}}).merge.parameters == {"density": 0.2, "lambda": 0.5}
+    changed = config.change({"merge": {"method": "task_arithmetic", "parameters": {"lambda": 0.5}}})
+    assert changed.merge.parameters == {"lambda": 0.5}
+
+
+def test_a_change_may_name_a_section_by_its_old_name() -> None:
+    assert Config().change({"compat": {"step": False}}).index.step is False

@@ -38,7 +38,7 @@ def show_version(name: VersionArgument, workspace: WorkspaceOption = None, json:
     from continual.cli.render import version as render
 
     lineage = open_workspace(workspace).lineage(name)
-    print_json(asdict(lineage[-1])) if json else render.print_version(lineage[-1], lineage)
+    print_json(lineage[-1].to_json()) if json else render.print_version(lineage[-1], lineage)
 
 
 @versions_app.command("history")

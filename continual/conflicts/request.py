@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from continual.config import Config
+from pydantic import Field
+
+from continual.config import Config, Options
 from continual.conflicts.analysis import Conflicts
 from continual.conflicts.clusters import FILE
 from continual.conflicts.plan import ConflictJob, ConflictPlan, estimate_conflicts, prepare_conflicts
@@ -16,8 +16,7 @@ from continual.progress import SILENT, Progress
 from continual.registry import Registry
 
 
-@dataclass(frozen=True, kw_only=True)
-class ConflictRequest:
+class ConflictRequest(Options):
     """The options of `Workspace.conflicts` and `Workspace.plan_conflicts`.
 
     Attributes:
@@ -32,17 +31,23 @@ class ConflictRequest:
         settings: Settings of [train] that replace those of `continual.toml`, such as `{"train": {"epochs": 2}}`.
     """
 
-    domains: Sequence[str] | None = None
+    call = "analyze conflicts"
+    takes = {  # noqa: RUF012  pydantic reads the annotation of the base class
+        "start": "--from takes base or current",
+        "seed": "--seed must be an integer of 0 or more",
+    }
+
+    domains: list[str] | None = None
     rows: int = 256
-    start: str = "base"
+    start: Literal["base", "current"] = "base"
     clusters: int | None = None
-    seed: int = 0
-    out: str | Path | None = None
-    settings: Mapping[str, Mapping[str, Any]] | None = None
+    seed: int = Field(0, ge=0)
+    out: Path | None = None
+    settings: dict[str, dict[str, Any]] | None = None
 
     def target(self, directory: Path) -> Path:
         """Return the file to write the clusters to; `directory` is the workspace's folder."""
-        return directory / FILE if self.out is None else Path(self.out).expanduser().resolve()
+        return directory / FILE if self.out is None else self.out.expanduser().resolve()
 
     def prepare(self, registry: Registry, config: Config) -> ConflictJob:
         """Draw the rows of the analysis and list its trainings."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from continual.config import Config
+from continual.config import Config, Options
 from continual.conflicts.clusters import FILE, read_clusters
-from continual.errors import InputError, did_you_mean
+from continual.errors import InputError
 from continual.progress import SILENT, Progress
 from continual.recipes import find_recipe
 from continual.recipes.cost import RecipePlan, cost_of
@@ -22,7 +22,7 @@ from continual.registry import Registry
 from continual.storage.locks import UPDATE_LOCK, exclusive
 
 
-class TrainRequest(BaseModel):
+class TrainRequest(Options):
     """Options of a training by a recipe.
 
     Attributes:
@@ -36,36 +36,15 @@ class TrainRequest(BaseModel):
         seed: Seed of the draws and the trainings, 0 or more.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    call = "train"
+    takes = {"seed": "--seed must be an integer of 0 or more"}  # noqa: RUF012  pydantic reads the base's annotation
 
     recipe: str
-    options: dict[str, str] = {}
+    options: dict[str, str] = Field(default_factory=dict)
     domains: list[str] | None = None
     clusters: Path | None = None
-    settings: dict[str, dict[str, Any]] = {}
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     seed: Annotated[int, Field(ge=0)] = 0
-
-    @classmethod
-    def of(cls, recipe: str, **options: Any) -> TrainRequest:
-        """Return the request for a recipe. An option that is None keeps its default.
-
-        Raises:
-            InputError: An option is unknown or has the wrong type.
-        """
-        try:
-            return cls(recipe=recipe, **{name: value for name, value in options.items() if value is not None})
-        except ValidationError as error:
-            fault = error.errors()[0]
-            name = str(fault["loc"][0])
-            if fault["type"] == "extra_forbidden":
-                raise InputError(
-                    f"There is no option {name!r} of train.{did_you_mean(name, cls.model_fields)}"
-                ) from None
-            if name == "seed":
-                raise InputError(f"--seed must be an integer of 0 or more, not {fault['input']!r}.") from None
-            raise InputError(
-                f"The option {name} of train is invalid: {fault['msg']} (got {fault['input']!r})."
-            ) from None
 
 
 def plan_training(
@@ -95,7 +74,8 @@ def _lay_out(registry: Registry, config: Config, directory: Path, request: Train
     settings = {section: dict(values) for section, values in request.settings.items()}
     parameters = settings.get("merge", {}).pop("parameters", None)
     if parameters is not None:  # validated like those of continual.toml
-        parameters = config.change({"merge": {"parameters": parameters}}).merge.parameters
+        alone = config.replace("merge", parameters={})  # those of continual.toml belong to the rule of updates
+        parameters = alone.change({"merge": {"parameters": parameters}}).merge.parameters
     file = _clusters_file(recipe, request, directory)
     domains = [domain.name for domain in registry.domains()]
     return lay_out(

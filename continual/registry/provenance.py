@@ -7,15 +7,15 @@ The provenance is enough to rebuild the weights from the root base and the adapt
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from continual import __version__
-from continual.errors import SchemaError
+from continual.registry.schema import read_record
 
 SCHEMA = 1
 """Schema number of the stored JSON. Older records without a number are read too."""
@@ -202,44 +202,23 @@ class Provenance:
     cost: Cost | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the provenance as plain data with its schema number, without the fields that have their default."""
-        data: dict[str, Any] = {"schema": SCHEMA}
-        for attribute in fields(self):
-            value = getattr(self, attribute.name)
-            if value != _DEFAULTS[attribute.name]:
-                data[attribute.name] = value
-        for name in ("new", "replay", "held"):
-            if name in data:
-                data[name] = [window.to_json() for window in data[name]]
-        for name in ("training", "search", "search_cost", "cost"):
-            if name in data:
-                data[name] = asdict(data[name])
-        return data
+        """Return the provenance as plain data with its schema number."""
+        return {
+            "schema": SCHEMA,
+            **asdict(self),
+            "new": [window.to_json() for window in self.new],
+            "replay": [window.to_json() for window in self.replay],
+            "held": [window.to_json() for window in self.held],
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Provenance:
-        """Return the provenance from what `to_json` returns, or from the older form without a schema number.
+        """Return the provenance that `to_json` wrote, or that 0.1.0 wrote without a schema number.
 
         Raises:
             SchemaError: A newer `continual` wrote it, or it is damaged.
         """
-        schema = data.get("schema", 0)
-        if not isinstance(schema, int) or schema > SCHEMA:
-            raise SchemaError(
-                f"The provenance of a version has schema {schema}, but this continual reads schemas up to {SCHEMA}. "
-                "Install the newer continual that wrote it."
-            )
-        try:
-            return _adapter().validate_python({name: data[name] for name in _DEFAULTS.keys() & data.keys()})
-        except ValidationError as error:
-            fault = error.errors()[0]
-            place = ".".join(str(part) for part in fault["loc"])
-            raise SchemaError(
-                f"The provenance of a version is damaged: {place}: {fault['msg']}. Restore the catalog from a backup."
-            ) from None
-
-
-_DEFAULTS: dict[str, Any] = {attribute.name: getattr(Provenance(), attribute.name) for attribute in fields(Provenance)}
+        return read_record(_adapter(), data, "provenance", SCHEMA, dict)
 
 
 @cache

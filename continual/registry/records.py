@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -158,6 +158,14 @@ class Version:
     verdict: Verdict | None
     created_at: datetime
     pinned: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the version as plain data, with its provenance and verdict as they are stored."""
+        return {
+            **asdict(self),
+            "provenance": self.provenance.to_json(),
+            "verdict": None if self.verdict is None else self.verdict.to_json(),
+        }
 
 
 @dataclass(frozen=True, slots=True)

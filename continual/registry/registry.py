@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from continual.errors import DataError, NotFoundError, did_you_mean
+from continual.errors import DataError, NotFoundError, SchemaError, did_you_mean
 from continual.registry.catalog import Catalog, now
 from continual.registry.records import (
     RETRIEVAL,
@@ -229,8 +229,9 @@ class Registry:
 
     def next_version_id(self) -> str:
         """Return the id of the next version or run. An id is never used twice."""
-        used = [version.id for version in self.versions()] + [run.id for run in self.runs()]
-        return f"v{1 + max((int(name[1:]) for name in used), default=-1)}"
+        with self.catalog.transaction() as connection:
+            used = connection.execute("SELECT id FROM versions UNION SELECT id FROM runs").fetchall()
+        return f"v{1 + max((int(name[1:]) for (name,) in used), default=-1)}"
 
     def add_version(
         self,
@@ -344,7 +345,8 @@ class Registry:
 
     def interrupted(self) -> Run | None:
         """Return the run that neither ended nor was discarded, or None."""
-        return next((run for run in self.runs() if run.state == "running"), None)
+        running = self._select(Run, "SELECT * FROM runs WHERE state = 'running' ORDER BY started_at")
+        return running[0] if running else None
 
     def begin_run(self, run: Run) -> None:
         """Record a run. A run still marked as running is discarded: there can be only one."""
@@ -372,8 +374,15 @@ class Registry:
             columns = [column[0] for column in cursor.description or []]
             rows = cursor.fetchall()
         names = {field.name for field in dataclasses.fields(record_type)}  # type: ignore[arg-type]
-        decoded = (zip(columns, map(decode_value, columns, row), strict=True) for row in rows)
-        return [record_type(**{name: value for name, value in row if name in names}) for row in decoded]
+        return [_read_row(record_type, names, dict(zip(columns, row, strict=True))) for row in rows]
+
+
+def _read_row(record_type: type[Record], names: set[str], row: dict[str, Any]) -> Record:
+    """Return a record from a row of the catalog; an error names the version or the run."""
+    try:
+        return record_type(**{name: decode_value(name, value) for name, value in row.items() if name in names})
+    except SchemaError as error:
+        raise SchemaError(f"{record_type.__name__} {row.get('id')}: {error}") from None
 
 
 def _common_settings(scores: Iterable[Score], positions: Mapping[str, int]) -> dict[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from continual.errors import SchemaError
 from continual.registry.provenance import Provenance
 
 
@@ -49,11 +50,16 @@ class Spec:
         Raises:
             SchemaError: A newer `continual` wrote the provenance, or it is damaged.
         """
-        return cls(
-            version=data["version"],
-            parent=data["parent"],
-            batches=list(data["batches"]),
-            tasks=list(data["tasks"]),
-            joint_pairs=data["joint_pairs"],
-            provenance=Provenance.from_json(data.get("provenance", data)),
-        )
+        try:
+            return cls(
+                version=data["version"],
+                parent=data["parent"],
+                batches=list(data["batches"]),
+                tasks=list(data["tasks"]),
+                joint_pairs=data["joint_pairs"],
+                provenance=Provenance.from_json(data.get("provenance", data)),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise SchemaError(
+                f"The spec of an update is damaged: {type(error).__name__}: {error}. Restore the catalog from a backup."
+            ) from None

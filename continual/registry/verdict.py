@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from continual.errors import SchemaError
+from continual.registry.schema import read_record
 
 SCHEMA = 1
 
@@ -86,23 +86,12 @@ class Verdict:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Verdict:
-        """Return the verdict from what `to_json` returns, or from the older form without a schema number.
+        """Return the verdict that `to_json` wrote, or that 0.1.0 wrote without a schema number.
 
         Raises:
             SchemaError: A newer `continual` wrote it, or it is damaged.
         """
-        schema = data.get("schema", 0)
-        if not isinstance(schema, int) or schema > SCHEMA:
-            raise SchemaError(
-                f"The verdict on a version has schema {schema}, but this continual reads schemas up to {SCHEMA}. "
-                "Install the newer continual that wrote it."
-            )
-        try:
-            return _adapter().validate_python(data if schema else _upgraded(data))
-        except (ValidationError, KeyError, TypeError) as error:
-            raise SchemaError(
-                f"The verdict on a version is damaged: {error}. Restore the catalog from a backup."
-            ) from None
+        return read_record(_adapter(), data, "verdict", SCHEMA, _upgraded)
 
 
 def _upgraded(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,20 +5,17 @@ from __future__ import annotations
 import logging
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from continual.config import Config
-from continual.errors import InputError, did_you_mean
+from continual.config import Config, Options
+from continual.errors import InputError
 from continual.merge.rules import find_rule
 from continual.recipes import find_recipe
 
 _logger = logging.getLogger(__name__)
 
-_FLAGS = {"replay": "--replay", "merge": "--merge", "start": "--from", "seed": "--seed", "domains": "--domain"}
-"""The command line's names of fields, for messages."""
 
-
-class Request(BaseModel):
+class Request(Options):
     """The options of one update. None or False leaves the choice to the settings.
 
     Attributes:
@@ -34,7 +31,14 @@ class Request(BaseModel):
         settings: Settings of `continual.toml` for this step alone, by section: `{"train": {"learning_rate": 3e-4}}`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    call = "update"
+    takes = {  # noqa: RUF012  pydantic reads the annotation of the base class
+        "replay": "--replay takes a share from 0 to 1, such as 0.3",
+        "merge": "--merge takes the name of a rule, or a weight above 0 and up to 1 (with 0 the new version would "
+        "equal its parent, and its rows would count as learned)",
+        "start": "--from takes current or base",
+        "seed": "--seed must be an integer of 0 or more",
+    }
 
     replay: Annotated[float, Field(ge=0, le=1)] | None = None
     merge: Annotated[float, Field(gt=0, le=1)] | str | None = None
@@ -45,22 +49,10 @@ class Request(BaseModel):
     compatible: bool = False
     settings: dict[str, dict[str, Any]] | None = None
 
-    @classmethod
-    def of(cls, **options: Any) -> Request:
-        """Return the request with these options, validated.
-
-        Raises:
-            InputError: An option is unknown, or a value is out of its range; all faults are named.
-        """
-        try:
-            return cls(**options)
-        except ValidationError as error:
-            raise InputError(_describe(error)) from None
-
     @property
     def empty(self) -> bool:
         """Whether nothing is asked."""
-        return self == Request()
+        return self in (Request(), Request(settings={}))
 
     def resolve(self, config: Config) -> Config:
         """Return the settings with what the recipe, and then the request, changes.
@@ -101,29 +93,3 @@ class Request(BaseModel):
             # Parameters in continual.toml belong to the merge rule there, not to this one.
             config = config.replace("merge", parameters=parameters or {})
         return config.replace("merge", start=self.start)
-
-
-def _describe(error: ValidationError) -> str:
-    """Return what is wrong with a request, in one sentence per option."""
-    faults: dict[str, str] = {}
-    for fault in error.errors():
-        name = str(fault["loc"][0])
-        flag = _FLAGS.get(name, name)
-        if fault["type"] == "extra_forbidden":
-            near = did_you_mean(name, Request.model_fields)
-            faults[name] = f"update has no option {name!r}.{near} Pass other settings through `settings`."
-        elif name == "replay":
-            faults[name] = f"{flag} takes a share from 0 to 1, such as 0.3, not {fault['input']!r}."
-        elif name == "merge":
-            faults[name] = (
-                f"{flag} takes a weight above 0 and up to 1, or the name of a rule, not {fault['input']!r}. With "
-                "weight 0 the new version would equal its parent, and its rows would count as learned."
-            )
-        elif name == "start":
-            near = did_you_mean(str(fault["input"]), ["current", "base"])
-            faults[name] = f"{flag} takes current or base, not {fault['input']!r}.{near}"
-        elif name == "seed":
-            faults[name] = f"{flag} must be an integer of 0 or more, not {fault['input']!r}."
-        else:
-            faults[name] = f"{flag}: {fault['msg']} (got {fault['input']!r})."
-    return " ".join(faults.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from continual.config import Config
@@ -32,7 +32,7 @@ class VersionList:
 
     def to_json(self) -> dict[str, Any]:
         """Return the list as plain data. Each version has a field `dropped`."""
-        rows = [asdict(version) | {"dropped": version.id in self.dropped} for version in self.versions]
+        rows = [version.to_json() | {"dropped": version.id in self.dropped} for version in self.versions]
         return {"current": self.current, "versions": rows}
 
 

@@ -202,6 +202,17 @@ def test_parameters_reach_the_merge_and_are_part_of_its_key(workspace: Workspace
     assert [phase.made for phase in plain.phases] == [*(each.version for each in dense.phases[:2]), None]
     workspace.gc()
     workspace.rebuild(sparse.version.id)
+    # The parameters of continual.toml belong to the rule of updates, not to the merges of a recipe.
+    toml = workspace.directory / "continual.toml"
+    toml.write_text(toml.read_text() + '\n[merge]\nmethod = "dare_ties"\nparameters = {density = 0.5}\n')
+    again = Workspace(workspace.directory).plan_training(
+        "boom", options=options, settings={"merge": {"parameters": {"density": 0.2}}}
+    )
+    assert again.phases[-1].made == sparse.version.id
+    lone = {"method": "task_arithmetic", "ratios": "0.5,1"}
+    Workspace(workspace.directory).plan_training(
+        "boom", options=lone, settings={"merge": {"parameters": {"lambda": 0.5}}}
+    )
 
 
 @pytest.mark.slow
