@@ -65,4 +65,4 @@ def write_task(root: Path, name: str, seed: int = 0, queries: int = 12, document
     }
     for part, column in columns.items():
         pq.write_table(pa.table(column), folder / f"{part}.parquet")
-    return Task(name, 0, None, f"tasks/{name}", queries, documents, len(judged), "x", "0", datetime.now(UTC))
+    return Task(name, None, f"tasks/{name}", queries, documents, len(judged), "x", "0", datetime.now(UTC))

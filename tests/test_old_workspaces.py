@@ -116,7 +116,7 @@ def test_it_learns_on_and_rolls_back(old: Workspace, write_pairs: Write) -> None
     step = old.update(replay=0.5)
     assert step.passed
     assert step.parent.id == "v2"
-    assert {window["domain"] for window in step.spec.replay} == {"first", "second"}
+    assert {window.domain for window in step.spec.provenance.replay} == {"first", "second"}
     assert old.status().domains[-1].learned > 0
     old.rollback()
     assert old.version().id == "v2"

@@ -184,8 +184,8 @@ def _state(parent: Version, rule: Rule) -> dict[str, Any]:
     if before not in (None, rule.name) and rule.stateful:
         raise InputError(
             f"--merge {rule.name} works only from the root base or from a version merged with {rule.name}. {parent.id} "
-            f"was merged with {before}, so {rule.name} would lose what {parent.id} has learned. Use --merge {before} "
-            f"or --merge interpolate. Or make {parent.id} the root base of a new workspace: `continual export "
+            f"was merged with {before}, so {rule.name} would lose what {parent.id} has learned. Use --merge "
+            f"{' or --merge '.join(dict.fromkeys((before, 'interpolate')))}. Or make {parent.id} the root base of a new workspace: `continual export "
             f"{parent.id} --out DIR`, then `continual init NEW --base DIR`."
         )
     return dict(parent.provenance.state_next) if before == rule.name else {}

@@ -15,7 +15,7 @@ from tests.pairs import Write, make_pairs
 def test_recipes_are_listed_with_what_they_cost(folder: Path, run: Run) -> None:
     said = run("train", "--list").out
     assert all(f"{name} (" in said for name in recipes())
-    assert "--option ratios=0.4,0.6,0.8,1.0: share of each domain in each subset" in said
+    assert "--option ratios=0.4,0.6,0.8,1.0: share of each domain's rows in each subset" in said
     listed = json.loads(run("train", "--list", "--json").out)
     assert listed.keys() == recipes().keys()
     assert listed["continual"]["train"] is False

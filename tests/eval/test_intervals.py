@@ -235,7 +235,7 @@ def test_a_joint_version_of_another_workspace(stream: Registry, tmp_path: Path) 
     make_stream(tmp_path / "foreign", base="f" * 64)
     with pytest.raises(InputError, match="another root base"):
         build_report(stream, str(tmp_path / "foreign"))
-    with pytest.raises(NotFoundError, match="neither such a version nor a workspace"):
+    with pytest.raises(NotFoundError, match="neither a version of this workspace nor"):
         build_report(stream, "v9")
     # The settings can name it once for all: a folder is meant from where they are.
     settings = stream.root.parent / "continual.toml"

@@ -98,7 +98,7 @@ def test_the_terminal_marks_flagged_scores(stream: Registry, encoding: str) -> N
     text = console.file.buffer.getvalue().decode(encoding)
     assert sum(line.count("40.0") and line.rstrip().endswith("!") for line in text.splitlines()) == 2
     assert "! v1 trained on 12 rows of med that leak into late" in text
-    assert "! trained on, so no OOD score" in text
+    assert "! trained on, so not an OOD score" in text
 
 
 def test_a_task_known_at_the_draw_is_none_of_it(stream: Registry) -> None:
@@ -130,7 +130,7 @@ def test_the_gate_does_not_count_what_was_trained_on() -> None:
     verdict = as_verdict(decide(new, old, kinds, GateConfig()))
     assert verdict.passed
     assert verdict.ood.difference == 0.0
-    assert "late is not counted as OOD: some of its texts were trained on before it was added" in verdict.reasons
+    assert "late is not counted as OOD: some of its texts were trained on before the task was added" in verdict.reasons
     assert not decide(new, old, kinds | {"late": "OOD"}, GateConfig()).passed
 
 
@@ -167,7 +167,7 @@ def test_leakage_found_later_from_end_to_end(
     workspace.ingest(write_pairs("second.parquet", make_pairs(40, seed=1)))
     step = workspace.update()
     assert step.roles == {"first": "learned", "late": "leaked", "second": "new"}
-    assert step.spec.guarded == ["first", "late", "second"]
+    assert step.spec.provenance.guarded == ["first", "late", "second"]
     assert any("late is not counted as OOD" in reason for reason in step.version.verdict.reasons)
     assert set(flags(workspace.registry)) == {("v1", "late"), ("v2", "late")}
     workspace.export("current", tmp_path / "out")

@@ -295,11 +295,11 @@ def test_the_commands(workspace: Workspace, run: Run, tmp_path: Path) -> None:
     assert "holds the new model unchanged" in fitted.out
     data = json.loads(run("index", "show", "--json", *where).out)
     assert [pair["map"]["method"] for pair in data["pairs"]] == ["identity"]
-    assert "What each step did to the index of its parent" in run("report", *where).out
+    assert "Effect of each step on the index of its parent" in run("report", *where).out
 
 
 def test_what_cannot_be_compared_is_refused(workspace: Workspace, tmp_path: Path, tiny_model: Path) -> None:
-    with pytest.raises(InputError, match="always fits its own index"):
+    with pytest.raises(InputError, match="a version always matches its own index"):
         workspace.compare_index("v0")
     with pytest.raises(NotFoundError, match="no version"):
         workspace.compare_index("v9")

@@ -259,7 +259,7 @@ def test_a_joint_version_is_the_report_s_ceiling(workspace: Workspace, tmp_path:
     assert report.metrics["intransigence"][-1] == pytest.approx(
         joint.scores[joint.version.id]["third"] - report.versions[-1].scores["third"]
     )
-    assert report.versions[-1].verdict != "trained"
+    assert report.versions[-1].status != "trained"
 
 
 @pytest.mark.slow

@@ -291,7 +291,7 @@ def test_a_reservoir_keeps_its_rows_and_leaves_the_windows_where_they_are(worksp
     kept = {row["query"] for row in replay_of(drawn)}
     assert {row["query"] for row in replay_of(prepared(workspace, "reservoir", 20)[1])} < kept
     uniform, _ = prepared(workspace, "uniform", 40)
-    assert uniform.cursors != before
+    assert uniform.provenance.cursors != before
     made = workspace.update(replay=1, settings={"replay": {"policy": "reservoir", "rows": 40}}).version
     assert made.provenance.cursors == before
     assert made.provenance.replay == spec.provenance.replay

@@ -140,7 +140,7 @@ def test_a_workspace_without_a_report(tmp_path: Path) -> None:
     assert "v0 has been the current version since" in page.text
     assert "There is nothing to report yet" in page.text
     registry.catalog.path.unlink()
-    assert "has lost its catalog" in Answer(make_app(Board(registry.root)), "/").text
+    assert "the catalog of the workspace, is missing" in Answer(make_app(Board(registry.root)), "/").text
 
 
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_no_bar_of_a_step_goes_back_a_part(tiny_model: Path, tmp_path: Path, wri
     parts = [part_of(label) for label in labels.seen]
     assert parts == sorted(parts), labels.seen
     assert set(parts) == {1, 2, 4, 5}
-    assert {"fitting maps", "searching the weight"} <= set(labels.seen)
+    assert {"fitting maps", "searching for the weight"} <= set(labels.seen)
     assert labels.seen[-1] == "comparing the indexes of v1 and v2"
 
 

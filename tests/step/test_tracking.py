@@ -145,7 +145,7 @@ def test_a_tracker_that_cannot_start_leaves_what_was_interrupted(
     assert workspace.status().interrupted == "v1"
     with caplog.at_level(logging.WARNING):
         assert workspace.update(resume=True).version.id == "v1"
-    assert "recorder cannot go on" in caplog.text
+    assert "recorder cannot continue" in caplog.text
 
 
 def test_a_tracker_that_fails_on_the_way_costs_no_step(
@@ -160,7 +160,7 @@ def test_a_tracker_that_fails_on_the_way_costs_no_step(
     assert run["name"] == workspace.directory.name
     assert run["config"]["train.lora_rank"] == 4
     assert run["config"]["new_domains"] == "a"
-    assert "recorder failed at step 3 and gets nothing more of this update: the server went away" in caplog.text
+    assert "recorder failed at step 3 and gets no more figures of this update: the server went away" in caplog.text
 
 
 def test_servers_are_asked_for_the_run_that_was_interrupted(

@@ -162,7 +162,7 @@ def test_scores_of_other_settings_are_made_anew(workspace: Workspace, write_pair
 
 def test_a_running_mean_does_not_forget_what_another_rule_learned(learned: Workspace, write_pairs: Write) -> None:
     learned.ingest(write_pairs("c.parquet", make_pairs(40, seed=2)))
-    with pytest.raises(InputError, match="would be lost"):
+    with pytest.raises(InputError, match="would lose what v2 has learned"):
         learned.plan(merge="running-mean")
 
 

@@ -21,7 +21,7 @@ from continual.train.candidates import embed_pairs
 from continual.train.objective import Objective
 from continual.train.step import open_session
 from continual.train.team import Team
-from continual.versions.build import combine
+from continual.versions.build import merge_members
 from tests.pairs import SCHEMA, Write, make_pairs
 
 SAYS = "zat zot zil"
@@ -86,7 +86,7 @@ def test_rows_without_an_instruction_are_those_of_before_there_were_any(tiny_mod
 
 def test_a_map_is_fitted_on_queries_with_their_instructions(tiny_model: Path) -> None:
     from continual.eval.encoder import OnceEncoder
-    from continual.index.check import _vectors
+    from continual.index.rows import _vectors
 
     found = _vectors(OnceEncoder(tiny_model, "v0", "x"), ["bat", "bet", "bit"], [SAYS, None, SAYS])
     model = SentenceTransformer(str(tiny_model), device="cpu")
@@ -102,7 +102,7 @@ def test_a_map_is_fitted_on_queries_with_their_instructions(tiny_model: Path) ->
 def test_a_recipe_s_merge_has_the_prompts_of_all_that_it_learned(tiny_model: Path, tmp_path: Path, method: str) -> None:
     for name, instructions in {"plain": {}, "told": {"one": SAYS, "two": "bat"}}.items():
         provenance = Provenance(merge=method, weights=[1.0, 1.0], instructions=instructions)
-        combine("v3", provenance, [tiny_model, tiny_model], tiny_model, tmp_path / name)
+        merge_members("v3", provenance, [tiny_model, tiny_model], tiny_model, tmp_path / name)
     own = prompt_names(tiny_model)
     assert prompt_names(tmp_path / "plain") == own
     assert prompt_names(tmp_path / "told") == [*own, "one", "two"]
@@ -122,7 +122,7 @@ def test_a_domain_with_an_instruction_from_its_file_to_its_card(
         workspace.ingest(more, domain="told", instruction="another")
     with pytest.raises(InputError, match="--instruction takes a sentence"):
         workspace.ingest(more, domain="new", instruction="two\nlines")
-    with pytest.raises(InvalidNameError, match="'query' is one that it has already"):
+    with pytest.raises(InvalidNameError, match="already has a prompt 'query'"):
         workspace.ingest(more, domain="query", instruction=SAYS)
     assert workspace.ingest(source, domain="told", instruction=SAYS).unchanged
     first = workspace.update()

@@ -325,7 +325,7 @@ def test_parameters_of_the_settings_belong_to_the_rule_of_the_settings(workspace
     assert workspace.version().provenance.parameters == {"density": 0.4}
     learn(workspace, tmp_path, 10, merge=0.5)
     assert workspace.version().provenance.parameters == {}
-    with pytest.raises(InputError, match="takes alpha; not 'previous'"):
+    with pytest.raises(InputError, match="takes the parameters alpha, not 'previous'"):
         learn(workspace, tmp_path, 11, merge="opcm", settings={"merge": {"parameters": {"previous": 2.0}}})
     with pytest.raises(InputError, match="finds lambda itself"):
         workspace.update(merge="self-positioning", settings={"merge": {"parameters": {"lambda": 2.0}}})
