@@ -182,10 +182,11 @@ def _state(parent: Version, rule: Rule) -> dict[str, Any]:
     """
     before = parent.provenance.merge
     if before not in (None, rule.name) and rule.stateful:
+        others = " or --merge ".join(dict.fromkeys((before, "interpolate")))
         raise InputError(
             f"--merge {rule.name} works only from the root base or from a version merged with {rule.name}. {parent.id} "
-            f"was merged with {before}, so {rule.name} would lose what {parent.id} has learned. Use --merge "
-            f"{' or --merge '.join(dict.fromkeys((before, 'interpolate')))}. Or make {parent.id} the root base of a new workspace: `continual export "
-            f"{parent.id} --out DIR`, then `continual init NEW --base DIR`."
+            f"was merged with {before}, so {rule.name} would lose what {parent.id} has learned. Use --merge {others}. "
+            f"Or make {parent.id} the root base of a new workspace: `continual export {parent.id} --out DIR`, then "
+            "`continual init NEW --base DIR`."
         )
     return dict(parent.provenance.state_next) if before == rule.name else {}
