@@ -29,6 +29,8 @@ from avalanche.training.supervised import Naive
 from continual import Workspace
 from continual.errors import InputError, NotFoundError, NothingToDoError
 from continual.eval.metrics import bwt, forgetting, fwt
+from continual.registry import Window
+from continual.step.request import Request
 from continual.step.spec import prepare
 from continual.train.pairs import PairEncoder, PairLoss
 
@@ -131,21 +133,21 @@ def test_a_sample_is_a_pair_that_the_model_encodes_as_it_does(workspace: Workspa
 
 def test_the_buffer_holds_what_our_own_step_replays(workspace: Workspace) -> None:
     benchmark, _ = benchmark_of(workspace)
-    drawn: dict[str, list[list[dict[str, Any]]]] = {}
+    drawn: dict[str, list[list[Window]]] = {}
     for policy in ("uniform", "balanced", "temperature", "reservoir"):
         buffer = ReplayBuffer(benchmark, 31, policy)
         for experience in list(benchmark.train_stream)[:2]:
             buffer.post_adapt(None, experience)
             assert len(buffer.buffer) == 31
-            drawn.setdefault(policy, []).append([window.to_json() for window in buffer.windows])
+            drawn.setdefault(policy, []).append(list(buffer.windows))
     workspace.update(domains=["first"])
     second = workspace.update(domains=["second"], replay=1, settings={"replay": {"rows": 31}}).version
     assert all(second.provenance.replay == draws[0] for draws in drawn.values())
     for policy, draws in drawn.items():
         config = workspace.config.replace("replay", policy=policy, share=1, rows=31)
-        spec, _ = prepare(workspace.registry, config, domains=["third"], seed=0)
-        assert spec.replay == draws[1]
-        assert {window.domain for window in spec.replay} == {"first", "second"}
+        spec, _ = prepare(workspace.registry, config, Request(domains=["third"]))
+        assert spec.provenance.replay == draws[1]
+        assert {window.domain for window in spec.provenance.replay} == {"first", "second"}
 
 
 def test_a_buffer_is_resized_and_refuses_what_it_cannot_draw(workspace: Workspace) -> None:
