@@ -48,7 +48,7 @@ def test_a_curve_is_sorted_and_complete() -> None:
     assert {0.0, 0.25, 0.5, 0.75, 1.0} <= set(weights)
     assert found.best in found.curve
     assert found.reference == found.curve[0]
-    assert bar.bars == [["searching the weight", 8, "weights"]]
+    assert bar.bars == [["searching for the weight", 8, "weights"]]
     assert bar.done == 8
 
 

@@ -303,4 +303,4 @@ class Bars:
 def test_progress_counts_rows(registry: Registry, tmp_path: Path) -> None:
     bars = Bars()
     ingest(registry, IngestConfig(batch_rows=7), write_rows(tmp_path / "a.parquet", make_pairs(50)), progress=bars)
-    assert bars.told == [("checking", 50, "rows", 50), ("writing", 45, "rows", 45)]
+    assert bars.told == [("checking rows", 50, "rows", 50), ("writing rows", 45, "rows", 45)]
