@@ -24,12 +24,9 @@ from continual.registry.provenance import libraries
 from continual.registry.registry import ROOT
 from continual.storage.files import remove
 from continual.train.coefficients import position
-from continual.train.job import Job
+from continual.train.job import PROOF_TEXTS, Job
 from continual.versions.build import PHASE_RUN, materialise, merge_members, merge_update, prove
 from continual.versions.sweep import sweep_steps
-
-PROOF_TEXTS = 16
-"""Number of texts on which a fold is checked."""
 
 
 def run_recipe(
@@ -78,7 +75,8 @@ def sweep_phases(registry: Registry, layout: Layout) -> None:
     ended = {_run_dir(registry, version.provenance.key) for version in versions if version.provenance.key}
     for path in ended - wanted:
         remove(path)
-    recorded = {version.id for version in versions} | {run.id for run in registry.runs() if run.state == "running"}
+    run = registry.interrupted()
+    recorded = {version.id for version in versions} | ({run.id} if run is not None else set())
     for folder in ("adapters", "versions"):
         for path in registry.path(folder).glob("v*"):
             if path.name not in recorded:

@@ -29,16 +29,13 @@ from continual.step.judge import judge
 from continual.step.tracking import step_figures
 from continual.storage.files import remove
 from continual.train.coefficients import search
-from continual.train.job import Job
+from continual.train.job import PROOF_TEXTS, Job
 from continual.versions.build import materialise, merge_update, prove
 from continual.versions.scores import score_missing, score_model
 from continual.versions.sweep import discard_run
 
 PERMANENT = (DivergedError, FoldError, NothingToDoError)
 """Errors that recur on every resume."""
-
-PROOF_TEXTS = 16
-"""Texts used to check the fold."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ from continual.config import TrainConfig
 if TYPE_CHECKING:
     import pyarrow as pa
 
+PROOF_TEXTS = 16
+"""Number of texts on which the fold of an adapter is checked."""
+
 
 @dataclass(frozen=True)
 class Job:

@@ -142,7 +142,7 @@ def test_mu_makes_lambda_smaller_by_what_the_quadratic_says() -> None:
 def test_the_hinge_keeps_the_floor_against_what_is_current(current: dict[str, float] | None) -> None:
     combination = Combination({"a": torch.zeros(1)}, {"a": [torch.ones(1)]})
 
-    def losses(weight):  # old allows (0.05 above its loss in service) another 0.5 or 0.51; new wants all
+    def losses(weight):  # old allows (0.05 above its current loss) another 0.5 or 0.51; new wants all
         return {"old": 1 + 0.1 * weight, "new": 2 - weight}
 
     def evaluate(coefficients) -> dict[str, float]:

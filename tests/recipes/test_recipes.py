@@ -158,7 +158,7 @@ def test_a_merge_is_that_of_its_phases_by_the_method_that_was_asked_for(workspac
 @pytest.mark.slow
 def test_the_search_of_a_merge_is_part_of_its_cost(workspace: Workspace) -> None:
     # 6 and 2 rows are held out, a batch of each domain, and the domains take turns. Each of the 100 steps encodes its
-    # batch with a gradient, and once more under what is in service; that, and each of five candidates, is evaluated on
+    # batch with a gradient, and once more under the current version; that, and each of five candidates, is evaluated on
     # all 8 rows.
     plan = workspace.plan_training("phased", options={"matryoshka": "no"})
     done = workspace.train("phased", options={"matryoshka": "no"})
