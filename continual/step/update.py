@@ -164,7 +164,7 @@ def update(
 
     Args:
         registry: The workspace's registry.
-        spec: What `prepare` fixed.
+        spec: What `prepare` recorded.
         drawn: The rows, from `prepare` or `reopen`: step 1, Draw.
         resume: Continue from the run's last checkpoint.
         progress: One bar per part.
@@ -182,17 +182,17 @@ def update(
     provenance = merge(step, provenance, drawn, progress)
     sha256 = weights_sha256(step.target)
     # 5. Evaluate the tasks of the suite `step`, and what the new version does to its parent's index.
-    scores, compatibility = evaluate(step, sha256, progress)
+    scores, index = evaluate(step, sha256, progress)
     # 6. Gate: the new version becomes the current one, or not.
     new, old = {score.task: score for score in scores}, parent_scores(step)
     roles = task_roles(registry, spec)
     verdict = judge(new, old, roles, registry.root, step.config)
-    version = record(step, provenance, sha256, scores, verdict, compatibility)
+    version = record(step, provenance, sha256, scores, verdict, index)
     log(step_figures(new, old, verdict.passed), training.steps)
     remove(step.run)
     current = registry.version(CURRENT)
     drop_vectors(registry, current)
-    return StepResult(version, step.parent, spec, new, old, roles, current.id, compatibility)
+    return StepResult(version, step.parent, spec, new, old, roles, current.id, index)
 
 
 def train_and_fold(
@@ -223,7 +223,7 @@ def train_and_fold(
     try:
         training = train(job, progress, log)
         fold(start, job.adapter_dir, folded)
-        error = prove_fold(start, job.adapter_dir, folded, texts, trust_remote_code=config.trust_remote_code)
+        fold_error = prove_fold(start, job.adapter_dir, folded, texts, trust_remote_code=config.trust_remote_code)
     except WorkspaceBusy:
         raise
     except ContinualError as error:
@@ -231,7 +231,7 @@ def train_and_fold(
         if isinstance(error, PERMANENT) or not steps_done(step.run):
             discard_run(registry, run)
         raise
-    return training, error
+    return training, fold_error
 
 
 def merge(step: Step, provenance: Provenance, drawn: Draw, progress: Progress) -> Provenance:
@@ -278,7 +278,7 @@ def record(
     sha256: str,
     scores: Sequence[Score],
     verdict: Verdict,
-    compatibility: IndexComparison | None,
+    index: IndexComparison | None,
 ) -> Version:
     """Record the new version with its scores, and move `current` to it if it passed the gate, in one transaction."""
     training = provenance.training
@@ -300,7 +300,7 @@ def record(
         created_at=now(),
     )
     reason = f"update to {version.id} passed the gate" if verdict.passed else None
-    measured = None if compatibility is None else compatibility.to_json()
+    measured = None if index is None else index.to_json()
     step.registry.add_version(version, scores, promote=reason, compatibility=measured)
     return version
 
