@@ -111,6 +111,7 @@ def test_versions_are_compared(old: Workspace) -> None:
         assert task.difference == pytest.approx(scores["v2", task.task].score - scores["v1", task.task].score)
 
 
+@pytest.mark.slow
 def test_it_learns_on_and_rolls_back(old: Workspace, write_pairs: Write) -> None:
     old.ingest(write_pairs("fourth.parquet", make_pairs(40, seed=4)))
     step = old.update(replay=0.5)

@@ -123,6 +123,7 @@ class Bars:
     def finish(self) -> None: ...
 
 
+@pytest.mark.slow
 def test_an_analysis_from_rows_to_clusters(three: Workspace) -> None:
     plan = three.plan_conflicts(rows=32)
     assert plan.rows == {"first": 32, "second": 32, "third": 32}

@@ -89,6 +89,7 @@ def mtebs_own(model: Path, task: Any) -> float:
     return 100 * float(result.task_results[0].get_score())
 
 
+@pytest.mark.slow
 def test_every_type_of_mtebs_mock_tasks(offered: Any, prompted: Path, tmp_path: Path, run: Run) -> None:
     workspace = Workspace.init(tmp_path / "w", str(prompted))
     tasks = mock_tasks()
@@ -186,6 +187,7 @@ def test_memory_is_bounded(offered: Any, workspace: Workspace, monkeypatch: pyte
     assert [each.score for each in other.evaluate().scores] == [each.score for each in whole]
 
 
+@pytest.mark.slow
 def test_a_benchmark_is_all_its_tasks(offered: Any, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     import mteb
 

@@ -134,6 +134,7 @@ def test_the_gate_does_not_count_what_was_trained_on() -> None:
     assert not decide(new, old, kinds | {"late": "OOD"}, GateConfig()).passed
 
 
+@pytest.mark.slow
 def test_leakage_found_later_from_end_to_end(
     tiny_model: Path,
     tmp_path: Path,

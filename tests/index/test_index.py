@@ -177,6 +177,7 @@ def workspace(once: Once, tiny_model: Path, tmp_path: Path) -> Workspace:
     return Workspace(shutil.copytree(once("index", make) / "w", tmp_path / "w"))
 
 
+@pytest.mark.slow
 def test_a_step_measures_the_index_of_its_parent(workspace: Workspace, write_pairs: Write) -> None:
     registry = workspace.registry
     first = workspace.update()

@@ -221,6 +221,7 @@ def prepared(workspace: Workspace, policy: str, rows: int = 20, seed: int = 0) -
     return prepare(workspace.registry, config, Request(seed=seed))
 
 
+@pytest.mark.slow
 def test_what_limits_replay_is_said_before_and_after(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     from continual.cli.render.plan import print_plan
     from continual.cli.render.step import print_step
@@ -284,6 +285,7 @@ def test_hardest_looks_at_more_rows_and_keeps_those_with_the_highest_loss(worksp
         assert spec.provenance.cursors[window.domain] == window.stop
 
 
+@pytest.mark.slow
 def test_a_reservoir_keeps_its_rows_and_leaves_the_windows_where_they_are(workspace: Workspace) -> None:
     before = workspace.version().provenance.cursors
     spec, drawn = prepared(workspace, "reservoir", 40)
@@ -315,6 +317,7 @@ def test_a_plan_says_what_a_choice_would_cost_and_makes_none(
     assert workspace.plan(settings={"replay": {"rows": 20}}).candidates == 0
 
 
+@pytest.mark.slow
 def test_a_step_trains_on_what_was_chosen(workspace: Workspace) -> None:
     spec, _ = prepared(workspace, "diverse", seed=3)
     made = workspace.update(settings={"replay": {"policy": "diverse", "rows": 20}}, seed=3).version

@@ -109,6 +109,7 @@ def test_a_recipe_s_merge_has_the_prompts_of_all_that_it_learned(tiny_model: Pat
     assert weights_sha256(tmp_path / "told") == weights_sha256(tmp_path / "plain")
 
 
+@pytest.mark.slow
 def test_a_domain_with_an_instruction_from_its_file_to_its_card(
     tiny_model: Path, tmp_path: Path, write_pairs: Write
 ) -> None:

@@ -210,6 +210,7 @@ def test_opcm_steps_keep_their_state_and_are_rebuilt(tiny_model: Path, tmp_path:
     workspace.rebuild("v2")
 
 
+@pytest.mark.slow
 def test_rollback_walks_back_through_what_was_in_service(workspace: Workspace) -> None:
     workspace.promote("v1")  # by mistake: what was in service before is v4, not v1's parent
     assert workspace.rollback().version == "v4"
@@ -317,6 +318,7 @@ def test_model_stock_is_no_rule_of_a_stream(workspace: Workspace) -> None:
         workspace.update(merge="model_stock")
 
 
+@pytest.mark.slow
 def test_parameters_of_the_settings_belong_to_the_rule_of_the_settings(workspace: Workspace, tmp_path: Path) -> None:
     settings = workspace.directory / "continual.toml"
     settings.write_text(settings.read_text() + '[merge]\nmethod = "ties"\nparameters = {density = 0.4}\n')
