@@ -2,96 +2,85 @@
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from continual import Workspace
 
+PROCESSES = multiprocessing.get_context("forkserver")
+"""Starts processes from one that has imported what takes seconds to import, and has done nothing else."""
 
-class Interrupter:
-    """A progress bar that interrupts a step at a moment of its progress."""
+PROCESSES.set_forkserver_preload(
+    ["continual.cli", "continual.step.update", "continual.train.loop", "continual.eval.run", "continual.index.cross"]
+)
 
-    def __init__(self, label: str, advances: int) -> None:
-        self.at, self.left, self.label = label, advances, ""
+KILLS = int(os.environ.get("KILLS", "4"))
+"""Moments at which each command is killed, 4 or more."""
+
+
+class At:
+    """A progress bar that calls a function at a moment of the progress.
+
+    Args:
+        call: What is called.
+        label: How the label of the bar begins; empty for any.
+        advances: At which advance, counted over all such bars.
+    """
+
+    def __init__(self, call: Callable[[], None], label: str, advances: int) -> None:
+        self.call, self.at, self.left, self.label = call, label, advances, ""
 
     def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         self.label = label
 
     def advance(self, count: int) -> None:
-        if self.label.startswith(self.at):
+        if count and self.label.startswith(self.at):
             self.left -= 1
             if self.left == 0:
-                raise KeyboardInterrupt
+                self.call()
 
     def finish(self) -> None:
         pass
 
 
-def interrupt_update(workspace: Workspace, label: str, advances: int, **options: object) -> None:
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def interrupt_update(workspace: Workspace, label: str, advances: int, **options: Any) -> None:
     """Run an update in this process and interrupt it at a moment of its progress."""
     with pytest.raises(KeyboardInterrupt):
-        workspace.update(**options, progress=Interrupter(label, advances))  # type: ignore[arg-type]
+        workspace.update(**options, progress=At(interrupt, label, advances))
 
 
-UPDATE = """
-import json, os, signal, sys
-from continual import Workspace
-
-class Killer:
-    done = 0
-    def start(self, label, total, unit, done=0): self.label = label
-    def finish(self): pass
-    def advance(self, count):
-        if self.label.startswith(sys.argv[2]):
-            self.done += 1
-            if self.done == int(sys.argv[3]):
-                os.kill(os.getpid(), signal.SIGKILL)
-
-Workspace(sys.argv[1]).update(**json.loads(sys.argv[4]), progress=Killer())
-"""
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
-def kill_update(directory: Path, label: str, advances: int, **options: object) -> None:
-    """Run an update in another process and kill it at a moment of its progress."""
-    command = [sys.executable, "-c", UPDATE, str(directory), label, str(advances), json.dumps(options)]
-    assert subprocess.run(command, env=os.environ, check=False).returncode == -signal.SIGKILL
+def exit_code(function: Callable[..., object], *args: object, **options: object) -> int:
+    """Call a module's function in a process of its own; return the process's exit code, or minus its signal."""
+    process = PROCESSES.Process(target=function, args=args, kwargs=options)
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
 
 
-KILLS = int(os.environ.get("KILLS", "4"))
-"""Moments at which each command is killed, 4 or more; each costs a process that imports torch."""
+def kill(directory: Path, method: str, label: str, advances: int, **options: object) -> None:
+    """Call a method of a workspace in another process and kill that at a moment of its progress."""
+    assert exit_code(_die_in, directory, method, label, advances, options) == -signal.SIGKILL
 
-COMMAND = """
-import atexit, os, pathlib, signal, sys
-from continual.cli import main
-from continual.models.tensors import Writer
-from continual.storage import files
 
-left = first = int(sys.argv.pop(1))
-atexit.register(lambda: print("calls:", first - left))
-
-def counted(function):
-    def call(*args, **kwargs):
-        global left
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **kwargs)
-    return call
-
-Writer.write = counted(Writer.write)
-files._sync = counted(files._sync)
-files.remove = counted(files.remove)
-pathlib.Path.rename = counted(pathlib.Path.rename)
-pathlib.Path.replace = counted(pathlib.Path.replace)
-main()
-"""
+def _die_in(directory: Path, method: str, label: str, advances: int, options: dict[str, object]) -> None:
+    getattr(Workspace(directory), method)(**options, progress=At(die, label, advances))
 
 
 def kill_everywhere(command: list[str], check: Callable[[], None], reset: Callable[[], None] = lambda: None) -> None:
@@ -103,16 +92,51 @@ def kill_everywhere(command: list[str], check: Callable[[], None], reset: Callab
         reset: Called before every start.
     """
 
-    def start(moment: int) -> subprocess.CompletedProcess[str]:
+    def start(moment: int) -> tuple[int, int]:
         reset()
-        words = [sys.executable, "-c", COMMAND, str(moment), *command]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        receiver, sender = PROCESSES.Pipe(duplex=False)
+        code = exit_code(_run_counted, command, moment, sender)
         check()
-        return done
+        return code, receiver.recv() if receiver.poll() else -1
 
-    calls = int(start(1_000_000).stdout.rpartition("calls:")[2])
+    code, calls = start(0)
+    assert (code, calls > KILLS) == (0, True)
     early = [calls * part // (KILLS - 2) for part in range(1, KILLS - 2)]
     for moment in (*early, calls - 3, calls - 2, calls - 1):
-        done = start(moment)
-        assert done.returncode == -signal.SIGKILL, done.stderr
-    assert start(1_000_000).returncode == 0
+        assert start(moment) == (-signal.SIGKILL, -1)
+    assert start(0)[0] == 0
+
+
+def _run_counted(command: list[str], moment: int, calls: Connection) -> None:
+    """Run a command, die before a write, flush, rename or removal (0: never), and at the end send their number."""
+    from continual.cli import main
+    from continual.models.tensors import Writer
+    from continual.storage import files
+
+    done = 0
+
+    def count(owner: Any, name: str) -> None:
+        function = getattr(owner, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            nonlocal done
+            done += 1
+            if done == moment:
+                die()
+            return function(*args, **options)
+
+        setattr(owner, name, call)
+
+    for owner, name in (
+        (Writer, "write"),
+        (files, "_sync"),
+        (files, "remove"),
+        (Path, "rename"),
+        (Path, "replace"),
+    ):
+        count(owner, name)
+    sys.argv = ["continual", *command]
+    try:
+        main()
+    finally:
+        calls.send(done)

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,6 +35,7 @@ from continual.errors import (
 from continual.registry import Batch
 from continual.storage.locks import UPDATE_LOCK, exclusive
 from tests.commands import Run
+from tests.kills import kill
 from tests.pairs import SCHEMA, WORDS, Write, make_pairs, sentence
 from tests.workspaces import Once
 
@@ -214,23 +211,6 @@ def test_one_more_domain_costs_its_own_trainings(three: Workspace) -> None:
         assert len(job.missing) == missing
 
 
-KILLED = """
-import os, signal, sys
-from continual import Workspace
-
-class Killer:
-    done = 0
-    def start(self, label, total, unit, done=0): pass
-    def finish(self): pass
-    def advance(self, count):
-        self.done += count
-        if self.done >= int(sys.argv[2]):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-Workspace(sys.argv[1]).conflicts(domains=["first", "second"], rows=32, progress=Killer())
-"""
-
-
 @pytest.mark.kill
 def test_a_killed_analysis_goes_on_to_the_same_losses(three: Workspace) -> None:
     two = ["first", "second"]
@@ -238,8 +218,7 @@ def test_a_killed_analysis_goes_on_to_the_same_losses(three: Workspace) -> None:
     for file in three.registry.path(TRAININGS).parent.iterdir():
         file.unlink()
     # In the third training, after the second of its four batches.
-    command = [sys.executable, "-c", KILLED, str(three.directory), str(2 * 32 + 32)]
-    assert subprocess.run(command, env=os.environ, check=False).returncode == -signal.SIGKILL
+    kill(three.directory, "conflicts", "training", 2 + 2 + 2, domains=two, rows=32)
     before = trainings(three)
     assert len(before) == 2
     assert not (three.registry.root / LAST).exists()

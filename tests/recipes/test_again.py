@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +13,9 @@ from continual.errors import (
     ModelError,
     WorkspaceBusy,
 )
+from continual.progress import Silent
 from continual.storage.locks import UPDATE_LOCK, exclusive
+from tests.kills import die, exit_code
 from tests.recipes.stock import ingest
 
 
@@ -88,27 +87,22 @@ def test_one_job_at_a_time_and_the_other_is_named(workspace: Workspace) -> None:
         workspace.train("joint")
 
 
-KILLED = """
-import os, signal, sys
-from continual import Workspace
-
-class Killer:
+class DiesInTheSecondTraining(Silent):
     trainings = 0
-    def start(self, label, total, unit, done=0):
+
+    def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         self.trainings += label == "training"
         if self.trainings == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-    def finish(self): pass
-    def advance(self, count): pass
+            die()
 
-Workspace(sys.argv[1]).train("boom", options={"ratios": "0.5,1"}, progress=Killer())
-"""
+
+def train_boom(directory: Path) -> None:
+    Workspace(directory).train("boom", options={"ratios": "0.5,1"}, progress=DiesInTheSecondTraining())
 
 
 @pytest.mark.kill
 def test_a_killed_recipe_goes_on_with_the_phase_that_it_was_in(workspace: Workspace, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", KILLED, str(workspace.directory)]
-    assert subprocess.run(command, env=os.environ, check=False).returncode == -signal.SIGKILL
+    assert exit_code(train_boom, workspace.directory) == -signal.SIGKILL
     (left,) = workspace.versions()[1:]
     for lost in ("adapters/v9", "versions/v9"):  # published, and not recorded
         workspace.registry.path(lost).mkdir()

@@ -21,7 +21,7 @@ from continual.report.board import Board
 from continual.report.dashboard import make_app, serve
 from continual.report.live import part_of, read_live
 from continual.storage.locks import UPDATE_LOCK, exclusive
-from tests.kills import kill_update
+from tests.kills import kill
 from tests.pairs import Write, make_pairs
 from tests.reports import HOSTILE, HOSTILE_DOCUMENT, HOSTILE_QUERY, add_version, hostile_registry, make_registry
 from tests.workspaces import SETTINGS
@@ -245,7 +245,7 @@ def test_an_update_shows_itself_and_leaves_nothing(tiny_model: Path, tmp_path: P
     assert {2, 5} <= set(parts)
     assert watcher.board.state()["run"] is None
     workspace.ingest(write_pairs("bash.parquet", make_pairs(80, seed=1)))
-    kill_update(tmp_path / "w", "training", 2)
+    kill(tmp_path / "w", "update", "training", 2)
     run = watcher.board.state()["run"]
     assert (run["version"], run["state"], run["learning"]) == ("v2", "interrupted", ["bash"])
 

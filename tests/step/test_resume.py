@@ -13,7 +13,7 @@ from continual.errors import (
     InputError,
     NothingToDoError,
 )
-from tests.kills import interrupt_update, kill_update
+from tests.kills import interrupt_update, kill
 from tests.pairs import Write, make_pairs
 
 
@@ -25,7 +25,7 @@ def test_a_killed_update_resumes_to_the_same_weights(workspace: Workspace, write
     expected = workspace.update(seed=5, replay=0.5).version
     for label, advances in (("training", 3), ("evaluating v", 1)):
         workspace.rollback()
-        kill_update(workspace.directory, label, advances, seed=5, replay=0.5)
+        kill(workspace.directory, "update", label, advances, seed=5, replay=0.5)
         begun = workspace.status().interrupted
         with pytest.raises(InputError, match="--resume"):
             workspace.update()
@@ -48,7 +48,7 @@ def test_an_update_killed_while_it_searches_resumes_to_the_same_weights(
     before = learned.version().id
     expected = learned.update(seed=5, replay=0.5, merge=rule).version
     learned.promote(before)
-    kill_update(learned.directory, "searching", advances, seed=5, replay=0.5, merge=rule)
+    kill(learned.directory, "update", "searching", advances, seed=5, replay=0.5, merge=rule)
     resumed = learned.update(resume=True).version
     assert (resumed.sha256, resumed.provenance.weight) == (expected.sha256, expected.provenance.weight)
     assert resumed.provenance.search == expected.provenance.search

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from continual import Workspace
 from continual.cli import app
 from continual.errors import InputError, NotFoundError
-from tests.kills import kill_update
+from tests.kills import kill
 from tests.pairs import Write, make_pairs
 from tests.workspaces import SETTINGS
 
@@ -97,7 +97,7 @@ def test_a_resumed_step_goes_on_in_the_same_run(workspace: Workspace, write_pair
     settings = SETTINGS.replace("checkpoint_seconds = 0", f"checkpoint_seconds = {seconds}")
     (workspace.directory / "continual.toml").write_text(settings)
     workspace.ingest(write_pairs("a.parquet", make_pairs(120)))
-    kill_update(workspace.directory, "training", 4, settings={"track": {"trackers": ["tensorboard"]}})
+    kill(workspace.directory, "update", "training", 4, settings={"track": {"trackers": ["tensorboard"]}})
     folder = workspace.registry.path("tracking/v1")
     assert len(scalars(folder)["train/loss"]) == 4
     with pytest.raises(InputError, match="Leave the other options out"):

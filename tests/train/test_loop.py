@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,7 @@ from continual.train.checkpoint import FILE
 from continual.train.job import Job
 from continual.train.loop import Schedule, estimate, train
 from continual.train.step import open_session
-from tests import ROOT
+from tests.kills import At, die, exit_code
 from tests.pairs import SCHEMA
 from tests.train.runs import CONFIG, SOLO, Count, Interrupt, StopAt, factors, labelled, make_table, run
 
@@ -100,30 +98,9 @@ def test_an_interrupted_run_ends_with_the_same_bytes(tiny_model: Path, tmp_path:
     assert (resumed.pairs, resumed.tokens, resumed.loss) == (whole.pairs, whole.tokens, whole.loss)
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-sys.path.insert(0, sys.argv[3])
-from tests.train.runs import StopAt, run
-
-class KillAt(StopAt):
-    def advance(self, count):
-        try:
-            super().advance(count)
-        except Exception:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-run(Path(sys.argv[1]), Path(sys.argv[2]), progress=KillAt(6))
-"""
-
-
 @pytest.mark.kill
 def test_a_killed_run_ends_with_the_same_bytes(tiny_model: Path, tmp_path: Path) -> None:
-    root = str(ROOT)
-    killed = subprocess.run([sys.executable, "-c", KILLED, tiny_model, tmp_path / "cut", root], check=False)
-    assert killed.returncode == -signal.SIGKILL
+    assert exit_code(run, tiny_model, tmp_path / "cut", progress=At(die, "training", 6)) == -signal.SIGKILL
     half_written = tmp_path / "cut" / "run" / f".{FILE}.0123abcd.partial"
     half_written.write_bytes(b"half")
     run(tiny_model, tmp_path / "cut", resume=True)
