@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import heapq
 import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -272,60 +271,10 @@ def cut_to_sample(task: Any, sample: Sample) -> None:
             data["top_ranked"] = {query: list(ranked[query]) for query in asked if query in ranked}
 
 
-@dataclass(frozen=True)
-class PerQuery:
-    """Scores and rankings of the queries of one split and subset.
-
-    Attributes:
-        scores: trec_eval's measures, 0 to 1, by query id and name of the measure.
-        first: Ids of the first `TOP` documents, best first, by query id.
-    """
-
-    scores: dict[str, dict[str, float]]
-    first: dict[str, list[str]]
-
-
-TOP = 10
-"""Number of documents kept from each query's ranking."""
-
-
-def keep_per_query(task: Any) -> dict[tuple[str, str], PerQuery]:
-    """Return a dict, by split and subset, that mteb's evaluation of the task fills with per-query scores and rankings.
-
-    mteb itself keeps only means, rounded to five digits. The dict stays empty for tasks that don't rank documents.
-
-    Raises:
-        DataError: During the evaluation, if the task needs more data and can't load them.
-    """
-    per_query: dict[tuple[str, str], PerQuery] = {}
-    if not isinstance(task, AbsTaskRetrieval):
-        return per_query
-    original = task.task_specific_scores
-
-    def keep(
-        scores: dict[str, dict[str, float]], qrels: Any, results: Any, hf_split: str, hf_subset: str
-    ) -> dict[str, float]:
-        first = {query: _first(results.get(query, {})) for query in scores}
-        per_query[hf_split, hf_subset] = PerQuery(scores, first)
-        try:
-            own: dict[str, float] = original(scores, qrels, results, hf_split=hf_split, hf_subset=hf_subset)
-        except (OSError, ValueError) as error:  # FollowIR's tasks read more of their dataset here
-            raise unreadable(task, error) from error
-        return own
-
-    task.task_specific_scores = keep
-    return per_query
-
-
 def only_split(task: Any) -> Mapping[str, Any]:
     """Return the data of a loaded task with per-query scores, which has exactly one subset and one split."""
     (data,) = (data for part in parts(task) for data in _splits(part))
     return dict(data)
-
-
-def _first(similarity: Mapping[str, float]) -> list[str]:
-    """Return the first documents in trec_eval's order: by score, ties by id in descending order."""
-    return [name for _, name in heapq.nlargest(TOP, ((value, name) for name, value in similarity.items()))]
 
 
 def _splits(part: Any, extra: str | None = None) -> Iterator[Any]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import mteb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,9 +22,9 @@ from transformers.utils import logging as transformers_logging
 from continual.config import EvalConfig
 from continual.errors import DataError
 from continual.eval.encoder import OnceEncoder
+from continual.eval.mteb_evaluate import evaluate_task
 from continual.eval.mteb_tasks import (
     cut_to_sample,
-    keep_per_query,
     open_task,
     unload_task_data,
 )
@@ -170,15 +169,7 @@ def _groups(tasks: Sequence[tuple[Task, FolderTask]]) -> list[tuple[FolderTask, 
 
 
 def _score(encoder: OnceEncoder, task: Any, record: Task, settings: str, version: str, registry_root: Path) -> Score:
-    per_query = keep_per_query(task)
-    result = mteb.evaluate(
-        encoder,
-        task,
-        cache=None,
-        co2_tracker=False,
-        show_progress_bar=False,
-        encode_kwargs={"batch_size": encoder.batch_size, "show_progress_bar": False},
-    ).task_results[0]
+    result, per_query = evaluate_task(encoder, task, encoder.batch_size)
     rows = [row for split in result.scores.values() for row in split]
     main = float(result.get_score(getter=lambda row: row[record.metric]))
     if not math.isfinite(main):
@@ -229,7 +220,7 @@ def _means(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, float]:
     means = {}
     for name in sorted(set().union(*rows) - {metric, "main_score"}):
         values = [row[name] for row in rows if isinstance(row.get(name), (int, float)) and math.isfinite(row[name])]
-        if values and not name.startswith("nauc_"):
+        if values and not name.startswith("nauc_"):  # if mteb computed them after all
             means[name] = float(np.mean(values))
     return means
 

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mteb
 import numpy as np
 from mteb.models import ModelMeta
 from mteb.types import PromptType
 
 from continual.config import EvalConfig
 from continual.eval.encoder import OnceEncoder, Vectors
+from continual.eval.mteb_evaluate import evaluate_task
 from continual.eval.mteb_tasks import (
     cut_to_sample,
-    keep_per_query,
     open_task,
     unload_task_data,
 )
@@ -217,19 +216,7 @@ def _search(model: Any, task: Any, record: Task) -> tuple[float, dict[Any, list[
     """Return the main score in points, the first documents of every query, and the number of queries."""
     name = trec_eval_measure(record.metric)
     assert name is not None, record
-    original = task.task_specific_scores
-    per_query = keep_per_query(task)
-    try:
-        mteb.evaluate(
-            model,
-            task,
-            cache=None,
-            co2_tracker=False,
-            show_progress_bar=False,
-            encode_kwargs={"batch_size": 64, "show_progress_bar": False},
-        )
-    finally:
-        task.task_specific_scores = original  # the next search of this task keeps its own
+    _, per_query = evaluate_task(model, task, 64)
     # As the main score of an evaluation: the mean over the subsets and splits of the mean over their queries.
     parts = [[query[name] for query in part.scores.values()] for part in per_query.values()]
     rankings = {(*place, query): first for place, part in per_query.items() for query, first in part.first.items()}

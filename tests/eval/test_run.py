@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import random
 import warnings
@@ -227,6 +228,25 @@ def test_the_same_version_scores_the_same_twice(tiny_model: Path, tmp_path: Path
     (two,) = score_tasks(tiny_model, "v0", "x", [task], tmp_path, EvalConfig())
     assert one == two
     assert before == (tmp_path / two.path).read_bytes()
+
+
+def test_mteb_computes_no_metrics_that_nobody_reads(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mteb._evaluators import retrieval_metrics
+
+    from continual.eval.run import score_tasks
+
+    task = write_task(tmp_path, "first")
+    original, calls = retrieval_metrics.evaluate_abstention, []
+    monkeypatch.setattr(retrieval_metrics, "nauc", lambda *_: calls.append(1))
+    (score,) = score_tasks(tiny_model, "v0", "x", [task], tmp_path, EvalConfig())
+    assert not calls
+    assert retrieval_metrics.evaluate_abstention is original
+    monkeypatch.undo()
+    # With them, as where a release of mteb calls the function something else, the score is the same.
+    monkeypatch.setattr("continual.eval.mteb_evaluate._without_abstention", contextlib.nullcontext)
+    assert score_tasks(tiny_model, "v0", "x", [task], tmp_path, EvalConfig()) == [score]
 
 
 def test_what_cannot_be_scored_is_refused(tiny_model: Path, tmp_path: Path) -> None:
