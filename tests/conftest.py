@@ -33,6 +33,14 @@ settings.load_profile("steady")
 collect_ignore = [] if importlib.util.find_spec("avalanche") else ["stream/test_avalanche.py"]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Measure the coverage of the fast tests alone: measuring takes half as long again, and these reach 96 %."""
+    if config.pluginmanager.hasplugin("_cov"):
+        for item in items:
+            if any(map(item.get_closest_marker, ("slow", "kill", "real_model", "browser"))):
+                item.add_marker("no_cover")
+
+
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     """Return a function that makes a folder once for all workers of a run. Tests copy it before they change it."""

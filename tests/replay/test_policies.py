@@ -198,7 +198,7 @@ def test_picks_survive_their_record(rows: int, data: st.DataObject) -> None:
 def learned(once: Once, tiny_model: Path) -> Path:
     """A workspace that has learned two domains and has a third before it."""
     settings = "[train]\nepochs = 1\nbatch_size = 16\nmax_length = 32\nlora_rank = 4\n"
-    gate = "[gate]\nmax_forgetting = 100\nmax_ood_loss = 100\nmin_gain = -100\n"
+    gate = "[gate]\nmax_forgetting = 100\nmax_ood_loss = 100\nmin_gain = -100\n[index]\nstep = false\n"
 
     def make(folder: Path) -> None:
         workspace = make_workspace(folder / "w", tiny_model, settings + gate)

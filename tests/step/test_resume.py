@@ -18,37 +18,32 @@ from tests.pairs import Write, make_pairs
 
 
 @pytest.mark.kill
-def test_a_killed_update_resumes_to_the_same_weights(workspace: Workspace, write_pairs: Write) -> None:
-    workspace.ingest(write_pairs("a.parquet", make_pairs(80)))
-    workspace.update()
-    workspace.ingest(write_pairs("b.parquet", make_pairs(120, seed=1)))
-    expected = workspace.update(seed=5, replay=0.5).version
+def test_a_killed_update_resumes_to_the_same_weights(learned: Workspace, write_pairs: Write) -> None:
+    learned.ingest(write_pairs("c.parquet", make_pairs(120, seed=2)))
+    expected = learned.update(seed=5, replay=0.5).version
     for label, advances in (("training", 3), ("evaluating v", 1)):
-        workspace.rollback()
-        kill(workspace.directory, "update", label, advances, seed=5, replay=0.5)
-        begun = workspace.status().interrupted
+        learned.rollback()
+        kill(learned.directory, "update", label, advances, seed=5, replay=0.5)
+        begun = learned.status().interrupted
         with pytest.raises(InputError, match="--resume"):
-            workspace.update()
+            learned.update()
         with pytest.raises(InputError, match="Leave the other options out"):
-            workspace.update(resume=True, seed=5)
-        resumed = workspace.update(resume=True).version
+            learned.update(resume=True, seed=5)
+        resumed = learned.update(resume=True).version
         assert resumed.id == begun
         assert resumed.sha256 == expected.sha256
         assert resumed.provenance.replay == expected.provenance.replay != []
         assert resumed.pairs_trained == expected.pairs_trained
-        assert workspace.status().interrupted is None
+        assert learned.status().interrupted is None
 
 
 @pytest.mark.kill
-@pytest.mark.parametrize(("rule", "advances"), [("search", 3), ("self-positioning", 5)])
-def test_an_update_killed_while_it_searches_resumes_to_the_same_weights(
-    learned: Workspace, write_pairs: Write, rule: str, advances: int
-) -> None:
+def test_an_update_killed_while_it_searches_resumes_to_the_same_weights(learned: Workspace, write_pairs: Write) -> None:
     learned.ingest(write_pairs("c.parquet", make_pairs(120, seed=2)))
     before = learned.version().id
-    expected = learned.update(seed=5, replay=0.5, merge=rule).version
+    expected = learned.update(seed=5, replay=0.5, merge="self-positioning").version
     learned.promote(before)
-    kill(learned.directory, "update", "searching", advances, seed=5, replay=0.5, merge=rule)
+    kill(learned.directory, "update", "searching", 5, seed=5, replay=0.5, merge="self-positioning")
     resumed = learned.update(resume=True).version
     assert (resumed.sha256, resumed.provenance.weight) == (expected.sha256, expected.provenance.weight)
     assert resumed.provenance.search == expected.provenance.search
