@@ -297,7 +297,12 @@ class StoreConfig(ConfigSection):
 class CatalogConfig(ConfigSection):
     """Access to the catalog file, which one process at a time can open."""
 
-    busy_seconds: float = Field(10.0, ge=0, description="Seconds to wait for another process before the command fails.")
+    busy_seconds: float = Field(
+        60.0,
+        ge=0,
+        description="Seconds that a command which changes the workspace waits for another one; a command that only "
+        "reads waits a second at most.",
+    )
 
 
 class Config(ConfigSection):

@@ -9,7 +9,8 @@
     │   ├── InvalidNameError               a name that is not allowed or already taken
     │   ├── NotFoundError                  no such workspace, domain, task or version
     │   ├── NothingToDoError               no new rows to learn, no task to evaluate ...
-    │   └── SchemaError                    a workspace written by a newer `continual`
+    │   ├── SchemaError                    a workspace written by a newer `continual`, or a damaged catalog
+    │   └── ResourceError                  no space, no permission, a read-only disk, or too little memory
     ├── FoldError                      1   the folded model encodes differently from the trained one
     ├── RebuildError                   1   a rebuilt version differs from its record
     ├── GateRefused                    3   the update breaks a limit of the gate
@@ -63,6 +64,10 @@ class NothingToDoError(InputError):
 
 class SchemaError(InputError):
     """A newer version of `continual` wrote the workspace, or a record in it is damaged."""
+
+
+class ResourceError(InputError):
+    """The disk is full, read-only or not accessible, or the memory does not suffice."""
 
 
 class DivergedError(ConfigError):

@@ -19,6 +19,7 @@ from continual.registry.registry import CURRENT
 from continual.report.status import Status, read_status
 from continual.versions.build import kept
 from continual.versions.create import SETTINGS, STORE, create_workspace, find_workspace
+from continual.versions.sweep import sweep_killed
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -65,6 +66,7 @@ class Workspace:
         self.directory = find_workspace(directory)
         self.config: Config = load_config(self.directory / SETTINGS)
         self.registry = Registry(self.directory / STORE, self.config.catalog.busy_seconds)
+        sweep_killed(self.registry)
 
     def __repr__(self) -> str:
         return f"Workspace({str(self.directory)!r})"

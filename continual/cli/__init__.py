@@ -9,12 +9,15 @@ from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 
 from continual.cli.groups import app
-from continual.errors import ContinualError
+from continual.storage.faults import is_interrupt, translate
 
 # Each of these modules adds its commands to the groups, in the order of `continual --help` and docs/cli.md.
 # isort: off
 from continual.cli import loop, report, compare, versions, tasks, train, merge, index, analyze  # noqa: F401
 # isort: on
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C or SIGTERM, as shells have it."""
 
 __all__ = ["app", "main"]
 
@@ -30,11 +33,36 @@ def main() -> None:
             return
         try:
             app()
-        except ContinualError as error:
-            for note in getattr(error, "__notes__", ()):
-                print(f"continual: {note}", file=sys.stderr)
-            print(f"continual: {error}", file=sys.stderr)
-            sys.exit(error.exit_code)
+        except SystemExit:
+            _flush()
+            raise
+        except Exception as error:
+            _fail(error)
+
+
+def _fail(error: Exception) -> None:
+    """End with one message and an exit code if a user or the machine caused the error; raise it if it is a bug."""
+    if is_interrupt(error):
+        print("continual: interrupted.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    fault = translate(error)
+    if fault is None:
+        raise error
+    for note in getattr(fault, "__notes__", ()):
+        print(f"continual: {note}", file=sys.stderr)
+    print(f"continual: {fault}", file=sys.stderr)
+    sys.exit(fault.exit_code)
+
+
+def _flush() -> None:
+    """Write what was printed. Python would report a full disk after the end of the command, with a traceback."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end of Python
+        if isinstance(error, BrokenPipeError):
+            sys.exit(1)
+        _fail(error)
 
 
 def _leading() -> AbstractContextManager[bool]:

@@ -45,7 +45,6 @@ from continual.registry.catalog import now
 from continual.storage.files import publish, remove
 from continual.storage.locks import (
     UPDATE_LOCK,
-    exclusive,
     held,
     holder,
 )
@@ -81,7 +80,7 @@ def run(
     """
     check_count(count, len(job.tables))
     _check_out(out)
-    with exclusive(registry.root / LOCK, "analyze conflicts"):
+    with registry.lock(LOCK, "analyze conflicts"):
         if job.missing and (what := holder(registry.root / UPDATE_LOCK)) is not None:
             raise WorkspaceBusy(
                 f"`continual {what or 'update'}` is running in this workspace, and two trainings at once would slow "

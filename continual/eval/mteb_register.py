@@ -19,7 +19,6 @@ from continual.registry import MTEB, Registry, Task
 from continual.registry.catalog import now
 from continual.registry.names import check_name
 from continual.storage.files import publish
-from continual.storage.locks import exclusive
 from continual.stream.leaks import count_leaks, find_leaks, write_leaks
 from continual.stream.sweep import swept
 from continual.stream.task_files import write_keys
@@ -109,7 +108,7 @@ def register(
         raise DataError(f"{errors[0]}{also}{hint}")
     if not loaded:
         raise DataError(f"None of the {len(tasks)} tasks of {source} can be loaded. The first error: {errors[0]}")
-    with exclusive(registry.root / LOCK, "ingest` or `continual task add"):
+    with registry.lock(LOCK, "task add"):
         _check_free(registry, by_name, domain)
         return _record(registry, loaded)
 

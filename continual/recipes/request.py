@@ -19,7 +19,7 @@ from continual.recipes.recipe import Recipe
 from continual.recipes.result import RecipeResult
 from continual.recipes.run import run_recipe
 from continual.registry import Registry
-from continual.storage.locks import UPDATE_LOCK, exclusive
+from continual.storage.locks import UPDATE_LOCK
 
 
 class TrainRequest(Options):
@@ -64,7 +64,7 @@ def train_recipe(
     progress: Progress = SILENT,
 ) -> RecipeResult:
     """Run a recipe under the update lock; see `Workspace.train`."""
-    with exclusive(registry.root / UPDATE_LOCK, "train"):
+    with registry.lock(UPDATE_LOCK, "train"):
         layout = _lay_out(registry, config, directory, request, progress)
         return run_recipe(registry, config, layout, executor=executor, progress=progress)
 

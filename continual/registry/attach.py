@@ -21,11 +21,20 @@ if TYPE_CHECKING:
 BLOCK = "16384"
 """Block size of a new file, in bytes. DuckDB's default, 256 KiB, makes a catalog of 60 versions 15 times larger."""
 
+_TAKEN = ("could not set lock", "unique file handle")
+"""Parts of DuckDB's messages if another process, or another DuckDB of this process, has the file open."""
+
 
 @dataclass
 class _Attached:
     name: str
+    read_only: bool
+    folder: int | None = None
     users: int = 0
+
+
+class InUse(Exception):
+    """Another process, or another connection of this one, has the file open in a way that excludes this one."""
 
 
 class Engine:
@@ -38,36 +47,39 @@ class Engine:
         self._names = 0
 
     @contextlib.contextmanager
-    def attached(self, path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    def attached(self, path: Path, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         """Attach a file, and yield a connection whose default database it is.
+
+        Processes that only read can have the file attached at the same time.
 
         A transaction that the body does not commit is rolled back. The body must not fork.
 
         Args:
-            path: The file; created if it is missing.
+            path: The file; created if it is missing, unless it is only read.
+            read_only: Whether the body only reads.
 
         Raises:
-            duckdb.Error: The file cannot be attached, for example because another process has it open.
+            InUse: Another process has the file open, or another thread reads it and this one writes.
+            duckdb.Error: The file cannot be attached.
         """
         path = path.resolve()
         with self._lock:
-            connection = self._attach(path)
+            connection = self._attach(path, read_only)
         try:
             yield connection
         finally:
             with self._lock:
                 self._release(path, connection)
 
-    def _attach(self, path: Path) -> duckdb.DuckDBPyConnection:
+    def _attach(self, path: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
         if self._home is None:
             self._home = _start()
         file = self._files.get(path)
         if file is None:
             self._names += 1
-            file = _Attached(f"catalog{self._names}")
-            quoted = str(path).replace("'", "''")
-            self._home.execute(f"ATTACH '{quoted}' AS {file.name}")
-            self._files[path] = file
+            file = self._files[path] = self._open(path, _Attached(f"catalog{self._names}", read_only))
+        elif file.read_only and not read_only:
+            raise InUse("another thread of this process reads it")
         connection = self._home.cursor()
         file.users += 1
         try:
@@ -76,6 +88,27 @@ class Engine:
             self._release(path, connection)
             raise
         return connection
+
+    def _open(self, path: Path, file: _Attached) -> _Attached:
+        """Attach a file under its name."""
+        import duckdb
+
+        assert self._home is not None
+        target = str(path)
+        if "?" in target:  # DuckDB takes what follows it for options, and writes its log elsewhere
+            file.folder = os.open(path.parent, os.O_PATH)
+            target = f"/proc/self/fd/{file.folder}/{path.name}"
+        quoted = target.replace("'", "''")
+        try:
+            self._home.execute(f"ATTACH '{quoted}' AS {file.name}{' (READ_ONLY)' if file.read_only else ''}")
+        except BaseException as error:
+            _close(file)
+            if isinstance(error, duckdb.Error) and any(sign in str(error).lower() for sign in _TAKEN):
+                raise InUse(str(error)) from None
+            if not self._files:  # a damaged file can make DuckDB refuse all further work
+                self._abandon()
+            raise
+        return file
 
     def _release(self, path: Path, connection: duckdb.DuckDBPyConnection) -> None:
         import duckdb
@@ -86,14 +119,27 @@ class Engine:
             connection.close()
             for unused in [path for path, file in self._files.items() if not file.users]:
                 self._home.execute(f"DETACH {self._files[unused].name}")
-                del self._files[unused]
+                _close(self._files.pop(unused))
         except duckdb.Error:
             # Committed changes are in the file or its log. If another thread uses the engine, the file stays attached,
             # and that thread detaches it.
             if not any(file.users for file in self._files.values()):
-                self._home.close()
-                self._home = None
-                self._files.clear()
+                self._abandon()
+
+    def _abandon(self) -> None:
+        """Close DuckDB. The next transaction starts another one."""
+        assert self._home is not None
+        self._home.close()
+        self._home = None
+        for file in self._files.values():
+            _close(file)
+        self._files.clear()
+
+
+def _close(file: _Attached) -> None:
+    if file.folder is not None:
+        os.close(file.folder)
+        file.folder = None
 
 
 def _start() -> duckdb.DuckDBPyConnection:
@@ -110,9 +156,9 @@ _engine = Engine()
 _inherited: list[Engine] = []
 
 
-def attached(path: Path) -> contextlib.AbstractContextManager[duckdb.DuckDBPyConnection]:
+def attached(path: Path, *, read_only: bool = False) -> contextlib.AbstractContextManager[duckdb.DuckDBPyConnection]:
     """Attach a file to the engine of this process; see `Engine.attached`."""
-    return _engine.attached(path)
+    return _engine.attached(path, read_only=read_only)
 
 
 def _renew() -> None:

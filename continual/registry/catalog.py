@@ -1,29 +1,35 @@
 """The catalog file: short DuckDB transactions, with retries and numbered migrations.
 
 While one process has a DuckDB file open for writing, no other process can open it, not even for reading. So the file is
-attached for one transaction at a time, which takes milliseconds, and a process that finds it in use tries again.
+attached for one transaction at a time, which takes milliseconds, and a process that finds it in use tries again. Reads
+attach it read-only: they share it, and need no permission to write.
 """
 
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from continual.errors import NotFoundError, SchemaError, WorkspaceBusy
-from continual.registry.attach import attached
+from continual.errors import NotFoundError, ResourceError, SchemaError, WorkspaceBusy
+from continual.registry.attach import InUse, attached
 from continual.registry.migrations import MIGRATIONS
+from continual.storage.faults import is_interrupt, translate, writable
+from continual.storage.locks import read_only as read_only_error
+from continual.storage.locks import writing
 
 if TYPE_CHECKING:
     import duckdb
 
-_TAKEN = ("could not set lock", "unique file handle")
-"""Parts of DuckDB's messages if another process, or another DuckDB of this process, has the file open."""
+READ_SECONDS = 1.0
+"""Longest wait of a command that only reads. Transactions take milliseconds, so a file that is in use for longer is
+held by something else, and its user is told at once."""
 
 
 class Catalog:
@@ -31,21 +37,22 @@ class Catalog:
 
     Args:
         path: The file; `create` writes it.
-        busy_seconds: Longest wait for another process that has it open, in seconds.
+        busy_seconds: Longest wait of a command that writes for another process that has it open, in seconds.
     """
 
-    def __init__(self, path: Path, busy_seconds: float = 10.0) -> None:
+    def __init__(self, path: Path, busy_seconds: float = 60.0) -> None:
         self.path = path
         self.busy_seconds = busy_seconds
-        self._migrated = False
+        self._current = False
         self._shared = threading.local()  # a connection belongs to one thread
 
     def create(self) -> None:
         """Create the file with the newest schema."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._open(create=True) as connection:
-            _migrate(connection, self.path)
-        self._migrated = True
+        with self._explained(), self._open(read_only=False) as connection:
+            connection.execute("CREATE TABLE migrations (number INTEGER PRIMARY KEY, applied_at TIMESTAMP NOT NULL)")
+            _migrate(connection, 0)
+        self._current = True
 
     @contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -54,83 +61,173 @@ class Catalog:
         Raises:
             NotFoundError: The file is missing.
             WorkspaceBusy: Another process had it open for `busy_seconds`.
-            SchemaError: A newer `continual` wrote it, or it is not a catalog.
+            SchemaError: A newer `continual` wrote it, or it is damaged.
+            ResourceError: It cannot be written, or the disk is full.
         """
-        shared = getattr(self._shared, "connection", None)
-        if shared is not None:
-            yield shared
-            return
-        with self._open() as connection:
-            if not self._migrated:
-                _migrate(connection, self.path)
-                self._migrated = True
-            connection.execute("BEGIN")
-            try:
-                yield connection
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
+        with self._begun(read_only=False) as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the file for a body that only reads. Other processes can read at the same time.
+
+        Raises:
+            NotFoundError: The file is missing.
+            WorkspaceBusy: Another process wrote it for longer than a command that reads waits.
+            SchemaError: A newer `continual` wrote it, or it is damaged; or it is of an older schema and cannot be
+                written.
+        """
+        with self._begun(read_only=True) as connection:
+            yield connection
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Combine all transactions of the body into one, which sees one state and opens the file once.
-
-        Use it only for reads in quick succession: other processes wait until the body ends.
-        """
-        with self.transaction() as connection:
+        """Combine all reads of the body into one transaction, which sees one state and opens the file once."""
+        with self.reading() as connection:
             self._shared.connection = connection
             try:
                 yield
             finally:
                 self._shared.connection = None
 
-    @contextmanager
-    def _open(self, create: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-        import duckdb
+    def require_writable(self, what: str) -> None:
+        """Check that a command that writes can write the file.
 
-        if not create and not self.path.exists():
+        Args:
+            what: Name of the command.
+
+        Raises:
+            ResourceError: It cannot be written.
+        """
+        if self.path.exists() and not writable(self.path):
+            raise read_only_error(what, self.path.parent)
+
+    @contextmanager
+    def _begun(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+        shared = getattr(self._shared, "connection", None)
+        if shared is not None:
+            yield shared
+            return
+        with self._explained():
+            self._check()
+            if not read_only and not writable(self.path):
+                raise ResourceError(
+                    f"{self.path} is read-only for you, so nothing can be recorded. Copy the workspace to a folder of "
+                    "your own, or ask for permission to write."
+                )
+            self._update_schema()
+            with self._open(read_only=read_only) as connection:
+                connection.execute("BEGIN")
+                try:
+                    yield connection
+                except BaseException:
+                    _roll_back(connection)
+                    raise
+                connection.execute("COMMIT")
+
+    def _update_schema(self) -> None:
+        """Apply the migrations that the file lacks, if it was not checked before."""
+        if self._current:
+            return
+        with self._open(read_only=True) as connection:
+            applied = _applied(connection, self.path)
+        if applied < len(MIGRATIONS):
+            if not writable(self.path):
+                raise SchemaError(
+                    f"{self.path} has schema {applied}, and this continual reads schema {len(MIGRATIONS)}. It would be "
+                    "updated, but it is read-only for you. Copy the workspace to a folder of your own, or run "
+                    "`continual status` once where it can be written."
+                )
+            with self._open(read_only=False) as connection:
+                _migrate(connection, _applied(connection, self.path))
+        self._current = True
+
+    def _check(self) -> None:
+        """Check that there is a file with something in it: DuckDB makes a new database of an empty one."""
+        try:
+            size = self.path.stat().st_size
+        except FileNotFoundError:
             raise NotFoundError(
                 f"{self.path}, the catalog of the workspace, is missing. Restore it from a backup, or create another "
                 "workspace with `continual init`."
-            )
-        deadline = time.monotonic() + self.busy_seconds
-        pause = 0.01
+            ) from None
+        if not size:
+            raise self._damaged("it is empty")
+
+    @contextmanager
+    def _open(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+        patient = not read_only or writing()
+        seconds = self.busy_seconds if patient else min(READ_SECONDS, self.busy_seconds)
+        deadline = time.monotonic() + seconds
+        pause = 0.005
         with ExitStack() as stack:
             while True:
                 try:
-                    connection = stack.enter_context(attached(self.path))
+                    connection = stack.enter_context(attached(self.path, read_only=read_only))
                     break
-                except duckdb.Error as error:
-                    if not any(sign in str(error).lower() for sign in _TAKEN):
-                        if not isinstance(error, duckdb.IOException):
-                            raise
-                        raise SchemaError(
-                            f"{self.path} cannot be opened as a catalog: {error}. Restore it from a backup if it is "
-                            "damaged."
-                        ) from None
+                except InUse as error:
                     if time.monotonic() > deadline:
                         raise WorkspaceBusy(
                             f"{self.path} is in use by another process, or by another DuckDB connection of this one "
-                            f"(waited {self.busy_seconds:g} s). Try again when it has ended, or raise "
-                            "catalog.busy_seconds in continual.toml."
+                            f"(waited {seconds:g} s{_process(str(error))}). Try again when it has ended."
                         ) from None
-                    time.sleep(pause * (0.5 + random.random()))
-                    pause = min(2 * pause, 0.5)
+                    time.sleep(pause * random.uniform(0.5, 1.5))
+                    pause = min(2 * pause, 0.04)  # longer pauses would serve last who waited longest
             yield connection
 
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what DuckDB raises in the body into our errors."""
+        import duckdb
 
-def _migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Apply the migrations that the file lacks, each in its own transaction."""
-    connection.execute(
-        "CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, applied_at TIMESTAMP NOT NULL)"
-    )
+        try:
+            yield
+        except (duckdb.Error, RuntimeError) as error:
+            if is_interrupt(error):
+                raise KeyboardInterrupt from error
+            if not isinstance(error, duckdb.Error):
+                raise
+            raise (translate(error, self.path) or self._damaged(str(error))) from error
+
+    def _damaged(self, problem: str) -> SchemaError:
+        """Return the error of a damaged file, with what is left of the workspace."""
+        log = self.path.with_name(self.path.name + ".wal")
+        pair = f"{self.path.name} and {log.name} together" if log.exists() else self.path.name
+        reason = " ".join(problem.split())[:300]
+        return SchemaError(
+            f"{self.path} cannot be opened as a catalog, because it is damaged: {reason}. "
+            f"Restore {pair} from a backup. Without one, the models in versions/, the adapters and the training rows "
+            f"in data/ are still good, but their records are lost: make another workspace with `continual init --base "
+            f"{self.path.parent / 'versions'}/VERSION`, and ingest the files again."
+        )
+
+
+def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
+    import duckdb
+
+    with suppress(duckdb.Error):  # the first error counts; the transaction ends with the connection
+        connection.execute("ROLLBACK")
+
+
+def _process(message: str) -> str:
+    """Return the process that DuckDB's message names; "" if it names none."""
+    found = re.search(r"held in (\S+) .*?\(?PID (\d+)", message)
+    return f" for process {found[2]}, {found[1]}" if found else ""
+
+
+def _applied(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
+    """Return the schema of a file, as the number of the last migration."""
     ((applied,),) = connection.execute("SELECT coalesce(max(number), 0) FROM migrations").fetchall()
     if applied > len(MIGRATIONS):
         raise SchemaError(
             f"{path} has schema {applied}, but this continual reads schemas up to {len(MIGRATIONS)}. Install the newer "
             "continual that wrote it."
         )
+    return int(applied)
+
+
+def _migrate(connection: duckdb.DuckDBPyConnection, applied: int) -> None:
+    """Apply the migrations that the file lacks, each in its own transaction."""
     for number, statements in enumerate(MIGRATIONS[applied:], start=applied + 1):
         connection.execute("BEGIN")
         for statement in statements:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +33,7 @@ from continual.registry.rows import (
     insert_task,
     next_position,
 )
+from continual.storage.locks import exclusive
 
 TASK_FILES = ("corpus", "queries", "qrels", "keys")
 """Names of the Parquet files in the folder of a local task."""
@@ -50,16 +52,25 @@ class Registry:
 
     Args:
         root: The `.continual` folder.
-        busy_seconds: Longest wait of a transaction for another process, in seconds.
+        busy_seconds: Longest wait of a command that writes for another process, in seconds.
     """
 
-    def __init__(self, root: Path, busy_seconds: float = 10.0) -> None:
+    def __init__(self, root: Path, busy_seconds: float = 60.0) -> None:
         self.root = root
         self.catalog = Catalog(root / "catalog.duckdb", busy_seconds)
 
     def path(self, relative: str) -> Path:
         """Return the absolute path of an artifact. Records hold paths relative to `root`."""
         return self.root / relative
+
+    def lock(self, name: str, what: str) -> AbstractContextManager[None]:
+        """Return a lock on a part of the workspace, for a command that writes; see `exclusive`.
+
+        Args:
+            name: Name of the lock file.
+            what: Name of the command.
+        """
+        return exclusive(self.root / name, what, seconds=self.catalog.busy_seconds)
 
     # Domains and batches.
 
@@ -219,8 +230,13 @@ class Registry:
         """Return the lineage of a version: the root base first, the version last."""
         versions = {recorded.id: recorded for recorded in self.versions()}
         newest_first = [version]
-        while newest_first[-1].parent is not None:
-            newest_first.append(versions[newest_first[-1].parent])
+        while (parent := newest_first[-1].parent) is not None:
+            if parent not in versions or len(newest_first) > len(versions):
+                raise SchemaError(
+                    f"The catalog is damaged: {newest_first[-1].id} was made from {parent}, which has no record. "
+                    "Restore it from a backup."
+                )
+            newest_first.append(versions[parent])
         return newest_first[::-1]
 
     def learned(self, version: Version) -> set[str]:
@@ -229,7 +245,7 @@ class Registry:
 
     def next_version_id(self) -> str:
         """Return the id of the next version or run. An id is never used twice."""
-        with self.catalog.transaction() as connection:
+        with self.catalog.reading() as connection:
             used = connection.execute("SELECT id FROM versions UNION SELECT id FROM runs").fetchall()
         return f"v{1 + max((int(name[1:]) for (name,) in used), default=-1)}"
 
@@ -300,7 +316,7 @@ class Registry:
 
     def compatibility(self) -> dict[tuple[str, str], dict[str, Any]]:
         """Return the measured compatibility, as JSON data, by (old version, new version)."""
-        with self.catalog.transaction() as connection:
+        with self.catalog.reading() as connection:
             rows = connection.execute("SELECT old, new, result FROM compatibility ORDER BY created_at").fetchall()
         return {(old, new): json.loads(result) for old, new, result in rows}
 
@@ -365,11 +381,11 @@ class Registry:
 
     def _positions(self) -> dict[str, int]:
         """Return the position of each version by id, without reading the long provenances."""
-        with self.catalog.transaction() as connection:
+        with self.catalog.reading() as connection:
             return dict(connection.execute("SELECT id, position FROM versions").fetchall())
 
     def _select(self, record_type: type[Record], query: str, values: list[Any] | None = None) -> list[Record]:
-        with self.catalog.transaction() as connection:
+        with self.catalog.reading() as connection:
             cursor = connection.execute(query, values or [])
             columns = [column[0] for column in cursor.description or []]
             rows = cursor.fetchall()
@@ -383,6 +399,11 @@ def _read_row(record_type: type[Record], names: set[str], row: dict[str, Any]) -
         return record_type(**{name: decode_value(name, value) for name, value in row.items() if name in names})
     except SchemaError as error:
         raise SchemaError(f"{record_type.__name__} {row.get('id')}: {error}") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise SchemaError(
+            f"{record_type.__name__} {row.get('id', row.get('name', ''))}: the record is damaged: {error}. Restore the "
+            "catalog from a backup."
+        ) from None
 
 
 def _common_settings(scores: Iterable[Score], positions: Mapping[str, int]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from continual.step.request import Request
 from continual.step.spec import prepare, reopen
 from continual.step.tracking import tracked
 from continual.step.update import StepResult, update
-from continual.storage.locks import UPDATE_LOCK, exclusive
+from continual.storage.locks import UPDATE_LOCK
 from continual.versions.sweep import discard_run, sweep_steps
 
 
@@ -26,7 +26,7 @@ def run_update(
     """Take a step, or continue the one that was interrupted; see `Workspace.update`."""
     if resume and restart:
         raise InputError("--resume continues the interrupted update and --restart discards it. Choose one.")
-    with exclusive(registry.root / UPDATE_LOCK, "update"):
+    with registry.lock(UPDATE_LOCK, "update"):
         sweep_steps(registry)
         run = registry.interrupted()
         if resume:

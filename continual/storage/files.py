@@ -10,10 +10,11 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from continual.errors import InputError
+from continual.storage.faults import explained
 
 SUFFIX = ".partial"
 
@@ -35,8 +36,9 @@ def publish(target: Path) -> Iterator[Path]:
     sweep_unfinished(target.parent, target.name)
     partial = _beside(target)
     try:
-        yield partial
-        replace(partial, target)
+        with explained(target):
+            yield partial
+            replace(partial, target)
     finally:
         remove(partial)
 
@@ -69,9 +71,10 @@ def scratch(parent: Path, name: str) -> Iterator[Path]:
     """
     sweep_unfinished(parent, name)
     folder = _beside(parent / name)
-    folder.mkdir(parents=True)
     try:
-        yield folder
+        with explained(parent / name):
+            folder.mkdir(parents=True)
+            yield folder
     finally:
         remove(folder)
 
@@ -85,14 +88,36 @@ def sweep_unfinished(folder: Path, name: str = "*") -> None:
     """
     pattern = glob.escape(name) if name != "*" else name
     for path in [*folder.glob(f".{pattern}.*{REPLACED}"), *folder.glob(f".{pattern}.*{SUFFIX}")]:
-        if _in_use(path):
-            continue
-        owner = _OWNER.search(path.name)
-        target = path.with_name(path.name[1 : owner.start()]) if owner else path
-        if path.suffix == REPLACED and not target.exists():
-            path.rename(target)
-        else:
-            remove(path)
+        if not _in_use(path):
+            _settle(path)
+
+
+def sweep_dead(root: Path) -> None:
+    """Do the same in a folder and all its folders, for the paths of dead processes of this machine alone."""
+    for folder, folders, files in os.walk(root):
+        for name in (*folders, *files):
+            owner = _OWNER.search(name) if name.startswith(".") else None
+            if owner and owner[1] == _machine() and not _in_use(Path(folder, name)):
+                with suppress(OSError):  # another process sweeps too, or the folder is read-only
+                    _settle(Path(folder, name))
+        folders[:] = [name for name in folders if not name.startswith(".")]
+
+
+def _settle(path: Path) -> None:
+    """Remove an unfinished path, or restore it if it is a folder whose replacement never arrived."""
+    owner = _OWNER.search(path.name)
+    target = path.with_name(path.name[1 : owner.start()]) if owner else path
+    if path.suffix == REPLACED and not target.exists():
+        path.rename(target)
+    else:
+        remove(path)
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder that counts as a whole: rename it first, so that a killed removal leaves no half of it."""
+    renamed = _beside(folder)
+    folder.rename(renamed)
+    remove(renamed)
 
 
 _OWNER = re.compile(rf"\.([0-9a-f]{{8}})-(\d+)-[0-9a-f]{{8}}({SUFFIX}|{REPLACED})$")
@@ -105,8 +130,7 @@ it is often 1."""
 
 def _beside(target: Path, suffix: str = SUFFIX) -> Path:
     """Return a hidden path named after this machine and process, so that others can tell when it is abandoned."""
-    machine = hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]
-    name = f".{target.name}.{machine}-{os.getpid()}-{uuid.uuid4().hex[:8]}{suffix}"
+    name = f".{target.name}.{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}{suffix}"
     _OURS.add(name)
     return target.with_name(name)
 
@@ -116,7 +140,7 @@ def _in_use(path: Path) -> bool:
     owner = _OWNER.search(path.name)
     if owner is None:
         return False
-    if owner[1] != hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]:
+    if owner[1] != _machine():
         return time.time() - path.stat().st_mtime < _ABANDONED  # another machine on the same disk
     if int(owner[2]) == os.getpid():
         return path.name in _OURS
@@ -127,6 +151,13 @@ def _in_use(path: Path) -> bool:
     except PermissionError:
         pass
     return True
+
+
+def _machine() -> str:
+    """Return eight digits for this machine. Containers with the same host name number their processes apart."""
+    with suppress(OSError):
+        return hashlib.sha256(f"{os.uname().nodename}/{os.readlink('/proc/self/ns/pid')}".encode()).hexdigest()[:8]
+    return hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]
 
 
 def flush(path: Path) -> None:

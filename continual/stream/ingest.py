@@ -12,7 +12,6 @@ from continual.registry import GIVEN_ONLY, Batch, Registry
 from continual.registry.catalog import now
 from continual.registry.names import check_name
 from continual.storage.files import publish
-from continual.storage.locks import exclusive
 from continual.stream.checks import check_hold_out, count_without_negatives, task_without_rows, too_many_rejects
 from continual.stream.domain import Target, find_target, holdout_share, stored_files
 from continual.stream.leaks import count_leaks, find_leaks, write_leaks
@@ -92,7 +91,7 @@ def ingest(
     mapping = resolve(options.columns, opened.columns, source)
     opened.check(mapping)
 
-    with exclusive(registry.root / LOCK, "ingest"):
+    with registry.lock(LOCK, "ingest"):
         # 2. Find the domain. Stop if it has this file already.
         content = opened.sha256()
         target = find_target(registry, name, options)

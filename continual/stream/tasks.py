@@ -10,13 +10,13 @@ from continual.registry import Registry, Task
 from continual.registry.catalog import now
 from continual.registry.names import check_name
 from continual.storage.files import publish
-from continual.storage.locks import exclusive
+from continual.storage.locks import INGEST_LOCK
 from continual.stream.leaks import count_leaks, find_leaks, write_leaks
 from continual.stream.near import SHINGLES
 from continual.stream.sweep import swept
 from continual.stream.task_files import TaskTables, read_task, write_task
 
-LOCK = "ingest.lock"
+LOCK = INGEST_LOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def import_task(registry: Registry, name: str, folder: Path, domain: str | None 
             tasks and all rows.
     """
     name = check_name(name, "task")
-    with exclusive(registry.root / LOCK, "ingest` or `continual task add"):
+    with registry.lock(LOCK, "task add"):
         domains = [record.name for record in registry.domains()]
         if domain is not None and domain not in domains:
             raise NotFoundError(

@@ -10,7 +10,7 @@ from continual.errors import ModelError, RebuildError
 from continual.progress import SILENT, Progress
 from continual.registry import Registry, Version
 from continual.registry.registry import CURRENT, ROOT
-from continual.storage.files import SUFFIX, remove
+from continual.storage.files import remove
 from continual.versions.build import PHASE_RUN, has_adapter, hold_snapshots, temporary_rebuild
 
 
@@ -67,11 +67,7 @@ def collect(registry: Registry, keep_every: int, *, dry_run: bool = False, progr
             freed += _size(folder)
             dropped.append(version.id)
             if not dry_run:
-                # Rename first, so that a killed removal does not leave a damaged snapshot.
-                renamed = folder.with_name(f".{folder.name}.gone{SUFFIX}")
-                remove(renamed)
-                folder.rename(renamed)
-                remove(renamed)
+                discard(folder)
     checkpoints = sorted(registry.path("runs").glob(f"{PHASE_RUN}*"))
     for folder in checkpoints:
         freed += _size(folder)

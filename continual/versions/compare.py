@@ -12,7 +12,7 @@ from continual.eval.suites import suite_settings
 from continual.progress import SILENT, Progress
 from continual.registry import Registry, Task, Version
 from continual.registry.registry import ROOT
-from continual.storage.locks import UPDATE_LOCK, exclusive
+from continual.storage.locks import UPDATE_LOCK
 from continual.versions.build import kept
 from continual.versions.scores import (
     choose_tasks,
@@ -123,7 +123,7 @@ def _score(
     if not any(lack(registry, version, tasks, config) for lack in lacks for version in versions):
         return {}
     again = {}
-    with exclusive(registry.root / UPDATE_LOCK, "compare"):  # an update scores versions too
+    with registry.lock(UPDATE_LOCK, "compare"):  # an update scores versions too
         for version in versions:
             score_missing(registry, version, tasks, config, progress)
             if rankings:

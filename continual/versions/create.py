@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from continual.config import Config, load_config
@@ -37,6 +38,7 @@ def create_workspace(directory: str | Path, base: str, *, trust_remote_code: boo
         raise InputError(
             f"--trust-remote-code was given, but {given} does not allow it. Set trust_remote_code = true there."
         )
+    absent = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     try:
         with publish(directory / STORE) as partial:
             _fill(partial, folder, recorded_name(base), config.trust_remote_code)
@@ -48,6 +50,10 @@ def create_workspace(directory: str | Path, base: str, *, trust_remote_code: boo
         raise InputError(
             f"A workspace cannot be created in {directory}: {error.strerror or error}. Choose another folder."
         ) from None
+    finally:
+        for made in absent:  # a refused call leaves no empty folders
+            with suppress(OSError):
+                made.rmdir()
     return directory
 
 

@@ -11,7 +11,7 @@ from continual.errors import InputError
 from continual.progress import SILENT, Progress
 from continual.registry import Alias, Registry, Version
 from continual.registry.registry import CURRENT
-from continual.storage.locks import UPDATE_LOCK, exclusive
+from continual.storage.locks import UPDATE_LOCK
 from continual.versions.build import kept, rebuild
 from continual.versions.collect import Collected, collect
 
@@ -45,6 +45,7 @@ def list_versions(registry: Registry) -> VersionList:
 
 def promote(registry: Registry, name: str, reason: str, progress: Progress = SILENT) -> Alias:
     """Make a version the current version; see `Workspace.promote`."""
+    registry.catalog.require_writable("promote")
     version = registry.version(name)
     if version.id == registry.version(CURRENT).id:
         raise InputError(
@@ -56,6 +57,7 @@ def promote(registry: Registry, name: str, reason: str, progress: Progress = SIL
 
 def rollback(registry: Registry, reason: str, progress: Progress = SILENT) -> Alias:
     """Make the previous version the current version again; see `Workspace.rollback`."""
+    registry.catalog.require_writable("rollback")
     before = registry.before(CURRENT)
     if before is None:
         raise InputError(
@@ -68,6 +70,7 @@ def rollback(registry: Registry, reason: str, progress: Progress = SILENT) -> Al
 
 def pin(registry: Registry, name: str, pinned: bool, progress: Progress = SILENT) -> Version:
     """Keep the snapshot of a version, or let `gc` drop it; see `Workspace.pin`."""
+    registry.catalog.require_writable("versions pin" if pinned else "versions unpin")
     version = registry.version(name)
     if pinned:
         with kept(registry, version.id, progress=progress):
@@ -80,7 +83,7 @@ def pin(registry: Registry, name: str, pinned: bool, progress: Progress = SILENT
 def rebuild_version(registry: Registry, name: str, progress: Progress = SILENT) -> Version:
     """Rebuild a version under the update lock; see `Workspace.rebuild`."""
     version = registry.version(name)
-    with exclusive(registry.root / UPDATE_LOCK, "versions rebuild"):
+    with registry.lock(UPDATE_LOCK, "versions rebuild"):
         rebuild(registry, version, progress)
     return version
 
@@ -95,5 +98,5 @@ def collect_garbage(
 ) -> Collected:
     """Drop snapshots under the update lock; see `Workspace.gc`."""
     keep_every = config.change(settings or {}, only="store").store.keep_every
-    with exclusive(registry.root / UPDATE_LOCK, "gc"):
+    with registry.lock(UPDATE_LOCK, "gc"):
         return collect(registry, keep_every, dry_run=dry_run, progress=progress)

@@ -17,7 +17,7 @@ from continual.eval.suites import SuiteName, sample_of, suite_settings, suite_ta
 from continual.progress import SILENT, Progress
 from continual.registry import Registry, Score, Task, Version
 from continual.registry.registry import ROOT
-from continual.storage.locks import UPDATE_LOCK, exclusive
+from continual.storage.locks import UPDATE_LOCK
 from continual.versions.build import materialise, prove
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def evaluate_version(
     chosen = choose_tasks(registry, config, tasks, suite_name)
     missing = {task.name for task in unscored(registry, version, chosen, config, suite_name)}
     if missing:
-        with exclusive(registry.root / UPDATE_LOCK, "eval"):  # an update scores versions too
+        with registry.lock(UPDATE_LOCK, "eval"):  # an update scores versions too
             score_missing(registry, version, chosen, config, progress, suite_name)
     scores = registry.scores(suite_settings(chosen, config, suite_name))
     flagged = flags_of(registry, version.id)

@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+from continual.errors import ContinualError
 from continual.registry import Registry, Run
-from continual.storage.files import remove, sweep_unfinished
+from continual.storage.files import remove, sweep_dead, sweep_unfinished
+from continual.storage.locks import INGEST_LOCK, held
+
+STAGING = "staging"
+"""Folder of a running ingest."""
+
+
+def sweep_killed(registry: Registry) -> None:
+    """Remove what killed processes of this machine left unfinished. Every command calls it.
+
+    Files of processes that may be alive, of other machines, and those that only the catalog can tell are left.
+    """
+    sweep_dead(registry.root)
+    staging = registry.root / STAGING
+    if staging.exists() and not held(registry.root / INGEST_LOCK):
+        with suppress(ContinualError, OSError), registry.lock(INGEST_LOCK, "ingest"):
+            remove(staging)
 
 
 def discard_run(registry: Registry, run: Run) -> None:

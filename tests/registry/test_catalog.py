@@ -37,7 +37,7 @@ def test_reads_together_open_the_catalog_once_and_see_one_state(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = []
-    monkeypatch.setattr(catalog, "attached", lambda *given: opened.append(given) or attached(*given))
+    monkeypatch.setattr(catalog, "attached", lambda *given, **mode: opened.append(given) or attached(*given, **mode))
     with registry.catalog.together():
         first = registry.versions(), registry.scores(), registry.tasks()
     assert len(opened) == 1
