@@ -155,9 +155,10 @@ def _in_use(path: Path) -> bool:
 
 def _machine() -> str:
     """Return eight digits for this machine. Containers with the same host name number their processes apart."""
+    name = os.uname().nodename
     with suppress(OSError):
-        return hashlib.sha256(f"{os.uname().nodename}/{os.readlink('/proc/self/ns/pid')}".encode()).hexdigest()[:8]
-    return hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]
+        name += str(Path("/proc/self/ns/pid").readlink())
+    return hashlib.sha256(name.encode()).hexdigest()[:8]
 
 
 def flush(path: Path) -> None:

@@ -10,7 +10,7 @@ from continual.errors import ModelError, RebuildError
 from continual.progress import SILENT, Progress
 from continual.registry import Registry, Version
 from continual.registry.registry import CURRENT, ROOT
-from continual.storage.files import remove
+from continual.storage.files import discard, remove
 from continual.versions.build import PHASE_RUN, has_adapter, hold_snapshots, temporary_rebuild
 
 

@@ -70,7 +70,7 @@ def rollback(registry: Registry, reason: str, progress: Progress = SILENT) -> Al
 
 def pin(registry: Registry, name: str, pinned: bool, progress: Progress = SILENT) -> Version:
     """Keep the snapshot of a version, or let `gc` drop it; see `Workspace.pin`."""
-    registry.catalog.require_writable("versions pin" if pinned else "versions unpin")
+    registry.catalog.require_writable("versions pin")
     version = registry.version(name)
     if pinned:
         with kept(registry, version.id, progress=progress):

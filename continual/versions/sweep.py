@@ -7,7 +7,7 @@ from contextlib import suppress
 from continual.errors import ContinualError
 from continual.registry import Registry, Run
 from continual.storage.files import remove, sweep_dead, sweep_unfinished
-from continual.storage.locks import INGEST_LOCK, held
+from continual.storage.locks import INGEST_LOCK, exclusive, held
 
 STAGING = "staging"
 """Folder of a running ingest."""
@@ -21,7 +21,7 @@ def sweep_killed(registry: Registry) -> None:
     sweep_dead(registry.root)
     staging = registry.root / STAGING
     if staging.exists() and not held(registry.root / INGEST_LOCK):
-        with suppress(ContinualError, OSError), registry.lock(INGEST_LOCK, "ingest"):
+        with suppress(ContinualError, OSError), exclusive(registry.root / INGEST_LOCK, "ingest"):
             remove(staging)
 
 
