@@ -33,7 +33,9 @@ def main() -> None:
             return
         try:
             app()
-        except SystemExit:
+        except SystemExit as end:
+            if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):  # Typer ends without a word
+                print("continual: interrupted.", file=sys.stderr)
             _flush()
             raise
         except Exception as error:

@@ -29,7 +29,6 @@ _TAKEN = ("could not set lock", "unique file handle")
 class _Attached:
     name: str
     read_only: bool
-    folder: int | None = None
     users: int = 0
 
 
@@ -94,15 +93,10 @@ class Engine:
         import duckdb
 
         assert self._home is not None
-        target = str(path)
-        if "?" in target:  # DuckDB takes what follows it for options, and writes its log elsewhere
-            file.folder = os.open(path.parent, os.O_PATH)
-            target = f"/proc/self/fd/{file.folder}/{path.name}"
-        quoted = target.replace("'", "''")
+        quoted = str(path).replace("'", "''")
         try:
             self._home.execute(f"ATTACH '{quoted}' AS {file.name}{' (READ_ONLY)' if file.read_only else ''}")
         except BaseException as error:
-            _close(file)
             if isinstance(error, duckdb.Error) and any(sign in str(error).lower() for sign in _TAKEN):
                 raise InUse(str(error)) from None
             if not self._files:  # a damaged file can make DuckDB refuse all further work
@@ -119,7 +113,7 @@ class Engine:
             connection.close()
             for unused in [path for path, file in self._files.items() if not file.users]:
                 self._home.execute(f"DETACH {self._files[unused].name}")
-                _close(self._files.pop(unused))
+                del self._files[unused]
         except duckdb.Error:
             # Committed changes are in the file or its log. If another thread uses the engine, the file stays attached,
             # and that thread detaches it.
@@ -131,15 +125,7 @@ class Engine:
         assert self._home is not None
         self._home.close()
         self._home = None
-        for file in self._files.values():
-            _close(file)
         self._files.clear()
-
-
-def _close(file: _Attached) -> None:
-    if file.folder is not None:
-        os.close(file.folder)
-        file.folder = None
 
 
 def _start() -> duckdb.DuckDBPyConnection:

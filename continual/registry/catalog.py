@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from continual.errors import NotFoundError, ResourceError, SchemaError, WorkspaceBusy
+from continual.errors import InputError, NotFoundError, ResourceError, SchemaError, WorkspaceBusy
 from continual.registry.attach import InUse, attached
 from continual.registry.migrations import MIGRATIONS
 from continual.storage.faults import is_interrupt, translate, writable
@@ -48,6 +48,7 @@ class Catalog:
 
     def create(self) -> None:
         """Create the file with the newest schema."""
+        self._check_name()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._explained(), self._open(read_only=False) as connection:
             connection.execute("CREATE TABLE migrations (number INTEGER PRIMARY KEY, applied_at TIMESTAMP NOT NULL)")
@@ -144,6 +145,7 @@ class Catalog:
 
     def _check(self) -> None:
         """Check that there is a file with something in it: DuckDB makes a new database of an empty one."""
+        self._check_name()
         try:
             size = self.path.stat().st_size
         except FileNotFoundError:
@@ -153,6 +155,14 @@ class Catalog:
             ) from None
         if not size:
             raise self._damaged("it is empty")
+
+    def _check_name(self) -> None:
+        """Check the path: DuckDB takes what follows a question mark for options, and writes its log elsewhere."""
+        if "?" in str(self.path.resolve()):
+            raise InputError(
+                f"The path of the workspace, {self.path.resolve().parent.parent}, contains a question mark, and "
+                "DuckDB, which stores the catalog, cannot write there. Rename the folder, or choose another one."
+            )
 
     @contextmanager
     def _open(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:

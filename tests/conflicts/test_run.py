@@ -236,6 +236,7 @@ def test_it_gives_way_to_an_update(three: Workspace, monkeypatch: pytest.MonkeyP
     with exclusive(lock, "update"), pytest.raises(WorkspaceBusy, match="continual update` is running"):
         three.conflicts(rows=16)
     assert trainings(three) == {}
+    three.registry.catalog.busy_seconds = 0
     with exclusive(three.registry.root / analysis.LOCK, "analyze conflicts"):
         with pytest.raises(WorkspaceBusy, match="analyze conflicts"):
             three.conflicts(rows=16)

@@ -80,6 +80,7 @@ def test_a_damaged_phase_is_not_trained_on_from(workspace: Workspace) -> None:
 
 
 def test_one_job_at_a_time_and_the_other_is_named(workspace: Workspace) -> None:
+    workspace.registry.catalog.busy_seconds = 0
     lock = workspace.registry.root / UPDATE_LOCK
     with exclusive(lock, "train"), pytest.raises(WorkspaceBusy, match="`continual train` is already running"):
         workspace.update()

@@ -167,6 +167,7 @@ def test_a_running_mean_does_not_forget_what_another_rule_learned(learned: Works
 
 
 def test_two_updates_at_once_are_refused(workspace: Workspace) -> None:
+    workspace.registry.catalog.busy_seconds = 0
     with exclusive(workspace.registry.root / "update.lock", "update"), pytest.raises(WorkspaceBusy):
         workspace.update()
 

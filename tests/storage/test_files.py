@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import subprocess
 import sys
@@ -67,3 +68,24 @@ def test_a_replacement_that_fails_leaves_what_was_there(tmp_path: Path, monkeypa
     with pytest.raises(OSError, match="No space"):
         store.replace(tmp_path / "new", tmp_path / "v1")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "v1"]
+
+
+def test_only_the_paths_of_dead_processes_of_this_machine_are_swept(tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    machine = store._machine()
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    dead = tmp_path / "data" / "a" / f".b1.parquet.{machine}-{ended.pid}-00000000.partial"
+    moved = tmp_path / f".v1.{machine}-{ended.pid}-00000000.replaced"
+    alive = tmp_path / f".v2.{machine}-{os.getppid()}-00000000.partial"
+    elsewhere = tmp_path / f".v3.00000000-{ended.pid}-00000000.partial"
+    unknown = tmp_path / ".v4.partial"
+    for path in (dead, alive, elsewhere, unknown):
+        path.write_text("x")
+    moved.mkdir()
+    store.sweep_dead(tmp_path)
+    assert not dead.exists()
+    assert (tmp_path / "v1").is_dir()
+    assert alive.exists()
+    assert elsewhere.exists()
+    assert unknown.exists()

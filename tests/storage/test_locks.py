@@ -2,17 +2,88 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from continual.errors import WorkspaceBusy
+from continual.storage import locks
+from continual.storage.locks import exclusive, guard, held, holder, who
+
+HOLD = """
+import os, sys
+from pathlib import Path
 from continual.storage.locks import exclusive
+with exclusive(Path(sys.argv[1]), "ingest"):
+    child = os.fork() if len(sys.argv) > 2 else 1
+    if child:
+        print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def hold(path: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", HOLD, str(path), *more]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
 
 
 def test_a_lock_is_exclusive_and_freed(tmp_path: Path) -> None:
     with exclusive(tmp_path / "lock", "update"):
         with pytest.raises(WorkspaceBusy, match="continual update"), exclusive(tmp_path / "lock", "update"):
             pass
+        with pytest.raises(WorkspaceBusy), guard(tmp_path / "lock", alone=False, seconds=0):
+            pass
     with exclusive(tmp_path / "lock", "update"):
         pass
+    assert holder(tmp_path / "lock") is None
+
+
+def test_who_waits_is_told_for_whom_and_then_served(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    process = hold(tmp_path / "lock")
+    other = who(tmp_path / "lock")
+    assert other is not None
+    assert (other.what, other.pid, holder(tmp_path / "lock")) == ("ingest", process.pid, "ingest")
+    with pytest.raises(WorkspaceBusy, match=f"process {process.pid}, since {other.since}; waited 0 s"):
+        exclusive(tmp_path / "lock", "update").__enter__()
+    assert not caplog.records
+
+    said = threading.Event()
+
+    class Say(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.set()
+
+    def release() -> None:
+        said.wait(60)
+        process.communicate("\n")
+
+    handler, thread = Say(), threading.Thread(target=release)
+    logging.getLogger("continual").addHandler(handler)
+    thread.start()
+    with exclusive(tmp_path / "lock", "update", seconds=60):
+        assert holder(tmp_path / "lock") == "update"
+    thread.join()
+    logging.getLogger("continual").removeHandler(handler)
+    (message,) = caplog.messages
+    assert f"waiting for `continual ingest` in this workspace (process {process.pid}, since {other.since}" in message
+
+
+@pytest.mark.parametrize("fork", [[], ["fork"]])
+def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path: Path, fork: list[str]) -> None:
+    process = hold(tmp_path / "lock", *fork)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not held(tmp_path / "lock"), "even if a process that it forked lives on"
+    with exclusive(tmp_path / "lock", "update"):
+        assert locks.writing()
+    process.communicate()
+    assert not locks.writing()
