@@ -6,6 +6,7 @@ limit must not be ignored silently.
 
 from __future__ import annotations
 
+import reprlib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from continual.errors import ConfigError, InputError, did_you_mean
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(ge=1)]
+LARGEST = 2**31 - 1
+"""Largest whole number of a setting. Larger ones overflow in the libraries."""
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 Names = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 """A list of names. A single name may be given without brackets, as in `--set track.trackers=tensorboard`."""
 
@@ -45,7 +51,7 @@ class ReplayConfig(ConfigSection):
     """The old rows that an update trains on again."""
 
     share: Share = Field(0.3, description="Share of the rows of every domain learned before to replay, 0 to 1.")
-    rows: Annotated[int, Field(ge=0)] | None = Field(
+    rows: Count | None = Field(
         None, description="Most rows to replay in total, which bounds the cost of an update; unset: no limit."
     )
     policy: str = Field(
@@ -65,7 +71,7 @@ class BatchBand(ConfigSection):
     """Batch size of the rows whose longest text has a certain length."""
 
     tokens: Positive = Field(description="Most tokens of a row's longest text.")
-    pairs: Annotated[int, Field(ge=2)] = Field(description="Pairs per batch.")
+    pairs: Annotated[int, Field(ge=2, le=LARGEST)] = Field(description="Pairs per batch.")
 
 
 RUNTIME_ONLY = frozenset({"checkpoint_seconds"})
@@ -76,7 +82,9 @@ class TrainConfig(ConfigSection):
     """Training of the update model: LoRA on all linear layers, with the InfoNCE loss."""
 
     epochs: Positive = Field(1, description="Passes over the training rows.")
-    batch_size: Annotated[int, Field(ge=2)] = Field(32, description="Pairs per batch; they share in-batch negatives.")
+    batch_size: Annotated[int, Field(ge=2, le=LARGEST)] = Field(
+        32, description="Pairs per batch; they share in-batch negatives."
+    )
     batch_sizes: list[BatchBand] = Field(
         [],
         description=(
@@ -100,7 +108,7 @@ class TrainConfig(ConfigSection):
             "embeddings cut to each of these."
         ),
     )
-    max_negatives: Annotated[int, Field(ge=0)] = Field(1, description="Most negatives used of those given with a row.")
+    max_negatives: Count = Field(1, description="Most negatives used of those given with a row.")
     guide_margin: Annotated[float, Field(ge=-2, le=2)] | Literal["off"] = Field(
         "off",
         description=(
@@ -279,7 +287,7 @@ class IndexConfig(ConfigSection):
         0.95,
         description="Re-index: with a query map, if new queries keep this share, through a query map or as they are.",
     )
-    rows: Annotated[int, Field(ge=0)] = Field(
+    rows: Count = Field(
         250, description="Learned rows on which an update fits a linear query map, to see if it helps; 0: no map."
     )
     fit_rows: Positive = Field(5000, description="Learned rows that `continual index fit` fits a map on, at most.")
@@ -288,7 +296,7 @@ class IndexConfig(ConfigSection):
 class StoreConfig(ConfigSection):
     """Snapshots that `continual gc` keeps."""
 
-    keep_every: Annotated[int, Field(ge=0)] = Field(
+    keep_every: Count = Field(
         0,
         description="Keep every n-th snapshot; 0: only those of the root base, the current and pinned versions.",
     )
@@ -395,7 +403,7 @@ class Options(BaseModel):
             for fault in error.errors():
                 name, value = str(fault["loc"][0]), fault["input"]
                 takes = cls.takes.get(name) or f"{name}: {fault['msg']}"
-                faults.setdefault(name, f"{takes}, not {value!r}.")
+                faults.setdefault(name, f"{takes}, not {reprlib.repr(value)}.")
         if faults or found is None:
             raise InputError(" ".join(faults.values()))
         return found
@@ -416,7 +424,7 @@ def load_config(path: Path) -> Config:
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # not TOML, not UTF-8, or a number with thousands of digits
         raise ConfigError(f"{path} is not valid TOML: {error}. Correct the file in a text editor.") from None
     return validate(data, str(path))
 
@@ -452,7 +460,7 @@ def validate(data: dict[str, object], source: str) -> Config:
                 faults.append(f"{'.'.join(path)}: unknown setting.{did_you_mean(path[-1], _setting_names(path[:-1]))}")
             else:
                 where = ".".join(part for part in path if part.isidentifier())  # without the branch of a union
-                faults.append(f"{where}: {fault['msg']} (got {fault['input']!r})")
+                faults.append(f"{where}: {fault['msg']} (got {reprlib.repr(fault['input'])})")
         raise ConfigError(f"{source} has invalid settings: " + "; ".join(faults)) from None
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from continual import Workspace
+from continual.cli.parse import parse_settings
 from continual.config import Config, load_config, validate
 from continual.errors import ConfigError
 from continual.versions.settings import render_config
@@ -71,3 +72,16 @@ def test_another_merge_method_drops_the_parameters_of_the_one_before() -> None:
 
 def test_a_change_may_name_a_section_by_its_old_name() -> None:
     assert Config().change({"compat": {"step": False}}).index.step is False
+
+
+@pytest.mark.parametrize("value", ["1e999", "nan", "1" + 400 * "0", "9" * 5000, "99999999999"])
+def test_numbers_beyond_range_are_refused_in_a_short_message(value: str, tmp_path: Path) -> None:
+    path = tmp_path / "continual.toml"
+    for setting in ("train.epochs", "ingest.batch_rows", "replay.rows", "replay.share", "index.rows"):
+        section, key = setting.split(".")
+        path.write_text(f"[{section}]\n{key} = {value}\n")
+        with pytest.raises(ConfigError) as error:
+            load_config(path)
+        assert len(str(error.value)) < 300 + len(str(path))
+        with pytest.raises(ConfigError):
+            Config().change(parse_settings([f"{setting}={value}"]) or {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from continual.errors import InputError
@@ -67,7 +68,7 @@ def parse_parameters(given: list[str] | None) -> dict[str, float] | None:
     found: dict[str, float] = {}
     for name, value in parse_pairs(given, "-p", "density=0.5").items():
         try:
-            found[name] = words[value.lower()] if value.lower() in words else float(value)
+            found[name] = words[value.lower()] if value.lower() in words else _finite(value)
         except ValueError:
             raise InputError(f"-p {name} takes a number, such as -p density=0.5; not {value!r}.") from None
     return found or None
@@ -102,9 +103,16 @@ def parse_weights(text: str | None) -> list[float] | None:
     if text is None:
         return None
     try:
-        return [float(number) for number in text.split(",")]
+        return [_finite(number) for number in text.split(",")]
     except ValueError:
         raise InputError(f"--weights takes numbers with commas, such as 0.4,0.6; not {text!r}.") from None
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
 
 
 def _toml(text: str) -> Any:
@@ -112,5 +120,5 @@ def _toml(text: str) -> Any:
 
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:  # a word, or a number with thousands of digits
         return text

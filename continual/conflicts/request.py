@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
-
-from continual.config import Config, Options
+from continual.config import Config, Options, Seed
 from continual.conflicts.analysis import Conflicts
 from continual.conflicts.clusters import FILE
 from continual.conflicts.plan import ConflictJob, ConflictPlan, estimate_conflicts, prepare_conflicts
@@ -34,14 +32,14 @@ class ConflictRequest(Options):
     call = "analyze conflicts"
     takes = {  # noqa: RUF012  pydantic reads the annotation of the base class
         "start": "--from takes base or current",
-        "seed": "--seed must be an integer of 0 or more",
+        "seed": "--seed must be an integer of 0 or more, below 2^63",
     }
 
     domains: list[str] | None = None
     rows: int = 256
     start: Literal["base", "current"] = "base"
     clusters: int | None = None
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     out: Path | None = None
     settings: dict[str, dict[str, Any]] | None = None
 

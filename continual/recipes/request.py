@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field
 
-from continual.config import Config, Options
+from continual.config import Config, Options, Seed
 from continual.conflicts.clusters import FILE, read_clusters
 from continual.errors import InputError
 from continual.progress import SILENT, Progress
@@ -37,14 +37,14 @@ class TrainRequest(Options):
     """
 
     call = "train"
-    takes = {"seed": "--seed must be an integer of 0 or more"}  # noqa: RUF012  pydantic reads the base's annotation
+    takes = {"seed": "--seed must be an integer of 0 or more, below 2^63"}  # noqa: RUF012  pydantic reads the base's annotation
 
     recipe: str
     options: dict[str, str] = Field(default_factory=dict)
     domains: list[str] | None = None
     clusters: Path | None = None
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
 
 def plan_training(

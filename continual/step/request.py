@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from continual.config import Config, Options
+from continual.config import Config, Options, Seed
 from continual.errors import InputError
 from continual.merge.rules import find_rule
 from continual.recipes import find_recipe
@@ -37,7 +37,7 @@ class Request(Options):
         "merge": "--merge takes the name of a rule, or a weight above 0 and up to 1 (with 0 the new version would "
         "equal its parent, and its rows would count as learned)",
         "start": "--from takes current or base",
-        "seed": "--seed must be an integer of 0 or more",
+        "seed": "--seed must be an integer of 0 or more, below 2^63",
     }
 
     replay: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -45,7 +45,7 @@ class Request(Options):
     start: Literal["current", "base"] | None = None
     recipe: str | None = None
     domains: list[str] | None = None
-    seed: Annotated[int, Field(ge=0)] | None = None
+    seed: Seed | None = None
     compatible: bool = False
     settings: dict[str, dict[str, Any]] | None = None
 
