@@ -16,7 +16,8 @@
     ├── GateRefused                    3   the update breaks a limit of the gate
     └── WorkspaceBusy                  4   another process is using the workspace
 
-A message says what happened with the values, what was expected, and which command or setting fixes it. Any other
+`continual.storage.faults` turns what libraries raise for a full disk, missing permissions and too little memory into a
+ResourceError. A message says what happened with the values, what was expected, and which command or setting fixes it. Any other
 exception that reaches the command line is a bug in `continual`: exit code 1, with its traceback.
 """
 

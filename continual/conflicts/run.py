@@ -81,7 +81,7 @@ def run(
     check_count(count, len(job.tables))
     _check_out(out)
     with registry.lock(LOCK, "analyze conflicts"):
-        if job.missing and (what := holder(registry.root / UPDATE_LOCK)) is not None:
+        if job.missing and (what := _still_running(registry)) is not None:
             raise WorkspaceBusy(
                 f"`continual {what or 'update'}` is running in this workspace, and two trainings at once would slow "
                 "each other down. Wait until it ends, then try again."
@@ -245,6 +245,17 @@ class _Whole:
 
     def finish(self) -> None:
         self._counts = False
+
+
+def _still_running(registry: Registry) -> str | None:
+    """Wait for an update as long as other commands that write; return what is running then, or None."""
+    deadline = time.monotonic() + registry.catalog.busy_seconds
+    lock = registry.root / UPDATE_LOCK
+    if (what := holder(lock)) and registry.catalog.busy_seconds:
+        _logger.warning("continual: waiting for `continual %s` (at most %g s).", what, registry.catalog.busy_seconds)
+    while held(lock) and time.monotonic() < deadline:
+        time.sleep(min(_POLL_SECONDS, 0.1))
+    return holder(lock)
 
 
 def _wait_for_update(registry: Registry) -> None:

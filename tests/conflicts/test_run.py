@@ -232,11 +232,11 @@ def test_a_killed_analysis_goes_on_to_the_same_losses(three: Workspace) -> None:
 
 
 def test_it_gives_way_to_an_update(three: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    three.registry.catalog.busy_seconds = 0
     lock = three.registry.root / UPDATE_LOCK
     with exclusive(lock, "update"), pytest.raises(WorkspaceBusy, match="continual update` is running"):
         three.conflicts(rows=16)
     assert trainings(three) == {}
-    three.registry.catalog.busy_seconds = 0
     with exclusive(three.registry.root / analysis.LOCK, "analyze conflicts"):
         with pytest.raises(WorkspaceBusy, match="analyze conflicts"):
             three.conflicts(rows=16)
