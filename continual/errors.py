@@ -17,8 +17,8 @@
     └── WorkspaceBusy                  4   another process is using the workspace
 
 `continual.storage.faults` turns what libraries raise for a full disk, missing permissions and too little memory into a
-ResourceError. A message says what happened with the values, what was expected, and which command or setting fixes it. Any other
-exception that reaches the command line is a bug in `continual`: exit code 1, with its traceback.
+ResourceError. A message says what happened with the values, what was expected, and which command or setting fixes it.
+Any other exception that reaches the command line is a bug in `continual`: exit code 1, with its traceback.
 """
 
 from __future__ import annotations
