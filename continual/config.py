@@ -277,7 +277,7 @@ class IndexConfig(ConfigSection):
     )
     keep_mapped: Share = Field(
         0.95,
-        description="Re-index: with a query map, if new queries keep this share, through a query map or as they are.",
+        description="Re-indexing can wait if new queries keep this share, through a query map or as they are.",
     )
     rows: Annotated[int, Field(ge=0)] = Field(
         250, description="Learned rows on which an update fits a linear query map, to see if it helps; 0: no map."
@@ -447,8 +447,15 @@ def validate(data: dict[str, object], source: str) -> Config:
                 faults.append(f"{'.'.join(path)}: unknown setting.{did_you_mean(path[-1], _setting_names(path[:-1]))}")
             else:
                 where = ".".join(part for part in path if part.isidentifier())  # without the branch of a union
-                faults.append(f"{where}: {fault['msg']} (got {fault['input']!r})")
+                faults.append(f"{where}: {_plain(fault['msg'])} (got {fault['input']!r})")
         raise ConfigError(f"{source} has invalid settings: " + "; ".join(faults)) from None
+
+
+def _plain(message: str) -> str:
+    """Return pydantic's message in our words."""
+    rule, _, _ = message.partition(", unable to parse")
+    rule = rule.removeprefix("Value error, ").replace("Input should be", "must be")
+    return rule.replace("valid integer", "whole number").replace("valid number", "number")
 
 
 def _merged(settings: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 
 from continual.cli.groups import app
+from continual.cli.output import closable_output
 from continual.errors import ContinualError
 
 # Each of these modules adds its commands to the groups, in the order of `continual --help` and docs/cli.md.
@@ -29,7 +30,8 @@ def main() -> None:
         if not leads:
             return
         try:
-            app()
+            with closable_output():
+                app()
         except ContinualError as error:
             for note in getattr(error, "__notes__", ()):
                 print(f"continual: {note}", file=sys.stderr)

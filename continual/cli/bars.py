@@ -12,8 +12,12 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
+EVERY_SECONDS = 30.0
+"""Time between the lines of a long bar outside a terminal."""
+
+
 class Bars:
-    """Shows one bar at a time in a terminal, and one line per finished bar elsewhere (logs, CI).
+    """Shows one bar at a time in a terminal; elsewhere (logs, CI), a line per finished bar, and more of long ones.
 
     Between two bars the terminal is free to print to. Use it as a context manager, so that an error ends the bar
     without the line that says it is done.
@@ -24,7 +28,8 @@ class Bars:
         self._rich: RichProgress | None = None
         self._task: TaskID | None = None
         self._label, self._unit = "", ""
-        self._done, self._began = 0, 0.0
+        self._done, self._began, self._said = 0, 0.0, 0.0
+        self._total: int | None = None
 
     def __enter__(self) -> Bars:
         return self
@@ -39,6 +44,7 @@ class Bars:
         """Begin a bar; the one before it ends."""
         self.finish()
         self._label, self._unit, self._done, self._began = label, unit, 0, time.monotonic()
+        self._total, self._said = None if total is None else total - done, self._began
         if self._stream.isatty():
             self._rich = _rich_progress(self._stream)
             self._task = self._rich.add_task(label, total=total, unit=unit, completed=done)
@@ -49,6 +55,10 @@ class Bars:
         self._done += count
         if self._rich is not None and self._task is not None:
             self._rich.advance(self._task, count)
+        elif self._label and time.monotonic() - self._said >= EVERY_SECONDS:
+            self._said = time.monotonic()
+            of = "" if self._total is None else f" of {self._total:,}"
+            print(f"{self._label}: {self._done:,}{of} {self._unit} so far", file=self._stream, flush=True)
 
     def finish(self) -> None:
         """Replace the bar with a line that says how much was done and how fast."""

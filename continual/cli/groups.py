@@ -13,6 +13,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     epilog="The workspace's continual.toml lists all settings with their meaning and default. Exit codes: 0 done, 1 a "
     "bug in continual, 2 wrong input or options, 3 the gate refused the update, 4 the workspace is busy, 130 "

@@ -212,7 +212,8 @@ class Registry:
         version = versions.get(alias.version if alias else name)
         if version is None:
             names = [*versions, *{event.alias for event in self.alias_events()}]
-            raise NotFoundError(f"There is no version {name!r}.{did_you_mean(name, names)}")
+            folder = " It is a folder; name a version of this workspace." if Path(name).is_dir() else ""
+            raise NotFoundError(f"There is no version {name!r}.{folder}{did_you_mean(name, names)}")
         return version
 
     def lineage(self, version: Version) -> list[Version]:

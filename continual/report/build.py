@@ -50,7 +50,7 @@ def build_report(registry: Registry, joint: str | None = None, confidence: float
     current, scores = catalog.current, catalog.scores
     if not catalog.versions or (len(catalog.versions) == 1 and not scores):
         raise NothingToDoError(
-            "There is nothing to report yet: the workspace has no update. Register rows with `continual ingest FILE`, "
+            "There is nothing to report yet: the workspace has no update. Add rows with `continual ingest FILE`, "
             "then run `continual update`."
         )
     tasks = _tasks(catalog)

@@ -223,7 +223,10 @@ class Report:
         )
         for place, row in enumerate(data["versions"]):
             cells = [*(row | {"domains": "; ".join(row["domains"])}).values()]
-            cells += [self.metrics[name][place] for name in METRIC_NAMES] + data["matrix"][place]
+            metrics = {name: self.metrics[name][place] for name in METRIC_NAMES}
+            if self.intervals.metrics["retained"][place] is None:
+                metrics["retained"] = None  # a share of a gain that may be zero
+            cells += [*metrics.values(), *data["matrix"][place]]
             intervals = [self.intervals.metrics[name][place] for name in METRIC_NAMES]
             intervals += self.intervals.score[place] + self.intervals.over_base[place]
             cells += [end for interval in intervals for end in interval or (None, None)]

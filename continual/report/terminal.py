@@ -165,7 +165,7 @@ def _legend(report: Report, marks: dict[str, str]) -> str:
     meanings = {
         "learned": "learned in this step",
         "best": "best",
-        "worst": "worst of the column",
+        "worst": "worst of a column with three or more different scores",
         "current": "current version",
         "refused": "refused by the gate",
         "flagged": "trained on, so not an OOD score",

@@ -202,13 +202,15 @@ def estimate(
     )
     schedule = Schedule(session, seed=0)
     session.backward(schedule.batch(0)[:2])  # the first pass is slower: it allocates memory
-    tokens, began = 0, time.perf_counter()
+    rates, began = [], time.perf_counter()
     for step in range(schedule.steps):
-        tokens += session.backward(schedule.batch(step))[1]
+        start_of_step = time.perf_counter()
+        tokens = session.backward(schedule.batch(step))[1]
         session.refresh()
-        if time.perf_counter() - began >= _WARM_UP_SECONDS:
+        rates.append((time.perf_counter() - start_of_step) / tokens)
+        if time.perf_counter() - began >= _WARM_UP_SECONDS and len(rates) > 1:
             break
-    per_token = (time.perf_counter() - began) / tokens
+    per_token = float(np.median(rates[1:] or rates))  # the first allocates, and another process may slow one down
     sampled = session.rows
     lengths = sampled.tokens.lengths
     used = sum(_tokens(sampled, schedule.batch(step)) for step in range(schedule.steps))

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from continual import Workspace
 from tests.commands import Run
 from tests.pairs import Write, make_pairs
 from tests.workspaces import SETTINGS
@@ -88,6 +89,18 @@ def test_a_refusal_ends_with_3_and_says_how_to_overrule(folder: Path, run: Run, 
     assert result.code == 3
     assert "continual promote v1" in result.err
     assert "v0 is the current version" in run("status").out
+
+
+@pytest.mark.slow
+def test_a_reader_that_leaves_early_loses_no_file(learned: Workspace, tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    command = (
+        f"{sys.executable} -m continual report --html {out} -w {learned.directory} | head -0; echo ${{PIPESTATUS[0]}}"
+    )
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n", done.stderr
+    assert "Traceback" not in done.stderr
+    assert out.exists()
 
 
 def test_tasks_from_the_command_line(folder: Path, run: Run, tmp_path: Path) -> None:

@@ -38,5 +38,6 @@ def print_plan(plan: Plan) -> None:
             f"(about {duration(plan.choice_seconds)})."
         )
     texts = sum(plan.tasks.values())
-    say(f"It would be evaluated on {len(plan.tasks)} tasks ({texts:,} texts): {', '.join(plan.tasks) or '-'}.")
+    tasks = "1 task" if len(plan.tasks) == 1 else f"{len(plan.tasks)} tasks"
+    say(f"It would be evaluated on {tasks} ({texts:,} texts): {', '.join(plan.tasks) or '-'}.")
     say("Nothing was changed. Run it without --plan.")
