@@ -201,6 +201,11 @@ class Report:
             "conflicts": None if self.conflicts is None else self.conflicts.to_json(),
         }
 
+    def significant_retained(self, place: int) -> float | None:
+        """Return `retained` in percent; None if the interval of the gain that it is a share of includes zero."""
+        gained = self.intervals.gained[place]
+        return None if gained is not None and gained[0] <= 0 else self.metrics["retained"][place]
+
     def to_csv(self) -> str:
         """Return one line per version: its fields and costs, its metrics, its score on every task, then intervals.
 
@@ -224,8 +229,7 @@ class Report:
         for place, row in enumerate(data["versions"]):
             cells = [*(row | {"domains": "; ".join(row["domains"])}).values()]
             metrics = {name: self.metrics[name][place] for name in METRIC_NAMES}
-            if self.intervals.metrics["retained"][place] is None:
-                metrics["retained"] = None  # a share of a gain that may be zero
+            metrics["retained"] = self.significant_retained(place)
             cells += [*metrics.values(), *data["matrix"][place]]
             intervals = [self.intervals.metrics[name][place] for name in METRIC_NAMES]
             intervals += self.intervals.score[place] + self.intervals.over_base[place]

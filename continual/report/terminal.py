@@ -21,7 +21,6 @@ from continual.report.summary import (
     joint_note,
     learned_domains,
     over_base,
-    significant_retained,
     since_learned,
     step_costs,
     task_groups,
@@ -187,7 +186,7 @@ def _metrics(report: Report, marks: dict[str, str]) -> Table:
         cells = {name: _value(name, report.metrics[name][place]) for name in _metric_names(report)}
         if acc_domains(report, place):
             cells["acc"] += f" ({acc_domains(report, place)})"
-        cells["retained"] = _value("retained", significant_retained(report, place))
+        cells["retained"] = _value("retained", report.significant_retained(place))
         table.add_row(_name(report, place, marks), *cells.values())
     return table
 
