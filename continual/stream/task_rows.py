@@ -48,13 +48,11 @@ TREC = ("query_id", "", "doc_id", "score")
 
 
 class Rows(Protocol):
-    """The rows of a file.
+    """The rows of a file."""
 
-    Attributes:
-        columns: Names of the columns; those of JSON Lines grow while it is read.
-    """
-
-    columns: list[str]
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns; those of JSON Lines grow while it is read."""
 
     def read(self, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield the number of each row, from 1, and its values of these columns; None where it has none."""
