@@ -74,7 +74,9 @@ def ingest(
     ] = None,
     task: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder with corpus, queries and qrels to use as the domain's task."),
+        typer.Option(
+            metavar="DIR", help="Folder with corpus, queries and qrels to use as the domain's task, or its qrels file."
+        ),
     ] = None,
     license: Annotated[
         str | None,

@@ -216,7 +216,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
     compression = COMPRESSED.get(path.suffix.lower())
     try:
         with ExitStack() as stack:
-            file = stream = stack.enter_context(pa.OSFile(str(path)))
+            file = stream = stack.enter_context(path.open("rb"))
             if compression is not None:
                 stream = stack.enter_context(pa.CompressedInputStream(file, compression))
             while chunk := stream.read(CHUNK_BYTES):

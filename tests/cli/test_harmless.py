@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -83,6 +84,9 @@ def test_an_evil_task(folder: Path, run: Run, tmp_path: Path) -> None:
     assert f"columns {SHOWN} of corpus.jsonl; files {SHOWN}.txt" in printed
     check(run("task", "list"))
     check(run("task", "add", EVIL, task))
+    shutil.copytree(task, tmp_path / "\udc9b")
+    assert r"\udc9b" in check(run("task", "add", "t", tmp_path / "\udc9b" / "none"))
+    assert r"exists already" in check(run("task", "add", "t", tmp_path / "\udc9b"))
 
 
 def test_wrong_options_that_are_evil(run: Run) -> None:
