@@ -235,9 +235,10 @@ BOMBS = [
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_a_small_file_that_explodes_is_refused(folder: Path, bomb) -> None:
+def test_a_small_file_that_explodes_is_refused(folder: Path, bomb, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_rows, "FREE_BYTES", 1 << 20)  # the same in less time
     bomb(folder)
-    with pytest.raises(DataError, match=r"grows to more than 100 times its size|is longer than 16 MiB"):
+    with pytest.raises(DataError, match="grows to more than 100 times its size"):
         read_task(folder)
 
 
