@@ -68,8 +68,7 @@ def read_task(source: Path) -> TaskTables:
         DataError: A file is missing, unreadable, or one of several; an id has two texts; a text can't be stored; more
             than `MAX_ABSENT` of the judgements above 0 can't be used; or no query has a relevant document.
     """
-    folder, qrels = _locate(source)
-    corpus_file, queries_file = _find(folder, "corpus", ENDINGS), _find(folder, "queries", ENDINGS)
+    folder, qrels, corpus_file, queries_file = _locate(source)
     judged = read_judgements(qrels)
     relevant = {document for (_, document), grade in judged.grades.items() if grade > 0}
     if not relevant:
@@ -109,8 +108,16 @@ def read_task(source: Path) -> TaskTables:
     )
 
 
-def _locate(source: Path) -> tuple[Path, Path]:
-    """Return the folder of a task, and the file of its judgements."""
+def _locate(source: Path) -> tuple[Path, Path, Path, Path]:
+    """Return the folder of a task, and the files of its judgements, corpus and queries."""
+    try:
+        folder, qrels = _locate_qrels(source)
+        return folder, qrels, _find(folder, "corpus", ENDINGS), _find(folder, "queries", ENDINGS)
+    except OSError as error:
+        raise DataError(f"{source} cannot be opened: {error.strerror}. Check the path and its permissions.") from None
+
+
+def _locate_qrels(source: Path) -> tuple[Path, Path]:
     if source.is_file() and (source.parent.name == "qrels" or source.name.startswith("qrels")):
         if not source.name.endswith(QRELS_ENDINGS):
             raise DataError(f"{source} has another ending than judgements can have: {', '.join(QRELS_ENDINGS)}.")

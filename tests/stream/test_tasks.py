@@ -251,6 +251,8 @@ def test_folders_and_names(registry: Registry, beir: Path) -> None:
         import_task(registry, "ood", beir / "none")
     with pytest.raises(DataError, match="is a file"):
         import_task(registry, "ood", beir / "corpus.jsonl")
+    with pytest.raises(DataError, match="cannot be opened: File name too long"):
+        import_task(registry, "ood", beir / ("x" * 5000))
     for name in ("a/b", "", "..", "a\x00b"):
         with pytest.raises(InvalidNameError):
             import_task(registry, name, beir)
