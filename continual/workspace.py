@@ -163,8 +163,8 @@ class Workspace:
 
         Args:
             name: Its name; or "mteb:NAME" alone, for a task or benchmark that keeps mteb's names.
-            source: A folder of Parquet files or BEIR's JSONL and TSV; or mteb's name with "mteb:" before it, such as
-                "mteb:SciFact" or "mteb:MTEB(eng, v2)".
+            source: A folder of Parquet files or BEIR's JSONL and TSV, or the file of its judgements to read; or mteb's
+                name with "mteb:" before it, such as "mteb:SciFact" or "mteb:MTEB(eng, v2)".
             domain: The domain that it tests; None makes it an OOD task.
             subsets: Subsets to keep of a single task of mteb, mostly languages; all by default.
             skip_missing: Leave out tasks of a benchmark whose data is neither here nor on the Hub.

@@ -11,6 +11,7 @@ from types import FrameType
 from continual.cli.groups import app
 from continual.cli.output import closable_output
 from continual.errors import ContinualError
+from continual.terminal import warn
 
 # Each of these modules adds its commands to the groups, in the order of `continual --help` and docs/cli.md.
 # isort: off
@@ -34,8 +35,8 @@ def main() -> None:
                 app()
         except ContinualError as error:
             for note in getattr(error, "__notes__", ()):
-                print(f"continual: {note}", file=sys.stderr)
-            print(f"continual: {error}", file=sys.stderr)
+                warn(note)
+            warn(str(error))
             sys.exit(error.exit_code)
 
 

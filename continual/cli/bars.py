@@ -6,6 +6,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, TextIO
 
+from continual.terminal import make_console, say
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import ProgressColumn, Task, TaskID
@@ -74,7 +76,7 @@ class Bars:
         if rich is not None:
             rich.console.print(line, style="dim", markup=False, highlight=False)
         else:
-            print(line, file=self._stream, flush=True)
+            say(line, self._stream)
 
     def _close(self) -> None:
         if self._rich is not None:
@@ -88,7 +90,6 @@ def per_second(rate: float) -> str:
 
 
 def _rich_progress(stream: TextIO) -> RichProgress:
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         Progress,
@@ -119,4 +120,4 @@ def _rich_progress(stream: TextIO) -> RichProgress:
         TimeRemainingColumn(),
         TextColumn("left"),
     ]
-    return Progress(*columns, console=Console(file=stream), transient=True)
+    return Progress(*columns, console=make_console(file=stream), transient=True)

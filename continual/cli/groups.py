@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+from continual.terminal import harmless, say
+
+UsageError: Any = typer.BadParameter.__base__
+"""click's error about wrong options. Newer versions of typer have a copy of click within them."""
+
+
+class Commands(TyperGroup):
+    """The commands, whose messages about wrong options print harmlessly what was given."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """Parse the options before the command."""
+        with _harmless_errors():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Parse the options of the command, and run it."""
+        with _harmless_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _harmless_errors() -> Iterator[None]:
+    try:
+        yield
+    except UsageError as error:
+        error.message = harmless(error.message)
+        raise
+
 
 app = typer.Typer(
     name="continual",
+    cls=Commands,
     help="Continual learning for text-embedding models: learn a new domain, measure what was forgotten, refuse a bad "
     "update.",
     no_args_is_help=True,
@@ -33,7 +66,7 @@ def _version(value: bool) -> None:
     if value:
         from continual import __version__
 
-        print(f"continual {__version__}")
+        say(f"continual {__version__}")
         raise typer.Exit
 
 

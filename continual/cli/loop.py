@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +19,7 @@ from continual.cli.options import (
 )
 from continual.cli.parse import parse_merge, parse_settings
 from continual.errors import GateRefused, InputError
+from continual.terminal import warn
 
 
 @app.command()
@@ -74,7 +74,9 @@ def ingest(
     ] = None,
     task: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder with corpus, queries and qrels to use as the domain's task."),
+        typer.Option(
+            metavar="DIR", help="Folder with corpus, queries and qrels to use as the domain's task, or its qrels file."
+        ),
     ] = None,
     license: Annotated[
         str | None,
@@ -194,7 +196,7 @@ def update(
     except KeyboardInterrupt:
         version = opened.status().interrupted
         hint = f" `continual update --resume` continues the update to {version}." if version else ""
-        print(f"continual: interrupted.{hint}", file=sys.stderr)
+        warn(f"interrupted.{hint}")
         raise typer.Exit(130) from None
     if plan:
         print_json(planned.to_json()) if json else render_plan.print_plan(planned)

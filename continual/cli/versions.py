@@ -19,6 +19,7 @@ from continual.cli.options import (
     print_json,
 )
 from continual.cli.parse import parse_settings
+from continual.terminal import say
 
 Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Reason, kept in `continual versions history`.")]
 
@@ -58,7 +59,7 @@ def rebuild_version(name: VersionArgument, workspace: WorkspaceOption = None, js
     if json:
         print_json({"version": version.id, "sha256": version.sha256})
     else:
-        print(f"Rebuilt {version.id}. Its weights are the recorded ones, sha256 {version.sha256[:12]}.")
+        say(f"Rebuilt {version.id}. Its weights are the recorded ones, sha256 {version.sha256[:12]}.")
 
 
 @versions_app.command("pin")
@@ -74,7 +75,7 @@ def pin_version(
     if json:
         print_json({"version": version.id, "pinned": version.pinned})
     else:
-        print(f"`continual gc` {'keeps' if version.pinned else 'may drop'} the snapshot of {version.id}.")
+        say(f"`continual gc` {'keeps' if version.pinned else 'may drop'} the snapshot of {version.id}.")
 
 
 @app.command()
@@ -115,7 +116,7 @@ def export(
     if json:
         print_json(made.to_json())
     else:
-        print(f"Exported {made.version} to {made.directory}: SentenceTransformer({str(made.directory)!r}) loads it.")
+        say(f"Exported {made.version} to {made.directory}: SentenceTransformer({str(made.directory)!r}) loads it.")
 
 
 @app.command()

@@ -22,7 +22,7 @@ from continual.storage.files import publish
 from continual.storage.locks import exclusive
 from continual.stream.leaks import count_leaks, find_leaks, write_leaks
 from continual.stream.sweep import swept
-from continual.stream.task_files import write_keys
+from continual.stream.task_tables import write_keys
 from continual.stream.tasks import (
     LOCK,
     TaskReport,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -17,6 +15,7 @@ from continual.eval.regressions import Regressions
 from continual.index.result import IndexComparison
 from continual.registry.provenance import Provenance
 from continual.registry.verdict import TaskChange
+from continual.report.figures.cells import to_csv
 
 SCHEMA = 1
 """Schema of the JSON form; raised only when a key is removed or changes its meaning."""
@@ -214,10 +213,8 @@ class Report:
         root base's. The last column, "trained_on", names the tasks with a flag.
         """
         data = self.to_json()
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
         bounded = [*METRIC_NAMES, *(f"{prefix}:{task.name}" for prefix in ("task", "gain") for task in self.tasks)]
-        writer.writerow(
+        lines: list[list[Any]] = [
             [
                 *data["versions"][0],
                 *METRIC_NAMES,
@@ -225,7 +222,7 @@ class Report:
                 *(f"{name}:{end}" for name in bounded for end in ("low", "high")),
                 "trained_on",
             ]
-        )
+        ]
         for place, row in enumerate(data["versions"]):
             cells = [*(row | {"domains": "; ".join(row["domains"])}).values()]
             metrics = {name: self.metrics[name][place] for name in METRIC_NAMES}
@@ -235,8 +232,8 @@ class Report:
             intervals += self.intervals.score[place] + self.intervals.over_base[place]
             cells += [end for interval in intervals for end in interval or (None, None)]
             cells.append("; ".join(task.name for task in self.tasks if (row["id"], task.name) in self.flags))
-            writer.writerow(["" if cell is None else cell for cell in cells])
-        return text.getvalue()
+            lines.append(cells)
+        return to_csv(lines)
 
 
 def measured(metrics: Iterable[str]) -> str:

@@ -26,6 +26,7 @@ from continual.report.summary import (
     task_groups,
     version_title,
 )
+from continual.terminal import make_console
 
 MARKS = {"learned": "●", "best": "▲", "worst": "▼", "current": "▸", "refused": "✗", "flagged": "!"}
 ASCII = {"learned": "*", "best": "^", "worst": "v", "current": ">", "refused": "x", "flagged": "!"}
@@ -43,7 +44,7 @@ def print_tables(report: Report, console: Console | None = None) -> None:
     Args:
         console: By default standard output.
     """
-    console = console or Console(highlight=False)
+    console = console or make_console(highlight=False)
     marks = ASCII if console.options.ascii_only else MARKS
     console.print(Text(headline(report)))
     _print_matrix(report, console, marks)

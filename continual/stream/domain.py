@@ -14,7 +14,7 @@ from continual.stream.leaks import shingle_files
 from continual.stream.options import IngestOptions
 from continual.stream.schema import Mapping
 from continual.stream.split import StoredFiles
-from continual.stream.task_files import KEYS, TaskTables
+from continual.stream.task_tables import KEYS, TaskTables
 from continual.stream.tasks import task_taken
 
 

@@ -19,7 +19,8 @@ from continual.registry.catalog import now
 from continual.storage.files import publish, scratch
 from continual.stream.database import database, literal, scan
 from continual.stream.near import SHINGLES, find_near, write_shingles
-from continual.stream.task_files import KEYS, read_task, relevant_texts
+from continual.stream.task_files import read_task
+from continual.stream.task_tables import KEYS, relevant_texts
 
 LEAKS = "leaks.parquet"
 LEAKS_SCHEMA = pa.schema(

@@ -9,6 +9,7 @@ from continual.stream.domain import Target
 from continual.stream.schema import Mapping
 from continual.stream.split import Split
 from continual.stream.stage import Staged
+from continual.stream.task_tables import TaskReading
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class IngestReport:
         without_negatives: Kept rows that no step trains on, because they have no negatives and the domain is of kind
             classification or clustering; 0 if `unchanged`.
         instruction: What is put before the domain's queries; None if the model's own prompt is used.
+        task_reading: What was left out or converted in the folder of the task; None without such a folder.
     """
 
     domain: str
@@ -61,6 +63,7 @@ class IngestReport:
     kind: str = RETRIEVAL
     without_negatives: int = 0
     instruction: str | None = None
+    task_reading: TaskReading | None = None
 
 
 def report_rows(
@@ -96,6 +99,7 @@ def report_rows(
         kind=target.kind,
         without_negatives=without_negatives,
         instruction=target.instruction,
+        task_reading=None if batch is None or split.task is None else split.task.reading,
     )
 
 

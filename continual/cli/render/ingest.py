@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from continual.cli.render.console import console, say, table
+from continual.cli.render.reading import print_reading
 
 if TYPE_CHECKING:
     from continual.stream import IngestReport
@@ -44,6 +45,8 @@ def print_ingest(report: IngestReport, store: Path) -> None:
     say(f"  columns: {', '.join(f'{role} from {column}' for role, column in report.columns.items())}")
     if report.instruction:
         say(f"  instruction: {report.instruction}")
+    if report.task_reading is not None:
+        print_reading(report.task_reading)
     if report.without_negatives:
         say(
             f"{report.without_negatives:,} of the kept rows have no negatives. Updates skip them, because rows of a "
