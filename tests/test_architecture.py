@@ -31,7 +31,6 @@ ORDER = [
     "storage",
     "config",
     "errors",
-    "terminal",
     "progress",
 ]
 """Rooms and single modules of the package, from the top down. A room imports only what comes after it."""

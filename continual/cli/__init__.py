@@ -11,7 +11,7 @@ from types import FrameType
 from continual.cli.groups import app
 from continual.cli.output import closable_output
 from continual.errors import ContinualError
-from continual.terminal import warn
+from continual.storage.terminal import warn
 
 # Each of these modules adds its commands to the groups, in the order of `continual --help` and docs/cli.md.
 # isort: off

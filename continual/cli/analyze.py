@@ -18,7 +18,7 @@ from continual.cli.options import (
     print_json,
 )
 from continual.cli.parse import parse_rows, parse_settings
-from continual.terminal import say, warn
+from continual.storage.terminal import say, warn
 
 
 @analyze_app.command("conflicts")

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, TextIO
 
-from continual.terminal import make_console, say
+from continual.storage.terminal import make_console, say
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -60,7 +60,7 @@ class Bars:
         elif self._label and time.monotonic() - self._said >= EVERY_SECONDS:
             self._said = time.monotonic()
             of = "" if self._total is None else f" of {self._total:,}"
-            print(f"{self._label}: {self._done:,}{of} {self._unit} so far", file=self._stream, flush=True)
+            say(f"{self._label}: {self._done:,}{of} {self._unit} so far", self._stream)
 
     def finish(self) -> None:
         """Replace the bar with a line that says how much was done and how fast."""

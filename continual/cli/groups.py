@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from continual.terminal import harmless, say
+from continual.storage.terminal import harmless, say
 
 UsageError: Any = typer.BadParameter.__base__
 """click's error about wrong options. Newer versions of typer have a copy of click within them."""

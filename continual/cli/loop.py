@@ -19,7 +19,7 @@ from continual.cli.options import (
 )
 from continual.cli.parse import parse_merge, parse_settings
 from continual.errors import GateRefused, InputError
-from continual.terminal import warn
+from continual.storage.terminal import warn
 
 
 @app.command()

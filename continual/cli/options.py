@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from continual.terminal import harmless_json, say
+from continual.storage.terminal import harmless_json, say
 
 if TYPE_CHECKING:
     from continual.workspace import Workspace

@@ -15,7 +15,7 @@ from continual.cli.options import (
     print_json,
 )
 from continual.errors import InputError
-from continual.terminal import say
+from continual.storage.terminal import say
 
 
 @app.command()

@@ -18,7 +18,7 @@ from continual.cli.options import (
 )
 from continual.cli.parse import parse_pairs, parse_settings
 from continual.errors import InputError
-from continual.terminal import warn
+from continual.storage.terminal import warn
 
 
 @app.command()

@@ -19,7 +19,7 @@ from continual.cli.options import (
     print_json,
 )
 from continual.cli.parse import parse_settings
-from continual.terminal import say
+from continual.storage.terminal import say
 
 Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Reason, kept in `continual versions history`.")]
 

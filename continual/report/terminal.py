@@ -26,7 +26,7 @@ from continual.report.summary import (
     task_groups,
     version_title,
 )
-from continual.terminal import make_console
+from continual.storage.terminal import make_console
 
 MARKS = {"learned": "●", "best": "▲", "worst": "▼", "current": "▸", "refused": "✗", "flagged": "!"}
 ASCII = {"learned": "*", "best": "^", "worst": "v", "current": ">", "refused": "x", "flagged": "!"}

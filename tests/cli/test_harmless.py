@@ -15,7 +15,7 @@ from rich.text import Text
 
 from continual.cli.bars import Bars
 from continual.cli.render.console import table
-from continual.terminal import harmless, make_console
+from continual.storage.terminal import harmless, make_console
 from tests import ROOT
 from tests.commands import Result, Run
 from tests.pairs import Write, make_pairs
@@ -128,4 +128,4 @@ def test_nothing_else_prints() -> None:
             name = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
             if name in ("print", "Console"):
                 found.append(f"{path.relative_to(ROOT / 'continual')}: {name}")
-    assert found == ["terminal.py: print"]
+    assert found == ["storage/terminal.py: print"]

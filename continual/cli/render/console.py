@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from continual.terminal import make_console
+from continual.storage.terminal import make_console
 
 console = make_console(highlight=False, soft_wrap=True)
 
