@@ -253,7 +253,7 @@ def _phase_version(registry: Registry, phase: str, versions: dict[str, Version])
 def _folder(registry: Registry, version: Version, progress: Progress) -> Path:
     """Return the folder of a version, rebuilt if it was dropped, after a check of its weights."""
     folder = materialise(registry, version, progress)
-    prove(version, folder)
+    prove(registry, version)
     return folder
 
 

@@ -129,5 +129,6 @@ def shingle_files(registry: Registry, tasks: Sequence[Task]) -> list[Path]:
             texts = {"document": relevant_texts(tables), "query": tables.queries["text"].to_pylist()}
             with publish(file) as partial:
                 write_shingles(partial, texts)
+            registry.digests.record(task.path)
         files.append(file)
     return files

@@ -16,6 +16,7 @@ from continual.eval.ood import flags_of
 from continual.eval.suites import SuiteName, sample_of, suite_settings, suite_tasks
 from continual.progress import SILENT, Progress
 from continual.registry import Registry, Score, Task, Version
+from continual.registry.artifacts import queries_of
 from continual.registry.registry import ROOT
 from continual.storage.locks import UPDATE_LOCK, exclusive
 from continual.versions.build import materialise, prove
@@ -129,7 +130,7 @@ def _score_recorded(
     """Score a recorded version on tasks, and record each score as soon as it is computed."""
     if tasks:
         folder = materialise(registry, version, progress)
-        prove(version, folder)
+        prove(registry, version)
 
         def record(score: Score) -> None:
             registry.add_scores([score])
@@ -144,7 +145,9 @@ def unranked(
     from continual.eval.regressions import has_rankings
 
     scores = registry.scores(suite_settings(tasks, config, suite))
-    paths = {task.name: scores[version.id, task.name].path for task in tasks if (version.id, task.name) in scores}
+    known = [scores[version.id, task.name] for task in tasks if (version.id, task.name) in scores]
+    registry.digests.check(*map(queries_of, known))
+    paths = {score.task: score.path for score in known}
     return [
         task for task in tasks if (path := paths.get(task.name)) is not None and not has_rankings(registry.path(path))
     ]
@@ -173,6 +176,9 @@ def score_model(
     """
     from continual.eval.run import score_tasks
 
+    for task in tasks:
+        if task.mteb is None:
+            registry.task_folder(task)  # checks its files
     return score_tasks(
         snapshot,
         version,
