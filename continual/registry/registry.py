@@ -336,6 +336,14 @@ class Registry:
                 )
                 insert_record(connection, "scores", score, created_at=now())
 
+    def drop_scores(self, path: str) -> list[Score]:
+        """Drop the scores whose scores per query are in a file, with its digest; return them."""
+        dropped = [score for score in self.all_scores() if score.path == path]
+        with self.catalog.transaction() as connection:
+            connection.execute("DELETE FROM scores WHERE path = ?", [path])
+            connection.execute("DELETE FROM files WHERE artifact = ?", [path])
+        return dropped
+
     # Compatibility of a version with the index of another version.
 
     def compatibility(self) -> dict[tuple[str, str], dict[str, Any]]:
