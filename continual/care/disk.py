@@ -30,10 +30,14 @@ SNAPSHOTS_NEEDED = 3
 
 
 def check_disk(
-    registry: Registry, artifacts: Sequence[Artifact], recorded: Mapping[str, list[FileDigest]]
+    registry: Registry, artifacts: Sequence[Artifact], recorded: Mapping[str, list[FileDigest]], *, alone: bool
 ) -> Iterator[Finding]:
-    """Yield files that nothing records, leftovers of processes, and a warning if the next step lacks space."""
-    for path in _unrecorded(registry, artifacts, recorded):
+    """Yield files that nothing records, leftovers of processes, and a warning if the next step lacks space.
+
+    Args:
+        alone: Whether the caller holds the locks, so that no other command is writing.
+    """
+    for path in _unrecorded(registry, artifacts, recorded, alone=alone):
         place = path.relative_to(registry.root).as_posix()
         where = f".continual/{place}"
         if is_unfinished(path) or place == STAGING:
@@ -59,7 +63,7 @@ _FIX = "Remove it with `continual doctor --fix`."
 
 
 def _unrecorded(
-    registry: Registry, artifacts: Sequence[Artifact], recorded: Mapping[str, list[FileDigest]]
+    registry: Registry, artifacts: Sequence[Artifact], recorded: Mapping[str, list[FileDigest]], *, alone: bool
 ) -> Iterator[Path]:
     """Yield the files that nothing accounts for. Of a folder that is unknown as a whole, only the folder is yielded."""
     files = {digest.path for digests in recorded.values() for digest in digests}
@@ -71,7 +75,7 @@ def _unrecorded(
     known = files | whole | dropped
     folders = {parent.as_posix() for path in known for parent in Path(path).parents}
     folders |= {*STEP_FOLDERS, "data", "tasks"}
-    stepping, ingesting = held(registry.root / UPDATE_LOCK), held(registry.root / INGEST_LOCK)
+    stepping, ingesting = (not alone and held(registry.root / lock) for lock in (UPDATE_LOCK, INGEST_LOCK))
 
     def visit(folder: Path) -> Iterator[Path]:
         for path in sorted(folder.iterdir()):

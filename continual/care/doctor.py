@@ -20,11 +20,12 @@ from continual.versions.build import prove
 SEVERITIES = ("error", "warning", "note")
 
 
-def diagnose(registry: Registry, *, full: bool = False, progress: Progress = SILENT) -> Diagnosis:
+def diagnose(registry: Registry, *, full: bool = False, alone: bool = False, progress: Progress = SILENT) -> Diagnosis:
     """Check a workspace.
 
     Args:
         full: Read every file. If not, read only those whose size, times or inode changed since they were last read.
+        alone: Whether the caller holds the locks, so that no other command is writing.
         progress: A bar over the bytes.
     """
     artifacts = registry.artifacts()
@@ -35,7 +36,7 @@ def diagnose(registry: Registry, *, full: bool = False, progress: Progress = SIL
     findings = [
         *_damaged(registry, artifacts, recorded, full=full, progress=progress),
         *_without_digests(registry, [artifact for artifact in artifacts if artifact.path not in recorded], full=full),
-        *check_disk(registry, artifacts, recorded),
+        *check_disk(registry, artifacts, recorded, alone=alone),
         *check_records(registry, full=full),
     ]
     progress.finish()

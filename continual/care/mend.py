@@ -24,10 +24,10 @@ def doctor(registry: Registry, *, full: bool = False, fix: bool = False, progres
     if not fix:
         return diagnose(registry, full=full, progress=progress)
     with exclusive(registry.root / UPDATE_LOCK, "doctor"), exclusive(registry.root / INGEST_LOCK, "doctor"):
-        found = diagnose(registry, full=full, progress=progress)
+        found = diagnose(registry, full=full, alone=True, progress=progress)
         done = [text for finding in _each_once(found.findings) if (text := _mend(registry, finding, progress))]
         # Read in full only what changed: the rest was read a moment ago.
-        left = diagnose(registry, progress=progress) if done else found
+        left = diagnose(registry, alone=True, progress=progress) if done else found
     return replace(left, full=full, fixed=done)
 
 

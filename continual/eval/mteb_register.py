@@ -176,9 +176,8 @@ def _record(registry: Registry, loaded: Sequence[_Loaded]) -> list[TaskReport]:
             write_leaks(folder, rows[name])
         new = [task for task in changed if task.name not in registered]
         registry.add_task(*new, leaks=[leak for task in new for leak in leaks[task.name]])
-        for entry in loaded:
-            if entry.record.name in registered:
-                registry.set_leaks(entry.record, leaks[entry.record.name])
+        for name in registered & folders.keys():
+            registry.set_leaks(name, leaks[name])
     return [
         TaskReport(
             name=entry.record.name,

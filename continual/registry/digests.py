@@ -114,7 +114,7 @@ class Digests:
         self,
         *artifacts: Artifact | None,
         full: bool = False,
-        missing_ok: bool = False,
+        passive: bool = False,
         progress: Progress = SILENT,
     ) -> None:
         """Check the files of artifacts against their digests. Artifacts without digests get them now.
@@ -122,7 +122,7 @@ class Digests:
         Args:
             *artifacts: None is left out.
             full: Read every file, even if nothing shows that it changed.
-            missing_ok: Whether files may be missing.
+            passive: For a report: files may be missing, and nothing is recorded.
 
         Raises:
             DataError: A file is damaged or missing.
@@ -130,9 +130,10 @@ class Digests:
         chosen = [artifact for artifact in artifacts if artifact is not None]
         recorded = self.recorded(chosen)
         for damage in self.find_damage(chosen, recorded, full=full, progress=progress):
-            if not (missing_ok and damage.missing):
+            if not (passive and damage.missing):
                 raise damage_error(self.root, damage)
-        self._adopt([artifact for artifact in chosen if artifact.path not in recorded])
+        if not passive:
+            self._adopt([artifact for artifact in chosen if artifact.path not in recorded])
 
     def find_damage(
         self,

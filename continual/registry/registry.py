@@ -177,11 +177,11 @@ class Registry:
         """Return the leaks of batches into tasks that were registered after them."""
         return self._select(Leak, "SELECT * FROM leaks ORDER BY task, batch")
 
-    def set_leaks(self, task: Task, leaks: Iterable[Leak]) -> None:
+    def set_leaks(self, task: str, leaks: Iterable[Leak]) -> None:
         """Replace the leaks into a task, and the digests of its files."""
-        files = self.digests.measure(task.path)
+        files = self.digests.measure(*(known.path for known in self.tasks() if known.name == task))
         with self.catalog.transaction() as connection:
-            connection.execute("DELETE FROM leaks WHERE task = ?", [task.name])
+            connection.execute("DELETE FROM leaks WHERE task = ?", [task])
             for leak in leaks:
                 insert_record(connection, "leaks", leak)
             insert_digests(connection, files)

@@ -95,7 +95,7 @@ def import_task(registry: Registry, name: str, folder: Path, domain: str | None 
             if taken is None:
                 registry.add_task(task_record(name, domain, tables, str(folder)), leaks=leaks)
             else:
-                registry.set_leaks(taken, leaks)
+                registry.set_leaks(name, leaks)
         return TaskReport(
             name=name,
             domain=domain,
