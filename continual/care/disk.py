@@ -11,13 +11,11 @@ from continual.registry import Registry
 from continual.registry.artifacts import Artifact
 from continual.registry.digests import CHECKED, FileDigest
 from continual.registry.registry import ROOT
+from continual.storage.aside import LOST
 from continual.storage.files import in_use, is_unfinished
 from continual.storage.locks import UPDATE_LOCK, held
 from continual.stream.sweep import STAGING
 from continual.stream.tasks import LOCK as INGEST_LOCK
-
-LOST = "lost"
-"""Folder below `.continual/` for files that the catalog does not know."""
 
 FREE = ("conflicts", "vectors", "tracking", "rejects", LOST, "runs/conflicts", CHECKED, "scores/remembered.npz")
 """Folders and files whose content the catalog does not record: caches, logs, and rows that were rejected."""
@@ -56,6 +54,11 @@ def check_disk(
                 mend="aside",
                 subject=place,
             )
+    lost = registry.path(LOST)
+    if lost.is_dir() and any(lost.iterdir()):
+        what = "holds files that the catalog did not know"
+        cure = "Restore the newer catalog if they belong to it, or remove the folder."
+        yield Finding("note", f".continual/{LOST}", what, "disk space", cure)
     yield from _space(registry)
 
 
@@ -97,7 +100,9 @@ def _unrecorded(
 
 def _is_ours(registry: Registry, path: Path, place: str) -> bool:
     """Return whether a path belongs to the catalog, to the locks, or to the checkpoint of a recipe's phase."""
-    if path.parent == registry.root and (path.suffix == ".lock" or path.name.startswith(registry.catalog.path.name)):
+    if path.parent == registry.root and (
+        path.suffix in (".lock", ".announced") or path.name.startswith(registry.catalog.path.name)
+    ):
         return True
     return place.startswith("runs/train-") or path.name == "__pycache__"
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from continual.care.disk import LOST
 from continual.care.doctor import diagnose
 from continual.care.findings import Diagnosis, Finding
 from continual.errors import ContinualError
 from continual.progress import SILENT, Progress
 from continual.registry import Registry
-from continual.registry.catalog import now
+from continual.storage.aside import set_aside
 from continual.storage.files import remove, sweep_unfinished
 from continual.storage.locks import UPDATE_LOCK, exclusive
 from continual.stream.sweep import STAGING
@@ -70,10 +69,7 @@ def _sweep(registry: Registry, place: str) -> str:
 
 
 def _aside(registry: Registry, place: str) -> str:
-    """Move a file or folder to the folder of lost files, under the time of the move."""
-    target = registry.path(LOST) / now().strftime("%Y%m%dT%H%M%S.%fZ") / place
-    target.parent.mkdir(parents=True)
-    registry.path(place).rename(target)
+    target = set_aside(registry.root, registry.path(place))
     return f"Moved .continual/{place} to {target.relative_to(registry.root.parent)}."
 
 

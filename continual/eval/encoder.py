@@ -207,8 +207,9 @@ class OnceEncoder:
         if stored:
             names = np.frombuffer(b"".join(stored), np.uint8).reshape(len(stored), -1)
             with publish(path) as partial:
-                tensors = {"names": names, "vectors": np.stack(list(stored.values()))}
-                save_file(tensors, partial, metadata=self._identity | {"content": _sha256(**tensors)})
+                vectors = np.stack(list(stored.values()))
+                metadata = self._identity | {"content": _sha256(names, vectors)}
+                save_file({"names": names, "vectors": vectors}, partial, metadata=metadata)
 
     def _bytes(self) -> int:
         return len(self._vectors) * next((vector.nbytes for vector in self._vectors.values()), 0)

@@ -62,7 +62,8 @@ def test_unknown_files_are_moved_aside(learned: Workspace, path: str) -> None:
     (found,) = wrong(learned).values()
     assert (found.severity, found.mend) == ("warning", "aside")
     done = learned.doctor(fix=True)
-    assert done.findings == []
+    assert done.healthy
+    assert [finding.where for finding in done.findings] == [".continual/lost"]
     assert not file.exists()
     (kept,) = (each for each in learned.registry.path("lost").rglob("*") if each.is_file())
     assert kept.read_text() == "precious"
@@ -77,6 +78,24 @@ def test_the_files_of_a_running_or_interrupted_step_are_known(learned: Workspace
         with pytest.raises(WorkspaceBusy):
             learned.doctor(fix=True)
     assert list(wrong(learned)) == [".continual/versions/v3"]
+
+
+def test_an_update_after_an_older_catalog_moves_newer_versions_aside(
+    learned: Workspace, write_pairs: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    learned.ingest(write_pairs("third.parquet", make_pairs(40, seed=3)))
+    older = learned.registry.catalog.path.read_bytes()
+    assert learned.update().passed
+    weights = weights_sha256(learned.registry.path("versions/v3"))
+    adapter = learned.registry.path("adapters/v3/adapter_model.safetensors").read_bytes()
+    learned.registry.catalog.path.write_bytes(older)
+    assert learned.update(seed=1).version.id == "v3"
+    assert "versions/v3 is not recorded in the catalog" in caplog.text
+    (snapshot,) = learned.registry.path("lost").glob("*/versions/v3")
+    (kept,) = learned.registry.path("lost").glob("*/adapters/v3")
+    assert weights_sha256(snapshot) == weights
+    assert (kept / "adapter_model.safetensors").read_bytes() == adapter
+    assert weights_sha256(learned.registry.path("versions/v3")) != weights
 
 
 def test_what_is_missing_is_found_and_rebuilt(learned: Workspace) -> None:
@@ -96,7 +115,7 @@ def test_damaged_scores_are_computed_again(learned: Workspace) -> None:
     before = learned.registry.scores()["v2", "first"]
     learned.registry.path(str(before.path)).write_bytes(b"x")
     done = learned.doctor(fix=True)
-    assert done.findings == []
+    assert done.healthy
     assert "v2 on first" in done.fixed[0]
     learned.evaluate("v2", suite="step")
     assert learned.registry.scores()["v2", "first"] == before
