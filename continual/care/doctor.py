@@ -91,7 +91,7 @@ def _without_digests(registry: Registry, artifacts: list[Artifact], *, full: boo
         else:
             new.append(artifact)
     if full:
-        registry.digests.check(*new)
+        registry.digests.check(*new, full=True)
     if new:
         names = ", ".join(artifact.owner for artifact in new[:3]) + (f" and {len(new) - 3} more" if new[3:] else "")
         done = (

@@ -103,6 +103,6 @@ def _hashes(registry: Registry, task: Task, batch: Batch) -> set[str]:
     file = registry.path(task.path) / "leaks.parquet"
     if not file.is_file():
         return set()
-    registry.digests.check(folder_of(task), passive=True)
+    registry.digests.check(folder_of(task), missing_ok=True)
     rows = pq.read_table(file, columns=["row_hash"], filters=[("batch", "=", batch.id)])
     return set(rows["row_hash"].to_pylist())

@@ -114,15 +114,15 @@ class Digests:
         self,
         *artifacts: Artifact | None,
         full: bool = False,
-        passive: bool = False,
+        missing_ok: bool = False,
         progress: Progress = SILENT,
     ) -> None:
-        """Check the files of artifacts against their digests. Artifacts without digests get them now.
+        """Check the files of artifacts against their digests.
 
         Args:
             *artifacts: None is left out.
-            full: Read every file, even if nothing shows that it changed.
-            passive: For a report: files may be missing, and nothing is recorded.
+            full: Read every file, even if nothing shows that it changed. Artifacts without digests get them.
+            missing_ok: Whether files may be missing.
 
         Raises:
             DataError: A file is damaged or missing.
@@ -130,9 +130,9 @@ class Digests:
         chosen = [artifact for artifact in artifacts if artifact is not None]
         recorded = self.recorded(chosen)
         for damage in self.find_damage(chosen, recorded, full=full, progress=progress):
-            if not (passive and damage.missing):
+            if not (missing_ok and damage.missing):
                 raise damage_error(self.root, damage)
-        if not passive:
+        if full:
             self._adopt([artifact for artifact in chosen if artifact.path not in recorded])
 
     def find_damage(

@@ -48,7 +48,7 @@ def build_report(registry: Registry, joint: str | None = None, confidence: float
         InputError: The joint version has another root base.
         DataError: A file of a task, or of scores per query, is damaged. Missing ones only leave intervals out.
     """
-    registry.digests.check(*map(folder_of, registry.tasks()), *map(queries_of, registry.all_scores()), passive=True)
+    registry.digests.check(*map(folder_of, registry.tasks()), *map(queries_of, registry.all_scores()), missing_ok=True)
     catalog = _read(registry)
     current, scores = catalog.current, catalog.scores
     if not catalog.versions or (len(catalog.versions) == 1 and not scores):

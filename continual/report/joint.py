@@ -93,7 +93,7 @@ def find_joint(registry: Registry, name: str, scores: Mapping[tuple[str, str], S
 def _joint(registry: Registry, version: Version, settings: Mapping[str, str], suffix: str) -> Joint:
     domain_of = {batch.id: batch.domain for batch in registry.batches()}
     chosen = {task: score for (owner, task), score in registry.scores(settings).items() if owner == version.id}
-    registry.digests.check(*map(queries_of, chosen.values()), passive=True)
+    registry.digests.check(*map(queries_of, chosen.values()), missing_ok=True)
     return Joint(
         name=version.id + suffix,
         domains=frozenset(domain_of[batch] for batch in registry.learned(version)),

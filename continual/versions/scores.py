@@ -276,7 +276,9 @@ def query_embedder(
         from continual.models.encoder import load_encoder
 
         if not models:
-            folder = materialise(registry, registry.version(ROOT), progress)
+            root = registry.version(ROOT)
+            folder = materialise(registry, root, progress)
+            prove(registry, root, full=False)
             models.append(load_encoder(folder, trust_remote_code=config.trust_remote_code))
         progress.start("embedding queries", len(texts), "texts")
         vectors = models[0].encode_query(texts, batch_size=config.eval.batch_size, show_progress_bar=False)

@@ -179,11 +179,15 @@ def test_a_lost_list_of_leaks_is_noticed(learned: Workspace) -> None:
         learned.train("joint")
 
 
-def test_an_older_workspace_gets_digests_at_the_first_use(learned: Workspace, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_older_workspace_gets_digests_when_it_is_read_in_full(
+    learned: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
     with learned.registry.catalog.transaction() as connection:
         connection.execute("DELETE FROM files")
     (note,) = learned.doctor().findings
     assert (note.severity, learned.registry.digests.recorded()) == ("note", {})
+    learned.report()
+    assert learned.registry.digests.recorded() == {}  # a report changes nothing
     learned.load("v1")
     assert "no digests of version v1" in caplog.text
     flip(learned.registry.path("versions/v1/tokenizer.json"))
