@@ -128,6 +128,8 @@ class Digests:
             DataError: A file is damaged or missing.
         """
         chosen = [artifact for artifact in artifacts if artifact is not None]
+        if not chosen:
+            return
         recorded = self.recorded(chosen)
         for damage in self.find_damage(chosen, recorded, full=full, progress=progress):
             if not (missing_ok and damage.missing):

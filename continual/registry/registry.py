@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -186,43 +186,52 @@ class Registry:
                 insert_record(connection, "leaks", leak)
             insert_digests(connection, files)
 
-    def rows_file(self, batch: Batch, *, full: bool = False) -> Path:
-        """Return the Parquet file with the rows of a batch, checked against its digest.
+    def rows_file(self, batch: Batch) -> Path:
+        """Return the Parquet file with the rows of a batch; see `rows_files`."""
+        return self.rows_files([batch])[0]
+
+    def rows_files(self, batches: Sequence[Batch], *, full: bool = False) -> list[Path]:
+        """Return the Parquet files with the rows of batches, checked against their digests.
 
         Args:
             full: As in `Digests.check`.
 
         Raises:
-            DataError: The file is missing or damaged.
+            DataError: A file is missing or damaged.
         """
-        file = self.path(batch.path)
-        if not file.is_file():
-            raise DataError(
-                f"{file} is missing; it holds the rows of the domain {batch.domain} from {batch.source}. Restore it "
-                "from a backup."
-            )
-        self.digests.check(rows_of(batch), full=full)
-        return file
+        files = [self.path(batch.path) for batch in batches]
+        for file, batch in zip(files, batches, strict=True):
+            if not file.is_file():
+                raise DataError(
+                    f"{file} is missing; it holds the rows of the domain {batch.domain} from {batch.source}. Restore "
+                    "it from a backup."
+                )
+        self.digests.check(*map(rows_of, batches), full=full)
+        return files
 
     def lost_files(self, task: Task) -> list[Path]:
         """Return the files of a task that are missing or damaged."""
         damaged = [self.path(damage.path) for damage in self.digests.find_damage([folder_of(task)], full=True)]
         return list(dict.fromkeys([*self._missing_files(task), *damaged]))
 
-    def task_folder(self, task: Task, *, full: bool = False) -> Path:
-        """Return the folder of a task, with its files checked against their digests.
+    def task_folder(self, task: Task) -> Path:
+        """Return the folder of a task; see `task_folders`."""
+        return self.task_folders([task])[0]
+
+    def task_folders(self, tasks: Sequence[Task], *, full: bool = False) -> list[Path]:
+        """Return the folders of tasks, with their files checked against their digests.
 
         Args:
             full: As in `Digests.check`.
 
         Raises:
-            DataError: A file of the task is missing or damaged.
+            DataError: A file of a task is missing or damaged.
         """
-        artifact = folder_of(task)
-        if missing := self._missing_files(task):
-            raise DataError(f"{missing[0]}, a file of the task {task.name}, is missing. {artifact.cure}")
-        self.digests.check(artifact, full=full)
-        return self.path(task.path)
+        for task in tasks:
+            if missing := self._missing_files(task):
+                raise DataError(f"{missing[0]}, a file of the task {task.name}, is missing. {folder_of(task).cure}")
+        self.digests.check(*map(folder_of, tasks), full=full)
+        return [self.path(task.path) for task in tasks]
 
     def _missing_files(self, task: Task) -> list[Path]:
         names = TASK_FILES if task.mteb is None else KEYS_ONLY

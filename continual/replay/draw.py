@@ -94,7 +94,7 @@ class RowReader:
         self._read_in_full: set[str] = set()
         tasks = registry.tasks()
         self.guarded = [task.name for task in tasks]
-        folders = [registry.task_folder(task, full=True) for task in tasks]
+        folders = registry.task_folders(tasks, full=True)
         keys = [str(folder / "keys.parquet") for folder in folders]
         leaks = [str(file) for folder in folders if (file := folder / "leaks.parquet").is_file()]
         leak = "(SELECT hash FROM read_parquet(?) WHERE kind = '{}')"
@@ -229,13 +229,13 @@ class RowReader:
 
     def _files(self, batches: Sequence[Batch], *, full: bool = False) -> dict[str, list[str]]:
         """Return the files of batches by domain. With `full`, each is read and compared with its digest once."""
+        kept = [batch for batch in batches if batch.kept]
+        unread = [batch for batch in kept if batch.id not in self._read_in_full] if full else []
+        self._registry.rows_files(unread, full=True)
+        self._read_in_full |= {batch.id for batch in unread}
         files: dict[str, list[str]] = {}
-        for batch in batches:
-            if batch.kept:
-                file = self._registry.rows_file(batch, full=full and batch.id not in self._read_in_full)
-                files.setdefault(batch.domain, []).append(str(file))
-                if full:
-                    self._read_in_full.add(batch.id)
+        for batch, file in zip(kept, self._registry.rows_files(kept), strict=True):
+            files.setdefault(batch.domain, []).append(str(file))
         return files
 
 

@@ -176,9 +176,7 @@ def score_model(
     """
     from continual.eval.run import score_tasks
 
-    for task in tasks:
-        if task.mteb is None:
-            registry.task_folder(task)  # checks its files
+    registry.task_folders([task for task in tasks if task.mteb is None])  # checks their files
     return score_tasks(
         snapshot,
         version,
