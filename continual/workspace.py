@@ -23,6 +23,7 @@ from continual.versions.create import SETTINGS, STORE, create_workspace, find_wo
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+    from continual.care.findings import Diagnosis
     from continual.conflicts.analysis import Conflicts
     from continual.conflicts.plan import ConflictPlan
     from continual.eval.compare import Comparison
@@ -441,6 +442,21 @@ class Workspace:
         from continual.versions.manage import collect_garbage
 
         return collect_garbage(self.registry, self.config, settings, dry_run=dry_run, progress=progress)
+
+    def doctor(self, *, full: bool = False, fix: bool = False, progress: Progress = SILENT) -> Diagnosis:
+        """Check the files against the catalog and the records against each other.
+
+        Args:
+            full: Read every file and compare it with its digest; otherwise only those that seem changed.
+            fix: Mend what is safe to mend: remove what killed processes left, rebuild damaged snapshots, drop damaged
+                scores, and move files that the catalog does not know to `.continual/lost`.
+
+        Raises:
+            WorkspaceBusy: `fix` is given, and a command is changing the workspace.
+        """
+        from continual.care.mend import doctor
+
+        return doctor(self.registry, full=full, fix=fix, progress=progress)
 
     def export(self, name: str, directory: str | Path, progress: Progress = SILENT) -> Exported:
         """Copy a version to a folder that `SentenceTransformer` loads, with its model card and its scores.

@@ -49,8 +49,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     epilog="The workspace's continual.toml lists all settings with their meaning and default. Exit codes: 0 done, 1 a "
-    "bug in continual, 2 wrong input or options, 3 the gate refused the update, 4 the workspace is busy, 130 "
-    "interrupted by Ctrl-C or SIGTERM.",
+    "bug in continual, 2 wrong input or options, or a finding of doctor, 3 the gate refused the update, 4 the "
+    "workspace is busy, 130 interrupted by Ctrl-C or SIGTERM.",
 )
 task_app = typer.Typer(help="Evaluation tasks, which versions are scored on.", no_args_is_help=True)
 versions_app = typer.Typer(help="Versions: how each was made, and which is current.", no_args_is_help=True)

@@ -207,8 +207,9 @@ class OnceEncoder:
         if stored:
             names = np.frombuffer(b"".join(stored), np.uint8).reshape(len(stored), -1)
             with publish(path) as partial:
-                tensors = {"names": names, "vectors": np.stack(list(stored.values()))}
-                save_file(tensors, partial, metadata=self._identity)
+                vectors = np.stack(list(stored.values()))
+                metadata = self._identity | {"content": _sha256(names, vectors)}
+                save_file({"names": names, "vectors": vectors}, partial, metadata=metadata)
 
     def _bytes(self) -> int:
         return len(self._vectors) * next((vector.nbytes for vector in self._vectors.values()), 0)
@@ -228,15 +229,22 @@ def _digest(key: Key) -> bytes:
     return hashlib.sha256(parts.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
+def _sha256(names: np.ndarray[Any, np.dtype[np.uint8]], vectors: Vectors) -> str:
+    return hashlib.sha256(names.tobytes() + vectors.tobytes()).hexdigest()
+
+
 def _read(path: Path, identity: dict[str, str]) -> dict[bytes, Vectors]:
     """Return the vectors of a file, by the digest of their keys; empty if it is missing or of another model."""
     if not path.is_file():
         return {}
     try:
         with safe_open(path, "numpy") as file:
-            if file.metadata() != identity:
+            metadata = file.metadata() or {}
+            if {name: metadata.get(name) for name in identity} != identity:
                 return {}
             names, vectors = file.get_tensor("names"), file.get_tensor("vectors")
+            if metadata.get("content") != _sha256(names, vectors):
+                return {}
     except SafetensorError:  # a damaged file only costs the time to encode again
         return {}
     return {name.tobytes(): vector for name, vector in zip(names, vectors, strict=True)}

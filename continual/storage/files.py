@@ -85,7 +85,7 @@ def sweep_unfinished(folder: Path, name: str = "*") -> None:
     """
     pattern = glob.escape(name) if name != "*" else name
     for path in [*folder.glob(f".{pattern}.*{REPLACED}"), *folder.glob(f".{pattern}.*{SUFFIX}")]:
-        if _in_use(path):
+        if in_use(path):
             continue
         owner = _OWNER.search(path.name)
         target = path.with_name(path.name[1 : owner.start()]) if owner else path
@@ -103,6 +103,11 @@ _OURS: set[str] = set()
 it is often 1."""
 
 
+def is_unfinished(path: Path) -> bool:
+    """Return whether a path has the name of one that is being written, replaced or removed."""
+    return path.name.startswith(".") and path.suffix in (SUFFIX, REPLACED)
+
+
 def _beside(target: Path, suffix: str = SUFFIX) -> Path:
     """Return a hidden path named after this machine and process, so that others can tell when it is abandoned."""
     machine = hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]
@@ -111,7 +116,7 @@ def _beside(target: Path, suffix: str = SUFFIX) -> Path:
     return target.with_name(name)
 
 
-def _in_use(path: Path) -> bool:
+def in_use(path: Path) -> bool:
     """Return whether the process that writes a hidden path can still be alive."""
     owner = _OWNER.search(path.name)
     if owner is None:

@@ -137,9 +137,9 @@ def stored_files(registry: Registry, target: Target) -> StoredFiles:
     held = {task.name: registry.path(task.path) / HELD for task in target.tasks if task.origin == "holdout"}
     held = {name: file for name, file in held.items() if file.is_file()}  # older tasks don't have this file
     return StoredFiles(
-        batches=[registry.rows_file(batch) for batch in target.batches],
-        own_batches=[registry.rows_file(batch) for batch in target.own_batches],
-        keys=[registry.task_folder(task) / KEYS for task in target.tasks],
+        batches=registry.rows_files(target.batches),
+        own_batches=registry.rows_files(target.own_batches),
+        keys=[folder / KEYS for folder in registry.task_folders(target.tasks)],
         shingles=shingle_files(registry, target.tasks),
         held=list(held.values()),
         own_held=[held[task.name] for task in target.own_tasks if task.name in held],

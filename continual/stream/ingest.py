@@ -11,6 +11,7 @@ from continual.progress import SILENT, Progress
 from continual.registry import GIVEN_ONLY, Batch, Registry
 from continual.registry.catalog import now
 from continual.registry.names import check_name
+from continual.storage.aside import announce
 from continual.storage.files import publish
 from continual.storage.locks import exclusive
 from continual.stream.checks import check_hold_out, count_without_negatives, task_without_rows, too_many_rejects
@@ -23,7 +24,7 @@ from continual.stream.report import IngestReport, report_rows, report_unchanged
 from continual.stream.schema import Columns, Mapping, resolve
 from continual.stream.split import Split, split_rows
 from continual.stream.stage import Staged, stage
-from continual.stream.sweep import KEPT, REJECTS, ROWS, TASK, staging
+from continual.stream.sweep import ANNOUNCED, KEPT, REJECTS, ROWS, TASK, staging
 from continual.stream.task_files import read_task
 from continual.stream.tasks import LOCK, task_path, task_record
 
@@ -173,9 +174,12 @@ def _record(
     """
     identity = registry.next_batch_id()
     path, rejects_path = f"data/{target.name}/{identity}.parquet", None
-    _move(folder / KEPT, registry.path(path))
     if staged.rejected:
         rejects_path = f"data/{target.name}/{identity}.rejects.jsonl"
+    new_task = None if split.task is None else task_path(target.name)
+    announce(registry.root / ANNOUNCED, path, rejects_path, new_task)
+    _move(folder / KEPT, registry.path(path))
+    if rejects_path is not None:
         _move(folder / REJECTS, registry.path(rejects_path))
     task, leaks = None, []
     if split.task is not None:

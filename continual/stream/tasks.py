@@ -9,11 +9,12 @@ from continual.errors import InvalidNameError, NotFoundError, did_you_mean
 from continual.registry import Registry, Task
 from continual.registry.catalog import now
 from continual.registry.names import check_name
+from continual.storage.aside import announce
 from continual.storage.files import publish
 from continual.storage.locks import exclusive
 from continual.stream.leaks import count_leaks, find_leaks, write_leaks
 from continual.stream.near import SHINGLES
-from continual.stream.sweep import swept
+from continual.stream.sweep import ANNOUNCED, swept
 from continual.stream.task_files import read_task
 from continual.stream.task_tables import TaskReading, TaskTables, write_task
 
@@ -92,6 +93,7 @@ def import_task(registry: Registry, name: str, folder: Path, domain: str | None 
         path = registry.path(task_path(name))
         with swept(registry):
             if taken is None or lost or not (path / SHINGLES).is_file():
+                announce(registry.root / ANNOUNCED, task_path(name))
                 with publish(path) as partial:
                     write_task(tables, partial)
             rows = find_leaks(registry, {name: path})[name]

@@ -178,6 +178,7 @@ def test_scores_that_are_gone_or_of_other_queries_leave_a_gap(stream: Registry) 
     stream.path("scores/v3/med.parquet").write_bytes(b"no parquet")
     other = pa.table({"query_id": ["x"], "score": [0.5]})
     pq.write_table(other, stream.path("scores/v2/med.parquet"))
+    stream.digests.record("scores/v3/med.parquet", "scores/v2/med.parquet")
     found = build_report(stream).intervals
     assert found.over_base[3][0] is found.over_base[2][0] is found.metrics["bwt"][3] is None
     assert found.over_base[1][0] is not None
