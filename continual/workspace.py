@@ -23,6 +23,7 @@ from continual.versions.create import SETTINGS, STORE, create_workspace, find_wo
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+    from continual.care.backup import Backup, Restored
     from continual.care.findings import Diagnosis
     from continual.conflicts.analysis import Conflicts
     from continual.conflicts.plan import ConflictPlan
@@ -442,6 +443,41 @@ class Workspace:
         from continual.versions.manage import collect_garbage
 
         return collect_garbage(self.registry, self.config, settings, dry_run=dry_run, progress=progress)
+
+    def backup(self, target: str | Path, *, verify: bool = False, progress: Progress = SILENT) -> Backup:
+        """Copy the workspace to a folder of backups, while others may work in it; only what it lacks is copied.
+
+        Args:
+            target: A folder, which is made, or a URL of fsspec.
+            verify: Read every file back, and check its digest.
+
+        Raises:
+            InputError: The target holds something else, or is inside the workspace.
+            DataError: A file is damaged or missing.
+        """
+        from continual.care.backup import backup
+
+        return backup(self.directory, self.registry, str(target), verify=verify, progress=progress)
+
+    @staticmethod
+    def restore(
+        source: str | Path, directory: str | Path, *, at: str | None = None, progress: Progress = SILENT
+    ) -> Restored:
+        """Write the workspace of a backup to a new folder.
+
+        Args:
+            source: The folder or URL that `backup` wrote to.
+            directory: A new or empty folder.
+            at: Name of the backup; None: the newest.
+
+        Raises:
+            NotFoundError: There is no such backup.
+            InputError: The folder is not empty.
+            DataError: The backup is damaged.
+        """
+        from continual.care.backup import restore
+
+        return restore(str(source), directory, at=at, progress=progress)
 
     def doctor(self, *, full: bool = False, fix: bool = False, progress: Progress = SILENT) -> Diagnosis:
         """Check the files against the catalog and the records against each other.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from continual.errors import NotFoundError, SchemaError, WorkspaceBusy
-from continual.registry.attach import attached
+from continual.registry.attach import BLOCK, attached
 from continual.registry.migrations import MIGRATIONS
 
 if TYPE_CHECKING:
@@ -71,6 +71,19 @@ class Catalog:
                 connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
+
+    def copy(self, target: Path) -> None:
+        """Write the committed state to a new file, as one transaction sees it."""
+        with self.transaction() as connection:
+            ((name,),) = connection.execute("SELECT current_database()").fetchall()
+            connection.execute("COMMIT")  # a transaction writes to one file
+            quoted = str(target).replace("'", "''")
+            connection.execute(f"ATTACH '{quoted}' AS backup (BLOCK_SIZE {BLOCK})")
+            try:
+                connection.execute(f"COPY FROM DATABASE {name} TO backup")
+            finally:
+                connection.execute("DETACH backup")
+                connection.execute("BEGIN")
 
     @contextmanager
     def together(self) -> Iterator[None]:

@@ -157,6 +157,11 @@ def _publish(registry: Registry, version: Version, folder: Path) -> None:
     registry.digests.record(version.path)
 
 
+def share_snapshots(registry: Registry) -> AbstractContextManager[None]:
+    """Hold the snapshots together with other readers: no other process can drop one."""
+    return guard(registry.root / LOCK, alone=False, seconds=registry.catalog.busy_seconds)
+
+
 def hold_snapshots(registry: Registry) -> AbstractContextManager[None]:
     """Hold the snapshots exclusively: no other process can read, build or drop one.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from continual.care.backup import Backup, Restored
 from continual.care.findings import Diagnosis
 from continual.cli.render.console import say
 
@@ -25,3 +26,25 @@ def _verdict(found: Diagnosis) -> str:
         return "Nothing is wrong."
     mendable = any(finding.mend for finding in found.findings) and not found.fixed
     return f"{' and '.join(words)}." + (" `continual doctor --fix` mends some of them." if mendable else "")
+
+
+def print_backup(made: Backup) -> None:
+    """Print what was copied, and what was left out."""
+    say(
+        f"Backed up {made.files:,} files, {_megabytes(made.bytes)}, to {made.store} as {made.name}; "
+        f"{made.new_files:,} files, {_megabytes(made.new_bytes)}, were new."
+    )
+    for what in made.left_out:
+        say(f"Left out: {what}.")
+    if made.verified:
+        say("Every file was read back and has its digest.")
+
+
+def print_restored(made: Restored) -> None:
+    """Print where the workspace is."""
+    say(f"Restored the backup {made.name}: {made.files:,} files, {_megabytes(made.bytes)}, in {made.directory}.")
+    say(f"Check it with `continual doctor --full -w {made.directory}`.")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
