@@ -11,6 +11,7 @@ from continual.cli.bars import Bars
 from continual.cli.groups import app
 from continual.cli.options import JsonOption, WorkspaceOption, open_workspace, print_json
 from continual.errors import InputError
+from continual.storage.terminal import say
 
 
 @app.command()
@@ -78,7 +79,7 @@ def restore(
 
     if show:
         names = backups(source)
-        print_json(names) if json else print("\n".join(names))
+        print_json(names) if json else say("\n".join(names))
         return
     if directory is None:
         raise InputError("Name a new folder for the workspace: `continual restore SOURCE DIR`.")
