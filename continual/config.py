@@ -89,6 +89,14 @@ class TrainConfig(ConfigSection):
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of AdamW.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm to which larger gradients are scaled down.")
     temperature: float = Field(0.05, gt=0, description="Divisor of the cosine similarities in the loss.")
+    dot_temperature: float = Field(
+        1.0,
+        gt=0,
+        description=(
+            "Divisor in the loss of the dot products of a model that compares by dot product and doesn't normalise "
+            "its embeddings; see docs/losses.md."
+        ),
+    )
     bidirectional: bool = Field(
         False,
         description=("Average the query-to-document loss with the document-to-query loss; see docs/losses.md."),
@@ -105,7 +113,7 @@ class TrainConfig(ConfigSection):
         "off",
         description=(
             "Mask an in-batch negative if, before training, its cosine to the query is above the positive's minus this "
-            "margin; 'off': mask none this way."
+            "margin; for dot products, the margin times the norms of query and positive; 'off': mask none this way."
         ),
     )
     distillation: float = Field(
@@ -126,8 +134,9 @@ class TrainConfig(ConfigSection):
     distillation_loss: Literal["cosine", "kl"] = Field(
         "cosine",
         description=(
-            "Distillation loss of replayed rows: cosine compares embeddings; kl compares, for each query, the softmax "
-            "over the replayed documents of its batch. New rows use cosine in both cases."
+            "Distillation loss of replayed rows: cosine compares embeddings, with their norms if the model compares by "
+            "dot product; kl compares, for each query, the softmax over the replayed documents of its batch. New rows "
+            "use cosine in both cases."
         ),
     )
     anchor: Literal["base", "current"] = Field(
@@ -177,8 +186,14 @@ class TrainConfig(ConfigSection):
         return dimensions
 
     def deciding(self) -> dict[str, Any]:
-        """Return the settings that affect the trained weights, as plain JSON data."""
-        return self.model_dump(mode="json", exclude=set(RUNTIME_ONLY))
+        """Return the settings that affect the trained weights, as plain JSON data.
+
+        `dot_temperature` is left out at its default, so that what older releases trained is still known by its key.
+        """
+        settings = self.model_dump(mode="json", exclude=set(RUNTIME_ONLY))
+        if self.dot_temperature == type(self).model_fields["dot_temperature"].default:
+            del settings["dot_temperature"]
+        return settings
 
     @property
     def asks_old_index(self) -> bool:

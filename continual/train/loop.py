@@ -317,7 +317,18 @@ def _identity(start: Path, anchor: Path | None, session: Session, seed: int) -> 
         "settings": json.loads(json.dumps(settings)),
         "seed": seed,
         "precision": session.precision,
-    } | ({"processes": session.team.size} if session.team.size > 1 else {})
+    } | _compared(session)
+
+
+def _compared(session: Session) -> dict[str, Any]:
+    """Return the rest of the identity, each part only where it is not that of all checkpoints of older releases."""
+    similarity = session.similarity
+    parts = {
+        "processes": session.team.size if session.team.size > 1 else None,
+        "similarity": similarity.name if similarity.name != "cosine" else None,
+        "dimensions": similarity.served if similarity.truncated else None,
+    }
+    return {name: value for name, value in parts.items() if value is not None}
 
 
 def _curve(losses: list[float]) -> tuple[tuple[int, float], ...]:
