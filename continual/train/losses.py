@@ -96,9 +96,7 @@ def matryoshka_sizes(config: TrainConfig, similarity: Similarity) -> list[int]:
     return list(dict.fromkeys([*config.matryoshka, *served])) if config.matryoshka else []
 
 
-def drift(
-    embeddings: Tensor, before: Tensor, scale: float | None, similarity: SimilarityName = "cosine"
-) -> Tensor:
+def drift(embeddings: Tensor, before: Tensor, scale: float | None, similarity: SimilarityName = "cosine") -> Tensor:
     """Return the mean drift of embeddings from those before training, 0 if no text moved.
 
     With x = 1 - cosine(now, before) and a scale s, the drift of a text is s log(1 + x / s): Cauchy's robust loss
