@@ -170,6 +170,8 @@ class Provenance:
 
     Attributes:
         base: Name of the root base, as given to `continual init`; None for all other versions.
+        dtype: Type in which the root base stores its weights: "fp32", "bf16" or "fp16"; None if older releases made the
+            workspace, and for all other versions.
         start: Id of the version that training started from, or that the task vectors of `members` are measured from.
         merge: Name of the merge rule; for a merge of `members`, of the merge method.
         weight: Weight of the update, 0 to 1; None for a merge of `members`.
@@ -204,6 +206,7 @@ class Provenance:
     """
 
     base: str | None = None
+    dtype: str | None = None
     start: str | None = None
     merge: str | None = None
     weight: float | None = None

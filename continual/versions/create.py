@@ -59,6 +59,7 @@ def _fill(store: Path, base: Path, name: str, trust_remote_code: bool) -> None:
     from continual.merge.sources import Model
     from continual.models.encoder import load_encoder
     from continual.train.similarity import similarity_of
+    from continual.versions.dtypes import stored_dtype
 
     registry = Registry(store)
     registry.catalog.create()
@@ -82,7 +83,7 @@ def _fill(store: Path, base: Path, name: str, trust_remote_code: bool) -> None:
         tokens_trained=0,
         seconds=0.0,
         joint_pairs=0,
-        provenance=Provenance(base=name),
+        provenance=Provenance(base=name, dtype=stored_dtype(base)),
         verdict=None,
         created_at=now(),
     )
