@@ -186,19 +186,24 @@ class TrainConfig(ConfigSection):
         return dimensions
 
     def deciding(self) -> dict[str, Any]:
-        """Return the settings that affect the trained weights, as plain JSON data.
-
-        `dot_temperature` is left out at its default, so that what older releases trained is still known by its key.
-        """
-        settings = self.model_dump(mode="json", exclude=set(RUNTIME_ONLY))
-        if self.dot_temperature == type(self).model_fields["dot_temperature"].default:
-            del settings["dot_temperature"]
-        return settings
+        """Return the settings that affect the trained weights, as plain JSON data."""
+        return deciding_settings(self.model_dump(mode="json"))
 
     @property
     def asks_old_index(self) -> bool:
         """Whether queries are also trained against documents as the current version embeds them."""
         return self.anchor == "current" and self.compatibility > 0
+
+
+def deciding_settings(train: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that affect the trained weights, of a section [train] as a provenance stores it.
+
+    `dot_temperature` is left out at its default, so that what older releases trained is still known by its settings.
+    """
+    decided = {name: value for name, value in train.items() if name not in RUNTIME_ONLY}
+    if decided.get("dot_temperature") == TrainConfig.model_fields["dot_temperature"].default:
+        del decided["dot_temperature"]
+    return decided
 
 
 class MergeConfig(ConfigSection):
