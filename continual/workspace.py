@@ -494,7 +494,7 @@ class Workspace:
 
         return doctor(self.registry, full=full, fix=fix, progress=progress)
 
-    def export(self, name: str, directory: str | Path, progress: Progress = SILENT) -> Exported:
+    def export(self, name: str, directory: str | Path, progress: Progress = SILENT, *, dtype: str = "auto") -> Exported:
         """Copy a version to a folder that `SentenceTransformer` loads, with its model card and its scores.
 
         `README.md` is the model card, in the Hub's form. `mteb/` holds the scores as mteb's result files:
@@ -503,13 +503,17 @@ class Workspace:
         Args:
             name: An id or alias.
             directory: A new or empty folder.
+            dtype: Type of the weights: "fp32", "bf16", "fp16", or "auto" for that of the root base. What rounding to
+                half precision changes is measured on a few texts.
 
         Raises:
-            InputError: The folder is not empty, or can't be written.
+            InputError: The folder is not empty, or can't be written; or there is no such type.
+            ModelError: A weight is too large for fp16.
         """
         from continual.export.export import export_version
 
-        return export_version(self.registry, name, directory, progress)
+        trust = self.config.trust_remote_code
+        return export_version(self.registry, name, directory, dtype, trust_remote_code=trust, progress=progress)
 
     def export_scores(self, directory: str | Path) -> Path:
         """Write the scores of every version as mteb's result files, beside those of other models.

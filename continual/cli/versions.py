@@ -104,6 +104,9 @@ def rollback(reason: Reason = None, workspace: WorkspaceOption = None, json: Jso
 def export(
     name: VersionArgument,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="New folder for the model.")],
+    dtype: Annotated[
+        str, typer.Option(metavar="TYPE", help="Type of the weights: fp32, bf16, fp16, or auto, that of the base.")
+    ] = "auto",
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -112,11 +115,16 @@ def export(
     The folder also holds a model card (README.md) with lineage, data, licences and scores, and mteb's result files.
     """
     with Bars() as bars:
-        made = open_workspace(workspace).export(name, out, progress=bars)
+        made = open_workspace(workspace).export(name, out, progress=bars, dtype=dtype)
     if json:
         print_json(made.to_json())
     else:
         say(f"Exported {made.version} to {made.directory}: SentenceTransformer({str(made.directory)!r}) loads it.")
+        if made.rounding is not None:
+            say(
+                f"Its weights were rounded from fp32 to {made.dtype}: on {made.rounding.texts} texts, the largest "
+                f"cosine distance is {made.rounding.largest:.1e}. --dtype fp32 keeps them exact."
+            )
 
 
 @app.command()

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,8 @@ class StepResult:
     index: IndexComparison | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the step as plain data: version, parent, verdict, and the scores of both in points."""
-        version = self.version
+        """Return the step as plain data: version, parent, verdict, what was cut, and the scores of both in points."""
+        version, training = self.version, self.version.provenance.training
         return {
             "version": version.id,
             "parent": self.parent.id,
@@ -77,6 +77,7 @@ class StepResult:
             "tokens_trained": version.tokens_trained,
             "seconds": version.seconds,
             "joint_pairs": version.joint_pairs,
+            "cuts": None if training is None or training.cuts is None else asdict(training.cuts),
             "scores": {task: score.score for task, score in self.scores.items()},
             "previous": {task: score.score for task, score in self.previous.items()},
             "roles": self.roles,

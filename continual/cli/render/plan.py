@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from continual.cli.render.console import console, say, table
-from continual.cli.render.words import describe_merge, describe_replay, describe_skipped
+from continual.cli.render.words import describe_cuts, describe_merge, describe_replay, describe_skipped
 from continual.report.figures.numbers import duration
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ def print_plan(plan: Plan) -> None:
     say(f"replay: {describe_replay(made.config['replay'])}")
     if made.skipped:
         say(describe_skipped(made.skipped, "It would skip"))
+    for sentence in describe_cuts(plan.cuts):
+        say(sentence)
     cost = table("", "this update", "full retraining", "ratio", numbers=(1, None))
     pairs, tokens = plan.pairs / plan.joint_pairs, plan.tokens / plan.joint_tokens
     cost.add_row("pairs trained", f"{plan.pairs:,}", f"{plan.joint_pairs:,}", f"{pairs:.0%}")
