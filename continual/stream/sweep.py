@@ -12,8 +12,8 @@ from continual.registry import Registry
 from continual.storage.files import SUFFIX, remove
 
 STAGING = "staging"
-ROWS, REJECTS, KEPT, TASK = "rows.parquet", "rejects.jsonl", "kept.parquet", "task"
-"""Names in the staging folder: the good rows, the bad rows, the rows to store, the domain's task."""
+ROWS, NEGATIVES, REJECTS, KEPT, TASK = "rows.parquet", "negatives.parquet", "rejects.jsonl", "kept.parquet", "task"
+"""Names in the staging folder: good rows, texts of rows with low scores, bad rows, rows to store, the domain's task."""
 
 BATCH_FILE = re.compile(r"b\d+\.(parquet|rejects\.jsonl)")
 

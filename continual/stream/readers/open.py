@@ -4,26 +4,62 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from continual.errors import DataError
-from continual.stream.readers import arrow, text
-from continual.stream.readers.base import HUB, Source
+from continual.errors import DataError, InputError
+from continual.stream.readers import arrow
+from continual.stream.readers.base import COMPRESSED, HUB, Source
+from continual.stream.readers.delimited import DelimitedSource
+from continual.stream.readers.dialect import DELIMITERS, Dialect, check_dialect
+from continual.stream.readers.text import JsonLinesSource
+
+JSON_LINES = (".jsonl", ".ndjson", ".json")
+PARQUET = ".parquet"
+READ = f"{PARQUET}, {', '.join(JSON_LINES)}, .csv and .tsv (all but .parquet also with .gz or .zst), and hf:NAME"
 
 
-def open_source(source: str) -> Source:
+def open_source(source: str, dialect: Dialect = Dialect()) -> Source:  # noqa: B008  frozen
     """Open a file by its suffix, or a data set of the Hugging Face Hub.
 
     Args:
-        source: A path that ends in .parquet, .jsonl, .ndjson, .json, .csv or .tsv (all but .parquet also with .gz), or
-            `hf:NAME[:CONFIG][:SPLIT]`.
+        source: A path that ends in .parquet, .jsonl, .ndjson, .json, .csv or .tsv (all but .parquet also with .gz or
+            .zst), or `hf:NAME[:CONFIG][:SPLIT]`.
+        dialect: How text files are written.
 
     Raises:
         DataError: The source is missing, empty, truncated, or not in the format of its suffix.
+        InputError: The dialect is wrong, or about another format.
     """
+    dialect = check_dialect(dialect)
     if source.startswith(HUB):
+        _check_no_dialect(source, dialect)
         return arrow.open_hub(source)
     path = Path(source)
     if path.is_dir():
         raise DataError(f"{source} is a folder. Name a file in it: .parquet, .jsonl or .csv.")
+    _check_file(source)
+    suffix = format_of(path)
+    if suffix == PARQUET:
+        _check_no_dialect(source, dialect)
+        return arrow.ParquetSource(source)
+    if suffix in JSON_LINES:
+        if dialect.of_cells:
+            raise InputError(f"{source} is JSON Lines, but --quote, --delimiter and --no-header are for CSV and TSV.")
+        return JsonLinesSource(source, dialect.encoding)
+    if suffix is not None:
+        return DelimitedSource(source, suffix, dialect)
+    raise DataError(f"{source} has a suffix that continual doesn't read. It reads {READ}.")
+
+
+def format_of(path: Path) -> str | None:
+    """Return the suffix that names a file's format, without that of its compression; None if it is not read."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    compressed = len(suffixes) > 1 and suffixes[-1] in COMPRESSED
+    suffix = suffixes[-2] if compressed else "".join(suffixes[-1:])
+    known = suffix in (*JSON_LINES, *DELIMITERS) or (suffix == PARQUET and not compressed)
+    return suffix if known else None
+
+
+def _check_file(source: str) -> None:
+    path = Path(source)
     try:
         size = path.stat().st_size
         with path.open("rb"):
@@ -34,15 +70,11 @@ def open_source(source: str) -> Source:
         raise DataError(f"{source} cannot be opened: {error}. Check its permissions and the path.") from None
     if size == 0:
         raise DataError(f"{source} is empty (0 bytes). Copy or write it again.")
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    suffix = suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else "".join(suffixes[-1:])
-    if suffix == ".parquet" and suffixes[-1] != ".gz":
-        return arrow.ParquetSource(source)
-    if suffix in (".jsonl", ".ndjson", ".json"):
-        return text.JsonLinesSource(source)
-    if suffix in (".csv", ".tsv"):
-        return text.CsvSource(source, delimiter="," if suffix == ".csv" else "\t")
-    raise DataError(
-        f"{source} has a suffix that continual doesn't read. It reads .parquet, .jsonl, .ndjson, .json, .csv and .tsv "
-        "(all but .parquet also with .gz), and hf:NAME."
-    )
+
+
+def _check_no_dialect(source: str, dialect: Dialect) -> None:
+    if dialect != Dialect():
+        raise InputError(
+            f"{source} is no text file, but --quote, --delimiter, --no-header and --encoding say how one is written. "
+            "Leave them out."
+        )
