@@ -104,7 +104,7 @@ class Workspace:
         """Register the rows of a file as a batch of a domain, and hold some out as its evaluation task.
 
         Args:
-            source: A Parquet, JSONL or CSV file, or `hf:NAME[:CONFIG][:SPLIT]`.
+            source: A Parquet, JSONL, CSV or TSV file, a folder of them, or `hf:NAME[:CONFIG][:SPLIT]`.
             domain: Its domain; by default the file's name without its ending.
             columns: Names of the columns; by default the common names are recognised. `Columns(score=...,
                 positive_at=...)` says what the scores of a file mean.

@@ -50,7 +50,9 @@ def init(
 def ingest(
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILE", help="Parquet, JSONL, CSV or TSV files, or hf:NAME[:CONFIG][:SPLIT]."),
+        typer.Argument(
+            metavar="FILE", help="Parquet, JSONL, CSV or TSV files, folders of them, or hf:NAME[:CONFIG][:SPLIT]."
+        ),
     ],
     domain: Annotated[
         str | None, typer.Option(metavar="NAME", help="Domain of the rows; by default the name of the file.")

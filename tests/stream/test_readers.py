@@ -174,7 +174,7 @@ def test_damaged_files_say_what_is_wrong(tmp_path: Path) -> None:
 def test_missing_files_folders_and_empty_tables(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         open_source(str(tmp_path / "none.parquet"))
-    with pytest.raises(DataError, match="is a folder"):
+    with pytest.raises(DataError, match="is a folder without a file to read"):
         open_source(str(tmp_path))
     with pytest.raises(DataError, match="cannot be opened"):
         open_source("nul\0byte.csv")
@@ -205,6 +205,75 @@ def test_pieces_are_bounded_by_bytes_too(tmp_path, monkeypatch) -> None:
         pieces = [len(piece.numbers) for piece in open_source(str(tmp_path / name)).read(["query"], 1000)]
         assert max(pieces) <= 3
         assert sum(pieces) == 20
+
+
+def test_a_dictionary_of_one_long_text_is_decoded_in_small_pieces(tmp_path: Path) -> None:
+    """The file takes 20 kB, its texts 800 MB."""
+    text = "x" * 400_000
+    table = pa.table({"query": pa.DictionaryArray.from_arrays(pa.array([0] * 2000, pa.int32()), [text])})
+    pq.write_table(table, tmp_path / "t.parquet", store_schema=False)
+    pa.default_memory_pool().release_unused()
+    before, peak, rows = pa.total_allocated_bytes(), 0, 0
+    for piece in open_source(str(tmp_path / "t.parquet")).read(["query"], 10_000):
+        assert sum(map(len, piece.columns["query"])) <= 8 << 20
+        assert piece.columns["query"][0] == text
+        peak = max(peak, pa.total_allocated_bytes() - before)
+        rows += len(piece.numbers)
+    assert rows == 2000
+    assert peak < 100 << 20
+
+
+# Folders.
+
+
+def test_a_folder_of_shards_is_one_source(tmp_path: Path) -> None:
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(ROWS[:4]), folder / "train-00000.parquet")
+    pq.write_table(pa.Table.from_pylist(ROWS[4:]), folder / "train-00001.parquet")
+    (folder / "README.md").write_text("x")
+    (folder / "info.json").write_text("{}")
+    (folder / "_SUCCESS").write_text("")
+    source = open_source(str(folder))
+    pieces = list(source.read(["query"], 3))
+    assert (source.stem, source.rows, source.columns) == ("notes", 10, ["query", "positive", "negatives"])
+    assert [query for piece in pieces for query in piece.columns["query"]] == [row["query"] for row in ROWS]
+    assert [(piece.file, piece.numbers[0]) for piece in pieces] == [
+        ("train-00000.parquet", 1),
+        ("train-00000.parquet", 4),
+        ("train-00001.parquet", 1),
+        ("train-00001.parquet", 4),
+    ]
+    assert source.warnings == ["The folder also holds README.md, info.json, which are not read."]
+    first = source.sha256()
+    (folder / "train-00000.parquet").rename(folder / "train-00002.parquet")
+    assert open_source(str(folder)).sha256() == first
+    (folder / "train-00001.parquet").unlink()
+    assert open_source(str(folder)).sha256() != first
+
+
+def test_folders_that_are_no_source(tmp_path: Path) -> None:
+    row = '{"query": "a", "positive": "b"}\n'
+    (tmp_path / "train.jsonl").write_text(row)
+    (tmp_path / "test.jsonl").write_text(row)
+    with pytest.raises(DataError, match=r"different splits \(test, train\)"):
+        open_source(str(tmp_path))
+    (tmp_path / "test.jsonl").rename(tmp_path / "more.csv")
+    (tmp_path / "more.csv").write_text("query,positive\na,b\n")
+    with pytest.raises(DataError, match=r"several formats \(.csv, .jsonl\)"):
+        open_source(str(tmp_path))
+    (tmp_path / "train.jsonl").unlink()
+    (tmp_path / "less.csv").write_text("query,answer\na,b\n")
+    with pytest.raises(DataError, match=r"different columns.*'answer'"):
+        open_source(str(tmp_path))
+
+
+def test_files_of_a_folder_may_have_optional_keys(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"query": "a"}\n')
+    (tmp_path / "b.jsonl").write_text('{"query": "b", "doc_id": "d"}\n')
+    source = open_source(str(tmp_path))
+    assert source.columns == ["query", "doc_id"]
+    assert [piece.columns["doc_id"] for piece in source.read(["query", "doc_id"], 9)] == [[None], ["d"]]
 
 
 # Columns.

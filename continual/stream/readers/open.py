@@ -1,4 +1,4 @@
-"""Open a source by its name: a file by its suffix, or a data set of the Hugging Face Hub."""
+"""Open a source by its name: a file by its suffix, a folder of files, or a data set of the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from continual.stream.readers import arrow
 from continual.stream.readers.base import COMPRESSED, HUB, Source
 from continual.stream.readers.delimited import DelimitedSource
 from continual.stream.readers.dialect import DELIMITERS, Dialect, check_dialect
+from continual.stream.readers.folder import FolderSource, check_columns
 from continual.stream.readers.text import JsonLinesSource
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -17,11 +18,11 @@ READ = f"{PARQUET}, {', '.join(JSON_LINES)}, .csv and .tsv (all but .parquet als
 
 
 def open_source(source: str, dialect: Dialect = Dialect()) -> Source:  # noqa: B008  frozen
-    """Open a file by its suffix, or a data set of the Hugging Face Hub.
+    """Open a file by its suffix, a folder of files of one format, or a data set of the Hugging Face Hub.
 
     Args:
         source: A path that ends in .parquet, .jsonl, .ndjson, .json, .csv or .tsv (all but .parquet also with .gz or
-            .zst), or `hf:NAME[:CONFIG][:SPLIT]`.
+            .zst), a folder of such files, or `hf:NAME[:CONFIG][:SPLIT]`.
         dialect: How text files are written.
 
     Raises:
@@ -32,9 +33,39 @@ def open_source(source: str, dialect: Dialect = Dialect()) -> Source:  # noqa: B
     if source.startswith(HUB):
         _check_no_dialect(source, dialect)
         return arrow.open_hub(source)
+    try:
+        if Path(source).is_dir():
+            return _open_folder(source, dialect)
+    except ValueError:
+        pass  # a name with a NUL; opening it gives the message
+    return _open_file(source, dialect)
+
+
+def _open_folder(name: str, dialect: Dialect) -> Source:
+    """Open the files of a folder, which have one format; hidden files and names like `_SUCCESS` don't count."""
+    entries = sorted(path for path in Path(name).iterdir() if not path.name.startswith((".", "_")))
+    formats: dict[str, list[Path]] = {}
+    for path in entries:
+        suffix = format_of(path) if path.is_file() else None
+        if suffix is not None:
+            formats.setdefault(suffix, []).append(path)
+    if len(formats) > 1:
+        formats.pop(".json", None)  # it describes the other files
+    if not formats:
+        raise DataError(f"{name} is a folder without a file to read. Files end in {READ}.")
+    if len(formats) > 1:
+        raise DataError(
+            f"{name} holds files of several formats ({', '.join(sorted(formats))}). Name the files to read."
+        )
+    ((suffix, files),) = formats.items()
+    sources = [_open_file(str(file), dialect) for file in files]
+    if suffix not in JSON_LINES:
+        check_columns(name, sources)
+    return FolderSource(name, files, sources, [path.name for path in entries if path not in files])
+
+
+def _open_file(source: str, dialect: Dialect) -> Source:
     path = Path(source)
-    if path.is_dir():
-        raise DataError(f"{source} is a folder. Name a file in it: .parquet, .jsonl or .csv.")
     _check_file(source)
     suffix = format_of(path)
     if suffix == PARQUET:
