@@ -207,11 +207,12 @@ def test_pieces_are_bounded_by_bytes_too(tmp_path, monkeypatch) -> None:
         assert sum(pieces) == 20
 
 
-def test_a_dictionary_of_one_long_text_is_decoded_in_small_pieces(tmp_path: Path) -> None:
+@pytest.mark.parametrize("typed", [False, True], ids=["text", "dictionary"])
+def test_a_dictionary_of_one_long_text_is_decoded_in_small_pieces(tmp_path: Path, typed: bool) -> None:
     """The file takes 20 kB, its texts 800 MB."""
     text = "x" * 400_000
     table = pa.table({"query": pa.DictionaryArray.from_arrays(pa.array([0] * 2000, pa.int32()), [text])})
-    pq.write_table(table, tmp_path / "t.parquet", store_schema=False)
+    pq.write_table(table, tmp_path / "t.parquet", store_schema=typed)
     pa.default_memory_pool().release_unused()
     before, peak, rows = pa.total_allocated_bytes(), 0, 0
     for piece in open_source(str(tmp_path / "t.parquet")).read(["query"], 10_000):
@@ -256,7 +257,7 @@ def test_folders_that_are_no_source(tmp_path: Path) -> None:
     row = '{"query": "a", "positive": "b"}\n'
     (tmp_path / "train.jsonl").write_text(row)
     (tmp_path / "test.jsonl").write_text(row)
-    with pytest.raises(DataError, match=r"different splits \(test, train\)"):
+    with pytest.raises(DataError, match=r"different splits by their names \(test, train\)"):
         open_source(str(tmp_path))
     (tmp_path / "test.jsonl").rename(tmp_path / "more.csv")
     (tmp_path / "more.csv").write_text("query,positive\na,b\n")

@@ -221,6 +221,35 @@ def test_a_deeply_nested_value_is_a_bad_row(registry: Registry, tmp_path: Path) 
         assert report.reject_reasons == reasons
 
 
+# A folder in the layout of BEIR.
+
+
+def test_the_judgements_of_a_beir_folder(registry: Registry, beir: Path) -> None:
+    (beir / "qrels").mkdir()
+    (beir / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nt1\tx\t1\n")
+    with pytest.raises(DataError, match=r"no qrels/train.tsv.*continual task add"):
+        ingest(registry, CONFIG, str(beir))
+    (beir / "corpus.jsonl").write_text(
+        '{"_id": "x", "title": "The", "text": "answer"}\n{"_id": "y", "text": "distractor"}\n{"_id": 3, "text": "z"}\n'
+    )
+    (beir / "queries.jsonl").write_text('{"_id": "t1", "text": "\\"the question"}\n{"_id": "t2", "text": "other"}\n')
+    (beir / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nt1\tx\t1\nt1\ty\t0\nt2\t3\t2\nt2\tw\t1\n")
+    with pytest.raises(DataError, match="column 'score'"):
+        ingest(registry, CONFIG, str(beir))
+    columns, config = Columns(positive_at=1, negative_at=0), IngestConfig(max_reject_share=0.5)
+    report = ingest(registry, config, str(beir), columns=columns, holdout=0)
+    assert balanced_scores(report)
+    assert (report.domain, report.kept, report.not_positive) == ("beir", 2, 1)
+    assert report.reject_reasons == {"positive: missing": 1}  # there is no document w
+    found = {(row["query"], row["positive"], tuple(row["negatives"]), row["doc_id"]) for row in stored(registry, "b1")}
+    assert found == {('"the question', "The answer", ("distractor",), "x"), ("other", "z", (), "3")}
+    assert ingest(registry, config, str(beir), columns=columns).unchanged
+    with (beir / "corpus.jsonl").open("a") as file:
+        file.write('{"_id": "x", "text": "again"}\n')
+    with pytest.raises(DataError, match="1 rows without an id of their own"):
+        ingest(registry, config, str(beir), columns=columns)
+
+
 # Columns that are not read.
 
 

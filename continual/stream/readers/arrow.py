@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import types
 
@@ -52,7 +53,7 @@ class ParquetSource:
             with pq.ParquetFile(self.path) as file:
                 self.schema = file.schema_arrow
                 self.rows: int | None = file.metadata.num_rows
-                self._batch_rows = _batch_rows(file.metadata)
+                self._batch_rows = _batch_rows(file.metadata, self.schema)
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(name, error) from None
         if not self.rows:
@@ -75,22 +76,41 @@ class ParquetSource:
             # Without pre-buffering, a column chunk is streamed through a small buffer, not read whole.
             with pq.ParquetFile(self.path, buffer_size=READ_BUFFER, pre_buffer=False) as file:
                 batches = file.iter_batches(batch_size=size, columns=list(columns), use_threads=False)
-                for batch in _pieces(batches, batch_rows):
+                for batch in _pieces(_dense(batches), batch_rows):
                     yield _piece(batch, columns, first)
                     first += batch.num_rows
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(self.name, error) from None
 
 
-def _batch_rows(metadata: Any) -> int:
+def _batch_rows(metadata: Any, schema: Any) -> int:
     """Return how many rows to decode at a time.
 
     A dictionary-encoded file can be much smaller than its texts: each row may hold the longest value of a column. One
-    value is never larger than what its column takes uncompressed.
+    value is never larger than what its column takes uncompressed. Columns that are dictionaries in Arrow too stay so
+    until `_dense`; each batch holds their whole dictionary, so there must be few batches.
     """
     groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
-    size: int = max(group.total_byte_size for group in groups)
-    return max(FEW_ROWS, PIECE_BYTES // max(1, size))
+    sizes: list[int] = [group.total_byte_size for group in groups]
+    if any(types.is_dictionary(column.type) for column in schema):
+        return max(1, PIECE_BYTES * metadata.num_rows // max(1, sum(sizes)))
+    return max(FEW_ROWS, PIECE_BYTES // max([1, *sizes]))
+
+
+def _dense(batches: Iterable[Any]) -> Iterator[Any]:
+    """Yield batches with plain columns in place of dictionaries, in parts of at most about `PIECE_BYTES` bytes."""
+    for batch in batches:
+        dictionaries = [column.dictionary for column in batch.columns if types.is_dictionary(column.type)]
+        texts = [values for values in dictionaries if is_text(values.type) and len(values)]
+        longest = max([1, *(pc.max(pc.binary_length(values)).as_py() or 0 for values in texts)])
+        step = max(1, min(batch.num_rows, PIECE_BYTES // longest))
+        for first in range(0, batch.num_rows if dictionaries else 1, step):
+            part = batch.slice(first, step) if dictionaries else batch
+            columns = [
+                column.cast(column.type.value_type) if types.is_dictionary(column.type) else column
+                for column in part.columns
+            ]
+            yield pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def _pieces(batches: Iterable[Any], batch_rows: int) -> Iterator[Any]:
@@ -162,7 +182,7 @@ class HubSource:
         first = 1
         selected = self._dataset.select_columns(list(columns)).with_format("arrow")
         for table in selected.iter(batch_size=min(batch_rows, 1000)):
-            for batch in _pieces(table.combine_chunks().to_batches(), batch_rows):
+            for batch in _pieces(_dense(table.combine_chunks().to_batches()), batch_rows):
                 yield _piece(batch, columns, first)
                 first += batch.num_rows
 

@@ -87,9 +87,8 @@ def _check_splits(name: str, files: Sequence[Path]) -> None:
     splits = sorted({match[1].lower() for file in files if (match := SPLIT.search(file.name))})
     if len(splits) > 1 or (splits and splits != ["train"] and any(not SPLIT.search(file.name) for file in files)):
         raise DataError(
-            f"{name} holds files whose names say that they belong to different splits ({', '.join(splits)}), and ingest "
-            "would train on all of them. Name the files to read, such as "
-            f"{Path(name) / (splits[-1] + '-*')}, with --domain."
+            f"{name} holds files of different splits by their names ({', '.join(splits)}), and ingest would train on "
+            f"all of them. Name the files to read, such as {Path(name) / (splits[-1] + '-*')}, with --domain."
         )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from continual.errors import DataError, InputError
 from continual.stream.readers import arrow
 from continual.stream.readers.base import COMPRESSED, HUB, Source
+from continual.stream.readers.beir import BeirSource, find_beir
 from continual.stream.readers.delimited import DelimitedSource
 from continual.stream.readers.dialect import DELIMITERS, Dialect, check_dialect
 from continual.stream.readers.folder import FolderSource, check_columns
@@ -42,7 +43,11 @@ def open_source(source: str, dialect: Dialect = Dialect()) -> Source:  # noqa: B
 
 
 def _open_folder(name: str, dialect: Dialect) -> Source:
-    """Open the files of a folder, which have one format; hidden files and names like `_SUCCESS` don't count."""
+    """Open a folder in the layout of BEIR, or of files of one format; names like `.git` and `_SUCCESS` don't count."""
+    beir = find_beir(Path(name))
+    if beir is not None:
+        _check_no_dialect(name, dialect)
+        return BeirSource(name, beir, lambda path: _open_file(str(path), Dialect()))
     entries = sorted(path for path in Path(name).iterdir() if not path.name.startswith((".", "_")))
     formats: dict[str, list[Path]] = {}
     for path in entries:
