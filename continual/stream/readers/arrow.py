@@ -93,7 +93,8 @@ def _batch_rows(metadata: Any, schema: Any) -> int:
     groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
     sizes: list[int] = [group.total_byte_size for group in groups]
     if any(types.is_dictionary(column.type) for column in schema):
-        return max(1, PIECE_BYTES * metadata.num_rows // max(1, sum(sizes)))
+        rows: int = metadata.num_rows
+        return max(1, PIECE_BYTES * rows // max(1, sum(sizes)))
     return max(FEW_ROWS, PIECE_BYTES // max([1, *sizes]))
 
 

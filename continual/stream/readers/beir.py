@@ -99,7 +99,8 @@ class BeirSource:
 
 def _step(batch: Any) -> int:
     """Return how many rows of a batch make a piece."""
-    return max(1, min(batch.num_rows, batch.num_rows * PIECE_BYTES // max(1, batch.nbytes)))
+    rows: int = batch.num_rows
+    return max(1, min(rows, rows * PIECE_BYTES // max(1, batch.nbytes)))
 
 
 def _load_texts(connection: duckdb.DuckDBPyConnection, table: str, source: Source) -> None:
