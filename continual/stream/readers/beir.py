@@ -99,8 +99,8 @@ class BeirSource:
 
 def _step(batch: Any) -> int:
     """Return how many rows of a batch make a piece."""
-    rows: int = batch.num_rows
-    return max(1, min(rows, rows * PIECE_BYTES // max(1, batch.nbytes)))
+    rows, size = int(batch.num_rows), int(batch.nbytes)
+    return max(1, min(rows, rows * PIECE_BYTES // max(1, size)))
 
 
 def _load_texts(connection: duckdb.DuckDBPyConnection, table: str, source: Source) -> None:
