@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from continual.report.report import Report
     from continual.step.plan import Plan
     from continual.step.update import StepResult
-    from continual.stream import Columns, IngestReport, TaskReport
+    from continual.stream import Columns, Dialect, IngestReport, TaskReport
     from continual.versions.collect import Collected
     from continual.versions.diff import Diff
     from continual.versions.manage import VersionList
@@ -100,14 +100,16 @@ class Workspace:
         license: str | None = None,
         kind: str | None = None,
         instruction: str | None = None,
+        dialect: Dialect | None = None,
         progress: Progress = SILENT,
     ) -> IngestReport:
         """Register the rows of a file as a batch of a domain, and hold some out as its evaluation task.
 
         Args:
-            source: A Parquet, JSONL or CSV file, or `hf:NAME[:CONFIG][:SPLIT]`.
+            source: A Parquet, JSONL, CSV or TSV file, a folder of them, or `hf:NAME[:CONFIG][:SPLIT]`.
             domain: Its domain; by default the file's name without its ending.
-            columns: Names of the columns; by default the common names are recognised.
+            columns: Names of the columns; by default the common names are recognised. `Columns(score=...,
+                positive_at=...)` says what the scores of a file mean.
             holdout: Share of the documents held out, 0 to 1; by default `ingest.holdout`.
             task: A BEIR-like folder to use as the domain's task instead of holding rows out.
             license: Licence of the data, such as "cc-by-4.0"; the model card of an export lists it.
@@ -116,12 +118,13 @@ class Workspace:
                 are only those given with it.
             instruction: What a new domain's queries are for, such as "Given a question, retrieve the passage that
                 answers it"; put before each of them in training, evaluation and service.
+            dialect: How a CSV or TSV file is written: quotes, delimiter, header, encoding; by default as usual.
             progress: Shows how far it is.
 
         Raises:
             DataError: The file cannot be read, lacks columns, or has too many bad rows; nothing changed.
         """
-        from continual.stream import Columns, ingest
+        from continual.stream import Columns, Dialect, ingest
 
         return ingest(
             self.registry,
@@ -134,6 +137,7 @@ class Workspace:
             license=license,
             kind=kind,
             instruction=instruction,
+            dialect=dialect or Dialect(),
             progress=progress,
         )
 

@@ -13,8 +13,8 @@ from continual.storage.aside import announced, clear
 from continual.storage.files import SUFFIX, remove
 
 STAGING = "staging"
-ROWS, REJECTS, KEPT, TASK = "rows.parquet", "rejects.jsonl", "kept.parquet", "task"
-"""Names in the staging folder: the good rows, the bad rows, the rows to store, the domain's task."""
+ROWS, NEGATIVES, REJECTS, KEPT, TASK = "rows.parquet", "negatives.parquet", "rejects.jsonl", "kept.parquet", "task"
+"""Names in the staging folder: good rows, texts of rows with low scores, bad rows, rows to store, the domain's task."""
 
 ANNOUNCED = "ingest.announced"
 """File below `.continual/` with what an ingest or a task import is about to publish."""
