@@ -18,6 +18,8 @@ from continual.merge.methods import Method, find_method
 from continual.merge.sequence import merge_sequence
 from continual.merge.sources import Adapted, Model
 from continual.models.base import resolve_base
+from continual.models.complete import has_all_names, runs_own_code
+from continual.models.encoder import load_encoder
 from continual.progress import SILENT, Progress
 from continual.storage.files import empty_folder, replace, scratch
 
@@ -69,6 +71,7 @@ def merge_folders(
     chosen.resolve(parameters or {})
     root = Model(resolve_base(str(base))) if base is not None else None
     opened = [_open(str(name), root, str(base)) for name in models]
+    _check_complete([*opened, *([root] if root else [])])
     for model in [*opened[1:], *([root] if root else [])]:
         check_match(opened[0].folder, model.folder)
     _warn_of_prompts(opened)
@@ -144,6 +147,19 @@ def _open(name: str, base: Model | None, base_name: str) -> Model:
             _warn_of_base(adapted, base_name)
         return adapted
     return Model(resolve_base(name))
+
+
+def _check_complete(models: Sequence[Model]) -> None:
+    """Check that every model stores what it computes with. Only a model with unusual names is loaded for that."""
+    for folder in dict.fromkeys(model.folder for model in models):
+        if runs_own_code(folder):
+            _logger.warning(
+                "%s comes with code of its own, which a merge does not run. So it is not checked that its weights are "
+                "complete; check that the merged model encodes.",
+                folder,
+            )
+        elif not has_all_names(folder):
+            load_encoder(folder)
 
 
 def _warn_of_base(adapter: Adapted, base: str) -> None:
