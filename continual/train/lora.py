@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from continual.errors import FoldError, ModelError
 from continual.merge.adapters import (
@@ -70,9 +70,10 @@ def _linear_layers(model: SentenceTransformer, inner: nn.Module) -> list[str]:
     used = depends_on(model, {name: layer.weight for name, layer in layers.items()})
     names = [name for name in layers if name in used]
     if not names:
+        convolutions = any(type(module).__name__ == "Conv1D" for module in inner.modules())
         raise ModelError(
-            f"{type(inner).__name__} has no linear layer that its embeddings depend on, so LoRA cannot train it. "
-            "Choose another base model."
+            f"{type(inner).__name__} has no linear layer that its embeddings depend on, so LoRA cannot train it"
+            f"{': its layers are Conv1D, which is not supported' if convolutions else ''}. Choose another base model."
         )
     return names
 
