@@ -13,7 +13,7 @@ import torch
 from continual.errors import InputError, ModelError
 from continual.merge.adapters import ADAPTER_CONFIG
 from continual.merge.engine import merge_models
-from continual.merge.match import check_match, stored_prompts
+from continual.merge.match import check_match, stored_length, stored_prompts
 from continual.merge.methods import Method, find_method
 from continual.merge.sequence import merge_sequence
 from continual.merge.sources import Adapted, Model
@@ -74,7 +74,7 @@ def merge_folders(
     _check_complete([*opened, *([root] if root else [])])
     for model in [*opened[1:], *([root] if root else [])]:
         check_match(opened[0].folder, model.folder)
-    _warn_of_prompts(opened)
+    _warn_of_what_is_kept(opened)
     options: dict[str, Any] = {"parameters": parameters or {}, "dtype": DTYPES.get(dtype or ""), "progress": progress}
     try:
         with scratch(target.parent, target.name) as folder:
@@ -176,21 +176,24 @@ def _warn_of_base(adapter: Adapted, base: str) -> None:
         )
 
 
-def _warn_of_prompts(models: Sequence[Model]) -> None:
-    """Warn if a model was trained with other prompts than the first model's, which the result keeps."""
-    first_prompts = stored_prompts(models[0].folder)
+def _warn_of_what_is_kept(models: Sequence[Model]) -> None:
+    """Warn if a model has other prompts or another maximum length than the first model, whose the result keeps."""
+    first = models[0].folder
     for folder in dict.fromkeys(model.folder for model in models[1:]):
-        prompts = stored_prompts(folder)
-        if prompts != first_prompts:
-            _logger.warning(
-                "%s has the prompts %s, but %s has %s. The result keeps those of %s. To keep others, name that model "
-                "first.",
-                models[0].folder,
-                first_prompts,
-                folder,
-                prompts,
-                models[0].folder,
-            )
+        for what, read in (("the prompts", stored_prompts), ("the maximum length", stored_length)):
+            ours, theirs = read(first), read(folder)
+            if ours != theirs:
+                _logger.warning(
+                    "%s has %s %s, but %s has %s. The result keeps %s of %s. To keep another model's, name that model "
+                    "first.",
+                    first,
+                    what,
+                    ours,
+                    folder,
+                    theirs,
+                    what,
+                    first,
+                )
 
 
 def _vector_weights(method: Method, weights: Sequence[float] | None, has_base: bool) -> list[float] | None:

@@ -26,6 +26,7 @@ from continual.models.weights import weights_sha256
 from continual.progress import Silent
 from continual.train.lora import fold
 from tests.kills import kill_everywhere
+from tests.models.zoo import make_model
 from tests.weights import make_adapter, moved, task_norm, weights
 
 TEXTS = ["bal cem dis", "fol gum haj"]
@@ -147,6 +148,61 @@ def test_models_that_mean_something_else_are_refused_with_the_difference(models:
         file.write_text(before)
     change_json(other / "tokenizer.json", truncation=None, padding=None)  # settings of a call
     merge_folders([one, other], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("config.json", {"hidden_act": "relu"}, r"config\.json hidden_act: gelu and relu"),
+        ("config.json", {"layer_norm_eps": 0.1}, r"config\.json layer_norm_eps: 1e-12 and 0\.1"),
+        (
+            "config.json",
+            {"position_embedding_type": "relative_key"},
+            "position_embedding_type: absolute and relative_key",
+        ),
+        ("config.json", {"is_decoder": True}, "is_decoder: False and True"),
+        ("config.json", {"something_new": 3}, "something_new: nothing and 3"),
+        ("config_sentence_transformers.json", {"similarity_fn_name": "dot"}, "similarity_fn_name: cosine and dot"),
+        ("config_sentence_transformers.json", {"truncate_dim": 16}, "truncate_dim: nothing and 16"),
+        ("sentence_bert_config.json", {"do_lower_case": True}, "do_lower_case: False and True"),
+        ("sentence_bert_config.json", {"module_output_name": "x"}, "module_output_name: token_embeddings and x"),
+        ("tokenizer_config.json", {"do_lower_case": False}, "do_lower_case: True and False"),
+        ("1_Pooling/config.json", {"include_prompt": False}, "include_prompt: True and False"),
+    ],
+)
+def test_one_changed_setting_that_decides_what_is_computed_is_refused(
+    models: list[Path], tmp_path: Path, file: str, changes: dict[str, object], message: str
+) -> None:
+    change_json(models[1] / file, **changes)
+    for order in (models[:2], models[1::-1]):
+        with pytest.raises(ModelError, match=message if order == models[:2] else next(iter(changes))):
+            merge_folders(order, tmp_path / "out")
+
+
+def test_the_base_of_the_rotary_positions_must_be_the_same(tmp_path: Path) -> None:
+    one = make_model(tmp_path / "one", "qwen3", pooling="lasttoken", num_key_value_heads=2, head_dim=8)
+    two = moved(one, tmp_path / "two", 1)
+    config = json.loads((two / "config.json").read_text())
+    rope = config.get("rope_parameters") or config
+    rope["rope_theta"] = 1234.0
+    (two / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"rope_theta: .* and 1234"):
+        merge_folders([one, two], tmp_path / "out")
+
+
+def test_settings_that_decide_nothing_may_differ(
+    models: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = {"_name_or_path": "x", "architectures": ["BertForMaskedLM"], "transformers_version": "4.1.0"}
+    change_json(models[1] / "config.json", **names, hidden_dropout_prob=0.3, gradient_checkpointing=True)
+    change_json(models[1] / "config_sentence_transformers.json", __version__={}, similarity_fn_name=None)
+    merge_folders(models[:2], tmp_path / "out")
+    assert not caplog.records
+    change_json(models[1] / "sentence_bert_config.json", max_seq_length=32)
+    merge_folders(models[:2], tmp_path / "other")
+    (record,) = caplog.records
+    assert "the maximum length 48" in record.getMessage()
+    assert f"{models[1]} has 32" in record.getMessage()
 
 
 def test_models_that_other_versions_of_the_library_saved_match(tiny_model: Path, tmp_path: Path) -> None:
