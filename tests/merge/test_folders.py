@@ -376,3 +376,48 @@ def test_an_adapter_goes_on_the_model_it_was_trained_on_and_no_other(
     with pytest.raises(ModelError, match=r"was trained on a model with the weights"):
         merge_folders([adapter], tmp_path / "none", base=models[0], method="task_arithmetic")
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    "prefix", ["base_model.model.0.auto_model.", "base_model.model.bert.", "base_model.model.model.", ""]
+)
+def test_the_names_of_wrappers_in_an_adapter_are_understood(tiny_model: Path, tmp_path: Path, prefix: str) -> None:
+    adapter = make_adapter(tiny_model, tmp_path / "adapter")
+    fold(tiny_model, adapter, tmp_path / "expected")
+    file = adapter / "adapter_model.safetensors"
+    factors = load_file(file)
+    save_file({prefix + name.removeprefix("base_model.model."): t for name, t in factors.items()}, file)
+    merge_folders([adapter], tmp_path / "out", base=tiny_model)
+    assert weights_sha256(tmp_path / "out") == weights_sha256(tmp_path / "expected")
+
+
+@pytest.mark.parametrize("prefix", ["vision_model.", "decoder."])
+def test_an_adapter_of_another_part_is_not_put_on_the_encoder(tiny_model: Path, tmp_path: Path, prefix: str) -> None:
+    adapter = make_adapter(tiny_model, tmp_path / "adapter")
+    file = adapter / "adapter_model.safetensors"
+    factors = load_file(file)
+    save_file({name.replace(".encoder.", f".{prefix}encoder."): t for name, t in factors.items()}, file)
+    with pytest.raises(ModelError, match="no tensor for the layer"):
+        merge_folders([adapter], tmp_path / "out", base=tiny_model)
+
+
+def test_an_adapter_with_two_updates_of_one_layer_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(tiny_model, tmp_path / "adapter")
+    file = adapter / "adapter_model.safetensors"
+    factors = load_file(file)
+    again = {name.replace("base_model.model.", "base_model.model.bert."): 2 * t for name, t in factors.items()}
+    save_file(factors | again, file)
+    with pytest.raises(ModelError, match="has two updates for"):
+        merge_folders([adapter], tmp_path / "out", base=tiny_model)
+
+
+def test_an_adapter_of_the_hub_is_folded(
+    tiny_model: Path, models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = make_adapter(tiny_model, tmp_path / "adapter")
+    monkeypatch.setattr("continual.models.base._download", lambda name: {"org/adapter": adapter}[name])
+    merge_folders(["org/adapter", models[0]], tmp_path / "out", base=tiny_model)  # linear takes no base
+    merge_folders([adapter, models[0]], tmp_path / "expected", base=tiny_model)
+    assert weights_sha256(tmp_path / "out") == weights_sha256(tmp_path / "expected")
+    with pytest.raises(InputError, match="org/adapter is an adapter"):
+        merge_folders(["org/adapter", models[0]], tmp_path / "none")
