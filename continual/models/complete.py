@@ -18,7 +18,7 @@ from continual.models.tensors import read_header
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-    from torch import nn
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 _NAMED = 3
@@ -112,7 +112,7 @@ def runs_own_code(folder: Path) -> bool:
     return bool(read_json(folder / read_modules(folder)[0].path / CONFIG, dict).get("auto_map"))
 
 
-def depends_on(model: SentenceTransformer, tensors: Mapping[str, nn.Parameter]) -> list[str]:
+def depends_on(model: SentenceTransformer, tensors: Mapping[str, Tensor]) -> list[str]:
     """Return the names of the parameters that an embedding depends on, found by its gradient."""
     import torch
 
