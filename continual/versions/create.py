@@ -31,7 +31,7 @@ def create_workspace(directory: str | Path, base: str, *, trust_remote_code: boo
     if directory.exists() and not directory.is_dir():
         raise InputError(f"{directory} is a file, but a workspace is a folder. Choose another path.")
     folder = resolve_base(base)
-    given = directory / SETTINGS
+    given, is_new = directory / SETTINGS, not directory.exists()
     config = load_config(given) if given.exists() else Config(trust_remote_code=trust_remote_code)
     if trust_remote_code and not config.trust_remote_code:
         raise InputError(
@@ -48,6 +48,9 @@ def create_workspace(directory: str | Path, base: str, *, trust_remote_code: boo
         raise InputError(
             f"A workspace cannot be created in {directory}: {error.strerror or error}. Choose another folder."
         ) from None
+    finally:
+        if is_new and directory.is_dir() and not any(directory.iterdir()):
+            directory.rmdir()
     return directory
 
 
@@ -57,9 +60,8 @@ def _fill(store: Path, base: Path, name: str, trust_remote_code: bool) -> None:
 
     from continual.merge.engine import save_model
     from continual.merge.sources import Model
-    from continual.models.encoder import load_encoder
-    from continual.train.similarity import similarity_of
     from continual.versions.dtypes import stored_dtype
+    from continual.versions.preflight import preflight
 
     registry = Registry(store)
     registry.catalog.create()
@@ -67,8 +69,7 @@ def _fill(store: Path, base: Path, name: str, trust_remote_code: bool) -> None:
     # In fp32: half precision would round small updates away, and score the root base in another precision.
     save_model(Model(base), snapshot, torch.float32)
     try:
-        # fail now, not in the first update
-        similarity_of(load_encoder(snapshot, trust_remote_code=trust_remote_code), folder=snapshot)
+        preflight(snapshot, name, trust_remote_code=trust_remote_code)  # fail now, not in the first update
     except ModelError as error:
         raise ModelError(str(error).replace(str(snapshot), name)) from None
     root = Version(
