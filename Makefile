@@ -40,7 +40,7 @@ demo: install ## Run three weeks of updates on real text, and write a report
 test: install ## Run the fast tests: those not marked slow, kill, real_model or browser
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not kill and not real_model and not browser"
 
-test-all: install ## Run all tests; fails below 95 % branch coverage
+test-all: install ## Run all tests; fails if the fast ones cover less than 95 %
 	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term-missing:skip-covered
 
 # A separate environment: Avalanche needs torchvision, which does not fit a CPU build of torch and breaks transformers.

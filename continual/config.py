@@ -97,6 +97,14 @@ class TrainConfig(ConfigSection):
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of AdamW.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm to which larger gradients are scaled down.")
     temperature: float = Field(0.05, gt=0, description="Divisor of the cosine similarities in the loss.")
+    dot_temperature: float = Field(
+        1.0,
+        gt=0,
+        description=(
+            "Divisor in the loss of the dot products of a model that compares by dot product and doesn't normalise "
+            "its embeddings; see docs/losses.md."
+        ),
+    )
     bidirectional: bool = Field(
         False,
         description=("Average the query-to-document loss with the document-to-query loss; see docs/losses.md."),
@@ -113,7 +121,7 @@ class TrainConfig(ConfigSection):
         "off",
         description=(
             "Mask an in-batch negative if, before training, its cosine to the query is above the positive's minus this "
-            "margin; 'off': mask none this way."
+            "margin; for dot products, the margin times the norms of query and positive; 'off': mask none this way."
         ),
     )
     distillation: float = Field(
@@ -134,8 +142,9 @@ class TrainConfig(ConfigSection):
     distillation_loss: Literal["cosine", "kl"] = Field(
         "cosine",
         description=(
-            "Distillation loss of replayed rows: cosine compares embeddings; kl compares, for each query, the softmax "
-            "over the replayed documents of its batch. New rows use cosine in both cases."
+            "Distillation loss of replayed rows: cosine compares embeddings, with their norms if the model compares by "
+            "dot product; kl compares, for each query, the softmax over the replayed documents of its batch. New rows "
+            "use cosine in both cases."
         ),
     )
     anchor: Literal["base", "current"] = Field(
@@ -186,12 +195,23 @@ class TrainConfig(ConfigSection):
 
     def deciding(self) -> dict[str, Any]:
         """Return the settings that affect the trained weights, as plain JSON data."""
-        return self.model_dump(mode="json", exclude=set(RUNTIME_ONLY))
+        return deciding_settings(self.model_dump(mode="json"))
 
     @property
     def asks_old_index(self) -> bool:
         """Whether queries are also trained against documents as the current version embeds them."""
         return self.anchor == "current" and self.compatibility > 0
+
+
+def deciding_settings(train: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that affect the trained weights, of a section [train] as a provenance stores it.
+
+    `dot_temperature` is left out at its default, so that what older releases trained is still known by its settings.
+    """
+    decided = {name: value for name, value in train.items() if name not in RUNTIME_ONLY}
+    if decided.get("dot_temperature") == TrainConfig.model_fields["dot_temperature"].default:
+        del decided["dot_temperature"]
+    return decided
 
 
 class MergeConfig(ConfigSection):
@@ -285,7 +305,7 @@ class IndexConfig(ConfigSection):
     )
     keep_mapped: Share = Field(
         0.95,
-        description="Re-index: with a query map, if new queries keep this share, through a query map or as they are.",
+        description="Re-indexing can wait if new queries keep this share, through a query map or as they are.",
     )
     rows: Count = Field(
         250, description="Learned rows on which an update fits a linear query map, to see if it helps; 0: no map."
@@ -460,8 +480,15 @@ def validate(data: dict[str, object], source: str) -> Config:
                 faults.append(f"{'.'.join(path)}: unknown setting.{did_you_mean(path[-1], _setting_names(path[:-1]))}")
             else:
                 where = ".".join(part for part in path if part.isidentifier())  # without the branch of a union
-                faults.append(f"{where}: {fault['msg']} (got {reprlib.repr(fault['input'])})")
+                faults.append(f"{where}: {_plain(fault['msg'])} (got {reprlib.repr(fault['input'])})")
         raise ConfigError(f"{source} has invalid settings: " + "; ".join(faults)) from None
+
+
+def _plain(message: str) -> str:
+    """Return pydantic's message in our words."""
+    rule, _, _ = message.partition(", unable to parse")
+    rule = rule.removeprefix("Value error, ").replace("Input should be", "must be")
+    return rule.replace("valid integer", "whole number").replace("valid number", "number")
 
 
 def _merged(settings: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:

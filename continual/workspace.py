@@ -24,6 +24,8 @@ from continual.versions.sweep import sweep_killed
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+    from continual.care.backup import Backup, Restored
+    from continual.care.findings import Diagnosis
     from continual.conflicts.analysis import Conflicts
     from continual.conflicts.plan import ConflictPlan
     from continual.eval.compare import Comparison
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from continual.report.report import Report
     from continual.step.plan import Plan
     from continual.step.update import StepResult
-    from continual.stream import Columns, IngestReport, TaskReport
+    from continual.stream import Columns, Dialect, IngestReport, TaskReport
     from continual.versions.collect import Collected
     from continual.versions.diff import Diff
     from continual.versions.manage import VersionList
@@ -100,14 +102,16 @@ class Workspace:
         license: str | None = None,
         kind: str | None = None,
         instruction: str | None = None,
+        dialect: Dialect | None = None,
         progress: Progress = SILENT,
     ) -> IngestReport:
         """Register the rows of a file as a batch of a domain, and hold some out as its evaluation task.
 
         Args:
-            source: A Parquet, JSONL or CSV file, or `hf:NAME[:CONFIG][:SPLIT]`.
+            source: A Parquet, JSONL, CSV or TSV file, a folder of them, or `hf:NAME[:CONFIG][:SPLIT]`.
             domain: Its domain; by default the file's name without its ending.
-            columns: Names of the columns; by default the common names are recognised.
+            columns: Names of the columns; by default the common names are recognised. `Columns(score=...,
+                positive_at=...)` says what the scores of a file mean.
             holdout: Share of the documents held out, 0 to 1; by default `ingest.holdout`.
             task: A BEIR-like folder to use as the domain's task instead of holding rows out.
             license: Licence of the data, such as "cc-by-4.0"; the model card of an export lists it.
@@ -116,12 +120,13 @@ class Workspace:
                 are only those given with it.
             instruction: What a new domain's queries are for, such as "Given a question, retrieve the passage that
                 answers it"; put before each of them in training, evaluation and service.
+            dialect: How a CSV or TSV file is written: quotes, delimiter, header, encoding; by default as usual.
             progress: Shows how far it is.
 
         Raises:
             DataError: The file cannot be read, lacks columns, or has too many bad rows; nothing changed.
         """
-        from continual.stream import Columns, ingest
+        from continual.stream import Columns, Dialect, ingest
 
         return ingest(
             self.registry,
@@ -134,6 +139,7 @@ class Workspace:
             license=license,
             kind=kind,
             instruction=instruction,
+            dialect=dialect or Dialect(),
             progress=progress,
         )
 
@@ -165,8 +171,8 @@ class Workspace:
 
         Args:
             name: Its name; or "mteb:NAME" alone, for a task or benchmark that keeps mteb's names.
-            source: A folder of Parquet files or BEIR's JSONL and TSV; or mteb's name with "mteb:" before it, such as
-                "mteb:SciFact" or "mteb:MTEB(eng, v2)".
+            source: A folder of Parquet files or BEIR's JSONL and TSV, or the file of its judgements to read; or mteb's
+                name with "mteb:" before it, such as "mteb:SciFact" or "mteb:MTEB(eng, v2)".
             domain: The domain that it tests; None makes it an OOD task.
             subsets: Subsets to keep of a single task of mteb, mostly languages; all by default.
             skip_missing: Leave out tasks of a benchmark whose data is neither here nor on the Hub.
@@ -444,7 +450,57 @@ class Workspace:
 
         return collect_garbage(self.registry, self.config, settings, dry_run=dry_run, progress=progress)
 
-    def export(self, name: str, directory: str | Path, progress: Progress = SILENT) -> Exported:
+    def backup(self, target: str | Path, *, verify: bool = False, progress: Progress = SILENT) -> Backup:
+        """Copy the workspace to a folder of backups, while others may work in it; only what it lacks is copied.
+
+        Args:
+            target: A folder, which is made, or a URL of fsspec.
+            verify: Read every file back, and check its digest.
+
+        Raises:
+            InputError: The target holds something else, or is inside the workspace.
+            DataError: A file is damaged or missing.
+        """
+        from continual.care.backup import backup
+
+        return backup(self.directory, self.registry, str(target), verify=verify, progress=progress)
+
+    @staticmethod
+    def restore(
+        source: str | Path, directory: str | Path, *, at: str | None = None, progress: Progress = SILENT
+    ) -> Restored:
+        """Write the workspace of a backup to a new folder.
+
+        Args:
+            source: The folder or URL that `backup` wrote to.
+            directory: A new or empty folder.
+            at: Name of the backup; None: the newest.
+
+        Raises:
+            NotFoundError: There is no such backup.
+            InputError: The folder is not empty.
+            DataError: The backup is damaged.
+        """
+        from continual.care.backup import restore
+
+        return restore(str(source), directory, at=at, progress=progress)
+
+    def doctor(self, *, full: bool = False, fix: bool = False, progress: Progress = SILENT) -> Diagnosis:
+        """Check the files against the catalog and the records against each other.
+
+        Args:
+            full: Read every file and compare it with its digest; otherwise only those that seem changed.
+            fix: Mend what is safe to mend: remove what killed processes left, rebuild damaged snapshots, drop damaged
+                scores, and move files that the catalog does not know to `.continual/lost`.
+
+        Raises:
+            WorkspaceBusy: `fix` is given, and a command is changing the workspace.
+        """
+        from continual.care.mend import doctor
+
+        return doctor(self.registry, full=full, fix=fix, progress=progress)
+
+    def export(self, name: str, directory: str | Path, progress: Progress = SILENT, *, dtype: str = "auto") -> Exported:
         """Copy a version to a folder that `SentenceTransformer` loads, with its model card and its scores.
 
         `README.md` is the model card, in the Hub's form. `mteb/` holds the scores as mteb's result files:
@@ -453,13 +509,17 @@ class Workspace:
         Args:
             name: An id or alias.
             directory: A new or empty folder.
+            dtype: Type of the weights: "fp32", "bf16", "fp16", or "auto" for that of the root base. What rounding to
+                half precision changes is measured on a few texts.
 
         Raises:
-            InputError: The folder is not empty, or can't be written.
+            InputError: The folder is not empty, or can't be written; or there is no such type.
+            ModelError: A weight is too large for fp16.
         """
         from continual.export.export import export_version
 
-        return export_version(self.registry, name, directory, progress)
+        trust = self.config.trust_remote_code
+        return export_version(self.registry, name, directory, dtype, trust_remote_code=trust, progress=progress)
 
     def export_scores(self, directory: str | Path) -> Path:
         """Write the scores of every version as mteb's result files, beside those of other models.

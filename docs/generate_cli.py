@@ -42,7 +42,7 @@ EXIT_CODES = """\
 |---|---|
 | 0 | Done. |
 | 1 | A bug in continual; the traceback says where. |
-| 2 | The input or the options are wrong; nothing was changed. |
+| 2 | The input or the options are wrong, and nothing was changed. Or `continual doctor` found something. |
 | 3 | The gate refused the update; its version is kept as a candidate. |
 | 4 | Another process uses the workspace. |
 | 130 | Interrupted. Finished work is kept; run the command again to continue, or `continual update --resume`. |

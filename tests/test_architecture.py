@@ -17,6 +17,7 @@ ORDER = [
     "step",
     "recipes",
     "export",
+    "care",
     "report",
     "index",
     "conflicts",

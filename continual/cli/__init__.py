@@ -9,11 +9,13 @@ from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 
 from continual.cli.groups import app
+from continual.cli.output import closable_output
 from continual.storage.faults import is_interrupt, translate
+from continual.storage.terminal import warn
 
 # Each of these modules adds its commands to the groups, in the order of `continual --help` and docs/cli.md.
 # isort: off
-from continual.cli import loop, report, compare, versions, tasks, train, merge, index, analyze  # noqa: F401
+from continual.cli import loop, report, compare, versions, tasks, train, merge, index, analyze, care  # noqa: F401
 # isort: on
 
 INTERRUPTED = 130
@@ -32,10 +34,11 @@ def main() -> None:
         if not leads:
             return
         try:
-            app()
+            with closable_output():
+                app()
         except SystemExit as end:
             if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):  # Typer ends without a word
-                print("continual: interrupted.", file=sys.stderr)
+                warn("interrupted.")
             _flush()
             raise
         except Exception as error:
@@ -45,14 +48,14 @@ def main() -> None:
 def _fail(error: Exception) -> None:
     """End with one message and an exit code if a user or the machine caused the error; raise it if it is a bug."""
     if is_interrupt(error):
-        print("continual: interrupted.", file=sys.stderr)
+        warn("interrupted.")
         sys.exit(INTERRUPTED)
     fault = translate(error)
     if fault is None:
         raise error
     for note in getattr(fault, "__notes__", ()):
-        print(f"continual: {note}", file=sys.stderr)
-    print(f"continual: {fault}", file=sys.stderr)
+        warn(note)
+    warn(str(fault))
     sys.exit(fault.exit_code)
 
 

@@ -18,6 +18,7 @@ from continual.cli.options import (
     print_json,
 )
 from continual.cli.parse import parse_rows, parse_settings
+from continual.storage.terminal import say, warn
 
 
 @analyze_app.command("conflicts")
@@ -65,11 +66,11 @@ def conflicts(
     if plan:
         print_json(planned.to_json()) if json else render.print_conflict_plan(planned)
         return
-    print(render.cost(planned), file=sys.stderr, flush=True)
+    say(render.cost(planned), sys.stderr)
     try:
         with Bars() as bars:
             found = opened.conflicts(**options, progress=bars)
     except KeyboardInterrupt:
-        print("continual: interrupted. Run the same command again to continue.", file=sys.stderr)
+        warn("interrupted. Run the same command again to continue.")
         raise typer.Exit(130) from None
     print_json(found.to_json()) if json else render.print_conflicts(found)

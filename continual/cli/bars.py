@@ -6,14 +6,20 @@ import sys
 import time
 from typing import TYPE_CHECKING, TextIO
 
+from continual.storage.terminal import make_console, say
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import ProgressColumn, Task, TaskID
     from rich.text import Text
 
 
+EVERY_SECONDS = 30.0
+"""Time between the lines of a long bar outside a terminal."""
+
+
 class Bars:
-    """Shows one bar at a time in a terminal, and one line per finished bar elsewhere (logs, CI).
+    """Shows one bar at a time in a terminal; elsewhere (logs, CI), a line per finished bar, and more of long ones.
 
     Between two bars the terminal is free to print to. Use it as a context manager, so that an error ends the bar
     without the line that says it is done.
@@ -24,7 +30,8 @@ class Bars:
         self._rich: RichProgress | None = None
         self._task: TaskID | None = None
         self._label, self._unit = "", ""
-        self._done, self._began = 0, 0.0
+        self._done, self._began, self._said = 0, 0.0, 0.0
+        self._total: int | None = None
 
     def __enter__(self) -> Bars:
         return self
@@ -39,6 +46,7 @@ class Bars:
         """Begin a bar; the one before it ends."""
         self.finish()
         self._label, self._unit, self._done, self._began = label, unit, 0, time.monotonic()
+        self._total, self._said = None if total is None else total - done, self._began
         if self._stream.isatty():
             self._rich = _rich_progress(self._stream)
             self._task = self._rich.add_task(label, total=total, unit=unit, completed=done)
@@ -49,6 +57,10 @@ class Bars:
         self._done += count
         if self._rich is not None and self._task is not None:
             self._rich.advance(self._task, count)
+        elif self._label and time.monotonic() - self._said >= EVERY_SECONDS:
+            self._said = time.monotonic()
+            of = "" if self._total is None else f" of {self._total:,}"
+            say(f"{self._label}: {self._done:,}{of} {self._unit} so far", self._stream)
 
     def finish(self) -> None:
         """Replace the bar with a line that says how much was done and how fast."""
@@ -64,7 +76,7 @@ class Bars:
         if rich is not None:
             rich.console.print(line, style="dim", markup=False, highlight=False)
         else:
-            print(line, file=self._stream, flush=True)
+            say(line, self._stream)
 
     def _close(self) -> None:
         if self._rich is not None:
@@ -78,7 +90,6 @@ def per_second(rate: float) -> str:
 
 
 def _rich_progress(stream: TextIO) -> RichProgress:
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         Progress,
@@ -109,4 +120,4 @@ def _rich_progress(stream: TextIO) -> RichProgress:
         TimeRemainingColumn(),
         TextColumn("left"),
     ]
-    return Progress(*columns, console=Console(file=stream), transient=True)
+    return Progress(*columns, console=make_console(file=stream), transient=True)

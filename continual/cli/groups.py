@@ -2,21 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+from continual.storage.terminal import harmless, say
+
+UsageError: Any = typer.BadParameter.__base__
+"""click's error about wrong options. Newer versions of typer have a copy of click within them."""
+
+
+class Commands(TyperGroup):
+    """The commands, whose messages about wrong options print harmlessly what was given."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """Parse the options before the command."""
+        with _harmless_errors():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Parse the options of the command, and run it."""
+        with _harmless_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _harmless_errors() -> Iterator[None]:
+    try:
+        yield
+    except UsageError as error:
+        error.message = harmless(error.message)
+        raise
+
 
 app = typer.Typer(
     name="continual",
+    cls=Commands,
     help="Continual learning for text-embedding models: learn a new domain, measure what was forgotten, refuse a bad "
     "update.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     epilog="The workspace's continual.toml lists all settings with their meaning and default. Exit codes: 0 done, 1 a "
-    "bug in continual, 2 wrong input or options, 3 the gate refused the update, 4 the workspace is busy, 130 "
-    "interrupted by Ctrl-C or SIGTERM.",
+    "bug in continual, 2 wrong input or options, or a finding of doctor, 3 the gate refused the update, 4 the "
+    "workspace is busy, 130 interrupted by Ctrl-C or SIGTERM.",
 )
 task_app = typer.Typer(help="Evaluation tasks, which versions are scored on.", no_args_is_help=True)
 versions_app = typer.Typer(help="Versions: how each was made, and which is current.", no_args_is_help=True)
@@ -32,7 +66,7 @@ def _version(value: bool) -> None:
     if value:
         from continual import __version__
 
-        print(f"continual {__version__}")
+        say(f"continual {__version__}")
         raise typer.Exit
 
 

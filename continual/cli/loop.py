@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +19,7 @@ from continual.cli.options import (
 )
 from continual.cli.parse import parse_merge, parse_settings
 from continual.errors import GateRefused, InputError
+from continual.storage.terminal import warn
 
 
 @app.command()
@@ -49,20 +49,57 @@ def init(
 @app.command()
 def ingest(
     files: Annotated[
-        list[str], typer.Argument(metavar="FILE", help="Parquet, JSONL or CSV files, or hf:NAME[:CONFIG][:SPLIT].")
+        list[str],
+        typer.Argument(
+            metavar="FILE", help="Parquet, JSONL, CSV or TSV files, folders of them, or hf:NAME[:CONFIG][:SPLIT]."
+        ),
     ],
     domain: Annotated[
         str | None, typer.Option(metavar="NAME", help="Domain of the rows; by default the name of the file.")
     ] = None,
     query_column: Annotated[str | None, typer.Option(metavar="C", help="Column with the query.")] = None,
     positive_column: Annotated[
-        str | None, typer.Option(metavar="C", help="Column with the passage that answers the query.")
+        str | None, typer.Option(metavar="C", help="Column with the passage that answers the query, or with a list.")
     ] = None,
     negatives_column: Annotated[
         str | None, typer.Option(metavar="C", help="Column with a list of passages that don't answer it.")
     ] = None,
     doc_id_column: Annotated[
         str | None, typer.Option(metavar="C", help="Column with the id of the passage's document.")
+    ] = None,
+    score_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="C", help="Column with a score or label of the pair; 'none' if no column is about the pair."
+        ),
+    ] = None,
+    positive_at: Annotated[
+        float | None, typer.Option(metavar="X", help="Least score of a positive pair; true counts as 1.")
+    ] = None,
+    negative_at: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Largest score of a negative pair, whose passage becomes a negative of the rows with the same query. "
+            "Other rows below --positive-at are left out.",
+        ),
+    ] = None,
+    quote: Annotated[
+        bool | None,
+        typer.Option(
+            "--quote/--no-quote",
+            help="Whether cells of CSV and TSV files may be quoted; by default in CSV only.",
+            show_default=False,
+        ),
+    ] = None,
+    delimiter: Annotated[
+        str | None, typer.Option(metavar="CHAR", help="Character between cells; by default ',' in CSV, a tab in TSV.")
+    ] = None,
+    no_header: Annotated[
+        bool, typer.Option("--no-header", help="The first line is a row; columns are called 1, 2, ...")
+    ] = False,
+    encoding: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Encoding of text files, such as latin-1; by default utf-8.")
     ] = None,
     holdout: Annotated[
         float | None,
@@ -74,7 +111,9 @@ def ingest(
     ] = None,
     task: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder with corpus, queries and qrels to use as the domain's task."),
+        typer.Option(
+            metavar="DIR", help="Folder with corpus, queries and qrels to use as the domain's task, or its qrels file."
+        ),
     ] = None,
     license: Annotated[
         str | None,
@@ -105,12 +144,21 @@ def ingest(
     changes nothing.
     """
     from continual.cli.render import ingest as render
-    from continual.stream import Columns
+    from continual.stream import Columns, Dialect
 
     opened = open_workspace(workspace)
-    columns = Columns(query=query_column, positive=positive_column, negatives=negatives_column, doc_id=doc_id_column)
+    columns = Columns(
+        query=query_column,
+        positive=positive_column,
+        negatives=negatives_column,
+        doc_id=doc_id_column,
+        score=score_column,
+        positive_at=positive_at,
+        negative_at=negative_at,
+    )
     options: dict[str, Any] = {"domain": domain, "columns": columns, "holdout": holdout, "task": task}
     options |= {"license": license, "kind": kind, "instruction": instruction}
+    options["dialect"] = Dialect(quote=quote, delimiter=delimiter, header=not no_header, encoding=encoding)
     reports = []
     try:
         with Bars() as bars:
@@ -194,7 +242,7 @@ def update(
     except KeyboardInterrupt:
         version = opened.status().interrupted
         hint = f" `continual update --resume` continues the update to {version}." if version else ""
-        print(f"continual: interrupted.{hint}", file=sys.stderr)
+        warn(f"interrupted.{hint}")
         raise typer.Exit(130) from None
     if plan:
         print_json(planned.to_json()) if json else render_plan.print_plan(planned)

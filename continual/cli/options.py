@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from continual.storage.terminal import harmless_json, say
+
 if TYPE_CHECKING:
     from continual.workspace import Workspace
 
@@ -45,4 +47,4 @@ def open_workspace(directory: Path | None) -> Workspace:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON on stdout."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    say(harmless_json(json.dumps(value, indent=2, ensure_ascii=False, default=str)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +15,7 @@ from continual.cli.options import (
     print_json,
 )
 from continual.errors import InputError
+from continual.storage.terminal import say
 
 
 @app.command()
@@ -55,7 +55,7 @@ def report(
     if json:
         print_json(found.to_json())
     elif csv:
-        print(found.to_csv(), end="")
+        say(found.to_csv().removesuffix("\n"))
     else:
         render.print_report(found, html)
     if figures is not None:
@@ -78,8 +78,7 @@ def dashboard(
     Only this machine can open the page, and it is read-only. Ctrl-C stops it.
     """
 
-    def say(address: str) -> None:
-        print_json({"address": address}) if json else print(f"The dashboard is at {address} (Ctrl-C stops it)")
-        sys.stdout.flush()
+    def tell(address: str) -> None:
+        print_json({"address": address}) if json else say(f"The dashboard is at {address} (Ctrl-C stops it)")
 
-    open_workspace(workspace).dashboard(port, open_browser=open_browser, say=say)
+    open_workspace(workspace).dashboard(port, open_browser=open_browser, say=tell)

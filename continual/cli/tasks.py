@@ -27,7 +27,8 @@ def add_task(
         str | None,
         typer.Argument(
             metavar="[DIR]",
-            help="Folder with corpus, queries and qrels (Parquet, or BEIR's JSONL and TSV); or mteb:NAME.",
+            help="Folder with corpus, queries and qrels (Parquet, or BEIR's JSONL and TSV), or the qrels file of the "
+            "split to use; or mteb:NAME.",
         ),
     ] = None,
     domain: Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +18,7 @@ from continual.cli.options import (
 )
 from continual.cli.parse import parse_pairs, parse_settings
 from continual.errors import InputError
+from continual.storage.terminal import warn
 
 
 @app.command()
@@ -77,7 +77,7 @@ def train(
             else:
                 trained = opened.train(recipe, **call, progress=bars)
     except KeyboardInterrupt:
-        print("continual: interrupted. Run the same command again to continue.", file=sys.stderr)
+        warn("interrupted. Run the same command again to continue.")
         raise typer.Exit(130) from None
     if plan:
         file = recipe_plan.clusters_file(clusters, opened.directory)

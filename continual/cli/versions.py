@@ -19,6 +19,7 @@ from continual.cli.options import (
     print_json,
 )
 from continual.cli.parse import parse_settings
+from continual.storage.terminal import say
 
 Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Reason, kept in `continual versions history`.")]
 
@@ -58,7 +59,7 @@ def rebuild_version(name: VersionArgument, workspace: WorkspaceOption = None, js
     if json:
         print_json({"version": version.id, "sha256": version.sha256})
     else:
-        print(f"Rebuilt {version.id}. Its weights are the recorded ones, sha256 {version.sha256[:12]}.")
+        say(f"Rebuilt {version.id}. Its weights are the recorded ones, sha256 {version.sha256[:12]}.")
 
 
 @versions_app.command("pin")
@@ -74,7 +75,7 @@ def pin_version(
     if json:
         print_json({"version": version.id, "pinned": version.pinned})
     else:
-        print(f"`continual gc` {'keeps' if version.pinned else 'may drop'} the snapshot of {version.id}.")
+        say(f"`continual gc` {'keeps' if version.pinned else 'may drop'} the snapshot of {version.id}.")
 
 
 @app.command()
@@ -103,6 +104,9 @@ def rollback(reason: Reason = None, workspace: WorkspaceOption = None, json: Jso
 def export(
     name: VersionArgument,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="New folder for the model.")],
+    dtype: Annotated[
+        str, typer.Option(metavar="TYPE", help="Type of the weights: fp32, bf16, fp16, or auto, that of the base.")
+    ] = "auto",
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -111,11 +115,16 @@ def export(
     The folder also holds a model card (README.md) with lineage, data, licences and scores, and mteb's result files.
     """
     with Bars() as bars:
-        made = open_workspace(workspace).export(name, out, progress=bars)
+        made = open_workspace(workspace).export(name, out, progress=bars, dtype=dtype)
     if json:
         print_json(made.to_json())
     else:
-        print(f"Exported {made.version} to {made.directory}: SentenceTransformer({str(made.directory)!r}) loads it.")
+        say(f"Exported {made.version} to {made.directory}: SentenceTransformer({str(made.directory)!r}) loads it.")
+        if made.rounding is not None:
+            say(
+                f"Its weights were rounded from fp32 to {made.dtype}: on {made.rounding.texts} texts, the largest "
+                f"cosine distance is {made.rounding.largest:.1e}. --dtype fp32 keeps them exact."
+            )
 
 
 @app.command()

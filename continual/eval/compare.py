@@ -19,6 +19,7 @@ from continual.eval.significance import (
     permutation_test,
 )
 from continual.registry import Registry, Version
+from continual.registry.artifacts import queries_of
 from continual.registry.records import Score, Task
 
 
@@ -99,11 +100,13 @@ def compare_versions(
 
     Raises:
         NothingToDoError: `tasks` is empty.
-        DataError: Per-query scores can't be read.
+        DataError: Per-query scores are damaged or can't be read.
     """
     if not tasks:
         raise NothingToDoError("There is no evaluation task to compare on. Add one with `continual task add`.")
     scores = registry.scores(settings)
+    compared = [scores[version.id, task.name] for task in tasks for version in (first, second)]
+    registry.digests.check(*map(queries_of, compared))
     comparisons: list[TaskComparison] = []
     pairs = []
     for task in tasks:

@@ -55,6 +55,11 @@ class OnceEncoder:
         kept: A file that `save` wrote. Its vectors are reused if they are of the same model; it may be missing.
         instructed: Domains whose names may be prompt names in the folder. These prompts are hidden from mteb, which
             would apply one to both queries and documents of an mteb task with the same name.
+
+    Attributes:
+        counted: Texts encoded so far whose tokens were counted, which takes a fast tokenizer.
+        cut: Those of them that are longer than the maximum number of tokens, without their prompts.
+        limit: The maximum number of tokens per text, `max_length` or the model's own; None if there is none.
     """
 
     def __init__(
@@ -81,6 +86,8 @@ class OnceEncoder:
         inner = self.wrapper.model
         if max_length is not None:
             inner.max_seq_length = min(max_length, inner.max_seq_length or max_length)
+        self.counted = self.cut = 0
+        self.limit: int | None = inner.max_seq_length
         names = {"name": f"continual/{version}", "revision": sha256}
         self.mteb_model_meta = ModelMeta.create_empty(overwrites=names)
         self.compares_by = str(inner.similarity_fn_name)
@@ -182,8 +189,10 @@ class OnceEncoder:
         for start in range(0, len(texts), 4096):
             # Nearly all texts have fewer than ten characters per token, so the model would cut the rest off anyway.
             part = [text[: 10 * limit] for text in texts[start : start + 4096]]
-            tokens = tokenizer(part, truncation=True, max_length=limit, return_attention_mask=False)["input_ids"]
-            lengths += [len(ids) for ids in tokens]
+            tokens = tokenizer(part, truncation=True, max_length=limit, return_attention_mask=False)
+            lengths += [len(ids) for ids in tokens["input_ids"]]
+            self.counted += len(part)
+            self.cut += sum(bool(encoding.overflowing) for encoding in tokens.encodings)
         return lengths
 
     def encode(self, inputs: Any, *, task_metadata: Any, prompt_type: PromptType | None = None, **_: Any) -> Vectors:
@@ -207,8 +216,9 @@ class OnceEncoder:
         if stored:
             names = np.frombuffer(b"".join(stored), np.uint8).reshape(len(stored), -1)
             with publish(path) as partial:
-                tensors = {"names": names, "vectors": np.stack(list(stored.values()))}
-                save_file(tensors, partial, metadata=self._identity)
+                vectors = np.stack(list(stored.values()))
+                metadata = self._identity | {"content": _sha256(names, vectors)}
+                save_file({"names": names, "vectors": vectors}, partial, metadata=metadata)
 
     def _bytes(self) -> int:
         return len(self._vectors) * next((vector.nbytes for vector in self._vectors.values()), 0)
@@ -228,15 +238,22 @@ def _digest(key: Key) -> bytes:
     return hashlib.sha256(parts.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
+def _sha256(names: np.ndarray[Any, np.dtype[np.uint8]], vectors: Vectors) -> str:
+    return hashlib.sha256(names.tobytes() + vectors.tobytes()).hexdigest()
+
+
 def _read(path: Path, identity: dict[str, str]) -> dict[bytes, Vectors]:
     """Return the vectors of a file, by the digest of their keys; empty if it is missing or of another model."""
     if not path.is_file():
         return {}
     try:
         with safe_open(path, "numpy") as file:
-            if file.metadata() != identity:
+            metadata = file.metadata() or {}
+            if {name: metadata.get(name) for name in identity} != identity:
                 return {}
             names, vectors = file.get_tensor("names"), file.get_tensor("vectors")
+            if metadata.get("content") != _sha256(names, vectors):
+                return {}
     except SafetensorError:  # a damaged file only costs the time to encode again
         return {}
     return {name.tobytes(): vector for name, vector in zip(names, vectors, strict=True)}

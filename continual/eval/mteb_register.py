@@ -18,10 +18,11 @@ from continual.progress import SILENT, Progress
 from continual.registry import MTEB, Registry, Task
 from continual.registry.catalog import now
 from continual.registry.names import check_name
+from continual.storage.aside import announce
 from continual.storage.files import publish
 from continual.stream.leaks import count_leaks, find_leaks, write_leaks
-from continual.stream.sweep import swept
-from continual.stream.task_files import write_keys
+from continual.stream.sweep import ANNOUNCED, swept
+from continual.stream.task_tables import write_keys
 from continual.stream.tasks import (
     LOCK,
     TaskReport,
@@ -162,6 +163,7 @@ def _record(registry: Registry, loaded: Sequence[_Loaded]) -> list[TaskReport]:
     folders = {entry.record.name: registry.path(entry.record.path) for entry in loaded}
     changed = []
     with swept(registry):
+        announce(registry.root / ANNOUNCED, *(entry.record.path for entry in loaded))
         for entry in loaded:
             task = entry.record
             if task.name in registered and not registry.lost_files(task):

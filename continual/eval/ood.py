@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from continual.registry.artifacts import folder_of
 from continual.registry.records import Batch, Task, Version
 from continual.registry.registry import Registry
 
@@ -102,5 +103,6 @@ def _hashes(registry: Registry, task: Task, batch: Batch) -> set[str]:
     file = registry.path(task.path) / "leaks.parquet"
     if not file.is_file():
         return set()
+    registry.digests.check(folder_of(task), missing_ok=True)
     rows = pq.read_table(file, columns=["row_hash"], filters=[("batch", "=", batch.id)])
     return set(rows["row_hash"].to_pylist())

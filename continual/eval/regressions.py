@@ -17,6 +17,7 @@ from continual.eval.query_clusters import cluster_queries, name_query_clusters
 from continual.eval.significance import holm, paired_interval
 from continual.eval.task_texts import TaskTexts
 from continual.registry import Registry, Version
+from continual.registry.artifacts import queries_of
 from continual.registry.records import Score, Task
 
 Embed = Callable[[list[str]], NDArray[np.floating]]
@@ -188,6 +189,7 @@ def find_regressions(
             "None of the tasks has per-query scores, so queries cannot be compared. Add a task that ranks documents "
             "with `continual task add`."
         )
+    registry.digests.check(*(queries_of(scores[version.id, task.name]) for task in kept for version in (first, second)))
     scored_tasks, clusters = {}, []
     texts = {task.name: TaskTexts(registry, task) for task in kept}
     for task in kept:

@@ -43,6 +43,8 @@ from continual.registry.names import check_name
 from continual.registry.records import Score, Task
 from continual.storage.files import publish
 
+_logger = logging.getLogger(__name__)
+
 FAMILIES = {theirs: ours for ours, theirs in MEASURES.items() if theirs != "P"}
 """mteb's names of trec_eval's measure families."""
 
@@ -136,6 +138,17 @@ def score_tasks(
         if keep is not None:
             encoder.save(keep)
     progress.finish()
+    if encoder.cut:
+        own = config.max_length is None or encoder.limit != config.max_length
+        _logger.warning(
+            "Evaluation of %s: %s of %s texts (%.3g%%) were cut at %s tokens (%s).",
+            version,
+            f"{encoder.cut:,}",
+            f"{encoder.counted:,}",
+            100 * encoder.cut / encoder.counted,
+            encoder.limit,
+            "the limit of the model" if own else "eval.max_length",
+        )
     return [scores[record.name] for record in tasks]
 
 

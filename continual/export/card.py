@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from continual.errors import NothingToDoError
+from continual.export.rounding import Rounding
 from continual.models.base import PACKAGED
 from continual.registry import (
     Batch,
@@ -21,6 +22,7 @@ from continual.registry import (
     Task,
     Version,
 )
+from continual.versions.dtypes import FP32
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -37,11 +39,15 @@ TAGS = ["sentence-transformers", "sentence-similarity", "feature-extraction", "c
 _NOT_STATED = "not stated"
 
 
-def model_card(registry: Registry, version: Version, snapshot: Path) -> str:
+def model_card(
+    registry: Registry, version: Version, snapshot: Path, dtype: str = FP32, rounding: Rounding | None = None
+) -> str:
     """Return the card of a version as Markdown with YAML metadata.
 
     Args:
         snapshot: The version's model folder. The base model's card in it gives the language and licence of the base.
+        dtype: Type in which the weights are stored.
+        rounding: What that type changes; None for fp32.
     """
     from continual.report.build import build_report
 
@@ -60,6 +66,7 @@ def model_card(registry: Registry, version: Version, snapshot: Path) -> str:
         f"# {registry.root.resolve().parent.name} {version.id}\n",
         _introduction(version, base, batches),
         _USE,
+        "" if rounding is None else _ROUNDED.format(dtype=dtype, **rounding.to_json()),
         _instructions(version),
         _verdict(version),
         _scores(report, version, registry.tasks()) if report is not None else "",
@@ -172,6 +179,11 @@ queries = model.encode_query(["a question"])
 documents = model.encode_document(["a passage that answers it", "another passage"])
 print(model.similarity(queries, documents))
 ```
+"""
+
+
+_ROUNDED = """The weights are stored as {dtype}. Of {texts} texts, the embedding that rounding changes most has a cosine
+distance of {largest:.1e} from the one with fp32 weights, which the scores below were measured with.
 """
 
 

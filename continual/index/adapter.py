@@ -17,6 +17,7 @@ from torch import nn
 from continual.errors import FoldError
 from continual.eval.run import quiet
 from continual.index.maps import QueryMap
+from continual.train.similarity import Similarity
 
 NOTE = "index.json"
 """The file with the comparison: which versions the folder is for, and what its queries find."""
@@ -25,7 +26,9 @@ TOLERANCE = 1e-4
 """Largest difference of a coordinate between the folder's vectors and the map's."""
 
 
-def write_adapter(model: Path, query_map: QueryMap, target: Path, note: Mapping[str, Any]) -> None:
+def write_adapter(
+    model: Path, query_map: QueryMap, target: Path, note: Mapping[str, Any], similarity: Similarity
+) -> None:
     """Copy a model to a folder, with a map after its last module.
 
     Args:
@@ -33,10 +36,12 @@ def write_adapter(model: Path, query_map: QueryMap, target: Path, note: Mapping[
         query_map: The map.
         target: The folder to make.
         note: Written to `NOTE`; it needs `old` and `new`, the ids of the versions.
+        similarity: How the model compares embeddings. If it cuts them to leading dimensions, so does the first module
+            of the map, because the library would cut only after the last one.
     """
     shutil.copytree(model, target, symlinks=False)
     listed = json.loads((target / "modules.json").read_text(encoding="utf-8"))
-    for module in modules(query_map):
+    for module in modules(query_map, similarity):
         kind = type(module).__name__
         place = len(listed)
         path = f"{place}_{kind}"
@@ -49,8 +54,8 @@ def write_adapter(model: Path, query_map: QueryMap, target: Path, note: Mapping[
     (target / "README.md").write_text(_CARD.format(**note), encoding="utf-8")
 
 
-def modules(query_map: QueryMap) -> list[Dense | Normalize]:
-    """Return the modules that do what a map does, in fp32."""
+def modules(query_map: QueryMap, similarity: Similarity) -> list[Dense | Normalize]:
+    """Return the modules that do what a map does to a model's whole embeddings, in fp32."""
     made: list[Dense | Normalize] = []
     for layer in query_map.layers:
         outputs, inputs = layer.weight.shape
@@ -66,6 +71,10 @@ def modules(query_map: QueryMap) -> list[Dense | Normalize]:
         )
     if query_map.normalise:
         made = [Normalize(), *made, Normalize()] if made else [Normalize()]
+    if similarity.truncated and made:
+        sizes = similarity.whole, similarity.served
+        cut = torch.eye(similarity.served, similarity.whole)
+        made.insert(0, Dense(*sizes, bias=False, activation_function=nn.Identity(), init_weight=cut))
     return made
 
 

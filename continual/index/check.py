@@ -120,6 +120,7 @@ def compare_pair(pair: Pair, tasks: Sequence[Task], fitted: Fitted | None) -> In
     """Search tasks with both models in the indexes of both, and through a fitted map if there is one."""
     from continual.index.cross import compare_indexes
 
+    pair.registry.task_folders([task for task in tasks if task.mteb is None])  # checks their files
     # Without layers a map leaves every ranking as it is.
     query_map = fitted.map if fitted is not None and fitted.map.layers else None
     found = compare_indexes(

@@ -108,10 +108,11 @@ def _fit(
 def _write(pair: Pair, new: Version, query_map: QueryMap, proof: list[str], result: FittedFolder) -> None:
     from continual.eval.tasks import local_metadata
     from continual.index.adapter import prove_adapter, write_adapter
+    from continual.train.similarity import similarity_of
 
     expected = query_map(pair.new.vectors("query", proof, local_metadata("texts")))
     length, trust = pair.config.eval.max_length, pair.config.trust_remote_code
     with publish(result.directory) as partial:
         with kept(pair.registry, new.id, progress=pair.progress) as (folder,):
-            write_adapter(folder, query_map, partial, result.to_json())
+            write_adapter(folder, query_map, partial, result.to_json(), similarity_of(pair.new.wrapper.model))
         prove_adapter(partial, proof, expected, max_length=length, trust_remote_code=trust)

@@ -13,7 +13,7 @@ from continual.config import IndexConfig
 DEPTH = 10
 """Documents of a ranking that are compared, as in nDCG@10."""
 
-NeedsReindex = Literal["yes", "with a query map", "no"]
+NeedsReindex = Literal["yes", "with a query map", "not yet", "no"]
 
 FIGURES = ("canary", "overlap", "old_on_old", "new_on_new", "new_on_old", "old_on_new", "mapped_on_old")
 """Measured per task, and averaged over the tasks."""
@@ -91,9 +91,9 @@ class IndexComparison:
         new: Id of the version whose queries search it.
         tasks: In the order of their registration.
         map: The query map that was tried; None if there was none.
-        needs_reindex: "no": new queries find on the old index what they would find after full re-embedding; "with an
-            adapter": they lose little, through a query map or as they are, so re-indexing can wait; "yes": they lose
-            more.
+        needs_reindex: "no": new queries find on the old index what they would find after full re-embedding; "not
+            yet": they lose little as they are; "with a query map": they lose little, but only through the map, or less
+            through it; "yes": they lose more.
         reasons: Why, in sentences.
     """
 
@@ -194,7 +194,7 @@ def judge_index(
     reasons = [_sentence(who, worst, worst.new_on_old, worst.kept, config.keep)]
     if worst.kept >= config.keep:
         return IndexComparison(old, new, list(tasks), used, "no", reasons)
-    best = worst.kept
+    mapped_share = 0.0
     if used is None:
         reasons.append("No query map was tried.")
     elif used.method == "identity":
@@ -202,14 +202,19 @@ def judge_index(
     else:
         through = min(tasks, key=lambda task: task.kept_mapped or 0.0)
         mapped = through.mapped_on_old or 0.0
-        kept = share(mapped, through.new_on_new)
+        mapped_share = share(mapped, through.new_on_new)
         reasons.append(
-            _sentence(f"Through a query map ({used.method}) they", through, mapped, kept, config.keep_mapped)
+            _sentence(f"Through a query map ({used.method}) they", through, mapped, mapped_share, config.keep_mapped)
         )
-        best = max(best, kept)
-    if best == worst.kept >= config.keep_mapped:
-        reasons.append(f"Without a map they stay above the limit of {config.keep_mapped:.0%}, so re-indexing can wait.")
-    verdict: NeedsReindex = "with a query map" if best >= config.keep_mapped else "yes"
+    verdict: NeedsReindex = "yes"
+    if mapped_share > worst.kept and mapped_share >= config.keep_mapped:
+        verdict = "with a query map"
+    elif worst.kept >= config.keep_mapped:
+        verdict = "not yet"
+        reasons.append(
+            f"Without a map they stay above the limit of {config.keep_mapped:.0%}, so re-indexing can wait; search "
+            f"{old}'s index as it is."
+        )
     return IndexComparison(old, new, list(tasks), used, verdict, reasons)
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from continual.errors import ModelError
-from continual.models.folder import read_json
+from continual.models.folder import ADAPTER, read_json
 
-ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_CONFIG = ADAPTER
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 TRAINED_ON = "trained_on_sha256"
 """Metadata key of the weights file: the sha256 of the model that the adapter was trained on. peft does not write it."""

@@ -13,11 +13,13 @@ import torch
 from continual.errors import InputError, ModelError
 from continual.merge.adapters import ADAPTER_CONFIG
 from continual.merge.engine import merge_models
-from continual.merge.match import check_match, stored_prompts
+from continual.merge.match import check_match, stored_length, stored_prompts
 from continual.merge.methods import Method, find_method
 from continual.merge.sequence import merge_sequence
 from continual.merge.sources import Adapted, Model
-from continual.models.base import resolve_base
+from continual.models.base import check_model, find_folder, resolve_base
+from continual.models.complete import has_all_names, runs_own_code
+from continual.models.encoder import load_encoder
 from continual.progress import SILENT, Progress
 from continual.storage.files import empty_folder, replace, scratch
 
@@ -65,13 +67,18 @@ def merge_folders(
         InputError: The method does not take this number of models, or an argument is out of its range.
     """
     chosen, target = find_method(method), empty_folder(directory)
-    joined = _check_call(chosen, models, target, base, weights, dtype, seed)
+    _check_call(chosen, models, target, base, weights, dtype, seed)
     chosen.resolve(parameters or {})
+    places = [find_folder(str(name)) for name in models]
+    # A method without a base still needs --base to read adapters, but must not get it as a base.
+    joined = base is not None and not (chosen.base == "none" and any(map(_is_adapter, places)))
+    chosen.check(len(models), joined)
     root = Model(resolve_base(str(base))) if base is not None else None
-    opened = [_open(str(name), root, str(base)) for name in models]
+    opened = [_open(str(name), place, root, str(base)) for name, place in zip(models, places, strict=True)]
+    _check_complete([*opened, *([root] if root else [])])
     for model in [*opened[1:], *([root] if root else [])]:
         check_match(opened[0].folder, model.folder)
-    _warn_of_prompts(opened)
+    _warn_of_what_is_kept(opened)
     options: dict[str, Any] = {"parameters": parameters or {}, "dtype": DTYPES.get(dtype or ""), "progress": progress}
     try:
         with scratch(target.parent, target.name) as folder:
@@ -100,8 +107,8 @@ def _check_call(
     weights: Sequence[float] | None,
     dtype: str | None,
     seed: int,
-) -> bool:
-    """Check the arguments before any model is read. Return whether the method uses the base."""
+) -> None:
+    """Check the arguments before any model is read."""
     if not all(str(name).strip() for name in [*models, *([base] if base is not None else [])]):
         raise InputError("A model name is empty. Give a sentence-transformers folder or a Hub id.")
     if dtype is not None and dtype not in DTYPES:
@@ -121,16 +128,19 @@ def _check_call(
                 f"The output folder {target} lies inside {name}, one of the models to merge. Choose a folder outside "
                 "it with --out."
             )
-    adapters = any((Path(name).expanduser() / ADAPTER_CONFIG).is_file() for name in models)
-    # A method without a base still needs --base to read adapters, but must not get it as a base.
-    joined = base is not None and not (method.base == "none" and adapters)
-    method.check(len(models), joined)
-    return joined
+    # Before anything is downloaded. Whether models of the Hub are adapters is not known yet.
+    known = all(Path(name).expanduser().exists() for name in models)
+    adapters = any(_is_adapter(Path(name).expanduser()) for name in models)
+    if known or method.base != "none":
+        method.check(len(models), base is not None and not (method.base == "none" and adapters))
 
 
-def _open(name: str, base: Model | None, base_name: str) -> Model:
-    folder = Path(name).expanduser()
-    if (folder / ADAPTER_CONFIG).is_file():
+def _is_adapter(folder: Path) -> bool:
+    return (folder / ADAPTER_CONFIG).is_file()
+
+
+def _open(name: str, folder: Path, base: Model | None, base_name: str) -> Model:
+    if _is_adapter(folder):
         if base is None:
             raise InputError(f"{name} is an adapter, not a full model. Name the model it was trained on with --base.")
         adapted = Adapted(base.folder, folder)
@@ -143,7 +153,20 @@ def _open(name: str, base: Model | None, base_name: str) -> Model:
         if adapted.trained_on is None:
             _warn_of_base(adapted, base_name)
         return adapted
-    return Model(resolve_base(name))
+    return Model(check_model(folder))
+
+
+def _check_complete(models: Sequence[Model]) -> None:
+    """Check that every model stores what it computes with. Only a model with unusual names is loaded for that."""
+    for folder in dict.fromkeys(model.folder for model in models):
+        if runs_own_code(folder):
+            _logger.warning(
+                "%s comes with code of its own, which a merge does not run. So it is not checked that its weights are "
+                "complete; check that the merged model encodes.",
+                folder,
+            )
+        elif not has_all_names(folder):
+            load_encoder(folder)
 
 
 def _warn_of_base(adapter: Adapted, base: str) -> None:
@@ -160,21 +183,24 @@ def _warn_of_base(adapter: Adapted, base: str) -> None:
         )
 
 
-def _warn_of_prompts(models: Sequence[Model]) -> None:
-    """Warn if a model was trained with other prompts than the first model's, which the result keeps."""
-    first_prompts = stored_prompts(models[0].folder)
+def _warn_of_what_is_kept(models: Sequence[Model]) -> None:
+    """Warn if a model has other prompts or another maximum length than the first model, whose the result keeps."""
+    first = models[0].folder
     for folder in dict.fromkeys(model.folder for model in models[1:]):
-        prompts = stored_prompts(folder)
-        if prompts != first_prompts:
-            _logger.warning(
-                "%s has the prompts %s, but %s has %s. The result keeps those of %s. To keep others, name that model "
-                "first.",
-                models[0].folder,
-                first_prompts,
-                folder,
-                prompts,
-                models[0].folder,
-            )
+        for what, read in (("the prompts", stored_prompts), ("the maximum length", stored_length)):
+            ours, theirs = read(first), read(folder)
+            if ours != theirs:
+                _logger.warning(
+                    "%s has %s %s, but %s has %s. The result keeps %s of %s. To keep another model's, name that model "
+                    "first.",
+                    first,
+                    what,
+                    ours,
+                    folder,
+                    theirs,
+                    what,
+                    first,
+                )
 
 
 def _vector_weights(method: Method, weights: Sequence[float] | None, has_base: bool) -> list[float] | None:

@@ -1,18 +1,46 @@
-"""Check that two models can be merged: same modules, same architecture, same tokenizer."""
+"""Check that two models can be merged: everything that decides what they compute, except the weights, is the same."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from continual.errors import ModelError
 from continual.merge.sources import transformer_folder
-from continual.models.folder import CONFIG, read_json, read_modules
+from continual.models.folder import CONFIG, LIBRARY, read_json, read_modules
 
-_SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
+_MAY_DIFFER = re.compile(
+    r"_?name_or_path|architectures|(torch_)?dtype|.*_version|__version__|_.*|.*dropout.*|initializer_.*|use_cache|"
+    r"gradient_checkpointing|id2label|label2id|num_labels|problem_type|finetuning_task|task_specific_params|"
+    r"return_dict|output_(attentions|hidden_states|past)|torchscript|use_bfloat16|chunk_size_feed_forward|"
+    r"(bos|eos|sep|cls|mask|decoder_start)_token_id|quantization_config"
+)
+"""Keys of a config.json that decide nothing in an embedding: names, versions, types, and settings of training."""
+
+_CONFIG_DEFAULTS = {"position_embedding_type": "absolute"}
+"""Settings that older versions of transformers wrote, and newer ones leave out."""
+
+_LIBRARY_DEFAULTS: dict[str, Any] = {"similarity_fn_name": "cosine", "model_type": "SentenceTransformer"}
+_LIBRARY_SAID = ("prompts", "default_prompt_name")
+
+_TRANSFORMER_DEFAULTS: dict[str, Any] = {
+    "do_lower_case": False,
+    "transformer_task": "feature-extraction",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+    "module_output_name": "token_embeddings",
+}
+
+_TOKENIZER_MAY_DIFFER = re.compile(
+    r"_?name_or_path|.*_version|.*_file|.*tokenizer_class|auto_map|model_max_length|max_length|backend|is_local|"
+    r"local_files_only|added_tokens_decoder|(additional_|extra_)?special_tokens(_map)?|pad_to_multiple_of|stride|"
+    r"pad_token_type_id|padding|truncation(_strategy)?|legacy|clean_up_tokenization_spaces|never_split|do_basic_tokenize"
+)
+"""Keys of a tokenizer_config.json that do not decide the tokens of a text; the special tokens are compared as such."""
 
 _VOCABULARIES = ("vocab.*", "merges.txt", "*.model", "*.spm", "*.tiktoken")
 """Vocabulary files of a tokenizer without tokenizer.json."""
@@ -29,6 +57,9 @@ def check_match(ours: Path, theirs: Path) -> None:
         if aspect == "module" and _same_module_files(ours, theirs):
             continue  # saves the import of sentence-transformers, which takes seconds
         a, b = read(ours), read(theirs)
+        if aspect in _STATED_BY_BOTH:
+            shared = a.keys() & b.keys()
+            a, b = ({key: side[key] for key in shared} for side in (a, b))
         if aspect == "tokenizer" and ("tokenizer.json" in a) != ("tokenizer.json" in b):
             lacking, other = (theirs, ours) if "tokenizer.json" in a else (ours, theirs)
             raise ModelError(
@@ -49,11 +80,19 @@ def check_match(ours: Path, theirs: Path) -> None:
 
 def stored_prompts(model: Path) -> dict[str, str]:
     """Return the prompts of a model by name. The key "default" holds the name of the default prompt."""
-    config = _settings(model / "config_sentence_transformers.json")
+    config = _settings(model / LIBRARY)
     texts = config.get("prompts")
     prompts = {str(name): str(text) for name, text in texts.items() if text} if isinstance(texts, dict) else {}
     default = config.get("default_prompt_name")
     return prompts | ({"default": str(default)} if default else {})
+
+
+def stored_length(model: Path) -> int | None:
+    """Return the number of tokens at which a model cuts texts, as stored; None if no file says so."""
+    length = _transformer_settings(model).get("max_seq_length")
+    if length is None:
+        length = _settings(model / transformer_folder(model) / "tokenizer_config.json").get("model_max_length")
+    return int(length) if isinstance(length, int | float) and length < 1e9 else None
 
 
 def _same_module_files(ours: Path, theirs: Path) -> bool:
@@ -88,8 +127,41 @@ def _modules(model: Path) -> dict[str, Any]:
 
 
 def _architecture(model: Path) -> dict[str, Any]:
-    config = read_json(model / transformer_folder(model) / CONFIG, dict)
-    return {key: config[key] for key in _SHAPE if key in config}
+    """Return the settings of the transformer with their defaults, which versions of transformers write differently."""
+    path = model / transformer_folder(model) / CONFIG
+    config = read_json(path, dict)
+    if "auto_map" not in config:  # the model's own code could have defaults of its own
+        from transformers import AutoConfig
+
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError):
+            config = AutoConfig.from_pretrained(path.parent, local_files_only=True).to_dict()
+    return _stated(_CONFIG_DEFAULTS | _without(config, _MAY_DIFFER))
+
+
+def _library(model: Path) -> dict[str, Any]:
+    """Return the settings of the library; prompts are returned by `stored_prompts`."""
+    settings = {key: value for key, value in _settings(model / LIBRARY).items() if value is not None}
+    return _stated(_without(_LIBRARY_DEFAULTS | settings, re.compile("__version__|" + "|".join(_LIBRARY_SAID))))
+
+
+def _text_settings(model: Path) -> dict[str, Any]:
+    """Return the settings of the transformer module, except the maximum length, which `stored_length` returns."""
+    settings = {key: value for key, value in _transformer_settings(model).items() if value is not None}
+    return _stated(_without(_TRANSFORMER_DEFAULTS | settings, re.compile("max_seq_length")))
+
+
+def _token_settings(model: Path) -> dict[str, Any]:
+    settings = _settings(model / transformer_folder(model) / "tokenizer_config.json")
+    named = {  # a special token is a text, or an object with the text
+        key: value["content"] if isinstance(value, dict) and "content" in value else value
+        for key, value in settings.items()
+    }
+    return _without(named, _TOKENIZER_MAY_DIFFER)
+
+
+def _transformer_settings(model: Path) -> dict[str, Any]:
+    files = sorted((model / transformer_folder(model)).glob("sentence_*_config.json"))
+    return _settings(files[0]) if files else {}
 
 
 def _tokenizer(model: Path) -> dict[str, Any]:
@@ -109,10 +181,33 @@ def _tokenizer(model: Path) -> dict[str, Any]:
 
 
 _COMPARED: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "architecture": _architecture,
+    CONFIG: _architecture,
+    LIBRARY: _library,
+    "sentence_bert_config.json": _text_settings,
     "tokenizer": _tokenizer,
+    "tokenizer_config.json": _token_settings,
     "module": _modules,
 }
+"""What is compared, by the name for messages."""
+
+_STATED_BY_BOTH = ("tokenizer_config.json",)
+"""Files in which versions of the library leave out different settings, so only those that both hold are compared."""
+
+
+def _without(settings: Mapping[str, Any], keys: re.Pattern[str]) -> dict[str, Any]:
+    """Return settings without some keys, at any depth, and with the keys of nested objects joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if keys.fullmatch(key):
+            continue
+        nested = _without(value, keys) if isinstance(value, dict) else {}
+        flat |= {f"{key}.{inner}": item for inner, item in nested.items()} if nested else {key: value}
+    return flat
+
+
+def _stated(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without those that are null, which is the same as leaving them out."""
+    return {key: value for key, value in settings.items() if value is not None}
 
 
 def _settings(path: Path) -> dict[str, Any]:

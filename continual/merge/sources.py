@@ -7,6 +7,7 @@ of sentence-transformers have `0_Transformer`) and a prefix that all names of th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -22,13 +23,18 @@ from continual.merge.adapters import (
     read_adapter,
 )
 from continual.models.folder import (
+    CONFIG,
     INDEX,
     read_index,
+    read_json,
     read_modules,
     whole_file,
 )
 from continual.models.tensors import Entry, is_finite, read_header
 from continual.models.weights import weight_files, weights_sha256
+
+_WRAPPERS = {"base_model", "model", "module", "0", "auto_model", "transformers_model", "encoder_model"}
+"""Names of a transformer within the models that it is trained in."""
 
 
 class Model:
@@ -126,8 +132,17 @@ class Adapted(Model):
         self.config = read_adapter(adapter)
         self._factors, metadata = read_header(adapter / ADAPTER_WEIGHTS)
         self.trained_on = metadata.get(TRAINED_ON)
-        self._layers = {self._key(layer): layer for layer in _layers(self._factors, adapter)}
-        for key, layer in self._layers.items():
+        # peft puts its prefix before the names, but a bare state dict of an adapter has none.
+        self._prefix = ADAPTER_PREFIX if all(name.startswith(ADAPTER_PREFIX) for name in self._factors) else ""
+        self._layers: dict[str, str] = {}
+        for layer in _layers(self._factors, self._prefix, adapter):
+            key = self._key(layer)
+            if key in self._layers:
+                raise ModelError(
+                    f"{adapter} has two updates for {key}: {self._layers[key]} and {layer}. It is unclear which one "
+                    "counts. Copy the adapter again, or save it again with peft."
+                )
+            self._layers[key] = layer
             self._check_factors(key, layer)
 
     def _check_factors(self, key: str, layer: str) -> None:
@@ -174,7 +189,7 @@ class Adapted(Model):
         return f"{self.folder} with {self.adapter}"
 
     def _factor(self, layer: str, part: str) -> Entry:
-        name = f"{ADAPTER_PREFIX}{layer}.{part}"
+        name = f"{self._prefix}{layer}.{part}"
         factor = self._factors.get(name) or self._factors.get(f"{name}.weight")  # peft has written both for DoRA
         if factor is None:
             raise ModelError(f"{self.adapter} has no tensor {name}: the adapter is incomplete. Copy it again.")
@@ -183,15 +198,33 @@ class Adapted(Model):
     def _key(self, layer: str) -> str:
         """Return the key of a layer's weight. The name in the weight file may have a prefix."""
         keys = [key for file, (keys, _) in self.files.items() if file.parent == self.transformer for key in keys]
-        names, wanted = {self.entries[key].name: key for key in keys}, f"{layer}.weight"
+        names, wanted = {self.entries[key].name: key for key in keys}, f"{self._unwrapped(layer, keys)}.weight"
+        if wanted in keys and wanted not in names:
+            return wanted
         matches = [names[wanted]] if wanted in names else [names[name] for name in names if name.endswith(f".{wanted}")]
         if len(matches) != 1:
             raise ModelError(
                 f"The weights in {self.folder} hold {'several tensors' if matches else 'no tensor'} for the layer "
-                f"{layer} of {self.adapter}. Name the model that the adapter was trained on. If it is that model, load "
-                "it with sentence-transformers and save it with `model.save_pretrained(DIR)`."
+                f"{layer} of {self.adapter}. Name the model that the adapter was trained on. If it is that model, "
+                "transformers gives its layers other names as it loads them: store it under these names with "
+                f"`continual init DIR --base {self.folder}` and `continual export v0 -w DIR --out MODEL`, and name "
+                "MODEL."
             )
         return matches[0]
+
+    def _unwrapped(self, layer: str, keys: list[str]) -> str:
+        """Return a layer's name without the names of the classes that the model was wrapped in for training.
+
+        A layer is `0.auto_model.encoder...` of a SentenceTransformer, and `bert.encoder...` or `model.layers...` of a
+        model with a head.
+        """
+        kind = str(read_json(self.folder / self.transformer / CONFIG, dict).get("model_type") or "")
+        wrappers, parts = _WRAPPERS | set(re.split("[-_]", kind)), {key.partition(".")[0] for key in keys}
+        first, _, rest = layer.partition(".")
+        while first not in parts and first in wrappers and rest:
+            layer = rest
+            first, _, rest = layer.partition(".")
+        return layer
 
 
 def transformer_folder(model: Path) -> Path:
@@ -205,10 +238,10 @@ def _common_prefix(names: list[str]) -> str:
     return f"{words.pop()}." if len(words) == 1 and all("." in name for name in names) else ""
 
 
-def _layers(factors: dict[str, Entry], adapter: Path) -> list[str]:
+def _layers(factors: dict[str, Entry], prefix: str, adapter: Path) -> list[str]:
     layers = []
     for name in factors:
-        layer, _, part = name.removeprefix(ADAPTER_PREFIX).partition(".lora_")
+        layer, _, part = name.removeprefix(prefix).partition(".lora_")
         if part == "A.weight":
             layers.append(layer)
         elif part not in ("B.weight", "magnitude_vector", "magnitude_vector.weight"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from continual.errors import ModelError
-from continual.models.folder import check_layout, read_modules
+from continual.models.folder import ADAPTER, check_layout, read_json, read_modules
 from continual.models.weights import weight_files
 
 PACKAGED = "packaged"
@@ -38,18 +38,27 @@ def resolve_base(name: str) -> Path:
         ModelError: The name is none of these, or the model has no safetensors weights, or a file needed to load it is
             damaged.
     """
+    return check_model(find_folder(name))
+
+
+def find_folder(name: str) -> Path:
+    """Return the folder of a model or of an adapter, unchecked; a Hub id is downloaded.
+
+    Raises:
+        ModelError: The name is neither a folder nor a Hub id, or cannot be downloaded.
+    """
     if not name.strip():
         raise ModelError("The name of a model is empty. Give a sentence-transformers folder or a Hub id.")
     if name == PACKAGED:
-        return check_model(_packaged())
+        return _packaged()
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return check_model(folder)
+        return folder
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ModelError(
             f"{name} is neither a folder nor a Hub id (OWNER/NAME). Give a sentence-transformers folder or a Hub id."
         )
-    return check_model(_download(name))
+    return _download(name)
 
 
 def recorded_name(name: str) -> str:
@@ -68,7 +77,9 @@ def check_model(folder: Path) -> Path:
     Raises:
         ModelError: It is not; the message names the missing or damaged file.
     """
+    _refuse_adapter(folder)
     first = read_modules(folder)[0]
+    _refuse_adapter(folder / first.path)
     if first.class_name != "Transformer":
         raise ModelError(
             f"The first module of {folder} is {first.type}, but continual trains models whose first module is a "
@@ -84,6 +95,17 @@ def check_model(folder: Path) -> Path:
             )
     weight_files(folder)
     return folder
+
+
+def _refuse_adapter(folder: Path) -> None:
+    path = folder / ADAPTER
+    if path.is_file():
+        base = read_json(path, dict).get("base_model_name_or_path") or "BASE"
+        trained = "" if base == "BASE" else f", trained on {base}"
+        raise ModelError(
+            f"{folder} is a peft adapter{trained}, not a full model. Fold it into its base with `continual merge "
+            f"{folder} --base {base} --out DIR`, and give DIR."
+        )
 
 
 def _packaged() -> Path:

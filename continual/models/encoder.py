@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging import LogRecord
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from continual.errors import ModelError
 from continual.models.base import resolve_base
+from continual.models.complete import check_complete
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -28,16 +30,18 @@ def load_encoder(
         device: For example "cpu" or "cuda:1"; None: CUDA if available, otherwise the CPU.
 
     Raises:
-        ModelError: The model cannot be found, is not a sentence-transformers model, or cannot be loaded.
+        ModelError: The model cannot be found, is not a sentence-transformers model, or cannot be loaded; or its folder
+            lacks a tensor that it computes with.
     """
     folder = resolve_base(str(path))
     import torch
     from safetensors import SafetensorError
     from sentence_transformers import SentenceTransformer
+    from transformers import PreTrainedModel
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        with _no_bars():
+        with quiet():
             model = SentenceTransformer(
                 str(folder),
                 device=device,
@@ -46,12 +50,17 @@ def load_encoder(
                 model_kwargs={"dtype": torch.float32, "use_safetensors": True},
             )
     except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError, RuntimeError, SafetensorError) as e:
-        reason = str(e).strip().split("\n")[0] or type(e).__name__
+        # torch names the tensors of a module that do not fit in the lines after the first.
+        lines = [line.strip() for line in str(e).strip().splitlines()] or [type(e).__name__]
+        reason = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
         raise ModelError(
             f"{path} cannot be loaded as a sentence-transformers model: {reason.rstrip('.')}. Check that "
             "`SentenceTransformer(PATH)` loads it, or choose another model."
         ) from e
-    return model.float().eval()  # Dense modules are loaded in their stored type
+    model = model.float().eval()  # Dense modules are loaded in their stored type
+    if isinstance(inner := getattr(model[0], "auto_model", None), PreTrainedModel):
+        check_complete(model, inner, folder)
+    return model
 
 
 def inner_transformer(model: SentenceTransformer) -> PreTrainedModel:
@@ -86,14 +95,20 @@ def embed(model: SentenceTransformer, features: dict[str, Any]) -> Any:
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
-    """Disable the loading bar of transformers, because the terminal shows our own."""
+def quiet() -> Iterator[None]:
+    """Disable the bars of transformers, and its report of missing tensors: the terminal shows our own."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, logger = logging.is_progress_bar_enabled(), logging.get_logger("transformers.modeling_utils")
     logging.disable_progress_bar()
+    logger.addFilter(_is_no_report)
     try:
         yield
     finally:
+        logger.removeFilter(_is_no_report)
         if shown:
             logging.enable_progress_bar()
+
+
+def _is_no_report(record: LogRecord) -> bool:
+    return "LOAD REPORT" not in record.getMessage()

@@ -18,6 +18,8 @@ from continual.storage.files import publish
 MODULES = "modules.json"
 CONFIG = "config.json"
 INDEX = "*.safetensors.index.json"
+ADAPTER = "adapter_config.json"
+"""File of a folder that holds a peft adapter."""
 
 LIBRARY = "config_sentence_transformers.json"
 """File of the library's own settings, including the model's prompts; old models don't have it."""

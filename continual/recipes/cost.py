@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from continual.config import RUNTIME_ONLY, Config
+from continual.config import Config, deciding_settings
 from continual.eval.suites import suite_tasks
 from continual.progress import SILENT, Progress
 from continual.recipes.forecast import Forecast, forecast
@@ -170,7 +170,7 @@ def joint_cost(layout: Layout, versions: Sequence[Version], all_versions: Sequen
             and provenance.start == ROOT  # in any recipe: the last subset of boom holds all rows
             and version.pairs_trained == layout.joint_pairs
             and set(version.batches) == batches
-            and _deciding(provenance.config["train"]) == layout.plain
+            and deciding_settings(provenance.config["train"]) == layout.plain
             and {_device(provenance)} == devices  # seconds on another device cannot be compared
         ):
             return JointCost(layout.joint_pairs, version.tokens_trained, version.seconds, version.id)
@@ -188,7 +188,3 @@ def _device(provenance: Provenance) -> tuple[str, str]:
     training = provenance.training
     assert training is not None
     return training.device, training.precision
-
-
-def _deciding(train: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in train.items() if name not in RUNTIME_ONLY}

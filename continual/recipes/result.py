@@ -12,7 +12,7 @@ from continual.eval.suites import suite_settings, suite_tasks
 from continual.progress import Progress
 from continual.recipes.cost import JointCost, joint_cost, total_cost
 from continual.recipes.plan import Layout, PlannedPhase
-from continual.registry import Cost, Registry, Version
+from continual.registry import Cost, Cuts, Registry, Version
 from continual.registry.registry import CURRENT, ROOT
 from continual.versions.scores import score_missing
 
@@ -30,6 +30,7 @@ class PhaseResult:
         seconds: Time of the training or search, including model loading and interrupted runs.
         again: Whether the version existed already, so that the phase cost nothing in this run.
         resumed: Number of optimizer steps done by an earlier run, from whose checkpoint this run continued.
+        cuts: What the training did not use of its rows; None for a merge, and in versions of older releases.
     """
 
     name: str
@@ -40,6 +41,7 @@ class PhaseResult:
     seconds: float
     again: bool
     resumed: int = 0
+    cuts: Cuts | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ def phase_result(planned: PlannedPhase, version: Version, *, again: bool, resume
         seconds=cost.seconds,
         again=again,
         resumed=resumed.get(planned.phase.name, 0),
+        cuts=version.provenance.training.cuts if version.provenance.training is not None else None,
     )
 
 

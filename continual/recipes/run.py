@@ -22,11 +22,12 @@ from continual.registry import Provenance, Registry, TrainResult, Version
 from continual.registry.catalog import now
 from continual.registry.provenance import libraries
 from continual.registry.registry import ROOT
+from continual.storage.aside import announce
 from continual.storage.files import remove
 from continual.train.coefficients import position
 from continual.train.job import PROOF_TEXTS, Job
 from continual.versions.build import PHASE_RUN, materialise, merge_members, merge_update, prove
-from continual.versions.sweep import sweep_steps
+from continual.versions.sweep import ANNOUNCED, sweep_steps
 
 
 def run_recipe(
@@ -57,6 +58,7 @@ def run_recipe(
         for planned in ready:
             if isinstance(planned.phase, Merge):
                 versions[planned.phase.name] = _merge(registry, layout, planned, planned.phase, versions, progress)
+    remove(registry.root / ANNOUNCED)
     phases = []
     for planned in layout.phases:
         name = planned.phase.name
@@ -65,7 +67,7 @@ def run_recipe(
 
 
 def sweep_phases(registry: Registry, layout: Layout) -> None:
-    """Remove checkpoints of phases that have a version now, and adapters and snapshots without a record.
+    """Remove checkpoints of phases that have a version now, and what killed phases left.
 
     Checkpoints of other recipes stay, so that these can resume. `continual gc` removes them.
     """
@@ -75,12 +77,6 @@ def sweep_phases(registry: Registry, layout: Layout) -> None:
     ended = {_run_dir(registry, version.provenance.key) for version in versions if version.provenance.key}
     for path in ended - wanted:
         remove(path)
-    run = registry.interrupted()
-    recorded = {version.id for version in versions} | ({run.id} if run is not None else set())
-    for folder in ("adapters", "versions"):
-        for path in registry.path(folder).glob("v*"):
-            if path.name not in recorded:
-                remove(path)
 
 
 def _resumed_steps(registry: Registry, trainings: Sequence[PlannedPhase]) -> dict[str, int]:
@@ -117,6 +113,8 @@ def _train(
             trust_remote_code=planned.config.trust_remote_code,
         )
         jobs.append(job)
+    names = [job.adapter_dir.name for job in jobs]
+    announce(registry.root / ANNOUNCED, *(f"{folder}/{name}" for folder in ("adapters", "versions") for name in names))
     results = executor(run_job, jobs) if executor else (run_job(job, progress) for job in jobs)
     for planned, job, result in zip(trainings, jobs, results, strict=True):
         versions[planned.phase.name] = _record(registry, layout, planned, job, result, versions, progress)
@@ -181,6 +179,7 @@ def _merge(
         search = position(rows.held, planned.config, base_folder, folders, layout.seed, progress)
         provenance = search.decide(replace(provenance, held=rows.held_windows))
     snapshot = registry.path(f"versions/{name}")
+    announce(registry.root / ANNOUNCED, f"versions/{name}")
     merge_members(name, provenance, folders, base_folder, snapshot, progress)
     return _add(registry, layout, planned, provenance, base, snapshot, versions)
 
@@ -253,7 +252,7 @@ def _phase_version(registry: Registry, phase: str, versions: dict[str, Version])
 def _folder(registry: Registry, version: Version, progress: Progress) -> Path:
     """Return the folder of a version, rebuilt if it was dropped, after a check of its weights."""
     folder = materialise(registry, version, progress)
-    prove(version, folder)
+    prove(registry, version)
     return folder
 
 

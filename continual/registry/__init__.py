@@ -1,6 +1,6 @@
 """The registry: the records of domains, batches, tasks, versions, scores and aliases. It does not import torch."""
 
-from continual.registry.provenance import Cost, Provenance, TrainResult, Window
+from continual.registry.provenance import Cost, Cuts, Provenance, TrainResult, Window
 from continual.registry.records import (
     GIVEN_ONLY,
     INSTRUCTED,
@@ -30,6 +30,7 @@ __all__ = [
     "Batch",
     "Change",
     "Cost",
+    "Cuts",
     "Domain",
     "Leak",
     "Provenance",

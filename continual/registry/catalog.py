@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from continual.errors import InputError, NotFoundError, ResourceError, SchemaError, WorkspaceBusy
-from continual.registry.attach import InUse, attached
+from continual.registry.attach import BLOCK, InUse, attached
 from continual.registry.migrations import MIGRATIONS
 from continual.storage.faults import is_interrupt, translate, writable
 from continual.storage.locks import read_only as read_only_error
@@ -80,6 +80,19 @@ class Catalog:
         """
         with self._begun(read_only=True) as connection:
             yield connection
+
+    def copy(self, target: Path) -> None:
+        """Write the committed state to a new file, as one transaction sees it."""
+        with self.transaction() as connection:
+            ((name,),) = connection.execute("SELECT current_database()").fetchall()
+            connection.execute("COMMIT")  # a transaction writes to one file
+            quoted = str(target).replace("'", "''")
+            connection.execute(f"ATTACH '{quoted}' AS backup (BLOCK_SIZE {BLOCK})")
+            try:
+                connection.execute(f"COPY FROM DATABASE {name} TO backup")
+            finally:
+                connection.execute("DETACH backup")
+                connection.execute("BEGIN")
 
     @contextmanager
     def together(self) -> Iterator[None]:

@@ -173,6 +173,17 @@ m008_names = [
     "ALTER TABLE tasks RENAME COLUMN kind TO task_type",  # a kind is a domain's
 ]
 
+m009_digests = [
+    """
+    CREATE TABLE files (
+        path VARCHAR PRIMARY KEY,              -- relative to .continual/
+        artifact VARCHAR NOT NULL,             -- the file or folder that a record names, relative to .continual/
+        size BIGINT NOT NULL,
+        sha256 VARCHAR NOT NULL
+    )
+    """,
+]
+
 MIGRATIONS: list[list[str]] = [
     m001_initial,
     m002_pins,
@@ -182,5 +193,6 @@ MIGRATIONS: list[list[str]] = [
     m006_compatibility,
     m007_kinds,
     m008_names,
+    m009_digests,
 ]
 """Migration n is `MIGRATIONS[n - 1]`."""

@@ -85,6 +85,33 @@ class SearchResult:
 
 
 @dataclass(frozen=True)
+class Cuts:
+    """What a training does not use of the texts and negatives of its rows. A text counts once for every use in a row.
+
+    Attributes:
+        limit: Tokens at which texts are cut: `train.max_length`, or the model's own limit if it is lower.
+        own: Whether it is the model's own limit.
+        queries: Queries, one per row.
+        cut_queries: Those that are longer than the limit.
+        passages: Positives, and given negatives that are used.
+        cut_passages: Those that are longer than the limit.
+        negatives: Negatives given with the rows.
+        used_negatives: Those that are used.
+        max_negatives: Most that are used per row, `train.max_negatives`.
+    """
+
+    limit: int
+    own: bool
+    queries: int
+    cut_queries: int
+    passages: int
+    cut_passages: int
+    negatives: int
+    used_negatives: int
+    max_negatives: int
+
+
+@dataclass(frozen=True)
 class TrainResult:
     """Outcome of a LoRA training.
 
@@ -97,6 +124,9 @@ class TrainResult:
         curve: Points (step, mean loss since the previous point), at most 200.
         precision: "fp32" or "bf16".
         device: Device, such as "cpu" or "cuda:0".
+        cuts: What was not used of the rows; None in versions made before this was recorded.
+        similarity: Similarity in the loss, "cosine" or "dot"; before dot products were trained, always cosine.
+        dimensions: Leading dimensions in the loss, if the model serves only these; None: all.
     """
 
     pairs: int
@@ -107,6 +137,9 @@ class TrainResult:
     curve: tuple[tuple[int, float], ...]
     precision: str
     device: str
+    cuts: Cuts | None = None
+    similarity: str = "cosine"
+    dimensions: int | None = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +170,8 @@ class Provenance:
 
     Attributes:
         base: Name of the root base, as given to `continual init`; None for all other versions.
+        dtype: Type in which the root base stores its weights: "fp32", "bf16" or "fp16"; None if older releases made the
+            workspace, and for all other versions.
         start: Id of the version that training started from, or that the task vectors of `members` are measured from.
         merge: Name of the merge rule; for a merge of `members`, of the merge method.
         weight: Weight of the update, 0 to 1; None for a merge of `members`.
@@ -171,6 +206,7 @@ class Provenance:
     """
 
     base: str | None = None
+    dtype: str | None = None
     start: str | None = None
     merge: str | None = None
     weight: float | None = None

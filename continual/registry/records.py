@@ -51,7 +51,8 @@ class Domain:
 class Batch:
     """An ingested file of a domain, with the counts of its rows.
 
-    `rows_in = kept + duplicates + leaked + rejected + held_out`. Paths are relative to `.continual/`.
+    `rows_in = kept + duplicates + leaked + rejected + held_out`, plus the rows whose score is not that of a positive.
+    Paths are relative to `.continual/`.
 
     Attributes:
         source: The file or data set, as it was named at ingest.

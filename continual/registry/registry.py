@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from continual.errors import DataError, NotFoundError, SchemaError, did_you_mean
+from continual.registry.artifacts import Artifact, adapter_of, folder_of, queries_of, rejects_of, rows_of, snapshot_of
 from continual.registry.catalog import Catalog, now
+from continual.registry.digests import Digests, insert_digests
 from continual.registry.records import (
     RETRIEVAL,
     Alias,
@@ -58,6 +60,7 @@ class Registry:
     def __init__(self, root: Path, busy_seconds: float = 60.0) -> None:
         self.root = root
         self.catalog = Catalog(root / "catalog.duckdb", busy_seconds)
+        self.digests = Digests(root, self.catalog)
 
     def path(self, relative: str) -> Path:
         """Return the absolute path of an artifact. Records hold paths relative to `root`."""
@@ -71,6 +74,20 @@ class Registry:
             what: Name of the command.
         """
         return exclusive(self.root / name, what, seconds=self.catalog.busy_seconds)
+
+    def artifacts(self) -> list[Artifact]:
+        """Return what the records own on disk. A dropped snapshot is left out."""
+        with self.catalog.together():
+            versions, batches, tasks, scores = self.versions(), self.batches(), self.tasks(), self.all_scores()
+        found = [
+            *(snapshot_of(version) for version in versions if self.path(version.path).is_dir() or not version.parent),
+            *map(adapter_of, versions),
+            *map(rows_of, batches),
+            *map(rejects_of, batches),
+            *map(folder_of, tasks),
+            *map(queries_of, scores),
+        ]
+        return [artifact for artifact in found if artifact is not None]
 
     # Domains and batches.
 
@@ -125,6 +142,7 @@ class Registry:
             kind: Kind of the domain; ignored if the domain exists.
             instruction: Instruction of the domain; ignored if the domain exists.
         """
+        files = self.digests.measure(batch.path, batch.rejects_path, None if task is None else task.path)
         with self.catalog.transaction() as connection:
             position = next_position(connection, "batches")
             assert batch.id == f"b{position}", "only an ingest adds batches, and it holds the ingest lock"
@@ -138,6 +156,7 @@ class Registry:
                 insert_task(connection, task)
             for leak in leaks:
                 insert_record(connection, "leaks", leak)
+            insert_digests(connection, files)
         return batch
 
     def next_batch_id(self) -> str:
@@ -157,54 +176,78 @@ class Registry:
 
     def add_task(self, *tasks: Task, leaks: Iterable[Leak] = ()) -> None:
         """Record tasks and leaks into them, in one transaction. A task gets the instruction of its domain."""
+        files = self.digests.measure(*(task.path for task in tasks))
         with self.catalog.transaction() as connection:
             for task in tasks:
                 insert_task(connection, task)
             for leak in leaks:
                 insert_record(connection, "leaks", leak)
+            insert_digests(connection, files)
 
     def leaks(self) -> list[Leak]:
         """Return the leaks of batches into tasks that were registered after them."""
         return self._select(Leak, "SELECT * FROM leaks ORDER BY task, batch")
 
     def set_leaks(self, task: str, leaks: Iterable[Leak]) -> None:
-        """Replace the leaks into a task."""
+        """Replace the leaks into a task, and the digests of its files."""
+        files = self.digests.measure(*(known.path for known in self.tasks() if known.name == task))
         with self.catalog.transaction() as connection:
             connection.execute("DELETE FROM leaks WHERE task = ?", [task])
             for leak in leaks:
                 insert_record(connection, "leaks", leak)
+            insert_digests(connection, files)
 
     def rows_file(self, batch: Batch) -> Path:
-        """Return the Parquet file with the rows of a batch.
+        """Return the Parquet file with the rows of a batch; see `rows_files`."""
+        return self.rows_files([batch])[0]
+
+    def rows_files(self, batches: Sequence[Batch], *, full: bool = False) -> list[Path]:
+        """Return the Parquet files with the rows of batches, checked against their digests.
+
+        Args:
+            full: As in `Digests.check`.
 
         Raises:
-            DataError: The file is missing.
+            DataError: A file is missing or damaged.
         """
-        file = self.path(batch.path)
-        if not file.is_file():
-            raise DataError(
-                f"{file} is missing; it holds the rows of the domain {batch.domain} from {batch.source}. Restore it "
-                "from a backup."
-            )
-        return file
+        files = [self.path(batch.path) for batch in batches]
+        for file, batch in zip(files, batches, strict=True):
+            if not file.is_file():
+                raise DataError(
+                    f"{file} is missing; it holds the rows of the domain {batch.domain} from {batch.source}. Restore "
+                    "it from a backup."
+                )
+        self.digests.check(*map(rows_of, batches), full=full)
+        return files
 
     def lost_files(self, task: Task) -> list[Path]:
-        """Return the files of a task that are missing."""
+        """Return the files of a task that are missing or damaged."""
+        damaged = [self.path(damage.path) for damage in self.digests.find_damage([folder_of(task)], full=True)]
+        return list(dict.fromkeys([*self._missing_files(task), *damaged]))
+
+    def task_folder(self, task: Task) -> Path:
+        """Return the folder of a task; see `task_folders`."""
+        return self.task_folders([task])[0]
+
+    def task_folders(self, tasks: Sequence[Task], *, full: bool = False) -> list[Path]:
+        """Return the folders of tasks, with their files checked against their digests.
+
+        Args:
+            full: As in `Digests.check`.
+
+        Raises:
+            DataError: A file of a task is missing or damaged.
+        """
+        for task in tasks:
+            if missing := self._missing_files(task):
+                raise DataError(f"{missing[0]}, a file of the task {task.name}, is missing. {folder_of(task).cure}")
+        self.digests.check(*map(folder_of, tasks), full=full)
+        return [self.path(task.path) for task in tasks]
+
+    def _missing_files(self, task: Task) -> list[Path]:
         names = TASK_FILES if task.mteb is None else KEYS_ONLY
         files = [self.path(task.path) / f"{name}.parquet" for name in names]
         return [file for file in files if not file.is_file()]
-
-    def task_folder(self, task: Task) -> Path:
-        """Return the folder of a task.
-
-        Raises:
-            DataError: A file of the task is missing.
-        """
-        lost = self.lost_files(task)
-        if lost:
-            origin = "a backup" if task.origin == "holdout" else f"{task.origin} with `continual task add {task.name}`"
-            raise DataError(f"{lost[0]}, a file of the task {task.name}, is missing. Restore it from {origin}.")
-        return self.path(task.path)
 
     # Versions and their lineage.
 
@@ -223,7 +266,8 @@ class Registry:
         version = versions.get(alias.version if alias else name)
         if version is None:
             names = [*versions, *{event.alias for event in self.alias_events()}]
-            raise NotFoundError(f"There is no version {name!r}.{did_you_mean(name, names)}")
+            folder = " It is a folder; name a version of this workspace." if Path(name).is_dir() else ""
+            raise NotFoundError(f"There is no version {name!r}.{folder}{did_you_mean(name, names)}")
         return version
 
     def lineage(self, version: Version) -> list[Version]:
@@ -265,6 +309,8 @@ class Registry:
                 also left alone if it no longer names the version's parent, because another command moved it.
             compatibility: Measured compatibility with the parent's index, as JSON data; None if it was not measured.
         """
+        scores = list(scores)
+        files = self.digests.measure(version.path, version.adapter, *(score.path for score in scores))
         with self.catalog.transaction() as connection:
             insert_record(connection, "versions", version, position=next_position(connection, "versions"))
             for score in scores:
@@ -276,6 +322,7 @@ class Registry:
             )
             if promote is not None and alias_target(connection, CURRENT) == version.parent:
                 append_alias(connection, CURRENT, version.id, promote)
+            insert_digests(connection, files)
         return version
 
     def pin(self, version: str, pinned: bool) -> None:
@@ -304,13 +351,24 @@ class Registry:
 
     def add_scores(self, scores: Iterable[Score]) -> None:
         """Record scores of recorded versions. A score replaces one of the same version, task and settings."""
+        scores = list(scores)
+        files = self.digests.measure(*(score.path for score in scores))
         with self.catalog.transaction() as connection:
+            insert_digests(connection, files)
             for score in scores:
                 connection.execute(
                     "DELETE FROM scores WHERE version = ? AND task = ? AND settings = ?",
                     [score.version, score.task, score.settings],
                 )
                 insert_record(connection, "scores", score, created_at=now())
+
+    def drop_scores(self, path: str) -> list[Score]:
+        """Drop the scores whose scores per query are in a file, with its digest; return them."""
+        dropped = [score for score in self.all_scores() if score.path == path]
+        with self.catalog.transaction() as connection:
+            connection.execute("DELETE FROM scores WHERE path = ?", [path])
+            connection.execute("DELETE FROM files WHERE artifact = ?", [path])
+        return dropped
 
     # Compatibility of a version with the index of another version.
 

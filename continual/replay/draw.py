@@ -91,9 +91,10 @@ class RowReader:
         import duckdb
 
         self._registry = registry
+        self._read_in_full: set[str] = set()
         tasks = registry.tasks()
         self.guarded = [task.name for task in tasks]
-        folders = [registry.task_folder(task) for task in tasks]
+        folders = registry.task_folders(tasks, full=True)
         keys = [str(folder / "keys.parquet") for folder in folders]
         leaks = [str(file) for folder in folders if (file := folder / "leaks.parquet").is_file()]
         leak = "(SELECT hash FROM read_parquet(?) WHERE kind = '{}')"
@@ -137,7 +138,8 @@ class RowReader:
 
     def read(self, batches: Sequence[Batch]) -> dict[str, pa.Table]:
         """Return all trainable rows of batches by domain, in hash order, with the columns `COLUMNS`."""
-        return {domain: self._select(domain, files, "true", []) for domain, files in self._files(batches).items()}
+        files = self._files(batches, full=True)
+        return {domain: self._select(domain, of_domain, "true", []) for domain, of_domain in files.items()}
 
     def draw(
         self,
@@ -169,7 +171,7 @@ class RowReader:
             kept = table.num_rows - min(held, table.num_rows // 10)
             parts["new"].append((domain, table.slice(0, kept)))
             parts["held"].append((domain, table.slice(kept)))
-        for domain, files in self._files(history).items():
+        for domain, files in self._files(history, full=True).items():
             quota = quotas.get(domain, 0)
             table = self._window(domain, files, cursors.get(domain, ""), quota + held)
             # If the domain has fewer rows than asked for: the rows beyond the quota, but at least a tenth.
@@ -225,11 +227,15 @@ class RowReader:
         query = f"SELECT {COLUMNS} FROM {self._from(domain)} AND {bounds} ORDER BY row_hash"
         return self._session.sql(query, params=[files, *self._values, *values]).to_arrow_table()
 
-    def _files(self, batches: Sequence[Batch]) -> dict[str, list[str]]:
+    def _files(self, batches: Sequence[Batch], *, full: bool = False) -> dict[str, list[str]]:
+        """Return the files of batches by domain. With `full`, each is read and compared with its digest once."""
+        kept = [batch for batch in batches if batch.kept]
+        unread = [batch for batch in kept if batch.id not in self._read_in_full] if full else []
+        self._registry.rows_files(unread, full=True)
+        self._read_in_full |= {batch.id for batch in unread}
         files: dict[str, list[str]] = {}
-        for batch in batches:
-            if batch.kept:
-                files.setdefault(batch.domain, []).append(str(self._registry.rows_file(batch)))
+        for batch, file in zip(kept, self._registry.rows_files(kept), strict=True):
+            files.setdefault(batch.domain, []).append(str(file))
         return files
 
 

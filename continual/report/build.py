@@ -17,6 +17,7 @@ from continual.eval.metrics import METRICS, intransigence, ood_mean
 from continual.eval.ood import Flag, flags
 from continual.eval.query_scores import QueryScores, aligned
 from continual.index.result import IndexComparison
+from continual.registry.artifacts import folder_of, queries_of
 from continual.registry.provenance import Cost
 from continual.registry.records import (
     Alias,
@@ -45,12 +46,14 @@ def build_report(registry: Registry, joint: str | None = None, confidence: float
         NothingToDoError: There is no version, or only a root base without scores.
         NotFoundError: The joint version does not exist.
         InputError: The joint version has another root base.
+        DataError: A file of a task, or of scores per query, is damaged. Missing ones only leave intervals out.
     """
+    registry.digests.check(*map(folder_of, registry.tasks()), *map(queries_of, registry.all_scores()), missing_ok=True)
     catalog = _read(registry)
     current, scores = catalog.current, catalog.scores
     if not catalog.versions or (len(catalog.versions) == 1 and not scores):
         raise NothingToDoError(
-            "There is nothing to report yet: the workspace has no update. Register rows with `continual ingest FILE`, "
+            "There is nothing to report yet: the workspace has no update. Add rows with `continual ingest FILE`, "
             "then run `continual update`."
         )
     tasks = _tasks(catalog)

@@ -10,6 +10,7 @@ from pathlib import Path
 from continual.config import Config
 from continual.errors import InputError, NotFoundError
 from continual.registry import Registry, Version
+from continual.registry.artifacts import queries_of
 from continual.registry.records import Score
 from continual.registry.registry import CURRENT, ROOT
 
@@ -91,9 +92,11 @@ def find_joint(registry: Registry, name: str, scores: Mapping[tuple[str, str], S
 
 def _joint(registry: Registry, version: Version, settings: Mapping[str, str], suffix: str) -> Joint:
     domain_of = {batch.id: batch.domain for batch in registry.batches()}
+    chosen = {task: score for (owner, task), score in registry.scores(settings).items() if owner == version.id}
+    registry.digests.check(*map(queries_of, chosen.values()), missing_ok=True)
     return Joint(
         name=version.id + suffix,
         domains=frozenset(domain_of[batch] for batch in registry.learned(version)),
-        scores={task: score for (owner, task), score in registry.scores(settings).items() if owner == version.id},
+        scores=chosen,
         root=registry.root,
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -17,6 +15,7 @@ from continual.eval.regressions import Regressions
 from continual.index.result import IndexComparison
 from continual.registry.provenance import Provenance
 from continual.registry.verdict import TaskChange
+from continual.report.figures.cells import to_csv
 
 SCHEMA = 1
 """Schema of the JSON form; raised only when a key is removed or changes its meaning."""
@@ -201,6 +200,11 @@ class Report:
             "conflicts": None if self.conflicts is None else self.conflicts.to_json(),
         }
 
+    def significant_retained(self, place: int) -> float | None:
+        """Return `retained` in percent; None if the interval of the gain that it is a share of includes zero."""
+        gained = self.intervals.gained[place]
+        return None if gained is not None and gained[0] <= 0 else self.metrics["retained"][place]
+
     def to_csv(self) -> str:
         """Return one line per version: its fields and costs, its metrics, its score on every task, then intervals.
 
@@ -209,10 +213,8 @@ class Report:
         root base's. The last column, "trained_on", names the tasks with a flag.
         """
         data = self.to_json()
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
         bounded = [*METRIC_NAMES, *(f"{prefix}:{task.name}" for prefix in ("task", "gain") for task in self.tasks)]
-        writer.writerow(
+        lines: list[list[Any]] = [
             [
                 *data["versions"][0],
                 *METRIC_NAMES,
@@ -220,16 +222,18 @@ class Report:
                 *(f"{name}:{end}" for name in bounded for end in ("low", "high")),
                 "trained_on",
             ]
-        )
+        ]
         for place, row in enumerate(data["versions"]):
             cells = [*(row | {"domains": "; ".join(row["domains"])}).values()]
-            cells += [self.metrics[name][place] for name in METRIC_NAMES] + data["matrix"][place]
+            metrics = {name: self.metrics[name][place] for name in METRIC_NAMES}
+            metrics["retained"] = self.significant_retained(place)
+            cells += [*metrics.values(), *data["matrix"][place]]
             intervals = [self.intervals.metrics[name][place] for name in METRIC_NAMES]
             intervals += self.intervals.score[place] + self.intervals.over_base[place]
             cells += [end for interval in intervals for end in interval or (None, None)]
             cells.append("; ".join(task.name for task in self.tasks if (row["id"], task.name) in self.flags))
-            writer.writerow(["" if cell is None else cell for cell in cells])
-        return text.getvalue()
+            lines.append(cells)
+        return to_csv(lines)
 
 
 def measured(metrics: Iterable[str]) -> str:

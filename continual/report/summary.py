@@ -179,12 +179,6 @@ def acc_domains(report: Report, place: int) -> int:
     return len({task.domain for task in report.tasks if task.name in learned and task.name in scores})
 
 
-def significant_retained(report: Report, place: int) -> float | None:
-    """Return `retained` in percent; None if the interval of the gain that it is a share of includes zero."""
-    gained = report.intervals.gained[place]
-    return None if gained is not None and gained[0] <= 0 else report.metrics["retained"][place]
-
-
 def extremes(report: Report, task: str) -> tuple[float | None, float | None]:
     """Return the best and the worst score on a task; None for both if there are fewer than three distinct scores."""
     distinct = {round(version.scores[task], 1) for version in report.versions if task in version.scores}

@@ -21,12 +21,12 @@ from continual.report.summary import (
     joint_note,
     learned_domains,
     over_base,
-    significant_retained,
     since_learned,
     step_costs,
     task_groups,
     version_title,
 )
+from continual.storage.terminal import make_console
 
 MARKS = {"learned": "●", "best": "▲", "worst": "▼", "current": "▸", "refused": "✗", "flagged": "!"}
 ASCII = {"learned": "*", "best": "^", "worst": "v", "current": ">", "refused": "x", "flagged": "!"}
@@ -44,7 +44,7 @@ def print_tables(report: Report, console: Console | None = None) -> None:
     Args:
         console: By default standard output.
     """
-    console = console or Console(highlight=False)
+    console = console or make_console(highlight=False)
     marks = ASCII if console.options.ascii_only else MARKS
     console.print(Text(headline(report)))
     _print_matrix(report, console, marks)
@@ -165,7 +165,7 @@ def _legend(report: Report, marks: dict[str, str]) -> str:
     meanings = {
         "learned": "learned in this step",
         "best": "best",
-        "worst": "worst of the column",
+        "worst": "worst of a column with three or more different scores",
         "current": "current version",
         "refused": "refused by the gate",
         "flagged": "trained on, so not an OOD score",
@@ -187,7 +187,7 @@ def _metrics(report: Report, marks: dict[str, str]) -> Table:
         cells = {name: _value(name, report.metrics[name][place]) for name in _metric_names(report)}
         if acc_domains(report, place):
             cells["acc"] += f" ({acc_domains(report, place)})"
-        cells["retained"] = _value("retained", significant_retained(report, place))
+        cells["retained"] = _value("retained", report.significant_retained(place))
         table.add_row(_name(report, place, marks), *cells.values())
     return table
 

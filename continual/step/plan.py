@@ -8,7 +8,7 @@ from typing import Any
 from continual.config import Config, validate
 from continual.eval.suites import Sample, sample_of
 from continual.progress import SILENT, Progress
-from continual.registry import Registry, Spec, Task
+from continual.registry import Cuts, Registry, Spec, Task
 from continual.replay import Draw, RowReader
 from continual.step.draw import replayed, seconds_to_choose
 from continual.step.request import Request
@@ -34,6 +34,7 @@ class Plan:
         tasks: Tasks it would evaluate, with their texts (queries and documents).
         candidates: Rows that the current version would embed to choose the replay from.
         choice_seconds: Estimated time to embed them, in seconds.
+        cuts: What would not be used of the texts and negatives of the rows, counted in a sample of at most 1,024.
     """
 
     spec: Spec
@@ -46,6 +47,7 @@ class Plan:
     tasks: dict[str, int]
     candidates: int = 0
     choice_seconds: float = 0.0
+    cuts: Cuts | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain data."""
@@ -94,6 +96,7 @@ def estimate_cost(registry: Registry, spec: Spec, drawn: Draw, progress: Progres
         },
         candidates=candidates,
         choice_seconds=choice_seconds,
+        cuts=cost.cuts,
     )
 
 

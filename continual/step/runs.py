@@ -31,7 +31,9 @@ def run_update(
         run = registry.interrupted()
         if resume:
             if run is None:
-                raise NothingToDoError("No update was interrupted, so there is nothing to resume.")
+                raise NothingToDoError(
+                    "No update was interrupted, so there is nothing to resume. Start one with `continual update`."
+                )
             if not request.empty:
                 raise InputError(
                     f"--resume continues {run.id} with the options it was started with. Leave the other options "

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from continual.merge.rules import find_rule
 from continual.models.weights import weights_sha256
 from continual.progress import SILENT, Log, Progress, no_log
 from continual.registry import Provenance, Registry, Role, Run, Score, Spec, Task, TrainResult, Verdict, Version
+from continual.registry.artifacts import queries_of
 from continual.registry.catalog import now
 from continual.registry.registry import CURRENT, ROOT
 from continual.replay import Draw
@@ -64,8 +65,8 @@ class StepResult:
     index: IndexComparison | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the step as plain data: version, parent, verdict, and the scores of both in points."""
-        version = self.version
+        """Return the step as plain data: version, parent, verdict, what was cut, and the scores of both in points."""
+        version, training = self.version, self.version.provenance.training
         return {
             "version": version.id,
             "parent": self.parent.id,
@@ -76,6 +77,7 @@ class StepResult:
             "tokens_trained": version.tokens_trained,
             "seconds": version.seconds,
             "joint_pairs": version.joint_pairs,
+            "cuts": None if training is None or training.cuts is None else asdict(training.cuts),
             "scores": {task: score.score for task, score in self.scores.items()},
             "previous": {task: score.score for task, score in self.previous.items()},
             "roles": self.roles,
@@ -115,7 +117,8 @@ class Step:
         config = validate(spec.provenance.config, "the run's settings")
         versions = [registry.version(name) for name in (ROOT, spec.parent, str(spec.provenance.start))]
         for version in {version.id: version for version in versions}.values():
-            prove(version, materialise(registry, version))
+            materialise(registry, version)
+            prove(registry, version)
         return cls(registry, spec, config, *versions)
 
     def folder(self, version: Version) -> Path:
@@ -269,7 +272,9 @@ def evaluate(step: Step, sha256: str, progress: Progress) -> tuple[list[Score], 
 def parent_scores(step: Step) -> dict[str, Score]:
     """Return the parent's score by task, as far as it was scored with the settings of the suite `step`."""
     known = step.registry.scores(suite_settings(step.tasks, step.config, "step"))
-    return {task: score for (version, task), score in known.items() if version == step.parent.id}
+    scores = {task: score for (version, task), score in known.items() if version == step.parent.id}
+    step.registry.digests.check(*map(queries_of, scores.values()))
+    return scores
 
 
 def record(

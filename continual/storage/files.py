@@ -88,7 +88,7 @@ def sweep_unfinished(folder: Path, name: str = "*") -> None:
     """
     pattern = glob.escape(name) if name != "*" else name
     for path in [*folder.glob(f".{pattern}.*{REPLACED}"), *folder.glob(f".{pattern}.*{SUFFIX}")]:
-        if not _in_use(path):
+        if not in_use(path):
             _settle(path)
 
 
@@ -97,7 +97,7 @@ def sweep_dead(root: Path) -> None:
     for folder, folders, files in os.walk(root):
         for name in (*folders, *files):
             owner = _OWNER.search(name) if name.startswith(".") else None
-            if owner and owner[1] == _machine() and not _in_use(Path(folder, name)):
+            if owner and owner[1] == _machine() and not in_use(Path(folder, name)):
                 with suppress(OSError):  # another process sweeps too, or the folder is read-only
                     _settle(Path(folder, name))
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -128,6 +128,11 @@ _OURS: set[str] = set()
 it is often 1."""
 
 
+def is_unfinished(path: Path) -> bool:
+    """Return whether a path has the name of one that is being written, replaced or removed."""
+    return path.name.startswith(".") and path.suffix in (SUFFIX, REPLACED)
+
+
 def _beside(target: Path, suffix: str = SUFFIX) -> Path:
     """Return a hidden path named after this machine and process, so that others can tell when it is abandoned."""
     name = f".{target.name}.{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}{suffix}"
@@ -135,7 +140,7 @@ def _beside(target: Path, suffix: str = SUFFIX) -> Path:
     return target.with_name(name)
 
 
-def _in_use(path: Path) -> bool:
+def in_use(path: Path) -> bool:
     """Return whether the process that writes a hidden path can still be alive."""
     owner = _OWNER.search(path.name)
     if owner is None:

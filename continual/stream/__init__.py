@@ -5,8 +5,9 @@
 """
 
 from continual.stream.ingest import ingest
+from continual.stream.readers import Dialect
 from continual.stream.report import IngestReport
 from continual.stream.schema import Columns
 from continual.stream.tasks import TaskReport, import_task
 
-__all__ = ["Columns", "IngestReport", "TaskReport", "import_task", "ingest"]
+__all__ = ["Columns", "Dialect", "IngestReport", "TaskReport", "import_task", "ingest"]

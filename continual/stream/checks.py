@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from continual.errors import DataError
+from continual.stream.schema import Mapping
 from continual.stream.split import Counts, Split
 from continual.stream.stage import Staged
 
@@ -22,6 +23,20 @@ def too_many_rejects(source: str, staged: Staged, limit: float, rejects: Path) -
         f"used, more than max_reject_share = {limit:.1%}: {reasons}. Nothing was stored; {rejects} lists the rows. "
         "Fix the file, or raise ingest.max_reject_share in continual.toml."
     )
+
+
+def check_scores_read(source: str, mapping: Mapping, staged: Staged) -> None:
+    """Check that the scores leave a positive pair.
+
+    Raises:
+        DataError: Every score is below that of a positive.
+    """
+    if mapping.score is not None and staged.scores is not None and not staged.good:
+        least, largest = staged.scores
+        raise DataError(
+            f"{source}: no pair has a {mapping.score.name!r} of {mapping.score.positive_at:g} or more; its scores are "
+            f"from {least:g} to {largest:g}. Give a lower --positive-at."
+        )
 
 
 def check_hold_out(source: str, share: float, split: Split) -> None:
@@ -71,7 +86,7 @@ def task_without_rows(
     listed = f" (listed in .continual/{rejects})" if rejects else ""
     return DataError(
         f"{source} has no new row to train on: {counts.duplicates} of its {staged.rows_in} rows are duplicates, "
-        f"{counts.leaked} leak into evaluation tasks, {staged.rejected} cannot be used{listed}. The domain {domain!r} "
-        f"and its task {task} were not registered. Give --task with a file that has new rows, or register the folder "
-        "with `continual task add NAME DIR`."
+        f"{counts.leaked} leak into evaluation tasks, {staged.not_positive} are not positive, {staged.rejected} cannot "
+        f"be used{listed}. The domain {domain!r} and its task {task} were not registered. Give --task with a file that "
+        "has new rows, or register the folder with `continual task add NAME DIR`."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from continual.config import IngestConfig
 from continual.errors import InputError, InvalidNameError
@@ -12,9 +13,8 @@ from continual.registry.registry import ROOT
 from continual.stream.holdout import HELD
 from continual.stream.leaks import shingle_files
 from continual.stream.options import IngestOptions
-from continual.stream.schema import Mapping
 from continual.stream.split import StoredFiles
-from continual.stream.task_files import KEYS, TaskTables
+from continual.stream.task_tables import KEYS, TaskTables
 from continual.stream.tasks import task_taken
 
 
@@ -46,17 +46,16 @@ class Target:
         """Return the evaluation tasks of the domain."""
         return [task for task in self.tasks if task.domain == self.name]
 
-    def find_batch(self, content: str, mapping: Mapping, tables: TaskTables | None) -> Batch | None:
+    def find_batch(self, content: str, columns: dict[str, Any], tables: TaskTables | None) -> Batch | None:
         """Return the batch that already holds a file, or None.
 
         Args:
             content: SHA-256 of the file.
-            mapping: Its columns; the same content read from other columns is another batch.
+            columns: Its columns by role; the same content read from other columns is another batch.
             tables: The task given with the file. The batch counts only if the domain has this task too.
         """
         if tables is not None and all(task.sha256 != tables.sha256() for task in self.own_tasks):
             return None
-        columns = mapping.record()
         return next(
             (batch for batch in self.own_batches if batch.source_sha256 == content and batch.columns == columns), None
         )
@@ -137,9 +136,9 @@ def stored_files(registry: Registry, target: Target) -> StoredFiles:
     held = {task.name: registry.path(task.path) / HELD for task in target.tasks if task.origin == "holdout"}
     held = {name: file for name, file in held.items() if file.is_file()}  # older tasks don't have this file
     return StoredFiles(
-        batches=[registry.rows_file(batch) for batch in target.batches],
-        own_batches=[registry.rows_file(batch) for batch in target.own_batches],
-        keys=[registry.task_folder(task) / KEYS for task in target.tasks],
+        batches=registry.rows_files(target.batches),
+        own_batches=registry.rows_files(target.own_batches),
+        keys=[folder / KEYS for folder in registry.task_folders(target.tasks)],
         shingles=shingle_files(registry, target.tasks),
         held=list(held.values()),
         own_held=[held[task.name] for task in target.own_tasks if task.name in held],

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from continual.stream.database import count
-from continual.stream.task_files import TaskTables, task_tables
+from continual.stream.task_tables import TaskTables, task_tables
 
 HELD = "held.parquet"
 """File of the hashes of held-out rows, in the folder of the held-out task."""

@@ -5,24 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from continual.config import IngestConfig
 from continual.progress import SILENT, Progress
 from continual.registry import GIVEN_ONLY, Batch, Registry
 from continual.registry.catalog import now
 from continual.registry.names import check_name
+from continual.storage.aside import announce
 from continual.storage.files import publish
-from continual.stream.checks import check_hold_out, count_without_negatives, task_without_rows, too_many_rejects
+from continual.stream.checks import (
+    check_hold_out,
+    check_scores_read,
+    count_without_negatives,
+    task_without_rows,
+    too_many_rejects,
+)
 from continual.stream.domain import Target, find_target, holdout_share, stored_files
+from continual.stream.graded import add_negatives
 from continual.stream.leaks import count_leaks, find_leaks, write_leaks
 from continual.stream.options import IngestOptions, check_options
 from continual.stream.ordered import write_rows
-from continual.stream.readers import open_source
-from continual.stream.report import IngestReport, report_rows, report_unchanged
+from continual.stream.readers import Dialect, Source, open_source
+from continual.stream.report import IngestReport, Read, report_rows, report_unchanged
 from continual.stream.schema import Columns, Mapping, resolve
 from continual.stream.split import Split, split_rows
 from continual.stream.stage import Staged, stage
-from continual.stream.sweep import KEPT, REJECTS, ROWS, TASK, staging
+from continual.stream.sweep import ANNOUNCED, KEPT, NEGATIVES, REJECTS, ROWS, TASK, staging
 from continual.stream.task_files import read_task
 from continual.stream.tasks import LOCK, task_path, task_record
 
@@ -39,14 +48,15 @@ def ingest(
     license: str | None = None,
     kind: str | None = None,
     instruction: str | None = None,
+    dialect: Dialect = Dialect(),  # noqa: B008  frozen
     progress: Progress = SILENT,
 ) -> IngestReport:
     """Store the rows of a file as a batch of a domain.
 
     Each row has one fate, the first that applies: *rejected* (missing, empty, not text, too long, NUL or lone
-    surrogates; written to a reject file), *duplicate* (of a row in the file or in any batch of any domain), *leaked*
-    (an exact or near duplicate of a text of an evaluation task), *held out*, *kept*. The order of the rows does not
-    matter.
+    surrogates; written to a reject file), *not positive* (by its score; see `Columns`), *duplicate* (of a row in the
+    file or in any batch of any domain), *leaked* (an exact or near duplicate of a text of an evaluation task), *held
+    out*, *kept*. The order of the rows does not matter.
 
     The first batch of a domain is split: a share of its documents becomes the domain's evaluation task, which has the
     domain's name and never changes again; see `continual.stream.holdout.hold_out`. With `task`, that folder is the
@@ -61,7 +71,8 @@ def ingest(
         config: Limits and defaults.
         source: A file, or `hf:NAME[:CONFIG][:SPLIT]`; see `open_source`.
         domain: Name of the domain; None: the file's name without its suffix, or the name of the Hub data set.
-        columns: Names of the columns; a role that is None is recognised by the common names.
+        columns: Names of the columns, and what their scores mean; a role that is None is recognised by the common
+            names.
         holdout: Share of the documents to hold out, 0 to 1; 0: no task; None: `config.holdout` for the first batch
             of a domain.
         task: A BEIR-like folder to use as the domain's task; see `read_task`.
@@ -71,6 +82,7 @@ def ingest(
             without negatives are never trained on.
         instruction: Purpose of the domain's queries. It replaces the model's own prompt, in the form of `INSTRUCTED`,
             wherever the queries are trained on, searched with or served. None: the instruction the domain has.
+        dialect: How CSV and TSV files are written; their suffix decides what it leaves open.
         progress: Reports rows checked and written.
 
     Returns:
@@ -86,7 +98,7 @@ def ingest(
     """
     # 1. Check the options, open the source and find its columns.
     options = check_options(IngestOptions(domain, columns, holdout, task, license, kind, instruction))
-    opened = open_source(source)
+    opened = open_source(source, dialect)
     name = check_name(opened.stem if options.domain is None else options.domain, "domain")
     mapping = resolve(options.columns, opened.columns, source)
     opened.check(mapping)
@@ -96,17 +108,24 @@ def ingest(
         content = opened.sha256()
         target = find_target(registry, name, options)
         given_task = read_task(options.task) if options.task is not None else None
-        batch = target.find_batch(content, mapping, given_task)
+        batch = target.find_batch(content, _record_columns(mapping, opened), given_task)
         if batch is not None:
             return _set_license(registry, batch, source, target, options.license)
         share = holdout_share(target, config, options)
 
         with staging(registry) as folder, _finishing(progress):
             # 3. Check every row: good rows go to the staging file, bad ones to the reject file.
-            staged = stage(opened, mapping, config, folder / ROWS, folder / REJECTS, progress)
+            staged, found = _stage(opened, mapping, options, config, folder, progress)
+            if found != mapping:
+                mapping = found
+                batch = target.find_batch(content, _record_columns(mapping, opened), given_task)
+                if batch is not None:
+                    return _set_license(registry, batch, source, target, options.license)
             if staged.rejected > config.max_reject_share * staged.rows_in:
                 rejects = registry.path(_publish_rejects(registry, folder, name, content))
                 raise too_many_rejects(source, staged, config.max_reject_share, rejects)
+            check_scores_read(source, mapping, staged)
+            negatives = add_negatives(folder / ROWS, folder / NEGATIVES, folder / "spill") if staged.negatives else 0
 
             # 4. Split the good rows into duplicates, leaks, held-out and kept rows.
             stored = stored_files(registry, target)
@@ -123,16 +142,33 @@ def ingest(
 
             # 6. Publish the files, and record the batch, the domain and its task.
             batch, rejects_path = None, None
+            recorded = _record_columns(mapping, opened)
             if split.counts.kept:
-                batch = _record(registry, folder, target, source, content, mapping, staged, split, options)
+                batch = _record(registry, folder, target, source, content, recorded, staged, split, options)
                 rejects_path = batch.rejects_path
             elif staged.rejected:
                 rejects_path = _publish_rejects(registry, folder, name, content)
             if batch is None and options.task is not None:
                 raise task_without_rows(source, name, options.task, staged, split.counts, rejects_path)
-            return report_rows(
-                target, source, mapping, staged, split, batch, rejects_path, options.license, without_negatives
-            )
+            read = Read(mapping, staged, negatives, opened.columns, opened.warnings)
+            return report_rows(target, source, read, split, batch, rejects_path, options.license, without_negatives)
+
+
+def _stage(
+    opened: Source, mapping: Mapping, options: IngestOptions, config: IngestConfig, folder: Path, progress: Progress
+) -> tuple[Staged, Mapping]:
+    """Run the first pass; again if the source turns out to have further columns that change the mapping."""
+    while True:
+        staged = stage(opened, mapping, config, folder / ROWS, folder / NEGATIVES, folder / REJECTS, progress)
+        found = resolve(options.columns, opened.columns, opened.name)
+        if found == mapping:
+            return staged, mapping
+        mapping = found
+
+
+def _record_columns(mapping: Mapping, opened: Source) -> dict[str, Any]:
+    """Return what identifies a batch beside its content: which columns were read, and how."""
+    return mapping.record() | ({"dialect": opened.dialect} if opened.dialect else {})
 
 
 def _set_license(registry: Registry, batch: Batch, source: str, target: Target, license: str | None) -> IngestReport:
@@ -150,7 +186,7 @@ def _record(
     target: Target,
     source: str,
     content: str,
-    mapping: Mapping,
+    columns: dict[str, Any],
     staged: Staged,
     split: Split,
     options: IngestOptions,
@@ -165,16 +201,19 @@ def _record(
         target: The domain.
         source: The file, as the caller named it.
         content: SHA-256 of the file.
-        mapping: Columns of the file.
+        columns: Columns of the file by role, and how it was read.
         staged: Result of the first pass.
         split: Result of the second pass.
         options: Options of the ingest.
     """
     identity = registry.next_batch_id()
     path, rejects_path = f"data/{target.name}/{identity}.parquet", None
-    _move(folder / KEPT, registry.path(path))
     if staged.rejected:
         rejects_path = f"data/{target.name}/{identity}.rejects.jsonl"
+    new_task = None if split.task is None else task_path(target.name)
+    announce(registry.root / ANNOUNCED, path, rejects_path, new_task)
+    _move(folder / KEPT, registry.path(path))
+    if rejects_path is not None:
         _move(folder / REJECTS, registry.path(rejects_path))
     task, leaks = None, []
     if split.task is not None:
@@ -197,7 +236,7 @@ def _record(
         rejected=staged.rejected,
         held_out=split.counts.held_out,
         rejects_path=rejects_path,
-        columns=mapping.record(),
+        columns=columns,
         created_at=now(),
         license=options.license,
     )

@@ -19,7 +19,8 @@ from continual.registry.catalog import now
 from continual.storage.files import publish, scratch
 from continual.stream.database import database, literal, scan
 from continual.stream.near import SHINGLES, find_near, write_shingles
-from continual.stream.task_files import KEYS, read_task, relevant_texts
+from continual.stream.task_files import read_task
+from continual.stream.task_tables import KEYS, relevant_texts
 
 LEAKS = "leaks.parquet"
 LEAKS_SCHEMA = pa.schema(
@@ -42,7 +43,8 @@ def find_leaks(registry: Registry, tasks: Mapping[str, Path]) -> dict[str, Any]:
         registry: The texts of all its batches are read.
         tasks: Folders of tasks by name; they hold keys and shingles.
     """
-    files = {batch.id: registry.rows_file(batch) for batch in registry.batches()}
+    batches = registry.batches()
+    files = dict(zip((batch.id for batch in batches), registry.rows_files(batches), strict=True))
     if not files or not tasks:
         return {name: LEAKS_SCHEMA.empty_table() for name in tasks}
     with scratch(registry.root, "leaks") as spill, database(spill) as connection:
@@ -122,12 +124,13 @@ def count_leaks(task: str, rows: Any) -> list[Leak]:
 def shingle_files(registry: Registry, tasks: Sequence[Task]) -> list[Path]:
     """Return the shingle files of tasks; missing ones, of tasks registered by older versions, are written first."""
     files = []
-    for task in tasks:
-        file = registry.task_folder(task) / SHINGLES
+    for task, folder in zip(tasks, registry.task_folders(tasks), strict=True):
+        file = folder / SHINGLES
         if not file.is_file():
             tables = read_task(file.parent)
             texts = {"document": relevant_texts(tables), "query": tables.queries["text"].to_pylist()}
             with publish(file) as partial:
                 write_shingles(partial, texts)
+            registry.digests.record(task.path)
         files.append(file)
     return files

@@ -9,11 +9,12 @@ from continual.stream.domain import Target
 from continual.stream.schema import Mapping
 from continual.stream.split import Split
 from continual.stream.stage import Staged
+from continual.stream.task_tables import TaskReading
 
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """The result of an ingest: `rows_in = kept + duplicates + leaked + rejected + held_out`.
+    """The result of an ingest: `rows_in = kept + duplicates + leaked + rejected + held_out + not_positive`.
 
     Attributes:
         domain: Name of the domain.
@@ -21,7 +22,7 @@ class IngestReport:
         source: The file, as the caller named it.
         unchanged: The domain already has a batch of this content from these columns. Nothing was stored, and the
             counts are those of that batch.
-        rows_in: Rows in the file.
+        rows_in: Rows in the file; a row with several positives counts once for each.
         kept: Training rows stored.
         duplicates: Rows whose pair another row of the file or any batch of any domain already has.
         leaked: Rows whose query or positive is an exact or near duplicate of a query or a relevant document of an
@@ -31,7 +32,7 @@ class IngestReport:
         rejects_path: The reject file, relative to `.continual/`; None if no row was bad.
         reject_reasons: Number of bad rows by reason; empty if `unchanged`.
         task: Name of the evaluation task that this ingest created; None if it created none.
-        columns: Column by role (query, positive, negatives, doc_id); empty if `unchanged`.
+        columns: Column by role (query, positive, negatives, doc_id, score); empty if `unchanged`.
         license: Licence of the data as recorded now; None if not stated.
         near: Leaked rows that are near duplicates; 0 if `unchanged`.
         of_held: Leaked rows of a document that was held out before; 0 if `unchanged`.
@@ -39,6 +40,15 @@ class IngestReport:
         without_negatives: Kept rows that no step trains on, because they have no negatives and the domain is of kind
             classification or clustering; 0 if `unchanged`.
         instruction: What is put before the domain's queries; None if the model's own prompt is used.
+        task_reading: What was left out or converted in the folder of the task; None without such a folder.
+        not_positive: Rows whose score is below `Columns.positive_at`.
+        between: Of these, rows that are left out, because their score is above `Columns.negative_at`.
+        hard_negatives: Different pairs of a query and a text that the other of these rows gave as a negative to rows
+            with the same query, at most `MAX_NEGATIVES` per query; 0 if `unchanged`, like `between`.
+        scores: Smallest and largest score; None without a score column.
+        several_positives: Rows with a list of several positives, each of which is a row of its own.
+        unread: Columns that were not read.
+        warnings: What may be wrong with the file, as sentences.
     """
 
     domain: str
@@ -61,13 +71,39 @@ class IngestReport:
     kind: str = RETRIEVAL
     without_negatives: int = 0
     instruction: str | None = None
+    task_reading: TaskReading | None = None
+    not_positive: int = 0
+    between: int = 0
+    hard_negatives: int = 0
+    scores: tuple[float, float] | None = None
+    several_positives: int = 0
+    unread: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What was read of a file: its columns and the result of the first pass.
+
+    Attributes:
+        mapping: The columns that were read.
+        staged: The counts of the first pass.
+        negatives: Pairs of a query and a hard negative.
+        columns: All columns.
+        warnings: What may be wrong with the file.
+    """
+
+    mapping: Mapping
+    staged: Staged
+    negatives: int
+    columns: list[str]
+    warnings: list[str]
 
 
 def report_rows(
     target: Target,
     source: str,
-    mapping: Mapping,
-    staged: Staged,
+    read: Read,
     split: Split,
     batch: Batch | None,
     rejects_path: str | None,
@@ -75,6 +111,7 @@ def report_rows(
     without_negatives: int,
 ) -> IngestReport:
     """Return the report for the rows of a new file; `batch` is None if no row was kept."""
+    mapping, staged = read.mapping, read.staged
     return IngestReport(
         domain=target.name,
         batch=None if batch is None else batch.id,
@@ -87,7 +124,7 @@ def report_rows(
         rejected=staged.rejected,
         held_out=split.counts.held_out,
         rejects_path=rejects_path,
-        reject_reasons=staged.reasons,
+        reject_reasons=dict(sorted(staged.reasons.items())),
         task=None if batch is None or split.task is None else target.name,
         columns=mapping.describe(),
         license=license,
@@ -96,6 +133,14 @@ def report_rows(
         kind=target.kind,
         without_negatives=without_negatives,
         instruction=target.instruction,
+        task_reading=None if batch is None or split.task is None else split.task.reading,
+        not_positive=staged.not_positive,
+        between=staged.between,
+        hard_negatives=read.negatives,
+        scores=staged.scores,
+        several_positives=staged.several,
+        unread=[name for name in read.columns if name not in mapping.names],
+        warnings=list(read.warnings),
     )
 
 
@@ -118,4 +163,6 @@ def report_unchanged(
         license=license,
         kind=kind,
         instruction=instruction,
+        # The catalog records the other fates, and each row has one.
+        not_positive=batch.rows_in - batch.kept - batch.duplicates - batch.leaked - batch.rejected - batch.held_out,
     )

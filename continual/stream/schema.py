@@ -1,13 +1,14 @@
-"""The columns of a file that hold the query, the positive, the negatives and the document id."""
+"""The columns of a file that hold the query, the positive, the negatives, the document id and the score."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from continual.errors import DataError, did_you_mean
+from continual.errors import DataError, InputError, did_you_mean
 
 # The first name of a role wins over its synonyms; without it, only one synonym may occur.
 NAMES = {
@@ -18,17 +19,47 @@ NAMES = {
 }
 # A "text" column is the query if the file has documents, and the document if the file has queries.
 EITHER = "text"
+# A column of one of these names may say that a pair is not a positive, so it is never ignored without being asked for.
+SCORES = (
+    *("score", "scores", "label", "labels", "similarity", "similarity_score", "relevance", "relevance_score"),
+    *("relevance_label", "rating", "grade", "gold_label", "gold_score", "is_duplicate", "is_relevant", "is_positive"),
+)
+NO_SCORE = "none"
+"""What `Columns.score` is if no column is about the pair."""
 NUMBERED_NEGATIVE = re.compile(r"(?:hard_)?neg(?:ative)?s?[_-]?(\d+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The column names that the caller asks for; a role that is None is recognised by the common names."""
+    """How the caller wants the columns to be read; a role that is None is recognised by the common names.
+
+    Attributes:
+        query: Column of the query.
+        positive: Column of the positive, or of a list of positives.
+        negatives: Column of the negatives.
+        doc_id: Column of the document id.
+        score: Column of a score or label of the pair, or "none" if no column is about the pair.
+        positive_at: Least score of a positive pair. A file with a score column needs it.
+        negative_at: Largest score of a pair whose positive is a hard negative of its query, below `positive_at`; None:
+            rows below `positive_at` are only left out.
+    """
 
     query: str | None = None
     positive: str | None = None
     negatives: str | None = None
     doc_id: str | None = None
+    score: str | None = None
+    positive_at: float | None = None
+    negative_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreColumn:
+    """A column with a score per pair, and what the scores mean; see `Columns`."""
+
+    name: str
+    positive_at: float
+    negative_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +70,26 @@ class Mapping:
     positive: str
     negatives: tuple[str, ...] = ()
     doc_id: str | None = None
+    score: ScoreColumn | None = None
 
     @property
     def names(self) -> list[str]:
         """Return the columns to read, without repetitions."""
-        doc_id = [self.doc_id] if self.doc_id is not None else []
-        return list(dict.fromkeys([self.query, self.positive, *self.negatives, *doc_id]))
+        others = [self.doc_id, self.score.name if self.score else None]
+        return list(dict.fromkeys([self.query, self.positive, *self.negatives, *(name for name in others if name)]))
 
     def describe(self) -> dict[str, str]:
         """Return the columns by role, for display; roles without a column are left out."""
         columns = {"query": self.query, "positive": self.positive, "negatives": ", ".join(self.negatives)}
-        columns["doc_id"] = self.doc_id or ""
+        columns |= {"doc_id": self.doc_id or "", "score": self.score.name if self.score else ""}
         return {role: column for role, column in columns.items() if column}
 
     def record(self) -> dict[str, Any]:
         """Return the columns by role, as JSON values for the catalog."""
-        return asdict(self) | {"negatives": list(self.negatives)}
+        record = asdict(self) | {"negatives": list(self.negatives)}
+        if self.score is None:
+            del record["score"]  # as in records from before scores were read
+        return record
 
 
 def resolve(wanted: Columns, names: Sequence[str], source: str) -> Mapping:
@@ -63,7 +98,7 @@ def resolve(wanted: Columns, names: Sequence[str], source: str) -> Mapping:
     A requested name is used as it is. Otherwise `query`, `positive`, `negatives` and `doc_id` win over their common
     synonyms; two synonyms without the proper name are ambiguous. A column `text` is the positive if the query has a
     column, and the query if the positive has one. Columns `negative_1`, `negative_2`, ... are read in the order of
-    their numbers.
+    their numbers. A column with a name of `SCORES` must be asked for, or declared to be not about the pair.
 
     Args:
         wanted: The columns that the caller asks for.
@@ -71,10 +106,12 @@ def resolve(wanted: Columns, names: Sequence[str], source: str) -> Mapping:
         source: The file, for messages.
 
     Raises:
-        DataError: A requested column is missing, or the query or the positive has no column or several; the message
-            lists the columns and the option to use.
+        DataError: A requested column is missing; the query or the positive has no column or several; or there is a
+            score column, and nothing says what its scores mean. The message lists the columns and the option to use.
+        InputError: The scores asked for contradict each other.
     """
-    for role in NAMES:
+    check_scores(wanted)
+    for role in (*NAMES, *(["score"] if wanted.score != NO_SCORE else [])):
         name = getattr(wanted, role)
         if name is not None and name not in names:
             raise DataError(f"{source} has no column {name!r} for {_flag(role)}.{did_you_mean(name, names)}")
@@ -85,6 +122,8 @@ def resolve(wanted: Columns, names: Sequence[str], source: str) -> Mapping:
         )
 
     free = [name for name in names if name not in (wanted.query, wanted.positive, wanted.negatives, wanted.doc_id)]
+    # A score column that is asked for has no other role.
+    free = [name for name in free if name != wanted.score]
     columns = {role: [getattr(wanted, role)] if getattr(wanted, role) else _named(role, free) for role in NAMES}
     text = next((name for name in free if name.lower() == EITHER), None)
     if text is not None and bool(columns["query"]) != bool(columns["positive"]):
@@ -104,7 +143,48 @@ def resolve(wanted: Columns, names: Sequence[str], source: str) -> Mapping:
         positive=columns["positive"][0],
         negatives=tuple(columns["negatives"] or numbered),
         doc_id=columns["doc_id"][0] if columns["doc_id"] else None,
+        score=_score(wanted, free, source),
     )
+
+
+def check_scores(wanted: Columns) -> None:
+    """Check that what is asked about scores makes sense before a file is opened.
+
+    Raises:
+        InputError: A threshold is not a number, the thresholds overlap, or one is missing or not needed.
+    """
+    limits = (wanted.positive_at, wanted.negative_at)
+    if any(limit is not None and not math.isfinite(limit) for limit in limits):
+        raise InputError("--positive-at and --negative-at take a number, such as --positive-at 0.7 --negative-at 0.3.")
+    if wanted.score == NO_SCORE and limits != (None, None):
+        raise InputError("--score-column none reads no scores. Leave it out, or --positive-at and --negative-at.")
+    if wanted.positive_at is None and (wanted.negative_at is not None or wanted.score not in (None, NO_SCORE)):
+        raise InputError("--score-column and --negative-at need --positive-at, the least score of a positive pair.")
+    if wanted.positive_at is not None and wanted.negative_at is not None and wanted.negative_at >= wanted.positive_at:
+        raise InputError(
+            f"--negative-at is {wanted.negative_at:g}, but it must be below --positive-at, {wanted.positive_at:g}."
+        )
+
+
+def _score(wanted: Columns, free: Sequence[str], source: str) -> ScoreColumn | None:
+    """Return the score column, asked for or recognised by its name; None if there is none or it is not wanted."""
+    if wanted.score == NO_SCORE:
+        return None
+    found = [name for name in free if name.lower() in SCORES] if wanted.score is None else [wanted.score]
+    if wanted.positive_at is None:
+        if not found:
+            return None
+        subject = f"the column {found[0]!r}" if len(found) == 1 else f"the columns {_list(found)}"
+        raise DataError(
+            f"{source} has {subject}, which may say that a pair is not a positive, and ingest would train on every "
+            f"row. Give the least score of a positive pair with --score-column {found[0]} --positive-at X (and the "
+            "largest score of a negative pair with --negative-at Y), or use --score-column none if no column is about "
+            "the pair."
+        )
+    if len(found) != 1:
+        problem = f"{len(found)} columns ({_list(found)})" if found else "no column"
+        raise DataError(f"{source} has {problem} for the score: name it with --score-column C.")
+    return ScoreColumn(found[0], float(wanted.positive_at), wanted.negative_at)
 
 
 def _named(role: str, names: Sequence[str]) -> list[str]:

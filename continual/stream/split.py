@@ -21,7 +21,7 @@ from continual.stream.database import count, database, scan
 from continual.stream.holdout import HELD, held_out_task, hold_out, write_held
 from continual.stream.near import SHINGLES, find_near
 from continual.stream.sweep import ROWS, TASK
-from continual.stream.task_files import KEYS, TaskTables, write_task
+from continual.stream.task_tables import KEYS, TaskTables, write_task
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,13 @@
-"""The first pass: check every row. Good rows go to a staging file with their hashes, bad ones to a reject file."""
+"""The first pass: check every row. Good rows go to a staging file with their hashes, bad ones to a reject file.
+
+`cells` turns the cells of a row into texts. Rows with a low score go to a file of their own; see `graded`.
+"""
 
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,8 @@ import pyarrow.parquet as pq
 
 from continual.config import IngestConfig
 from continual.progress import Progress
-from continual.registry.text import (
-    SEPARATOR,
-    clean,
-    fault,
-    hash_normalised,
-    normalise,
-)
+from continual.registry.text import SEPARATOR, hash_normalised, normalise
+from continual.stream.cells import BadRow, read_id, read_negatives, read_positives, read_query, read_score, shown
 from continual.stream.readers.base import Piece, Source
 from continual.stream.schema import Mapping
 
@@ -46,30 +43,65 @@ STAGED_SCHEMA = pa.schema(
         pa.field("rank", pa.int64(), nullable=False),
     ]
 )
-SHOWN_CHARS = 200
-SHOWN_ITEMS = 5
+# A negative of a query, from a row with a low score.
+NEGATIVES_SCHEMA = pa.schema(
+    [
+        pa.field("seq", pa.int64(), nullable=False),
+        pa.field("query_hash", pa.string(), nullable=False),
+        pa.field("text_hash", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("rank", pa.int64(), nullable=False),
+    ]
+)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Staged:
-    """The result of the first pass: `rows_in = good + rejected`, and the number of rejected rows by reason."""
+    """The result of the first pass: `rows_in = good + rejected + not_positive`.
 
-    rows_in: int
-    good: int
-    reasons: dict[str, int]
+    Attributes:
+        rows_in: Pairs in the file: its rows, with a row of several positives counted once for each.
+        good: Rows in the staging file.
+        reasons: Number of rejected rows by reason.
+        several: Rows with several positives.
+        low: Rows whose score makes them negatives.
+        between: Rows that are left out, because their score is neither that of a positive nor that of a negative.
+        negatives: Rows of the file of negatives.
+        scores: Smallest and largest score; None without a score column.
+    """
+
+    good: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    several: int = 0
+    low: int = 0
+    between: int = 0
+    negatives: int = 0
+    scores: tuple[float, float] | None = None
+
+    @property
+    def rows_in(self) -> int:
+        """Return the number of pairs."""
+        return self.good + self.rejected + self.not_positive
 
     @property
     def rejected(self) -> int:
         """Return the number of bad rows."""
-        return self.rows_in - self.good
+        return self.reasons.total()
 
-
-class BadRow(Exception):
-    """A row cannot be stored; the message is the reason."""
+    @property
+    def not_positive(self) -> int:
+        """Return the number of pairs whose score is not that of a positive."""
+        return self.low + self.between
 
 
 def stage(
-    source: Source, mapping: Mapping, config: IngestConfig, rows: Path, rejects: Path, progress: Progress
+    source: Source,
+    mapping: Mapping,
+    config: IngestConfig,
+    rows: Path,
+    negatives: Path,
+    rejects: Path,
+    progress: Progress,
 ) -> Staged:
     """Read a source once, in bounded memory, and sort its rows into good and bad ones.
 
@@ -78,76 +110,124 @@ def stage(
         mapping: Columns of the source.
         config: Limits.
         rows: Parquet file to write the good rows to, in the order of the source, with `STAGED_SCHEMA`.
+        negatives: Parquet file to write the texts of rows with a low score to, with `NEGATIVES_SCHEMA`.
         rejects: JSON Lines file to write the bad rows to: `row` (number in the source), `reason`, and `data`, the
-            row's values with long ones shortened.
+            row's values with long ones shortened; `file` if the source has several.
         progress: Reports rows checked.
 
     Raises:
         DataError: The source is damaged.
     """
-    rows_in = good = 0
-    reasons: Counter[str] = Counter()
+    staged = Staged()
+    options = {"compression": "lz4", "use_dictionary": False, "write_statistics": False}
     progress.start("checking rows", source.rows, "rows")
     with (
-        pq.ParquetWriter(
-            rows, STAGED_SCHEMA, compression="lz4", use_dictionary=False, write_statistics=False
-        ) as writer,
+        pq.ParquetWriter(rows, STAGED_SCHEMA, **options) as good_writer,
+        pq.ParquetWriter(negatives, NEGATIVES_SCHEMA, **options) as negatives_writer,
         rejects.open("w", encoding="ascii") as rejected,
     ):
         for piece in source.read(mapping.names, config.batch_rows):
-            batch, bad = _check(piece, mapping, config.max_chars, source.text_only, good)
-            if batch.num_rows:
-                writer.write_batch(batch)
+            good, low, bad = _check(piece, mapping, config.max_chars, staged)
+            for writer, columns, schema in (
+                (good_writer, good, STAGED_SCHEMA),
+                (negatives_writer, low, NEGATIVES_SCHEMA),
+            ):
+                if columns[0]:
+                    arrays = [pa.array(column, each.type) for column, each in zip(columns, schema, strict=True)]
+                    writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
             for index, reason in sorted(bad.items()):
-                data = {name: _shown(values[index]) for name, values in piece.columns.items()}
-                record = {"row": piece.numbers[index], "reason": reason, "data": data}
-                rejected.write(json.dumps(record, default=repr) + "\n")
-            reasons.update(bad.values())
-            good += batch.num_rows
-            rows_in += len(piece.numbers)
+                data = {name: shown(values[index]) for name, values in piece.columns.items()}
+                place = {"row": piece.numbers[index]} | ({} if piece.file is None else {"file": piece.file})
+                rejected.write(json.dumps(place | {"reason": reason, "data": data}, default=repr) + "\n")
+            staged.reasons.update(bad.values())
             progress.advance(len(piece.numbers))
     progress.finish()
-    return Staged(rows_in, good, dict(sorted(reasons.items())))
+    return staged
 
 
-def _check(piece: Piece, mapping: Mapping, max_chars: int, text_only: bool, first: int) -> tuple[Any, dict[int, str]]:
-    """Return the good rows as a record batch numbered from `first`, and the reasons of the bad rows by position."""
+def _check(
+    piece: Piece, mapping: Mapping, max_chars: int, staged: Staged
+) -> tuple[list[list[Any]], list[list[Any]], dict[int, str]]:
+    """Return the columns of the good rows and of the negatives, and the reasons of the bad rows by position.
+
+    Args:
+        piece: Rows of the source.
+        mapping: Columns of the source.
+        max_chars: Most characters of a text.
+        staged: The counts, which are brought up to date, except for `reasons`.
+    """
     bad = dict(piece.faults)
     count = len(piece.numbers)
     queries, positives = piece.columns[mapping.query], piece.columns[mapping.positive]
     negatives = [piece.columns[name] for name in mapping.negatives]
     doc_ids = piece.columns[mapping.doc_id] if mapping.doc_id is not None else [None] * count
-    columns: list[list[Any]] = [[] for _ in STAGED_SCHEMA]
-    appends = [column.append for column in columns]
+    scores = piece.columns[mapping.score.name] if mapping.score is not None else [None] * count
+    good: list[list[Any]] = [[] for _ in STAGED_SCHEMA]
+    low: list[list[Any]] = [[] for _ in NEGATIVES_SCHEMA]
     for index in range(count):
         if index in bad:
             continue
         try:
-            query, query_key = _text("query", queries[index], max_chars)
-            positive, positive_key = _text("positive", positives[index], max_chars)
-            given = [text for column in negatives for text in _negatives(column[index], max_chars, text_only)]
-            doc_id = _doc_id(doc_ids[index], max_chars)
+            query, query_key = read_query(queries[index], max_chars)
+            texts = read_positives(positives[index], max_chars)
+            given = [text for column in negatives for text in read_negatives(column[index], max_chars)]
+            doc_id = read_id(doc_ids[index], max_chars)
+            score = None if mapping.score is None else read_score(scores[index])
         except BadRow as error:
             bad[index] = str(error)
             continue
-        positive_hash = hash_normalised(positive_key)
-        row = (
-            first,
-            hash_normalised(query_key + SEPARATOR + positive_key),
-            query,
-            positive,
-            given,
-            doc_id,
-            hash_normalised(query_key),
-            positive_hash,
-            positive_hash if doc_id is None else hash_normalised(doc_id),
-            _rank(query, positive, given, doc_id),
-        )
-        for append, value in zip(appends, row, strict=True):
-            append(value)
-        first += 1
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, STAGED_SCHEMA, strict=True)]
-    return pa.RecordBatch.from_arrays(arrays, schema=STAGED_SCHEMA), bad
+        staged.several += len(texts) > 1
+        if score is not None and mapping.score is not None:
+            least, largest = staged.scores or (score, score)
+            staged.scores = min(least, score), max(largest, score)
+            if score < mapping.score.positive_at:
+                if mapping.score.negative_at is None or score > mapping.score.negative_at:
+                    staged.between += len(texts)
+                    continue
+                staged.low += len(texts)
+                _add_negatives(low, staged, query_key, [*texts, *((text, normalise(text)) for text in given)])
+                continue
+        for positive, positive_key in texts:
+            _add_row(good, staged, (query, query_key), (positive, positive_key), given, doc_id)
+    return good, low, bad
+
+
+def _add_row(
+    columns: list[list[Any]],
+    staged: Staged,
+    query: tuple[str, str],
+    positive: tuple[str, str],
+    given: list[str],
+    doc_id: str | None,
+) -> None:
+    """Add a row to the columns of the good rows; texts come as they are stored and as they are compared."""
+    positive_hash = hash_normalised(positive[1])
+    row = (
+        staged.good,
+        hash_normalised(query[1] + SEPARATOR + positive[1]),
+        query[0],
+        positive[0],
+        given,
+        doc_id,
+        hash_normalised(query[1]),
+        positive_hash,
+        positive_hash if doc_id is None else hash_normalised(doc_id),
+        _rank(query[0], positive[0], given, doc_id),
+    )
+    for column, value in zip(columns, row, strict=True):
+        column.append(value)
+    staged.good += 1
+
+
+def _add_negatives(columns: list[list[Any]], staged: Staged, query_key: str, texts: list[tuple[str, str]]) -> None:
+    """Add texts to the columns of the negatives of a query."""
+    query_hash = hash_normalised(query_key)
+    for text, key in texts:
+        rank = int.from_bytes(blake2b(text.encode(), digest_size=7).digest(), "big")
+        row = (staged.negatives, query_hash, hash_normalised(key), text, rank)
+        for column, value in zip(columns, row, strict=True):
+            column.append(value)
+        staged.negatives += 1
 
 
 def _rank(query: str, positive: str, negatives: list[str], doc_id: str | None) -> int:
@@ -159,95 +239,3 @@ def _rank(query: str, positive: str, negatives: list[str], doc_id: str | None) -
     content = SEPARATOR.join((query, positive, doc_id or "", *negatives)).encode()
     fewer = 255 - min(len(negatives), 255)
     return fewer << 55 | (doc_id is None) << 54 | int.from_bytes(blake2b(content, digest_size=6).digest(), "big")
-
-
-def _text(role: str, value: object, max_chars: int) -> tuple[str, str]:
-    """Return a text as it is stored and as it is compared."""
-    if not isinstance(value, str):
-        raise BadRow(f"{role}: {_not_text(value)}")
-    text = clean(value)
-    reason = fault(text, max_chars)
-    if reason:
-        raise BadRow(f"{role}: {reason}")
-    return text, normalise(text)
-
-
-def _negatives(value: object, max_chars: int, text_only: bool) -> list[str]:
-    """Return the texts of a negatives cell, which holds a list, one text or nothing; empty items are left out."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return []
-    if isinstance(value, str):
-        value = _json_list(value) if text_only else [value]
-    if not isinstance(value, list):
-        raise BadRow(f"negatives: {_not_text(value)}")
-    texts = []
-    for item in value:
-        if item is None or item == "":
-            continue
-        if not isinstance(item, str):
-            raise BadRow(f"negatives: {_not_text(item)}")
-        text = clean(item)
-        reason = fault(text, max_chars)
-        if reason and reason != "empty":
-            raise BadRow(f"negatives: {reason}")
-        if text:
-            texts.append(text)
-    return texts
-
-
-def _json_list(cell: str) -> list[Any]:
-    """Return the list if a CSV cell holds one as JSON; otherwise return the cell as the only text."""
-    if cell.lstrip().startswith("["):
-        try:
-            value = json.loads(cell)
-        except (ValueError, RecursionError):
-            return [cell]
-        if isinstance(value, list):
-            return value
-    return [cell]
-
-
-def _doc_id(value: object, max_chars: int) -> str | None:
-    """Return a document id as text, with whole numbers written as integers; None if it is missing."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise BadRow(f"doc_id: not an id but {_type_name(value)}")
-    text = clean(str(value))
-    reason = fault(text, max_chars)
-    if reason and reason != "empty":
-        raise BadRow(f"doc_id: {reason}")
-    return text or None
-
-
-def _not_text(value: object) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "missing"
-    if isinstance(value, bytes):
-        return "not valid UTF-8"
-    return f"not text but {_type_name(value)}"
-
-
-def _type_name(value: object) -> str:
-    if isinstance(value, bool):
-        return "true or false"
-    if isinstance(value, (int, float)):
-        return "a number"
-    return "a list" if isinstance(value, list) else "an object" if isinstance(value, dict) else type(value).__name__
-
-
-def _shown(value: object) -> object:
-    """Return a value shortened for a reject file, so that it is valid JSON."""
-    if isinstance(value, str):
-        return value if len(value) <= SHOWN_CHARS else f"{value[:SHOWN_CHARS]}... ({len(value)} characters)"
-    if isinstance(value, list):
-        more = [f"... ({len(value)} items)"] if len(value) > SHOWN_ITEMS else []
-        return [_shown(item) for item in value[:SHOWN_ITEMS]] + more
-    if value is None or isinstance(value, (bool, int)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else repr(value)
-    text = repr(value)
-    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}..."

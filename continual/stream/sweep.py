@@ -9,11 +9,15 @@ from pathlib import Path
 
 from continual.errors import ContinualError
 from continual.registry import Registry
+from continual.storage.aside import announced, clear
 from continual.storage.files import SUFFIX, remove
 
 STAGING = "staging"
-ROWS, REJECTS, KEPT, TASK = "rows.parquet", "rejects.jsonl", "kept.parquet", "task"
-"""Names in the staging folder: the good rows, the bad rows, the rows to store, the domain's task."""
+ROWS, NEGATIVES, REJECTS, KEPT, TASK = "rows.parquet", "negatives.parquet", "rejects.jsonl", "kept.parquet", "task"
+"""Names in the staging folder: good rows, texts of rows with low scores, bad rows, rows to store, the domain's task."""
+
+ANNOUNCED = "ingest.announced"
+"""File below `.continual/` with what an ingest or a task import is about to publish."""
 
 BATCH_FILE = re.compile(r"b\d+\.(parquet|rejects\.jsonl)")
 
@@ -22,39 +26,41 @@ BATCH_FILE = re.compile(r"b\d+\.(parquet|rejects\.jsonl)")
 def staging(registry: Registry) -> Iterator[Path]:
     """Yield an empty folder for one ingest; the caller holds the ingest lock.
 
-    Artifacts are published before the transaction that records them. If an ingest stops in between, the catalog decides
-    what counts: everything else is removed, either here or when the next ingest begins.
+    Artifacts are announced, and published before the transaction that records them. If an ingest stops in between, the
+    catalog decides what counts: what else was announced is removed, either here or when the next ingest begins.
     """
-    sweep_ingest(registry)
-    folder = registry.root / STAGING
-    folder.mkdir(parents=True)
     with swept(registry):
+        folder = registry.root / STAGING
+        folder.mkdir(parents=True)
         yield folder
     remove(folder)
 
 
 @contextmanager
 def swept(registry: Registry) -> Iterator[None]:
-    """Remove what the catalog doesn't record if the body raises.
+    """Clear what the catalog doesn't record: first what earlier commands left, then what the body left if it raises.
 
     The body can be interrupted after its transaction, so it must not remove published files itself.
     """
+    sweep_ingest(registry)
     try:
         yield
     except BaseException:
         with suppress(ContinualError):  # a busy catalog must not hide the original error
             sweep_ingest(registry)
         raise
+    remove(registry.root / ANNOUNCED)
 
 
 def sweep_ingest(registry: Registry) -> None:
-    """Remove the staging folder, half-published artifacts, and batches and tasks that the catalog doesn't record."""
+    """Remove the staging folder and half-published artifacts, and clear batches and tasks that the catalog lacks."""
     remove(registry.root / STAGING)
+    known = announced(registry.root / ANNOUNCED)
     batches = registry.batches()
     recorded = {registry.path(path) for batch in batches for path in (batch.path, batch.rejects_path) if path}
     for path in (registry.root / "data").glob("*/*"):
         if path not in recorded and (BATCH_FILE.fullmatch(path.name) or path.name.endswith(SUFFIX)):
-            remove(path)
+            clear(registry.root, path, known)
     for folder in (registry.root / "data").glob("*"):
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
@@ -63,4 +69,5 @@ def sweep_ingest(registry: Registry) -> None:
     tasks = {registry.path(task.path) for task in registry.tasks()}
     for path in (registry.root / "tasks").glob("*"):
         if path not in tasks:
-            remove(path)
+            clear(registry.root, path, known)
+    remove(registry.root / ANNOUNCED)

@@ -1,319 +1,265 @@
-"""Read an evaluation task from a BEIR-like folder, and write it as Parquet files."""
+"""Read an evaluation task from a folder in the layout of BEIR."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from continual.errors import DataError
-from continual.registry.text import clean, fault, hash_text
-from continual.stream.near import SHINGLES, write_shingles
-from continual.stream.readers import Source, open_source
-
-CORPUS_SCHEMA = pa.schema([pa.field("doc_id", pa.string(), False), pa.field("text", pa.string(), False)])
-QUERIES_SCHEMA = pa.schema([pa.field("query_id", pa.string(), False), pa.field("text", pa.string(), False)])
-QRELS_SCHEMA = pa.schema(
-    [
-        pa.field("query_id", pa.string(), False),
-        pa.field("doc_id", pa.string(), False),
-        pa.field("score", pa.int64(), False),
-    ]
+from continual.registry.text import clean, fault
+from continual.stream.task_qrels import Judgements, identity, read_judgements, shorten
+from continual.stream.task_rows import COMPRESSED, DOCUMENT_IDS, QUERY_IDS, choose_column, open_rows
+from continual.stream.task_tables import (
+    CORPUS_SCHEMA,
+    QRELS_SCHEMA,
+    QUERIES_SCHEMA,
+    TaskReading,
+    TaskTables,
+    task_tables,
 )
-KEYS_SCHEMA = pa.schema([pa.field("kind", pa.string(), False), pa.field("hash", pa.string(), False)])
-KEYS = "keys.parquet"
 
-ENDINGS = (".parquet", ".jsonl", ".jsonl.gz")
-QRELS = ("qrels.parquet", "qrels.tsv", "qrels.jsonl", "qrels/test.parquet", "qrels/test.tsv", "qrels/test.jsonl")
-QUERY_IDS = ("query_id", "query-id", "_id", "id")
-DOCUMENT_IDS = ("doc_id", "corpus_id", "corpus-id", "_id", "id")
-READ_ROWS = 10_000
+MAX_ABSENT = 0.1
+"""Largest share of the judgements above 0 whose query or document may be missing or without text."""
+
+QUERY_TEXTS = (("text",), ("query", "question"))
+DOCUMENT_TEXTS = (("text",), ("passage", "contents"))
+ENDINGS = (".parquet", *(f".jsonl{end}" for end in ("", *COMPRESSED)))
+QRELS_ENDINGS = (*ENDINGS, *(f"{kind}{end}" for kind in (".tsv", ".txt", ".trec") for end in ("", *COMPRESSED)))
+SPLIT = "test"
 
 
-@dataclass(frozen=True)
-class TaskTables:
-    """A task in memory, sorted by id.
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """The texts of a file by id, and what was left out of it.
 
     Attributes:
-        corpus: `doc_id` string, `text` string.
-        queries: `query_id` string, `text` string; every query has a judgement with a score above 0.
-        qrels: `query_id` string, `doc_id` string, `score` int64, 0 or more.
-        dropped_queries: Queries left out because no document is relevant to them.
-        dropped_documents: Documents left out because they have no text and are relevant to no query.
-        bare: Texts without their titles, by `doc_id`, of the relevant documents that have a title. Training rows can
-            hold such a document with or without its title. These texts are not part of the task's content.
+        texts: Texts by id, the title first.
+        bare: Texts of relevant documents with a title without that title.
+        empty: Ids without text.
+        repeated: Rows that repeat an id and its text.
+        unread: Columns that were not read.
     """
 
-    corpus: Any
-    queries: Any
-    qrels: Any
-    dropped_queries: int = 0
-    dropped_documents: int = 0
-    bare: Mapping[str, str] = field(default_factory=dict)
-
-    def sha256(self) -> str:
-        """Return the SHA-256 over all ids, texts and judgements; it does not depend on the order of the input."""
-        result = hashlib.sha256()
-        for table in (self.corpus, self.queries, self.qrels):
-            for batch in table.to_batches(max_chunksize=READ_ROWS):
-                for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                    for value in row:
-                        data = str(value).encode()
-                        result.update(b"%d:" % len(data) + data)  # the length keeps fields apart
-            result.update(b"\n")
-        return result.hexdigest()
+    texts: dict[str, str]
+    bare: dict[str, str]
+    empty: set[str]
+    repeated: int
+    unread: list[str]
 
 
-def task_tables(
-    corpus: Any,
-    queries: Any,
-    qrels: Any,
-    *,
-    dropped: tuple[int, int] = (0, 0),
-    bare: Mapping[str, str] | None = None,
-) -> TaskTables:
-    """Return Arrow tables with the columns of `TaskTables` as a task, sorted by id.
+def read_task(source: Path) -> TaskTables:
+    """Read and check a folder in the layout of BEIR.
+
+    corpus and queries are .parquet or .jsonl files with an id and `text`; the corpus can have a `title`, which is put
+    before the text. The judgements are a file `qrels` or `qrels/SPLIT`: .parquet or .jsonl, or text without quotes
+    (.tsv, .txt, .trec) with or without a header, or in the four columns of TREC. All but .parquet can be compressed as
+    .gz or .zst. Of several splits, `test` is read. What can't be used is left out and counted in the `reading` of the
+    result, such as the queries of other splits, which BEIR keeps in the same file.
 
     Args:
-        corpus: See `TaskTables`.
-        queries: See `TaskTables`.
-        qrels: See `TaskTables`.
-        dropped: `dropped_queries` and `dropped_documents`.
-        bare: See `TaskTables`.
-    """
-    return TaskTables(
-        corpus.cast(CORPUS_SCHEMA).sort_by("doc_id"),
-        queries.cast(QUERIES_SCHEMA).sort_by("query_id"),
-        qrels.cast(QRELS_SCHEMA).sort_by([("query_id", "ascending"), ("doc_id", "ascending")]),
-        *dropped,
-        bare or {},
-    )
-
-
-def write_task(tables: TaskTables, folder: Path) -> None:
-    """Write a task's folder: corpus, queries and qrels in Parquet, and the hashes and shingles for leakage checks.
-
-    The leakage checks cover all queries, and all relevant documents with and without their titles.
-    """
-    write_keys(folder, tables.queries["text"].to_pylist(), relevant_texts(tables))
-    for name, table in (("corpus", tables.corpus), ("queries", tables.queries), ("qrels", tables.qrels)):
-        pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
-
-
-def relevant_texts(tables: TaskTables) -> list[str]:
-    """Return the texts of the documents that are relevant to a query, with and without their titles."""
-    relevant = set(tables.qrels.filter(pa.compute.greater(tables.qrels["score"], 0))["doc_id"].to_pylist())
-    corpus = zip(tables.corpus["doc_id"].to_pylist(), tables.corpus["text"].to_pylist(), strict=True)
-    return [text for name, text in [*corpus, *tables.bare.items()] if name in relevant]
-
-
-def write_keys(folder: Path, queries: Iterable[str], documents: Iterable[str]) -> None:
-    """Create a task's folder with the files for leakage checks: keys.parquet and the shingles.
-
-    keys.parquet has the columns `kind` ("query" or "document") and `hash` (32 hex digits). A training row leaks into
-    the task if its query is an exact or near duplicate of one of the queries, or its positive of one of the documents.
-    """
-    texts = {"document": sorted(set(documents)), "query": sorted(set(queries))}
-    hashes = {text_kind: sorted({hash_text(text) for text in of_kind}) for text_kind, of_kind in texts.items()}
-    rows = [(text_kind, key) for text_kind, of_kind in hashes.items() for key in of_kind]
-    keys = pa.table([[text_kind for text_kind, _ in rows], [key for _, key in rows]], schema=KEYS_SCHEMA)
-    folder.mkdir(parents=True)
-    pq.write_table(keys, folder / KEYS, compression="zstd")
-    write_shingles(folder / SHINGLES, texts)
-
-
-def read_task(folder: Path) -> TaskTables:
-    """Read and check a BEIR-like folder.
-
-    corpus and queries are .parquet or .jsonl(.gz) files. They have an id (`doc_id` or `query_id`, or `_id`, `id`) and
-    `text`; the corpus can have a `title`, which is put before the text. The judgements are in qrels.parquet, qrels.tsv
-    or qrels/test.tsv, with or without a header: query, document, integer score. A negative score counts as 0. BEIR's
-    query files hold the queries of all splits, so queries without a relevant document are left out and counted, and so
-    are documents without text that no judgement needs.
+        source: The folder, or the file of its judgements to read.
 
     Raises:
-        DataError: A file is missing or unreadable; an id is missing, repeated or unknown; a text is empty or cannot be
-            stored; or no query has a relevant document.
+        DataError: A file is missing, unreadable, or one of several; an id has two texts; a text can't be stored; more
+            than `MAX_ABSENT` of the judgements above 0 can't be used; or no query has a relevant document.
     """
-    if not folder.is_dir():
-        state = "is a file" if folder.exists() else "does not exist"
-        raise DataError(f"{folder} {state}. Give the folder of a task, with its corpus, queries and qrels.")
-    path = _find(folder, QRELS)
-    scores = _judgements(path)
-    judged = {document for (_, document), score in scores.items() if score > 0}
-    corpus, bare = _texts(_find(folder, [f"corpus{end}" for end in ENDINGS]), DOCUMENT_IDS, judged)
-    queries, _ = _texts(_find(folder, [f"queries{end}" for end in ENDINGS]), QUERY_IDS)
-    for name, texts, file, place in (("query", queries, "queries", 0), ("document", corpus, "corpus", 1)):
-        unknown = sorted({pair[place] for pair in scores if pair[place] not in texts})
-        if unknown:
-            raise DataError(
-                f"{path} judges {len(unknown)} {name} id(s) that {file} lacks, such as {unknown[0]!r}. Add them to "
-                f"{file}, or remove the judgements."
-            )
-    empty = {name for name, text in corpus.items() if not text}
-    if empty & judged:
+    folder, qrels, corpus_file, queries_file = _locate(source)
+    judged = read_judgements(qrels)
+    relevant = {document for (_, document), grade in judged.grades.items() if grade > 0}
+    if not relevant:
         raise DataError(
-            f"{folder} has a relevant document without text: {min(empty & judged)!r}. Add the text, or remove the "
-            "document's judgements."
+            f"{qrels} has no judgement with a grade above 0 (a fraction such as 0.5 counts as 0), so no query has a "
+            "relevant document to be scored on. Use other judgements."
         )
-    used = {query for (query, _), score in scores.items() if score > 0}
-    if not used:
-        raise DataError(
-            f"{path} has no judgement with a score above 0, so no query has a relevant document to be scored on. Use "
-            "other judgements."
-        )
-    pairs = sorted(
-        (query, document, score)
-        for (query, document), score in scores.items()
-        if query in used and document not in empty
+    corpus = _read_texts(corpus_file, DOCUMENT_IDS, DOCUMENT_TEXTS, relevant)
+    queries = _read_texts(queries_file, QUERY_IDS, QUERY_TEXTS)
+    usable = {pair: grade for pair, grade in judged.grades.items() if _lacking(pair, queries, corpus) is None}
+    example = _check_absent(qrels, judged, usable, queries, corpus)
+    used = {query for (query, _), grade in usable.items() if grade > 0}
+    asked = {query for query, _ in judged.grades}
+    files = [file.relative_to(folder).as_posix() for file in (qrels, corpus_file, queries_file)]
+    unread = dict(zip(files, (judged.unread, corpus.unread, queries.unread), strict=True))
+    reading = TaskReading(
+        qrels=files[0],
+        dropped_judgements=len(judged.grades) - len(usable),
+        dropped_example=example,
+        unjudged_queries=len(queries.texts.keys() - asked),
+        irrelevant_queries=len((queries.texts.keys() & asked) - used),
+        empty_queries=len(queries.empty),
+        empty_documents=len(corpus.empty),
+        repeated_rows=corpus.repeated + queries.repeated,
+        repeated_judgements=judged.repeated,
+        negative_grades=judged.negative,
+        cut_grades=judged.cut,
+        unread_columns={file: columns for file, columns in unread.items() if columns},
+        unread_files=_unread_files(folder, files),
     )
     return task_tables(
-        _table([(name, text) for name, text in corpus.items() if text], CORPUS_SCHEMA),
-        _table([(name, text) for name, text in queries.items() if name in used], QUERIES_SCHEMA),
-        _table(pairs, QRELS_SCHEMA),
-        dropped=(len(queries) - len(used), len(empty)),
-        bare=bare,
+        _table(corpus.texts.items(), CORPUS_SCHEMA),
+        _table([(name, text) for name, text in queries.texts.items() if name in used], QUERIES_SCHEMA),
+        _table(sorted((*pair, grade) for pair, grade in usable.items() if pair[0] in used), QRELS_SCHEMA),
+        bare=corpus.bare,
+        reading=reading,
     )
 
 
-def _find(folder: Path, names: Sequence[str]) -> Path:
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise DataError(f"{folder} is not an evaluation task: it has none of the files {', '.join(names)}. Add one.")
+def _locate(source: Path) -> tuple[Path, Path, Path, Path]:
+    """Return the folder of a task, and the files of its judgements, corpus and queries."""
+    try:
+        folder, qrels = _locate_qrels(source)
+        return folder, qrels, _find(folder, "corpus", ENDINGS), _find(folder, "queries", ENDINGS)
+    except OSError as error:
+        raise DataError(f"{source} cannot be opened: {error.strerror}. Check the path and its permissions.") from None
 
 
-def _texts(
-    path: Path, ids: Sequence[str], relevant: AbstractSet[str] | None = None
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Return texts by id, and the texts of relevant documents with a title without that title.
+def _locate_qrels(source: Path) -> tuple[Path, Path]:
+    if source.is_file() and (source.parent.name == "qrels" or source.name.startswith("qrels")):
+        if not source.name.endswith(QRELS_ENDINGS):
+            raise DataError(f"{source} has another ending than judgements can have: {', '.join(QRELS_ENDINGS)}.")
+        return source.parent.parent if source.parent.name == "qrels" else source.parent, source
+    if not source.is_dir():
+        state = "is a file" if source.exists() else "does not exist"
+        raise DataError(f"{source} {state}. Give the folder of a task, with its corpus, queries and qrels.")
+    single, split = list(_existing(source, "qrels", QRELS_ENDINGS)), list(_splits(source))
+    if single and split:
+        raise _several(source, [*single, *split], f"Name one: `continual task add NAME {single[0]}`, for example.")
+    tests = [file for file in split if _stem(file) == SPLIT]
+    found = single or tests or split
+    if not found:
+        names = [f"{name}{end}" for end in QRELS_ENDINGS for name in ("qrels", f"qrels/{SPLIT}")]
+        raise DataError(f"{source} is not an evaluation task: it has none of the files {', '.join(names)}. Add one.")
+    if len(found) > 1:
+        raise _several(source, found, f"Name one: `continual task add NAME {found[0]}`, for example.")
+    return source, found[0]
+
+
+def _find(folder: Path, name: str, endings: Sequence[str]) -> Path:
+    found = list(_existing(folder, name, endings))
+    if not found:
+        names = ", ".join(f"{name}{end}" for end in endings)
+        raise DataError(f"{folder} is not an evaluation task: it has none of the files {names}. Add one.")
+    if len(found) > 1:
+        raise _several(folder, found, "Remove or rename all but one.")
+    return found[0]
+
+
+def _several(folder: Path, found: Sequence[Path], advice: str) -> DataError:
+    names = ", ".join(file.relative_to(folder).as_posix() for file in found[:10])
+    return DataError(f"{folder} has several files of the same kind, and only one can be read: {names}. {advice}")
+
+
+def _existing(folder: Path, name: str, endings: Sequence[str]) -> Iterator[Path]:
+    return (folder / f"{name}{end}" for end in endings if (folder / f"{name}{end}").is_file())
+
+
+def _splits(folder: Path) -> Iterator[Path]:
+    if (folder / "qrels").is_dir():
+        for file in sorted((folder / "qrels").iterdir()):
+            if file.is_file() and file.name.endswith(QRELS_ENDINGS) and not file.name.startswith("."):
+                yield file
+
+
+def _stem(file: Path) -> str:
+    return min((file.name.removesuffix(end) for end in QRELS_ENDINGS if file.name.endswith(end)), key=len)
+
+
+def _unread_files(folder: Path, read: Collection[str]) -> tuple[str, ...]:
+    files = [file for file in folder.iterdir() if file != folder / "qrels" or file.is_file()]
+    files += (folder / "qrels").iterdir() if (folder / "qrels").is_dir() else []
+    names = {f"{file.relative_to(folder).as_posix()}{'/' if file.is_dir() else ''}": file.name for file in files}
+    return tuple(sorted(path for path, name in names.items() if path not in read and not name.startswith(".")))
+
+
+def _read_texts(
+    path: Path,
+    ids: Sequence[Sequence[str]],
+    names: Sequence[Sequence[str]],
+    relevant: AbstractSet[str] | None = None,
+) -> _Texts:
+    """Return the texts of a file.
 
     Args:
         path: The file.
-        ids: Possible names of the id column.
-        relevant: Ids of the relevant documents if the file is a corpus, whose texts can be missing or have a title;
-            None if the file holds queries.
+        ids: Possible names of the id column, see `choose_column`.
+        names: Possible names of the text column.
+        relevant: Ids of the relevant documents if the file is a corpus, whose texts can have a title; None if the file
+            holds queries.
     """
-    source = open_source(str(path))
-    identity, text = _column(source, ids), _column(source, ("text", "query"))
-    title = "title" if relevant is not None and "title" in source.columns else None
+    rows = open_rows(path)
+    key, text = choose_column(path, rows.columns, ids), choose_column(path, rows.columns, names)
+    title = "title" if relevant is not None else None
+    wanted = [key, text, *([title] if title else [])]
     texts: dict[str, str] = {}
     bare: dict[str, str] = {}
-    for number, row in _rows(source, [identity, text, *([title] if title else [])]):
-        name = _identity(row[identity], f"{path}, row {number}")
-        if name in texts:
-            raise DataError(f"{path}, row {number}, repeats the id {name!r}, but ids must be unique. Remove a row.")
-        parts = [row[column] for column in (title, text) if column and row[column] is not None]
-        if not all(isinstance(part, str) for part in parts):
+    repeated = 0
+    for number, row in rows.read(wanted):
+        name = identity(row[key], f"{path}, row {number}")
+        value = _join([row[column] for column in (title, text) if column], f"{path}, row {number}, id {shorten(name)}")
+        repeated += name in texts
+        if texts.setdefault(name, value) != value:
             raise DataError(
-                f"{path}, row {number} (id {name!r}): {text!r} holds something other than text. Fix the row."
+                f"{path}, row {number}, repeats the id {shorten(name)} with another text, but ids must be unique. "
+                "Remove one of the rows."
             )
-        value = clean(" ".join(parts))
-        reason = fault(value)
-        if reason and not (reason == "empty" and relevant is not None):
-            raise DataError(f"{path}, row {number} (id {name!r}): {text!r} cannot be used: {reason}. Fix the row.")
-        texts[name] = value
         if title and relevant and name in relevant:
             untitled = clean(row[text] or "")
             if untitled and untitled != value:
                 bare[name] = untitled
-    return texts, bare
+    empty = {name for name, value in texts.items() if not value}
+    kept = {name: value for name, value in texts.items() if value}
+    return _Texts(kept, bare, empty, repeated, [column for column in rows.columns if column not in wanted])
 
 
-def _judgements(path: Path) -> dict[tuple[str, str], int]:
-    scores: dict[tuple[str, str], int] = {}
-    for number, query, document, score in _qrels_tsv(path) if path.suffix == ".tsv" else _qrels_rows(path):
-        place = f"{path}, row {number}"
-        pair = (_identity(query, place), _identity(document, place))
-        value = max(0, _integer(score, place))
-        if scores.setdefault(pair, value) != value:
-            raise DataError(f"{place}, judges {pair} again with another score. Remove one of the judgements.")
-    return scores
+def _join(parts: Sequence[object], place: str) -> str:
+    """Return title and text as one text in the form in which it is stored; "" without either."""
+    given = [part for part in parts if part is not None]
+    if not all(isinstance(part, str) for part in given):
+        raise DataError(f"{place}: its title or text is something other than text. Fix the row.")
+    value = clean(" ".join(map(str, given)))
+    reason = fault(value)
+    if value and reason:
+        raise DataError(f"{place}: its text cannot be used: {reason}. Fix the row.")
+    return value
 
 
-def _qrels_rows(path: Path) -> Iterator[tuple[int, object, object, object]]:
-    source = open_source(str(path))
-    names = [
-        _column(source, QUERY_IDS[:2]),
-        _column(source, DOCUMENT_IDS[:3]),
-        _column(source, ("score", "relevance")),
-    ]
-    for number, row in _rows(source, names):
-        query, document, score = (row[name] for name in names)
-        yield number, query, document, score
+def _lacking(pair: tuple[str, str], queries: _Texts, corpus: _Texts) -> str | None:
+    """Return which part of a judgement is missing or has no text, or None."""
+    if pair[0] not in queries.texts:
+        return f"query {shorten(pair[0])}"
+    return None if pair[1] in corpus.texts else f"document {shorten(pair[1])}"
 
 
-def _qrels_tsv(path: Path) -> Iterator[tuple[int, object, object, object]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline=None) as file:
-            for number, line in enumerate(file, start=1):
-                fields = line.rstrip("\n").split("\t")
-                if fields == [""]:
-                    continue
-                if len(fields) != 3:
-                    raise DataError(
-                        f"{path}, row {number}, has {len(fields)} tab-separated fields, but three are expected: query, "
-                        "document, score. Fix the row."
-                    )
-                if number == 1 and not _is_integer(fields[2]):
-                    continue  # a header
-                yield number, fields[0], fields[1], fields[2]
-    except UnicodeDecodeError as error:
+def _check_absent(
+    path: Path,
+    judged: Judgements,
+    usable: Mapping[tuple[str, str], int],
+    queries: _Texts,
+    corpus: _Texts,
+) -> str | None:
+    """Return the first query or document that judgements name but that is missing, or None.
+
+    Raises:
+        DataError: More than `MAX_ABSENT` of the judgements above 0 name such a query or document.
+    """
+    lost = sorted(judged.grades.keys() - usable.keys())
+    relevant = sum(grade > 0 for grade in judged.grades.values())
+    lost_relevant = [pair for pair in lost if judged.grades[pair] > 0]
+    if len(lost_relevant) > MAX_ABSENT * relevant:
         raise DataError(
-            f"{path} is not UTF-8 text: {error.reason} at byte {error.start}. Convert it, for example with iconv."
-        ) from None
-
-
-def _rows(source: Source, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    for piece in source.read(columns, READ_ROWS):
-        for index, number in enumerate(piece.numbers):
-            if index in piece.faults:
-                raise DataError(f"{source.name}, row {number}: {piece.faults[index]}. Fix the row.")
-            yield number, {name: values[index] for name, values in piece.columns.items()}
-
-
-def _column(source: Source, names: Sequence[str]) -> str:
-    for name in names:
-        if name in source.columns:
-            return name
-    raise DataError(
-        f"{source.name} has the columns {', '.join(source.columns)}, but none of {', '.join(names)}. Rename a column."
-    )
-
-
-def _identity(value: object, place: str) -> str:
-    name = value if isinstance(value, str) else str(value) if type(value) is int else ""
-    reason = fault(name)
-    if reason:
-        raise DataError(
-            f"{place}, has an id that cannot be used ({value!r}): {reason if name else 'not text'}. Fix the row."
+            f"{path}: {len(lost_relevant)} of {relevant} judgements above 0 ({len(lost_relevant) / relevant:.0%}) "
+            f"name a query or document that is missing or has no text, such as "
+            f"{_lacking(lost_relevant[0], queries, corpus)}. Up to {MAX_ABSENT:.0%} are left out. Check that the files "
+            "belong together and write ids in the same way, or remove these judgements."
         )
-    return name
+    return _lacking(lost[0], queries, corpus) if lost else None
 
 
-def _integer(value: object, place: str) -> int:
-    if isinstance(value, str) and _is_integer(value):
-        return int(value)
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1:
-        return int(value)
-    raise DataError(f"{place}, has the score {value!r}, but a score is a whole number. Fix the row.")
-
-
-def _is_integer(text: str) -> bool:
-    try:
-        int(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _table(rows: Sequence[tuple[Any, ...]], schema: Any) -> Any:
+def _table(rows: Collection[tuple[Any, ...]], schema: Any) -> Any:
     columns = list(zip(*rows, strict=True)) or [()] * len(schema)
     return pa.table(
         [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema

@@ -9,12 +9,14 @@ from continual.errors import InvalidNameError, NotFoundError, did_you_mean
 from continual.registry import Registry, Task
 from continual.registry.catalog import now
 from continual.registry.names import check_name
+from continual.storage.aside import announce
 from continual.storage.files import publish
 from continual.storage.locks import INGEST_LOCK
 from continual.stream.leaks import count_leaks, find_leaks, write_leaks
 from continual.stream.near import SHINGLES
-from continual.stream.sweep import swept
-from continual.stream.task_files import TaskTables, read_task, write_task
+from continual.stream.sweep import ANNOUNCED, swept
+from continual.stream.task_files import read_task
+from continual.stream.task_tables import TaskReading, TaskTables, write_task
 
 LOCK = INGEST_LOCK
 
@@ -32,12 +34,13 @@ class TaskReport:
         leaked_rows: Stored training rows of any batch whose query or positive is an exact or near duplicate of a query
             or a relevant document of the task. They are not removed, but no update trains on them from now on, and
             for versions already trained on them the task is not out of domain.
-        dropped_queries: Queries left out because no document is relevant to them.
+        dropped_queries: Queries left out, because no document is relevant to them or they have no text.
         dropped_documents: Documents left out because they have no text.
         unchanged: The workspace already had this task, and nothing changed.
         task_type: mteb's name for the type, such as "Retrieval".
         checked: Whether training rows are checked for leakage into the task; False if mteb doesn't provide its texts.
         near_rows: Rows in `leaked_rows` that are only near duplicates.
+        reading: What was left out or converted in a folder; None for a task of mteb.
     """
 
     name: str
@@ -52,6 +55,7 @@ class TaskReport:
     task_type: str = "Retrieval"
     checked: bool = True
     near_rows: int = 0
+    reading: TaskReading | None = None
 
 
 def import_task(registry: Registry, name: str, folder: Path, domain: str | None = None) -> TaskReport:
@@ -61,7 +65,7 @@ def import_task(registry: Registry, name: str, folder: Path, domain: str | None 
         registry: Registry of the workspace.
         name: Name of the task. If the workspace already has the same task under this name, lost files are restored and
             the stored rows are checked against it again.
-        folder: The folder.
+        folder: The folder, or the file of its judgements to read.
         domain: The ingested domain that the task tests; None: the task is out of domain for every version.
 
     Raises:
@@ -80,6 +84,8 @@ def import_task(registry: Registry, name: str, folder: Path, domain: str | None 
                 "Run `continual ingest` to create a domain."
             )
         tables = read_task(folder)
+        reading = tables.reading
+        assert reading is not None
         taken = next((task for task in registry.tasks() if task.name == name), None)
         if taken is not None and (taken.sha256 != tables.sha256() or taken.domain != domain):
             raise task_taken(taken)
@@ -87,6 +93,7 @@ def import_task(registry: Registry, name: str, folder: Path, domain: str | None 
         path = registry.path(task_path(name))
         with swept(registry):
             if taken is None or lost or not (path / SHINGLES).is_file():
+                announce(registry.root / ANNOUNCED, task_path(name))
                 with publish(path) as partial:
                     write_task(tables, partial)
             rows = find_leaks(registry, {name: path})[name]
@@ -104,9 +111,10 @@ def import_task(registry: Registry, name: str, folder: Path, domain: str | None 
             judgements=tables.qrels.num_rows,
             leaked_rows=sum(leak.rows for leak in leaks),
             near_rows=sum(leak.near for leak in leaks),
-            dropped_queries=tables.dropped_queries,
-            dropped_documents=tables.dropped_documents,
+            dropped_queries=reading.unjudged_queries + reading.irrelevant_queries + reading.empty_queries,
+            dropped_documents=reading.empty_documents,
             unchanged=taken is not None and not lost,
+            reading=reading,
         )
 
 

@@ -17,6 +17,7 @@ from continual.progress import SILENT, Progress
 from continual.train.batching import Indices, micro_batches
 from continual.train.hardware import micro_batch_limit
 from continual.train.rows import read_rows
+from continual.train.similarity import similarity_of
 
 Floats = NDArray[np.float32]
 
@@ -43,12 +44,13 @@ def embed_pairs(
         model_path: A sentence-transformers folder.
         table: Columns query, positive: string; negatives: list of string; doc_id: string or null; domain: string;
             optional in_batch: bool, default true.
-        config: Uses max_length, max_negatives, temperature and micro_batch_tokens.
+        config: Uses max_length, max_negatives, temperature, dot_temperature and micro_batch_tokens.
         trust_remote_code: Run code that the model brings with it.
         progress: Counts distinct texts.
 
     Returns:
-        The embeddings of the queries and of the positives, normalised, [rows, dimensions]; and the losses of the rows
+        The embeddings of the queries and of the positives, [rows, dimensions], normalised if the model compares by
+        cosine; and the losses of the rows
         by domain, in the order of the table.
 
     Raises:
@@ -56,6 +58,7 @@ def embed_pairs(
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_encoder(model_path, trust_remote_code=trust_remote_code, device=str(device))
+    similarity = similarity_of(model, config, folder=model_path)
     only_given = "in_batch" in table.column_names and not pc.all(table["in_batch"]).as_py()
     if only_given:
         table = _without_unused_negatives(table)
@@ -65,11 +68,12 @@ def embed_pairs(
     parts = []
     progress.start("embedding candidates for replay", len(tokens.lengths), "texts")
     for micro in micros:
-        parts.append(embed(model, tokens.features(micro, device)).float().cpu())
+        parts.append(similarity.cut(embed(model, tokens.features(micro, device))).float().cpu())
         progress.advance(len(micro))
     progress.finish()
     order = torch.from_numpy(np.argsort(np.concatenate(micros)))
-    vectors = torch.nn.functional.normalize(torch.cat(parts)[order], dim=-1).numpy()
+    encoded = torch.cat(parts)[order]
+    vectors = (torch.nn.functional.normalize(encoded, dim=-1) if similarity.name == "cosine" else encoded).numpy()
     if not np.isfinite(vectors).all():
         raise ModelError(
             f"{model_path} gives embeddings that are not finite, so it cannot choose replay rows. Choose another "
@@ -82,13 +86,14 @@ def embed_pairs(
     for code, name in enumerate(names):
         own = np.flatnonzero(rows.domains == code)
         if rows.in_batch[own].all():
-            losses[name] = row_losses(queries[own], positives[own], codes[own], config.temperature)
+            losses[name] = row_losses(queries[own], positives[own], codes[own], similarity.temperature)
         else:
             owner = np.repeat(np.arange(len(own)), np.diff(rows.offsets)[own])
             given = rows.given(own)
             differs = rows.same[given] != codes[own, 1][owner]  # from the text of the positive
             negatives = vectors[given[differs]]
-            losses[name] = given_losses(queries[own], positives[own], negatives, owner[differs], config.temperature)
+            pairs = queries[own], positives[own]
+            losses[name] = given_losses(*pairs, negatives, owner[differs], similarity.temperature)
     return queries, positives, losses
 
 
@@ -103,11 +108,11 @@ def given_losses(queries: Floats, positives: Floats, negatives: Floats, owner: I
     """Return the InfoNCE loss of each row against its own negatives, [rows]; 0 for a row without any.
 
     Args:
-        queries: Normalised embeddings, [rows, dimensions].
-        positives: Normalised embeddings, [rows, dimensions].
-        negatives: Normalised embeddings, [negatives, dimensions].
+        queries: Embeddings, normalised if compared by cosine, [rows, dimensions].
+        positives: Embeddings, likewise, [rows, dimensions].
+        negatives: Embeddings, likewise, [negatives, dimensions].
         owner: Row of each negative, [negatives].
-        temperature: Divisor of the cosine similarities, above 0.
+        temperature: Divisor of the similarities, above 0.
     """
     gaps = (queries[owner] * (negatives - positives[owner])).sum(axis=1, dtype=np.float64) / temperature
     losses = np.zeros(len(queries))
@@ -119,11 +124,11 @@ def row_losses(queries: Floats, positives: Floats, codes: Indices, temperature: 
     """Return the InfoNCE loss of each row of a domain against the positives of its first 1,024 rows, [rows].
 
     Args:
-        queries: Normalised embeddings, [rows, dimensions].
-        positives: Normalised embeddings, [rows, dimensions].
+        queries: Embeddings, normalised if compared by cosine, [rows, dimensions].
+        positives: Embeddings, likewise, [rows, dimensions].
         codes: Integer codes of query text, positive text and document id, [rows, 3]; equal codes mean equal texts or
             documents. The document code is negative if a row has no document id.
-        temperature: Divisor of the cosine similarities, above 0.
+        temperature: Divisor of the similarities, above 0.
     """
     others = codes[:OTHERS]
     losses = np.zeros(len(queries), np.float32)

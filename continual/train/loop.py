@@ -26,7 +26,7 @@ from continual.progress import (
     Progress,
     no_log,
 )
-from continual.registry import TrainResult
+from continual.registry import Cuts, TrainResult
 from continual.train import checkpoint
 from continual.train.batching import Indices, epoch_batches, length_bands
 from continual.train.job import Job
@@ -59,12 +59,14 @@ class Estimate:
             rows.
         seconds: Time on this machine, from the speed of a few real batches.
         row_tokens: Mean tokens to encode per row, by domain of the `count` table.
+        cuts: What the training would not use of the sampled rows.
     """
 
     pairs: int
     tokens: int
     seconds: float
     row_tokens: dict[str, float]
+    cuts: Cuts
 
 
 def train(job: Job, progress: Progress = SILENT, log: Log = no_log) -> TrainResult:
@@ -175,6 +177,9 @@ def _result(done: checkpoint.RunState, session: Session) -> TrainResult:
         curve=_curve(done.losses),
         precision=session.precision,
         device=str(session.device),
+        cuts=session.rows.cuts,
+        similarity=session.similarity.name,
+        dimensions=session.similarity.served if session.similarity.truncated else None,
     )
 
 
@@ -202,13 +207,15 @@ def estimate(
     )
     schedule = Schedule(session, seed=0)
     session.backward(schedule.batch(0)[:2])  # the first pass is slower: it allocates memory
-    tokens, began = 0, time.perf_counter()
+    rates, began = [], time.perf_counter()
     for step in range(schedule.steps):
-        tokens += session.backward(schedule.batch(step))[1]
+        start_of_step = time.perf_counter()
+        tokens = session.backward(schedule.batch(step))[1]
         session.refresh()
-        if time.perf_counter() - began >= _WARM_UP_SECONDS:
+        rates.append((time.perf_counter() - start_of_step) / tokens)
+        if time.perf_counter() - began >= _WARM_UP_SECONDS and len(rates) > 1:
             break
-    per_token = (time.perf_counter() - began) / tokens
+    per_token = float(np.median(rates[1:] or rates))  # the first allocates, and another process may slow one down
     sampled = session.rows
     lengths = sampled.tokens.lengths
     used = sum(_tokens(sampled, schedule.batch(step)) for step in range(schedule.steps))
@@ -220,7 +227,8 @@ def estimate(
         session.encode_all(texts)
         seconds += (time.perf_counter() - began) / lengths[texts].sum() * lengths.sum() * rows / len(sampled)
     row_tokens = _tokens_per_row(session.model, count, config) if count is not None else {}
-    return Estimate(pairs=rows * config.epochs, tokens=total, seconds=seconds, row_tokens=row_tokens)
+    pairs = rows * config.epochs
+    return Estimate(pairs=pairs, tokens=total, seconds=seconds, row_tokens=row_tokens, cuts=sampled.cuts)
 
 
 def _tokens_per_row(model: SentenceTransformer, table: pa.Table, config: TrainConfig) -> dict[str, float]:
@@ -317,7 +325,18 @@ def _identity(start: Path, anchor: Path | None, session: Session, seed: int) -> 
         "settings": json.loads(json.dumps(settings)),
         "seed": seed,
         "precision": session.precision,
-    } | ({"processes": session.team.size} if session.team.size > 1 else {})
+    } | _compared(session)
+
+
+def _compared(session: Session) -> dict[str, Any]:
+    """Return the rest of the identity, each part only where it is not that of all checkpoints of older releases."""
+    similarity = session.similarity
+    parts = {
+        "processes": session.team.size if session.team.size > 1 else None,
+        "similarity": similarity.name if similarity.name != "cosine" else None,
+        "dimensions": similarity.served if similarity.truncated else None,
+    }
+    return {name: value for name, value in parts.items() if value is not None}
 
 
 def _curve(losses: list[float]) -> tuple[tuple[int, float], ...]:

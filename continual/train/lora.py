@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from continual.errors import FoldError, ModelError
 from continual.merge.adapters import (
@@ -22,7 +22,8 @@ from continual.merge.adapters import (
 )
 from continual.merge.engine import save_model
 from continual.merge.sources import Adapted
-from continual.models.encoder import embed, inner_transformer, load_encoder
+from continual.models.complete import depends_on
+from continual.models.encoder import inner_transformer, load_encoder
 from continual.models.tensors import Writer
 from continual.storage.files import publish
 
@@ -66,20 +67,13 @@ def attach(model: SentenceTransformer, rank: int, alpha: float, seed: int) -> li
 
 def _linear_layers(model: SentenceTransformer, inner: nn.Module) -> list[str]:
     layers = {name: module for name, module in inner.named_modules() if type(module) is nn.Linear}
-    weights = [layer.weight for layer in layers.values()]
-    for weight in weights:
-        weight.requires_grad_(True)
-    features = {
-        name: value.to(model.device) if isinstance(value, Tensor) else value
-        for name, value in model.preprocess(["a"]).items()
-    }
-    total = embed(model, features).sum()
-    reached = torch.autograd.grad(total, weights, allow_unused=True) if weights and total.requires_grad else []
-    names = [name for name, gradient in zip(layers, reached, strict=False) if gradient is not None]
+    used = depends_on(model, {name: layer.weight for name, layer in layers.items()})
+    names = [name for name in layers if name in used]
     if not names:
+        convolutions = any(type(module).__name__ == "Conv1D" for module in inner.modules())
         raise ModelError(
-            f"{type(inner).__name__} has no linear layer that its embeddings depend on, so LoRA cannot train it. "
-            "Choose another base model."
+            f"{type(inner).__name__} has no linear layer that its embeddings depend on, so LoRA cannot train it"
+            f"{': its layers are Conv1D, which is not supported' if convolutions else ''}. Choose another base model."
         )
     return names
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy, log_softmax, normalize
 
 from continual.config import TrainConfig
+from continual.train.similarity import Similarity, SimilarityName
 
 
 def info_nce(
@@ -16,12 +17,13 @@ def info_nce(
     mask: Tensor | None,
     temperature: float,
     both_ways: Tensor | None = None,
+    similarity: SimilarityName = "cosine",
 ) -> Tensor:
     """Return the mean InfoNCE loss of a batch with in-batch and given negatives.
 
-    With s_ij = cos(q_i, d_j) / temperature over all documents j of the batch that are not masked for row i,
-    the loss is the mean over i of -s_ii + log sum_j exp(s_ij). A given negative is a negative of every row. Without a
-    mask the loss equals sentence-transformers' MultipleNegativesRankingLoss with scale = 1 / temperature.
+    With s_ij = sim(q_i, d_j) / temperature over all documents j of the batch that are not masked for row i, the loss is
+    the mean over i of -s_ii + log sum_j exp(s_ij). A given negative is a negative of every row. Without a mask the loss
+    equals sentence-transformers' MultipleNegativesRankingLoss with scale = 1 / temperature and the same similarity.
 
     For rows in `both_ways` the term is the mean of that and of -s_ii + log sum_j exp(s_ji), over the queries j that
     document i is not masked for. With all rows this equals MultipleNegativesRankingLoss with directions =
@@ -33,15 +35,16 @@ def info_nce(
         negatives: Embeddings [m, d], m >= 0; None means m = 0.
         mask: Booleans [b, b + m], positives first, true where a document is not a negative of a row; the diagonal is
             ignored. None: no document is masked.
-        temperature: Divisor of the cosine similarities, above 0.
+        temperature: Divisor of the similarities, above 0.
         both_ways: Booleans [b], rows with a loss in both directions; None: no row.
+        similarity: sim, "cosine" or "dot".
 
     Returns:
         A scalar, in the type of the embeddings but at least fp32.
 
     Reference: https://arxiv.org/abs/1807.03748; both ways: https://arxiv.org/abs/2310.19923
     """
-    scores = _scores(queries, positives, negatives, temperature)
+    scores = _scores(queries, positives, negatives, temperature, similarity)
     rows = torch.arange(len(queries), device=queries.device)
     if mask is not None:
         mask = mask.clone()
@@ -61,12 +64,13 @@ def contrastive(
     mask: Tensor | None,
     in_batch: Tensor,
     config: TrainConfig,
+    similarity: Similarity,
 ) -> Tensor:
     """Return the contrastive loss of a batch with the settings of the training.
 
-    It is `info_nce`, or its mean over the whole embedding and the leading dimensions in `config.matryoshka`, all with
-    the same mask: sentence-transformers' MatryoshkaLoss divided by the number of terms
-    (https://arxiv.org/abs/2205.13147).
+    It is `info_nce` of the embeddings as given, or with `config.matryoshka` its mean over the whole embedding, the
+    leading dimensions in the setting, and those that the model serves, all with the same mask: sentence-transformers'
+    MatryoshkaLoss divided by the number of terms (https://arxiv.org/abs/2205.13147).
 
     Args:
         queries: Embeddings [b, d], any norm.
@@ -75,22 +79,30 @@ def contrastive(
         mask: Booleans [b, b + m], as in `info_nce`; it must include `only_given` for rows that are not in `in_batch`.
         in_batch: Booleans [b], whether a row has in-batch negatives. The other rows never have a loss in both
             directions: no other query is a negative of their documents.
-        config: Uses temperature, bidirectional and matryoshka.
+        config: Uses bidirectional and matryoshka.
+        similarity: How the model compares embeddings.
     """
-    both_ways = in_batch if config.bidirectional else None
-    losses = [info_nce(queries, positives, negatives, mask, config.temperature, both_ways)]
-    for size in config.matryoshka:
+    how = (similarity.temperature, in_batch if config.bidirectional else None, similarity.name)
+    losses = [info_nce(queries, positives, negatives, mask, *how)]
+    for size in matryoshka_sizes(config, similarity):
         parts = (queries[:, :size], positives[:, :size], None if negatives is None else negatives[:, :size])
-        losses.append(info_nce(*parts, mask, config.temperature, both_ways))
+        losses.append(info_nce(*parts, mask, *how))
     return torch.stack(losses).mean() if config.matryoshka else losses[0]
 
 
-def drift(embeddings: Tensor, before: Tensor, scale: float | None) -> Tensor:
+def matryoshka_sizes(config: TrainConfig, similarity: Similarity) -> list[int]:
+    """Return the leading dimensions that have a contrastive loss beside that of the embeddings as given."""
+    served = [similarity.served] if similarity.truncated else []
+    return list(dict.fromkeys([*config.matryoshka, *served])) if config.matryoshka else []
+
+
+def drift(embeddings: Tensor, before: Tensor, scale: float | None, similarity: SimilarityName = "cosine") -> Tensor:
     """Return the mean drift of embeddings from those before training, 0 if no text moved.
 
     With x = 1 - cosine(now, before) and a scale s, the drift of a text is s log(1 + x / s): Cauchy's robust loss
     (https://arxiv.org/abs/1701.03077, alpha = 0). It is about x for x well below s, and grows only slowly above. So
-    most texts are kept in place, while the few that must move far may do so.
+    most texts are kept in place, while the few that must move far may do so. Dot products also depend on norms, so
+    with them x = |now - before|^2 / (2 |before|^2), which is 1 - cosine if both norms are 1.
 
     This is distillation from the earlier model, as in learning without forgetting (https://arxiv.org/abs/1606.09282),
     but of embeddings instead of classes.
@@ -98,9 +110,14 @@ def drift(embeddings: Tensor, before: Tensor, scale: float | None) -> Tensor:
     Args:
         embeddings: Embeddings now, [texts, d], any norm.
         before: Embeddings before training, [texts, d], any norm.
-        scale: s, a cosine distance above 0; None: the drift is x itself.
+        scale: s, a distance above 0; None: the drift is x itself.
+        similarity: "cosine" or "dot".
     """
-    distance = 1 - cosine_similarity(embeddings.float(), before.float(), dim=-1)
+    now, then = embeddings.float(), before.float()
+    if similarity == "dot":
+        distance = (now - then).square().sum(dim=-1) / (2 * then.square().sum(dim=-1)).clamp_min(1e-12)
+    else:
+        distance = 1 - cosine_similarity(now, then, dim=-1)
     return (distance if scale is None else scale * torch.log1p(distance / scale)).mean()
 
 
@@ -110,10 +127,11 @@ def divergence(
     rows: Tensor,
     mask: Tensor,
     temperature: float,
+    similarity: SimilarityName = "cosine",
 ) -> Tensor:
     """Return the KL divergence of the queries' distributions over documents from those before training.
 
-    With p_ij = softmax over j of cos(q_i, d_j) / temperature, over the documents that are not masked for row i, the
+    With p_ij = softmax over j of sim(q_i, d_j) / temperature, over the documents that are not masked for row i, the
     result is the sum over `rows` of KL(p_i before || p_i now) = sum_j p_ij before (log p_ij before - log p_ij now),
     divided by b. This is distillation of a classifier (https://arxiv.org/abs/1503.02531) whose classes are the
     documents of the batch.
@@ -123,7 +141,8 @@ def divergence(
         before: Embeddings of the same texts before training.
         rows: Booleans [b], the rows in the sum.
         mask: Booleans [b, b + m], true where a document is left out; the diagonal is ignored.
-        temperature: Divisor of the cosine similarities, above 0.
+        temperature: Divisor of the similarities, above 0.
+        similarity: sim, "cosine" or "dot".
 
     Returns:
         A scalar, 0 if no distribution changed.
@@ -132,7 +151,7 @@ def divergence(
     mask.fill_diagonal_(False)
     then, now = (
         # Masked documents have probability 0; their log of minus infinity is replaced, because 0 times it is NaN.
-        log_softmax(_scores(*texts, temperature).masked_fill(mask, -torch.inf), dim=-1).masked_fill(mask, 0)
+        log_softmax(_scores(*texts, temperature, similarity).masked_fill(mask, -torch.inf), dim=-1).masked_fill(mask, 0)
         for texts in (before, embeddings)
     )
     shares = then.exp().masked_fill(mask, 0)
@@ -178,23 +197,28 @@ def false_negatives(query: Tensor, positive: Tensor, negative: Tensor, document:
     return mask
 
 
-def guided(queries: Tensor, positives: Tensor, negatives: Tensor | None, margin: float) -> Tensor:
+def guided(
+    queries: Tensor, positives: Tensor, negatives: Tensor | None, margin: float, similarity: SimilarityName = "cosine"
+) -> Tensor:
     """Mask documents that are too close to a query under a guide model to be its negatives.
 
     Document j is masked for row i if cos(q_i, d_j) > cos(q_i, d_i) - margin (GISTEmbed,
-    https://arxiv.org/abs/2402.16829, with its absolute margin).
+    https://arxiv.org/abs/2402.16829, with its absolute margin). With dot products, if q_i d_j > q_i d_i - margin |q_i|
+    |d_i|, which is the same if all norms are 1.
 
     Args:
         queries: The guide's embeddings, [b, d], any norm.
         positives: The guide's embeddings, [b, d], any norm.
         negatives: The guide's embeddings, [m, d], any norm, or None.
         margin: Margin in cosine, -2 to 2; a larger one masks more.
+        similarity: "cosine" or "dot".
 
     Returns:
         Booleans [b, b + m], true where a document is masked; the diagonal is false.
     """
-    scores = _scores(queries, positives, negatives, 1.0)
-    mask = scores > scores.diagonal()[:, None] - margin
+    scores = _scores(queries, positives, negatives, 1.0, similarity)
+    margins = margin * queries.norm(dim=-1) * positives.norm(dim=-1) if similarity == "dot" else margin
+    mask = scores > (scores.diagonal() - margins)[:, None]
     mask.fill_diagonal_(False)
     return mask
 
@@ -214,8 +238,13 @@ def same_embedder(queries: Tensor, positives: Tensor, negatives: Tensor) -> Tens
     return own & (torch.cat([positives, negatives])[None, :] == queries[:, None])
 
 
-def _scores(queries: Tensor, positives: Tensor, negatives: Tensor | None, temperature: float) -> Tensor:
-    """Return cosines divided by the temperature, [b, b + m], in the type of the embeddings but at least fp32."""
+def _scores(
+    queries: Tensor, positives: Tensor, negatives: Tensor | None, temperature: float, similarity: SimilarityName
+) -> Tensor:
+    """Return similarities divided by the temperature, [b, b + m], in the embeddings' type but at least fp32."""
     documents = positives if negatives is None or not len(negatives) else torch.cat([positives, negatives])
     dtype = torch.promote_types(queries.dtype, torch.float32)
-    return normalize(queries.to(dtype), dim=-1) @ normalize(documents.to(dtype), dim=-1).T / temperature
+    queries, documents = queries.to(dtype), documents.to(dtype)
+    if similarity == "cosine":
+        queries, documents = normalize(queries, dim=-1), normalize(documents, dim=-1)
+    return queries @ documents.T / temperature

@@ -25,6 +25,7 @@ from continual.train.batching import (
 from continual.train.hardware import micro_batch_limit
 from continual.train.losses import contrastive
 from continual.train.rows import read_rows
+from continual.train.similarity import similarity_of
 
 Encode = Callable[[dict[str, Any]], Tensor]
 
@@ -68,8 +69,8 @@ class Objective:
         start: The sentence-transformers folder whose modules, tokenizer and prompts are used.
         table: Columns query, positive: string; negatives: list of string; doc_id: string or null; domain: string;
             optional in_batch: bool, default true.
-        config: Uses batch_size, batch_sizes, temperature, bidirectional, matryoshka, max_length, max_negatives and
-            micro_batch_tokens.
+        config: Uses batch_size, batch_sizes, temperature, dot_temperature, bidirectional, matryoshka, max_length,
+            max_negatives and micro_batch_tokens.
         seed: Seed of the assignment of rows to batches, 0 or more.
         device: Device to compute on; None: CUDA if available, else the CPU.
         trust_remote_code: Run code that the model brings with it.
@@ -100,6 +101,7 @@ class Objective:
         self._device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = load_encoder(start, trust_remote_code=trust_remote_code, device=str(self._device))
         self._model = model.requires_grad_(False)
+        self._similarity = similarity_of(model, config, folder=start)
         self._inner = inner_transformer(model)
         self._prefix = next(name for name, module in model.named_modules() if module is self._inner)
         self._rows = read_rows(table, model, config.max_length, config.max_negatives, progress)
@@ -176,7 +178,7 @@ class Objective:
         mask = rows.mask(batch).to(self._device)
         in_batch = torch.from_numpy(rows.in_batch[batch]).to(self._device)
         queries, positives, given = embeddings[:size], embeddings[size : 2 * size], embeddings[2 * size :]
-        return contrastive(queries, positives, given, mask, in_batch, self._config)
+        return contrastive(queries, positives, given, mask, in_batch, self._config, self._similarity)
 
     def _encoder(self, parameters: Mapping[str, Tensor]) -> Encode:
         """Return a function that encodes features with the whole model, with replaced parameters in its transformer."""
@@ -190,6 +192,6 @@ class Objective:
 
         def encode(features: dict[str, Any]) -> Tensor:
             output: Tensor = torch.func.functional_call(self._model, placed, (features,))["sentence_embedding"]
-            return output.float()
+            return (output if self._config.matryoshka else self._similarity.cut(output)).float()
 
         return encode

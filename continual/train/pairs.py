@@ -19,6 +19,7 @@ from continual.models.encoder import embed, encoding_prompts
 from continual.registry.text import normalise
 from continual.train.losses import info_nce
 from continual.train.rows import constant_features, read_rows
+from continual.train.similarity import SimilarityName, similarity_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -93,6 +94,7 @@ class PairEncoder(nn.Module):
         super().__init__()
         self.model = model
         self._names = _token_features(model)
+        self._similarity = similarity_of(model)
         self._constants = [
             constant_features(model, model.preprocess(["a"], prompt=prompt, task=role))
             for role, prompt in zip(ROLES, encoding_prompts(model), strict=True)
@@ -112,7 +114,7 @@ class PairEncoder(nn.Module):
         for place, name in enumerate(self._names):
             features[name] = tokens[:, place, used]
         encoded: Tensor = embed(self.model, features)
-        return encoded.float()
+        return self._similarity.cut(encoded).float()
 
 
 class PairLoss(nn.Module):
@@ -121,12 +123,14 @@ class PairLoss(nn.Module):
     Pairs with the same target are not each other's negatives.
 
     Args:
-        temperature: Divisor of the cosine similarities, above 0.
+        temperature: Divisor of the similarities, above 0.
+        similarity: "cosine" or "dot", the model's `similarity_fn_name`. For dot products of embeddings that are not
+            normalised, the temperature is usually 1.
     """
 
-    def __init__(self, temperature: float = 0.05) -> None:
+    def __init__(self, temperature: float = 0.05, similarity: SimilarityName = "cosine") -> None:
         super().__init__()
-        self.temperature = temperature
+        self.temperature, self.similarity = temperature, similarity
 
     def forward(self, embeddings: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss of a batch.
@@ -136,7 +140,8 @@ class PairLoss(nn.Module):
             targets: Code of each pair's document, [b].
         """
         same = targets[:, None] == targets[None, :]
-        return info_nce(embeddings[:, 0], embeddings[:, 1], None, same, self.temperature)
+        queries, documents = embeddings[:, 0], embeddings[:, 1]
+        return info_nce(queries, documents, None, same, self.temperature, similarity=self.similarity)
 
 
 def _token_features(model: SentenceTransformer) -> list[str]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from continual.models.encoder import encoding_prompts
 from continual.progress import SILENT, Progress
+from continual.registry import Cuts
 from continual.registry.records import INSTRUCTED
 from continual.registry.text import normalise
 from continual.train.batching import Indices
@@ -35,12 +36,14 @@ class Tokens:
     Attributes:
         lengths: Number of tokens of each text, [texts].
         groups: Group code of each text, [texts]. Only texts of one group can be encoded together.
+        cut: Whether each text was cut at the model's maximum length, [texts], bool.
     """
 
     def __init__(self, model: SentenceTransformer) -> None:
         self.model = model
         self.lengths: Indices = np.zeros(0, np.int64)
         self.groups: Indices = np.zeros(0, np.int64)
+        self.cut: NDArray[np.bool_] = np.zeros(0, bool)
         self._starts: Indices = np.zeros(1, np.int64)
         self._flat: dict[str, NDArray[np.int32]] = {}
         self._constants: list[dict[str, Any]] = []
@@ -60,13 +63,14 @@ class Tokens:
             task: "query" or "document".
             progress: Advanced by the number of texts; not started or finished here.
         """
-        lengths = [self.lengths]
+        lengths, cut = [self.lengths], [self.cut]
         flat: dict[str, list[NDArray[np.int32]]] = {name: [kept] for name, kept in self._flat.items()}
         constants: dict[str, Any] = {}
         for start in range(0, len(texts), _CHUNK):
             features = self.model.preprocess(texts[start : start + _CHUNK], prompt=prompt, task=task)
             mask = features["attention_mask"].numpy().astype(bool)  # [texts, tokens]
             lengths.append(mask.sum(axis=1))
+            cut.append(_cut(features, lengths[-1], self.model.max_seq_length))
             for name in _PER_TOKEN:
                 if name in features:
                     flat.setdefault(name, []).append(features[name].numpy()[mask].astype(np.int32))
@@ -76,7 +80,7 @@ class Tokens:
             self._constants.append(constants)
         group = self._constants.index(constants)
         self.groups = np.concatenate([self.groups, np.full(len(texts), group)])
-        self.lengths = np.concatenate(lengths)
+        self.lengths, self.cut = np.concatenate(lengths), np.concatenate(cut)
         self._starts = np.concatenate([[0], np.cumsum(self.lengths)])
         self._flat = {name: np.concatenate(parts) for name, parts in flat.items()}
 
@@ -103,6 +107,16 @@ class Tokens:
         return features
 
 
+def _cut(features: Any, lengths: Indices, limit: int | None) -> NDArray[np.bool_]:
+    """Return which texts of a preprocessed input were cut, [texts].
+
+    A slow tokenizer doesn't say so; with it, every text as long as the limit counts as cut.
+    """
+    if encodings := getattr(features, "encodings", None):
+        return np.fromiter((bool(encoding.overflowing) for encoding in encodings), bool, len(encodings))
+    return lengths >= limit if limit else np.zeros(len(lengths), bool)
+
+
 def constant_features(model: SentenceTransformer, features: dict[str, Any]) -> dict[str, Any]:
     """Return the entries of a preprocessed input that are not tensors and that a module of the model uses."""
     constants = {name: value for name, value in features.items() if not isinstance(value, torch.Tensor)}
@@ -127,6 +141,7 @@ class TrainingRows:
         replayed: Whether a text belongs to a replayed row, [texts], bool.
         in_batch: Whether a row has in-batch negatives, [rows], bool; otherwise it uses only its own negatives.
         digest: sha256 of the rows in their order.
+        cuts: What of the texts and the given negatives is not used.
     """
 
     tokens: Tokens
@@ -140,6 +155,7 @@ class TrainingRows:
     replayed: Indices
     in_batch: NDArray[np.bool_]
     digest: str
+    cuts: Cuts
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -214,7 +230,9 @@ def read_rows(
     arrays["replayed"] = _replayed(table, arrays, len(texts))
     in_batch = table["in_batch"].to_numpy() if "in_batch" in table.column_names else np.ones(rows, bool)
     strings = [*map(str, names), *texts, *filter(None, dict.fromkeys(instructions))]
-    return TrainingRows(tokens=tokens, digest=_digest(strings, arrays, in_batch), in_batch=in_batch, **arrays)
+    digest, limit = _digest(strings, arrays, in_batch), int(model.max_seq_length or 0)
+    cuts = _cuts(table, tokens, arrays, limit=limit, own=limit < max_length, max_negatives=max_negatives)
+    return TrainingRows(tokens=tokens, digest=digest, in_batch=in_batch, cuts=cuts, **arrays)
 
 
 def _encode_texts(
@@ -266,6 +284,19 @@ def _digest(strings: list[str], arrays: dict[str, Indices], in_batch: NDArray[np
     if not in_batch.all():  # left out if all rows are in-batch, so that older checkpoints can be resumed
         digest.update(in_batch.tobytes())
     return digest.hexdigest()
+
+
+def _cuts(table: pa.Table, tokens: Tokens, arrays: dict[str, Indices], **limits: Any) -> Cuts:
+    passages = np.concatenate([arrays["positive"], arrays["negatives"]])
+    return Cuts(
+        queries=len(table),
+        cut_queries=int(tokens.cut[arrays["query"]].sum()),
+        passages=len(passages),
+        cut_passages=int(tokens.cut[passages].sum()),
+        negatives=pc.sum(pc.list_value_length(table["negatives"])).as_py() or 0,
+        used_negatives=len(arrays["negatives"]),
+        **limits,
+    )
 
 
 def _document_codes(table: pa.Table) -> Indices:

@@ -35,6 +35,7 @@ from continual.train.losses import (
     same_embedder,
 )
 from continual.train.rows import TrainingRows, read_rows
+from continual.train.similarity import Similarity, similarity_of
 from continual.train.team import Team
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Session:
         team: The processes that train together, including this one.
         precision: "fp32" or "bf16".
         fused: Computes the LoRA layers with merged weights.
+        similarity: How the model compares embeddings.
         before: Embeddings of all texts before training, fp32 on the CPU, [texts, dimensions]: texts of replayed rows
             under the start model, the others under the anchor (see `open_session`). None if no setting needs them.
         embedder: Code of the model that computed each embedding in `before`, [texts]; None if it was one model.
@@ -65,6 +67,7 @@ class Session:
     team: Team
     precision: str
     fused: FusedLora
+    similarity: Similarity
     before: Tensor | None = None
     embedder: Indices | None = None
 
@@ -86,7 +89,7 @@ class Session:
         Returns:
             The loss, and the number of tokens encoded, without padding.
         """
-        rows, config = self.rows, self.config
+        rows, config, similarity = self.rows, self.config, self.similarity
         negatives = rows.given(batch)
         query, positive = rows.query[batch], rows.positive[batch]
         texts, places = np.unique(np.concatenate([query, positive, negatives]), return_inverse=True)
@@ -113,19 +116,21 @@ class Session:
         if self.before is not None:
             before = self.before.index_select(0, torch.from_numpy(order)).to(self.device)
         if before is not None and config.guide_margin != "off":
-            guide_mask = guided(*_split(before, back, len(batch)), float(config.guide_margin))
+            seen = _split(similarity.cut(before), back, len(batch))
+            guide_mask = guided(*seen, float(config.guide_margin), similarity.name)
             if self.embedder is not None:
                 codes = torch.from_numpy(self.embedder[order])[:, None].to(self.device)
                 guide_mask &= same_embedder(*(part[:, 0] for part in _split(codes, back, len(batch))))
             mask = mask | guide_mask
         in_batch = torch.from_numpy(rows.in_batch[batch]).to(self.device)
-        loss = contrastive(*_split(leaf, back, len(batch)), mask, in_batch, config)
+        loss = contrastive(*_split(leaf, back, len(batch)), mask, in_batch, config, similarity)
         if before is not None and config.distillation:
             loss = loss + config.distillation * self._distillation(leaf, before, order, back, mask)
         if before is not None and config.asks_old_index:
-            queries = _split(leaf, back, len(batch))[0]
-            _, positives, given = _split(before, back, len(batch))
-            loss = loss + config.compatibility * info_nce(queries, positives, given, mask, config.temperature)
+            queries = _split(similarity.cut(leaf), back, len(batch))[0]
+            _, positives, given = _split(similarity.cut(before), back, len(batch))
+            how = (similarity.temperature, None, similarity.name)
+            loss = loss + config.compatibility * info_nce(queries, positives, given, mask, *how)
         loss.backward()  # type: ignore[no-untyped-call]
 
         assert leaf.grad is not None
@@ -140,12 +145,15 @@ class Session:
         return float(loss.detach()), int(lengths.sum())
 
     def encode(self, texts: Indices) -> Tensor:
-        """Return the embeddings of texts of one group in fp32, [texts, dimensions]."""
+        """Return the embeddings of texts of one group in fp32, [texts, dimensions].
+
+        The dimensions are those that the model serves, or all if Matryoshka dimensions are trained.
+        """
         features = self.rows.tokens.features(texts, self.device)
         mixed = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
         with mixed:
             output: Tensor = embed(self.model, features)
-        return output.float()
+        return (output if self.config.matryoshka else self.similarity.cut(output)).float()
 
     def _distillation(self, leaf: Tensor, before: Tensor, texts: Indices, back: Indices, mask: Tensor) -> Tensor:
         """Return the distillation loss of a batch: the drift of its embeddings, or the divergence of its rankings.
@@ -159,18 +167,19 @@ class Session:
         """
         scale = None if self.config.distillation_scale == "off" else self.config.distillation_scale
         if self.config.distillation_loss == "cosine":
-            return drift(leaf, before, scale)
+            return drift(leaf, before, scale, self.similarity.name)
         replayed = torch.from_numpy(self.rows.replayed[texts]).to(self.device)
         loss = leaf.new_zeros(())
         new = (~replayed).nonzero()[:, 0]
         if len(new):
-            loss = drift(leaf.index_select(0, new), before.index_select(0, new), scale) * (len(new) / len(replayed))
-        # Another model, the anchor, embedded the texts of new rows, so their cosines with replayed texts mean nothing.
+            parts = leaf.index_select(0, new), before.index_select(0, new)
+            loss = drift(*parts, scale, self.similarity.name) * (len(new) / len(replayed))
+        # Another model, the anchor, embedded the texts of new rows: similarities with replayed texts mean nothing.
         queries, positives, negatives = (part[:, 0] for part in _split(replayed[:, None], back, len(mask)))
         rows, left_out = queries & positives, mask | ~torch.cat([positives, negatives])
         if rows.any():
-            now, then = (_split(embeddings, back, len(mask)) for embeddings in (leaf, before))
-            loss = loss + divergence(now, then, rows, left_out, self.config.temperature)
+            now, then = (_split(self.similarity.cut(vectors), back, len(mask)) for vectors in (leaf, before))
+            loss = loss + divergence(now, then, rows, left_out, self.similarity.temperature, self.similarity.name)
         return loss
 
     @property
@@ -210,7 +219,8 @@ class Session:
         """Concatenate the embeddings of this process, [texts, dimensions]; a process of a team may have none."""
         if parts:
             return torch.cat(parts)
-        return torch.zeros(0, int(self.model.get_embedding_dimension()), device=self.device)
+        width = self.similarity.whole if self.config.matryoshka else self.similarity.served
+        return torch.zeros(0, width, device=self.device)
 
 
 def open_session(
@@ -240,14 +250,15 @@ def open_session(
         progress: Counts the texts that are tokenised, then those that are embedded.
 
     Raises:
-        ModelError: The model cannot be loaded or trained.
+        ModelError: The model cannot be loaded or trained, or compares embeddings by a distance.
         ConfigError: The embeddings are too short for `config.matryoshka`, or `config.max_negatives` is 0 and rows
             have no other negatives than the given ones.
     """
     # The model's own attention, usually SDPA, is kept: without dropout it trains as fast as eager attention on a CPU
     # (within 5 % on all-MiniLM-L6-v2) and stores no matrix of scores.
     model = load_encoder(start, trust_remote_code=trust_remote_code, device=str(team.device))
-    _check_dimensions(model, config, start)
+    similarity = similarity_of(model, config, folder=start)
+    _check_dimensions(similarity.whole, config, start)
     parameters = attach(model, config.lora_rank, config.lora_alpha, seed)
     precision = resolve_precision(config.precision, team.device)
     rows = read_rows(table, model, config.max_length, config.max_negatives, progress)
@@ -255,7 +266,7 @@ def open_session(
     fused = FusedLora(inner_transformer(model), torch.bfloat16 if precision == "bf16" else torch.float32)
     if precision == "bf16" and team.device.type == "cpu":
         attend_in_fp32(inner_transformer(model))
-    session = Session(model, parameters, rows, config, team, precision, fused)
+    session = Session(model, parameters, rows, config, team, precision, fused, similarity)
     if not (remember and session.needs_earlier_embeddings):
         return session
     # LoRA's B is still zero, so the model gives the embeddings of `start`.
@@ -272,9 +283,8 @@ def open_session(
     return replace(session, before=embeddings[torch.from_numpy(back)], embedder=embedder)
 
 
-def _check_dimensions(model: SentenceTransformer, config: TrainConfig, start: Path) -> None:
-    dimensions = model.get_embedding_dimension()
-    if dimensions is not None and (too_long := [size for size in config.matryoshka if size >= dimensions]):
+def _check_dimensions(dimensions: int, config: TrainConfig, start: Path) -> None:
+    if too_long := [size for size in config.matryoshka if size >= dimensions]:
         raise ConfigError(
             f"train.matryoshka lists {', '.join(map(str, too_long))} leading dimensions, but the embeddings of {start} "
             f"have {dimensions}. List only smaller numbers; the whole embedding is always trained."

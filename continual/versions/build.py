@@ -12,11 +12,12 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from continual.errors import InputError, ModelError, RebuildError
+from continual.errors import DataError, InputError, ModelError, RebuildError
 from continual.models.folder import add_prompts
 from continual.models.weights import weights_sha256
 from continual.progress import SILENT, Progress
 from continual.registry import INSTRUCTED, Provenance, Registry, Version
+from continual.registry.artifacts import adapter_of, snapshot_of
 from continual.storage.files import remove, replace, scratch
 from continual.storage.locks import guard
 
@@ -124,9 +125,10 @@ def _add_instructions(provenance: Provenance, folder: Path) -> None:
 
 
 def materialise(registry: Registry, version: Version, progress: Progress = SILENT) -> Path:
-    """Return the folder of a version, rebuilt if its snapshot was dropped.
+    """Return the folder of a version, rebuilt if its snapshot was dropped; `prove` checks its files.
 
     Raises:
+        DataError: A file of what it is rebuilt from is damaged.
         ModelError: The root base, or an adapter of the lineage, is missing.
         RebuildError: The rebuilt weights differ from those recorded.
         WorkspaceBusy: Another command is building or dropping versions.
@@ -142,8 +144,22 @@ def materialise(registry: Registry, version: Version, progress: Progress = SILEN
     with hold_snapshots(registry):
         if not target.is_dir():  # another command may have rebuilt it while this one waited
             with temporary_rebuild(registry, version, progress, from_root=False) as folder:
-                replace(folder, target)
+                _publish(registry, version, folder)
     return target
+
+
+def _publish(registry: Registry, version: Version, folder: Path) -> None:
+    """Replace the snapshot of a version by a rebuilt one, and record the digests of its files.
+
+    They can differ from those recorded before: another release writes the same settings in other words.
+    """
+    replace(folder, registry.path(version.path))
+    registry.digests.record(version.path)
+
+
+def share_snapshots(registry: Registry) -> AbstractContextManager[None]:
+    """Hold the snapshots together with other readers: no other process can drop one."""
+    return guard(registry.root / LOCK, alone=False, seconds=registry.catalog.busy_seconds)
 
 
 def hold_snapshots(registry: Registry) -> AbstractContextManager[None]:
@@ -159,42 +175,47 @@ def hold_snapshots(registry: Registry) -> AbstractContextManager[None]:
 def kept(registry: Registry, *names: str, progress: Progress = SILENT) -> Iterator[list[Path]]:
     """Yield the folders of versions; no other process can drop them while the body runs.
 
-    Dropped snapshots are rebuilt first. The weights are checked against those recorded.
+    Dropped snapshots are rebuilt first. Every file is checked against its digest.
 
     Args:
         *names: Ids or aliases.
 
     Raises:
-        ModelError: As `materialise`; or the weights differ from those recorded.
+        DataError: A file of a snapshot is damaged.
+        ModelError: As `materialise`.
     """
     versions = [registry.version(name) for name in names]
     while True:
         folders = [materialise(registry, version, progress) for version in versions]
         with guard(registry.root / LOCK, alone=False, seconds=registry.catalog.busy_seconds):
             if all(folder.is_dir() for folder in folders):  # none was dropped before the lock was taken
-                for version, folder in zip(versions, folders, strict=True):
-                    prove(version, folder)
+                for version in versions:
+                    prove(registry, version)
                 yield folders
                 return
 
 
-def prove(version: Version, folder: Path) -> None:
-    """Check that a snapshot has the weights recorded for its version.
+def prove(registry: Registry, version: Version, *, full: bool = True) -> None:
+    """Check every file of a snapshot against its digest.
+
+    A snapshot of an older release has no digests. They are recorded once its weights are those of the version.
+
+    Args:
+        full: As in `Digests.check`.
 
     Raises:
-        ModelError: It has other weights.
+        DataError: A file is damaged or missing.
     """
-    sha256 = weights_sha256(folder)
-    if sha256 != version.sha256:
-        fix = (
-            f"Put a copy of {version.provenance.base} with the recorded weights there."
-            if version.parent is None
-            else f"Rebuild it with `continual versions rebuild {version.id}`."
-        )
-        raise ModelError(
-            f"{folder} was damaged or changed: its weights have the sha256 {sha256[:12]}..., but {version.id} was "
-            f"recorded with {version.sha256[:12]}... {fix}"
-        )
+    snapshot = snapshot_of(version)
+    if not registry.digests.recorded([snapshot]):
+        folder = registry.path(version.path)
+        sha256 = weights_sha256(folder)
+        if sha256 != version.sha256:
+            raise DataError(
+                f"{folder} was damaged or changed: its weights have the sha256 {sha256[:12]}..., but {version.id} was "
+                f"recorded with {version.sha256[:12]}... {snapshot.cure}"
+            )
+    registry.digests.check(snapshot, full=full)
 
 
 def rebuild(registry: Registry, version: Version, progress: Progress = SILENT) -> Path:
@@ -206,15 +227,15 @@ def rebuild(registry: Registry, version: Version, progress: Progress = SILENT) -
         InputError: It is the root base.
         RebuildError: The rebuilt weights differ from those recorded; the snapshot was not replaced.
         ModelError: An adapter of the lineage is missing.
+        DataError: The root base, or an adapter of the lineage, is damaged.
     """
     if version.parent is None:
         raise InputError(
             f"{version.id} is the root base, which cannot be rebuilt. Name another version: `continual versions list`."
         )
-    target = registry.path(version.path)
     with temporary_rebuild(registry, version, progress, from_root=True) as folder, hold_snapshots(registry):
-        replace(folder, target)
-    return target
+        _publish(registry, version, folder)
+    return registry.path(version.path)
 
 
 def has_adapter(registry: Registry, version: Version) -> bool:
@@ -233,11 +254,12 @@ def temporary_rebuild(registry: Registry, version: Version, progress: Progress, 
     Raises:
         RebuildError: The rebuilt weights differ from those recorded.
         ModelError: The root base, or an adapter of the lineage, is missing.
+        DataError: One of them is damaged.
     """
     with scratch(registry.root / "versions", version.id) as folder:
         try:
             snapshot = _rebuild_lineage(registry, version, folder, progress, from_root=from_root)
-        except (RebuildError, ModelError):
+        except (RebuildError, ModelError, DataError):
             if from_root:
                 raise
             snapshot = _rebuild_lineage(registry, version, folder, progress, from_root=True)
@@ -252,6 +274,8 @@ def _rebuild_lineage(
     newest_first = range(len(lineage) - 2, 0, -1)
     first = 0 if from_root else next((i for i in newest_first if registry.path(lineage[i].path).is_dir()), 0)
     root = materialise(registry, lineage[0])  # raises if it is missing
+    for start in {lineage[0].id: lineage[0], lineage[first].id: lineage[first]}.values():
+        prove(registry, start)
     parent, parent_folder = lineage[first], registry.path(lineage[first].path)
     for link in lineage[first + 1 :]:
         out = folder / link.id
@@ -283,6 +307,7 @@ def _rebuild_update(
             f"{registry.path(version.adapter or f'adapters/{version.id}')}, the adapter of {version.id}, is missing. "
             "Without it, neither this version nor any later one can be rebuilt. Restore it from a backup."
         )
+    registry.digests.check(adapter_of(version), full=True)
     start = current if version.provenance.start == parent.id else root
     merge_update(
         version.id, version.provenance, current, Adapted(start, registry.path(version.adapter)), root, out, progress
@@ -300,6 +325,8 @@ def _rebuild_merge(
             snapshot = registry.path(member.path)
             if from_root or not snapshot.is_dir():
                 snapshot = _rebuild_lineage(registry, member, folder / name, progress, from_root=from_root)
+            else:
+                prove(registry, member)
             members.append(snapshot)
         merge_members(version.id, version.provenance, members, base, out, progress)
 

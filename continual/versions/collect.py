@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from continual.errors import ModelError, RebuildError
+from continual.errors import DataError, ModelError, RebuildError
 from continual.progress import SILENT, Progress
 from continual.registry import Registry, Version
 from continual.registry.registry import CURRENT, ROOT
@@ -85,7 +85,7 @@ def _rebuild_failure(registry: Registry, version: Version, progress: Progress) -
     try:
         with temporary_rebuild(registry, version, progress, from_root=False):
             return None
-    except (RebuildError, ModelError) as error:
+    except (RebuildError, ModelError, DataError) as error:
         return f"cannot be rebuilt: {error}"
 
 

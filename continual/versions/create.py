@@ -63,7 +63,8 @@ def _fill(store: Path, base: Path, name: str, trust_remote_code: bool) -> None:
 
     from continual.merge.engine import save_model
     from continual.merge.sources import Model
-    from continual.models.encoder import load_encoder
+    from continual.versions.dtypes import stored_dtype
+    from continual.versions.preflight import preflight
 
     registry = Registry(store)
     registry.catalog.create()
@@ -71,7 +72,7 @@ def _fill(store: Path, base: Path, name: str, trust_remote_code: bool) -> None:
     # In fp32: half precision would round small updates away, and score the root base in another precision.
     save_model(Model(base), snapshot, torch.float32)
     try:
-        load_encoder(snapshot, trust_remote_code=trust_remote_code)  # fail now, not in the first update
+        preflight(snapshot, name, trust_remote_code=trust_remote_code)  # fail now, not in the first update
     except ModelError as error:
         raise ModelError(str(error).replace(str(snapshot), name)) from None
     root = Version(
@@ -86,7 +87,7 @@ def _fill(store: Path, base: Path, name: str, trust_remote_code: bool) -> None:
         tokens_trained=0,
         seconds=0.0,
         joint_pairs=0,
-        provenance=Provenance(base=name),
+        provenance=Provenance(base=name, dtype=stored_dtype(base)),
         verdict=None,
         created_at=now(),
     )

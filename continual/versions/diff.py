@@ -150,7 +150,7 @@ def _probe(registry: Registry) -> list[str]:
     import pyarrow.parquet as pq
 
     tasks = [task for task in registry.tasks() if task.mteb is None]  # mteb has the texts of the others
-    files = [registry.task_folder(task) / f"{texts_of}.parquet" for task in tasks for texts_of in ("queries", "corpus")]
+    files = [folder / f"{name}.parquet" for folder in registry.task_folders(tasks) for name in ("queries", "corpus")]
     texts: list[str] = []
     for number, file in enumerate(files):
         share = PROBE_TEXTS * (number + 1) // len(files) - PROBE_TEXTS * number // len(files)

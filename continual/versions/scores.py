@@ -16,6 +16,7 @@ from continual.eval.ood import flags_of
 from continual.eval.suites import SuiteName, sample_of, suite_settings, suite_tasks
 from continual.progress import SILENT, Progress
 from continual.registry import Registry, Score, Task, Version
+from continual.registry.artifacts import queries_of
 from continual.registry.registry import ROOT
 from continual.storage.locks import UPDATE_LOCK
 from continual.versions.build import materialise, prove
@@ -129,7 +130,7 @@ def _score_recorded(
     """Score a recorded version on tasks, and record each score as soon as it is computed."""
     if tasks:
         folder = materialise(registry, version, progress)
-        prove(version, folder)
+        prove(registry, version)
 
         def record(score: Score) -> None:
             registry.add_scores([score])
@@ -144,7 +145,9 @@ def unranked(
     from continual.eval.regressions import has_rankings
 
     scores = registry.scores(suite_settings(tasks, config, suite))
-    paths = {task.name: scores[version.id, task.name].path for task in tasks if (version.id, task.name) in scores}
+    known = [scores[version.id, task.name] for task in tasks if (version.id, task.name) in scores]
+    registry.digests.check(*map(queries_of, known))
+    paths = {score.task: score.path for score in known}
     return [
         task for task in tasks if (path := paths.get(task.name)) is not None and not has_rankings(registry.path(path))
     ]
@@ -173,6 +176,7 @@ def score_model(
     """
     from continual.eval.run import score_tasks
 
+    registry.task_folders([task for task in tasks if task.mteb is None])  # checks their files
     return score_tasks(
         snapshot,
         version,
@@ -270,7 +274,9 @@ def query_embedder(
         from continual.models.encoder import load_encoder
 
         if not models:
-            folder = materialise(registry, registry.version(ROOT), progress)
+            root = registry.version(ROOT)
+            folder = materialise(registry, root, progress)
+            prove(registry, root, full=False)
             models.append(load_encoder(folder, trust_remote_code=config.trust_remote_code))
         progress.start("embedding queries", len(texts), "texts")
         vectors = models[0].encode_query(texts, batch_size=config.eval.batch_size, show_progress_bar=False)

@@ -6,11 +6,10 @@ from contextlib import suppress
 
 from continual.errors import ContinualError
 from continual.registry import Registry, Run
+from continual.storage.aside import announced, clear
 from continual.storage.files import remove, sweep_dead, sweep_unfinished
 from continual.storage.locks import INGEST_LOCK, exclusive, held
-
-STAGING = "staging"
-"""Folder of a running ingest."""
+from continual.stream.sweep import STAGING
 
 
 def sweep_killed(registry: Registry) -> None:
@@ -25,6 +24,10 @@ def sweep_killed(registry: Registry) -> None:
             remove(staging)
 
 
+ANNOUNCED = "update.announced"
+"""File below `.continual/` with the adapters and snapshots that a recipe is about to write."""
+
+
 def discard_run(registry: Registry, run: Run) -> None:
     """Discard an interrupted run and remove its files. Its record stays, so that its id is not used again."""
     registry.discard_run(run.id)
@@ -33,12 +36,25 @@ def discard_run(registry: Registry, run: Run) -> None:
 
 
 def sweep_steps(registry: Registry) -> None:
-    """Remove the files of killed steps, except those of a run that can be resumed. The caller holds the update lock."""
+    """Remove the files of killed steps and phases, except those of a run that can be resumed.
+
+    What nothing accounts for is moved aside: the catalog may be older than the files. The caller holds the update lock.
+    """
     run = registry.interrupted()
     for folder in ("versions", "adapters", "scores", "vectors"):
         sweep_unfinished(registry.path(folder))
     for path in [*registry.path("scores").glob("v*"), *registry.path("scores").glob("v*/*/")]:
         sweep_unfinished(path)
+    folders, runs = ("versions", "adapters", "scores"), registry.runs()
+    known = announced(registry.root / ANNOUNCED)
+    known |= {f"{folder}/{each.id}" for folder in folders for each in runs if each.state == "discarded"}
+    recorded = {version.id for version in registry.versions()} | ({run.id} if run is not None else set())
+    for folder in folders:
+        for path in registry.path(folder).glob("v*"):
+            if path.name not in recorded:
+                clear(registry.root, path, known)
+    ended = {f"runs/{each.id}" for each in runs}
     for path in registry.path("runs").glob("v*"):
         if run is None or path.name != run.id:
-            remove(path)
+            clear(registry.root, path, ended)
+    remove(registry.root / ANNOUNCED)

@@ -11,8 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from continual import Workspace
 from tests.commands import Run
 from tests.pairs import Write, make_pairs
+from tests.tasks import write_beir
 from tests.workspaces import SETTINGS
 
 
@@ -90,6 +92,18 @@ def test_a_refusal_ends_with_3_and_says_how_to_overrule(folder: Path, run: Run, 
     assert "v0 is the current version" in run("status").out
 
 
+@pytest.mark.slow
+def test_a_reader_that_leaves_early_loses_no_file(learned: Workspace, tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    command = (
+        f"{sys.executable} -m continual report --html {out} -w {learned.directory} | head -0; echo ${{PIPESTATUS[0]}}"
+    )
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n", done.stderr
+    assert "Traceback" not in done.stderr
+    assert out.exists()
+
+
 def test_tasks_from_the_command_line(folder: Path, run: Run, tmp_path: Path) -> None:
     beir = tmp_path / "beir"
     beir.mkdir()
@@ -101,6 +115,50 @@ def test_tasks_from_the_command_line(folder: Path, run: Run, tmp_path: Path) -> 
     assert "out of domain" in run("task", "add", "ood", beir).out
     assert "Nothing changed" in run("task", "add", "ood", beir).out
     assert "ood" in run("status").out
+
+
+def test_what_a_task_leaves_out_is_said(folder: Path, run: Run, write_pairs: Write, tmp_path: Path) -> None:
+    corpus = [{"_id": f"d{number}", "text": f"text {number}", "metadata": {}} for number in range(12)]
+    queries = [{"_id": f"q{number}", "text": f"query {number}"} for number in range(14)]
+    judged = [*((f"q{number}", f"d{number}", "2.0") for number in range(11)), ("q12", "d99", 1), ("q12", "d1", -1)]
+    beir = write_beir(tmp_path / "beir", corpus, queries, [*judged, ("q0", "d1", 0.5)])
+    (beir / "qrels" / "dev.tsv").write_text("q1\td1\t1\n")
+    told = (
+        "  judgements: from qrels/test.tsv. To use another split, name its file instead of the folder: DIR/qrels/FILE\n"
+        "  left out: 1 judgements whose query or document is missing or has no text, such as document 'd99'; "
+        "2 queries without a judgement; 1 queries without a relevant document\n"
+        "  converted: 1 grades below 0 count as 0; 1 grades lost their fraction, as in trec_eval\n"
+        "  not read: columns metadata of corpus.jsonl; files qrels/dev.tsv\n"
+    )
+    added = run("task", "add", "ood", beir)
+    assert added.out == f"Added the task ood (out of domain): 11 queries, 12 documents, 12 judgements.\n{told}"
+    ingested = run("ingest", write_pairs("a.parquet", make_pairs(40)), "--task", beir)
+    assert told in ingested.out
+    (report,) = json.loads(run("task", "add", "again", beir, "--json").out)["tasks"]
+    (batch,) = json.loads(run("ingest", write_pairs("b.parquet", make_pairs(9, seed=2)), "--task", beir, "--json").out)[
+        "batches"
+    ]
+    assert report["dropped_queries"] == 3
+    assert report["reading"] == batch["task_reading"]
+    assert report["reading"] == {
+        "qrels": "qrels/test.tsv",
+        "dropped_judgements": 1,
+        "dropped_example": "document 'd99'",
+        "unjudged_queries": 2,
+        "irrelevant_queries": 1,
+        "empty_queries": 0,
+        "empty_documents": 0,
+        "repeated_rows": 0,
+        "repeated_judgements": 0,
+        "negative_grades": 1,
+        "cut_grades": 1,
+        "unread_columns": {"corpus.jsonl": ["metadata"]},
+        "unread_files": ["qrels/dev.tsv"],
+    }
+    dev = run("task", "add", "dev", beir / "qrels" / "dev.tsv")
+    assert "1 queries, 12 documents, 1 judgements" in dev.out
+    held = json.loads(run("ingest", write_pairs("c.parquet", make_pairs(40, seed=5)), "--json").out)["batches"][0]
+    assert held["task_reading"] is None
 
 
 BAD_UPDATES = [

@@ -147,6 +147,7 @@ def test_a_share_of_what_may_be_no_gain_is_not_shown(stream: Registry, tmp_path:
     assert low <= 0 < high
     assert faint.metrics["retained"][3] is not None  # the JSON form keeps what the formula says
     assert faint.intervals.metrics["retained"][3] is None
+    assert [row["retained"] for row in csv.DictReader(io.StringIO(faint.to_csv()))][3] == ""
     assert "%" not in shown(faint).replace("95 % intervals", "").split("Cost")[0].replace("in %", "")
     (metrics,) = (table for section in sections(faint) for table in section.tables if table.name == "metrics")
     assert [row[-2] for row in metrics.rows] == [None] * 4
@@ -177,6 +178,7 @@ def test_scores_that_are_gone_or_of_other_queries_leave_a_gap(stream: Registry) 
     stream.path("scores/v3/med.parquet").write_bytes(b"no parquet")
     other = pa.table({"query_id": ["x"], "score": [0.5]})
     pq.write_table(other, stream.path("scores/v2/med.parquet"))
+    stream.digests.record("scores/v3/med.parquet", "scores/v2/med.parquet")
     found = build_report(stream).intervals
     assert found.over_base[3][0] is found.over_base[2][0] is found.metrics["bwt"][3] is None
     assert found.over_base[1][0] is not None

@@ -147,6 +147,7 @@ def test_what_cannot_be_compared_is_said(registry: Registry) -> None:
     assert has_rankings(file)
     pq.write_table(pq.read_table(file, columns=["query_id", "score"]), file)
     assert not has_rankings(file)
+    registry.digests.record("scores/v1/t.parquet")
     with pytest.raises(DataError, match="rankings cannot be read"):
         regressions(registry)
     file.write_bytes(b"")
@@ -215,6 +216,7 @@ def test_a_real_step_from_scores_to_documents(learned: Workspace, monkeypatch: p
     old = learned.registry.scores()["v0", "t"]
     file = learned.registry.path(str(old.path))
     pq.write_table(scores["v0"].select(["query_id", "score"]), file)
+    learned.registry.digests.record(old.path)
     again = learned.compare_queries(count=100)
     assert again.scored_again == {"v0": ["t"]}
     assert (again.losses, again.clusters) == (found.losses, found.clusters)

@@ -200,6 +200,25 @@ def test_max_length_cuts_texts_and_never_raises_the_models_own(tiny_model: Path,
     assert OnceEncoder(tiny_model, "v0", "x", max_length=10_000).wrapper.model.max_seq_length == 48
 
 
+def test_it_says_how_many_texts_are_cut(tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from continual.eval.run import score_tasks
+
+    task = write_task(tmp_path, "words")
+    texts = [
+        pq.read_table(tmp_path / task.path / f"{part}.parquet")["text"].to_pylist() for part in ("queries", "corpus")
+    ]
+    distinct = [set(each) for each in texts]  # queries have a prompt, so a text of both is encoded twice
+    longer = sum(len(text.split()) > 10 for each in distinct for text in each)  # with two special tokens, over 12
+    score_tasks(tiny_model, "v0", "x", [task], tmp_path, EvalConfig(max_length=12))
+    total = sum(map(len, distinct)) - 1  # a query without judgements is not encoded
+    assert 0 < longer < total
+    said = f"Evaluation of v0: {longer} of {total} texts ({100 * longer / total:.3g}%) were cut at 12 tokens "
+    assert caplog.messages == [f"{said}(eval.max_length)."]
+    caplog.clear()
+    score_tasks(tiny_model, "v0", "x", [task], tmp_path, EvalConfig())  # the model's own limit, 48, cuts nothing
+    assert caplog.messages == []
+
+
 def test_the_random_states_stay_as_they_were(tiny_model: Path, tmp_path: Path) -> None:
     import torch
 

@@ -123,6 +123,7 @@ def test_a_licence_of_its_own_is_not_settled_by_the_base(
 def test_the_root_base_and_a_card_that_cannot_be_read(tiny_model: Path, tmp_path: Path) -> None:
     workspace = Workspace.init(tmp_path / "w", str(tiny_model))
     (workspace.registry.path("versions/v0") / "README.md").write_text("---\n: [\n---\n")
+    workspace.registry.digests.record("versions/v0")
     out = workspace.export("current", tmp_path / "out").directory
     assert not (out / "mteb").exists()
     card = ModelCard((out / "README.md").read_text())

@@ -48,12 +48,12 @@ def test_overlap_is_the_share_of_common_documents() -> None:
     ("scores", "method", "verdict", "reasons"),
     [
         ([(80.0, None), (79.5, None)], None, "no", ["t1 (79.5 of 80.0"]),
-        ([(80.0, None), (78.0, None)], None, "with a query map", ["97.5%", "No query map was", "Without a map"]),
+        ([(80.0, None), (78.0, None)], None, "not yet", ["97.5%", "No query map was", "Without a map"]),
         ([(80.0, None), (60.0, None)], None, "yes", ["75.0%", "No query map was"]),
         ([(80.0, 80.0), (60.0, 77.0)], "affine", "with a query map", ["75.0%", "96.2%"]),
         ([(80.0, 70.0), (60.0, 77.0)], "affine", "yes", ["75.0%", "87.5%"]),
-        ([(78.0, 70.0), (78.0, 70.0)], "affine", "with a query map", ["97.5%", "87.5%", "Without a map"]),
-        ([(78.0, 78.0), (80.0, 80.0)], "identity", "with a query map", ["97.5%", "does better than", "Without a map"]),
+        ([(78.0, 70.0), (78.0, 70.0)], "affine", "not yet", ["97.5%", "87.5%", "Without a map"]),
+        ([(78.0, 78.0), (80.0, 80.0)], "identity", "not yet", ["97.5%", "does better than", "Without a map"]),
         ([(80.0, 80.0), (60.0, 60.0)], "identity", "yes", ["75.0%", "does better than"]),
     ],
 )

@@ -144,6 +144,7 @@ def test_a_folder_encodes_queries_as_the_map_does(tiny_model: Path, tmp_path: Pa
 
     from continual.errors import FoldError
     from continual.index.adapter import prove_adapter, write_adapter
+    from continual.train.similarity import Similarity
 
     plain = SentenceTransformer(str(tiny_model), device="cpu")
     words = ["bat bet", "cal cel cil", "dot"]
@@ -154,7 +155,7 @@ def test_a_folder_encodes_queries_as_the_map_does(tiny_model: Path, tmp_path: Pa
     maps = [QueryMap("identity", {}, ()), linear, mlp(Texts(old, old, old), linear, hidden=8, steps=3)]
     for query_map in maps:
         folder = tmp_path / query_map.method
-        write_adapter(tiny_model, query_map, folder, {"old": "v0", "new": "v1"})
+        write_adapter(tiny_model, query_map, folder, {"old": "v0", "new": "v1"}, Similarity())
         assert prove_adapter(folder, words, query_map(vectors)) < 1e-6
         loaded = SentenceTransformer(str(folder), device="cpu")
         assert loaded.encode_query(words) == pytest.approx(query_map(vectors), abs=1e-6)

@@ -26,6 +26,7 @@ from continual.models.weights import weights_sha256
 from continual.progress import Silent
 from continual.train.lora import fold
 from tests.kills import kill_everywhere
+from tests.models.zoo import make_model
 from tests.weights import make_adapter, moved, task_norm, weights
 
 TEXTS = ["bal cem dis", "fol gum haj"]
@@ -147,6 +148,61 @@ def test_models_that_mean_something_else_are_refused_with_the_difference(models:
         file.write_text(before)
     change_json(other / "tokenizer.json", truncation=None, padding=None)  # settings of a call
     merge_folders([one, other], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("config.json", {"hidden_act": "relu"}, r"config\.json hidden_act: gelu and relu"),
+        ("config.json", {"layer_norm_eps": 0.1}, r"config\.json layer_norm_eps: 1e-12 and 0\.1"),
+        (
+            "config.json",
+            {"position_embedding_type": "relative_key"},
+            "position_embedding_type: absolute and relative_key",
+        ),
+        ("config.json", {"is_decoder": True}, "is_decoder: False and True"),
+        ("config.json", {"something_new": 3}, "something_new: nothing and 3"),
+        ("config_sentence_transformers.json", {"similarity_fn_name": "dot"}, "similarity_fn_name: cosine and dot"),
+        ("config_sentence_transformers.json", {"truncate_dim": 16}, "truncate_dim: nothing and 16"),
+        ("sentence_bert_config.json", {"do_lower_case": True}, "do_lower_case: False and True"),
+        ("sentence_bert_config.json", {"module_output_name": "x"}, "module_output_name: token_embeddings and x"),
+        ("tokenizer_config.json", {"do_lower_case": False}, "do_lower_case: True and False"),
+        ("1_Pooling/config.json", {"include_prompt": False}, "include_prompt: True and False"),
+    ],
+)
+def test_one_changed_setting_that_decides_what_is_computed_is_refused(
+    models: list[Path], tmp_path: Path, file: str, changes: dict[str, object], message: str
+) -> None:
+    change_json(models[1] / file, **changes)
+    for order in (models[:2], models[1::-1]):
+        with pytest.raises(ModelError, match=message if order == models[:2] else next(iter(changes))):
+            merge_folders(order, tmp_path / "out")
+
+
+def test_the_base_of_the_rotary_positions_must_be_the_same(tmp_path: Path) -> None:
+    one = make_model(tmp_path / "one", "qwen3", pooling="lasttoken", num_key_value_heads=2, head_dim=8)
+    two = moved(one, tmp_path / "two", 1)
+    config = json.loads((two / "config.json").read_text())
+    rope = config.get("rope_parameters") or config
+    rope["rope_theta"] = 1234.0
+    (two / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"rope_theta: .* and 1234"):
+        merge_folders([one, two], tmp_path / "out")
+
+
+def test_settings_that_decide_nothing_may_differ(
+    models: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = {"_name_or_path": "x", "architectures": ["BertForMaskedLM"], "transformers_version": "4.1.0"}
+    change_json(models[1] / "config.json", **names, hidden_dropout_prob=0.3, gradient_checkpointing=True)
+    change_json(models[1] / "config_sentence_transformers.json", __version__={}, similarity_fn_name=None)
+    merge_folders(models[:2], tmp_path / "out")
+    assert not caplog.records
+    change_json(models[1] / "sentence_bert_config.json", max_seq_length=32)
+    merge_folders(models[:2], tmp_path / "other")
+    (record,) = caplog.records
+    assert "the maximum length 48" in record.getMessage()
+    assert f"{models[1]} has 32" in record.getMessage()
 
 
 def test_models_that_other_versions_of_the_library_saved_match(tiny_model: Path, tmp_path: Path) -> None:
@@ -320,3 +376,48 @@ def test_an_adapter_goes_on_the_model_it_was_trained_on_and_no_other(
     with pytest.raises(ModelError, match=r"was trained on a model with the weights"):
         merge_folders([adapter], tmp_path / "none", base=models[0], method="task_arithmetic")
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    "prefix", ["base_model.model.0.auto_model.", "base_model.model.bert.", "base_model.model.model.", ""]
+)
+def test_the_names_of_wrappers_in_an_adapter_are_understood(tiny_model: Path, tmp_path: Path, prefix: str) -> None:
+    adapter = make_adapter(tiny_model, tmp_path / "adapter")
+    fold(tiny_model, adapter, tmp_path / "expected")
+    file = adapter / "adapter_model.safetensors"
+    factors = load_file(file)
+    save_file({prefix + name.removeprefix("base_model.model."): t for name, t in factors.items()}, file)
+    merge_folders([adapter], tmp_path / "out", base=tiny_model)
+    assert weights_sha256(tmp_path / "out") == weights_sha256(tmp_path / "expected")
+
+
+@pytest.mark.parametrize("prefix", ["vision_model.", "decoder."])
+def test_an_adapter_of_another_part_is_not_put_on_the_encoder(tiny_model: Path, tmp_path: Path, prefix: str) -> None:
+    adapter = make_adapter(tiny_model, tmp_path / "adapter")
+    file = adapter / "adapter_model.safetensors"
+    factors = load_file(file)
+    save_file({name.replace(".encoder.", f".{prefix}encoder."): t for name, t in factors.items()}, file)
+    with pytest.raises(ModelError, match="no tensor for the layer"):
+        merge_folders([adapter], tmp_path / "out", base=tiny_model)
+
+
+def test_an_adapter_with_two_updates_of_one_layer_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(tiny_model, tmp_path / "adapter")
+    file = adapter / "adapter_model.safetensors"
+    factors = load_file(file)
+    again = {name.replace("base_model.model.", "base_model.model.bert."): 2 * t for name, t in factors.items()}
+    save_file(factors | again, file)
+    with pytest.raises(ModelError, match="has two updates for"):
+        merge_folders([adapter], tmp_path / "out", base=tiny_model)
+
+
+def test_an_adapter_of_the_hub_is_folded(
+    tiny_model: Path, models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = make_adapter(tiny_model, tmp_path / "adapter")
+    monkeypatch.setattr("continual.models.base._download", lambda name: {"org/adapter": adapter}[name])
+    merge_folders(["org/adapter", models[0]], tmp_path / "out", base=tiny_model)  # linear takes no base
+    merge_folders([adapter, models[0]], tmp_path / "expected", base=tiny_model)
+    assert weights_sha256(tmp_path / "out") == weights_sha256(tmp_path / "expected")
+    with pytest.raises(InputError, match="org/adapter is an adapter"):
+        merge_folders(["org/adapter", models[0]], tmp_path / "none")

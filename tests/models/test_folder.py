@@ -19,7 +19,7 @@ from continual.merge.sources import Model
 from continual.models.base import check_model, resolve_base
 from continual.models.encoder import load_encoder
 from continual.models.weights import weights_sha256
-from tests.weights import shard, weights
+from tests.weights import make_adapter, shard, weights
 
 
 @pytest.fixture
@@ -159,3 +159,18 @@ def test_weights_without_safetensors_are_refused(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(ModelError, match="no safetensors"):
         weights_sha256(tmp_path)
+
+
+def test_an_adapter_is_not_mistaken_for_a_model(tiny_model: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(tiny_model, tmp_path / "adapter")
+    with pytest.raises(ModelError, match=r"is a peft adapter, not a full model\. Fold it .*`continual merge"):
+        resolve_base(str(adapter))
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(settings | {"base_model_name_or_path": "org/base"}))
+    with pytest.raises(ModelError, match=r"trained on org/base.* --base org/base --out DIR"):
+        resolve_base(str(adapter))
+    # sentence-transformers saves an adapter among the files of a model
+    inside = shutil.copytree(tiny_model, tmp_path / "inside")
+    shutil.copy(adapter / "adapter_config.json", inside)
+    with pytest.raises(ModelError, match="is a peft adapter"):
+        resolve_base(str(inside))

@@ -10,7 +10,7 @@ import pytest
 
 from continual import Workspace
 from continual.errors import (
-    ModelError,
+    DataError,
     WorkspaceBusy,
 )
 from continual.progress import Silent
@@ -75,7 +75,7 @@ def test_a_damaged_phase_is_not_trained_on_from(workspace: Workspace) -> None:
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
-    with pytest.raises(ModelError, match="was damaged or changed"):
+    with pytest.raises(DataError, match="was damaged or changed"):
         workspace.train("sequential")
 
 

@@ -168,6 +168,7 @@ def test_rows_of_classes_without_negatives_are_skipped_and_counted(registry: Reg
     negatives = [["no"] if place % 4 == 0 else [] for place in range(40)]
     place = table.column_names.index("negatives")
     pq.write_table(table.set_column(place, "negatives", pa.array(negatives, pa.list_(pa.string()))), path)
+    registry.digests.record(classes.path)
     with RowReader(registry) as rows:
         before = rows.draw([plain], [classes], {"c": 6}, {})
         assert rows.skipped([plain, classes]) == {}

@@ -180,6 +180,10 @@ def test_a_chart_by_keyboard_and_pointer(tab: Tab, tmp_path: Path) -> None:
         page.locator("#domains [data-save=csv]").first.click()
     assert saved.value.suggested_filename == "gain.csv"
     assert "v1,10.0" in Path(saved.value.path()).read_text(encoding="utf-8")
+    page.locator("#domains figure table th").first.evaluate("cell => cell.textContent = '=1+1'")
+    with page.expect_download() as saved:
+        page.locator("#domains [data-save=csv]").first.click()
+    assert Path(saved.value.path()).read_text(encoding="utf-8").startswith("'=1+1,")
     with page.expect_download() as saved:
         page.locator("#domains [data-save=svg]").first.click()
     drawing = Path(saved.value.path()).read_text(encoding="utf-8")

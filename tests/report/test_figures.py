@@ -309,3 +309,20 @@ def test_files_have_the_colours_of_the_style_sheet() -> None:
     root = parse(draw_chart(LINES, 560, colours))
     strokes = {each.get("stroke") for each in root.iter(f"{SVG}path")}
     assert {colours["series-1"], colours["series-2"]} <= strokes
+
+
+def test_a_spreadsheet_runs_no_cell() -> None:
+    texts = ["=1+1", "+A1", "-A1", "@SUM(A1)", "\tx", "\n=x", '=HYPERLINK("a","b")', "+1-2"]
+    plain = ["-1.5", "+2", "-1,000", "-1e-05", "a=b", ""]
+    table = Table(
+        "t",
+        "About.",
+        [TableColumn("=title"), TableColumn("n", "change")],
+        [[text, -1.5] for text in [*texts, *plain, "\r=x"]],
+    )
+    rows = list(csv.reader(io.StringIO(table.to_csv(), newline="")))
+    assert rows == [
+        ["'=title", "n"],
+        *([f"'{text}", "-1.5"] for text in texts),
+        *([text, "-1.5"] for text in [*plain, r"\x0d=x"]),
+    ]

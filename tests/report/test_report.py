@@ -133,6 +133,15 @@ def test_ood_tasks_that_all_came_late_leave_a_gap(tmp_path: Path) -> None:
     assert build_report(registry).metrics["ood_mean"] == [5.0, None, 4.0]
 
 
+def test_names_in_csv_are_no_formulas(stream: Registry) -> None:
+    report = build_report(stream)
+    evil = [replace(report.tasks[0], name="=cmd|' /C calc'!A0"), *report.tasks[1:]]
+    versions = [*report.versions[:-1], replace(report.versions[-1], domains=["@SUM(A1)", "b"])]
+    rows = list(csv.DictReader(io.StringIO(replace(report, tasks=evil, versions=versions).to_csv())))
+    assert "task:=cmd|' /C calc'!A0" in rows[0]  # the prefix makes it harmless
+    assert rows[-1]["domains"] == "'@SUM(A1); b"
+
+
 def test_csv(stream: Registry) -> None:
     rows = list(csv.DictReader(io.StringIO(build_report(stream).to_csv())))
     assert len(rows) == 4

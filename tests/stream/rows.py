@@ -48,5 +48,9 @@ def balanced(report: IngestReport) -> bool:
 def state(registry: Registry) -> tuple[object, ...]:
     """Everything that an ingest could change: the catalog's records, and the files below `.continual`."""
     files = {str(path): path.stat().st_size for path in registry.root.rglob("*") if path.is_file()}
-    lasting = {path: size for path, size in files.items() if "catalog" not in path and "lock" not in path}
+    lasting = {
+        path: size
+        for path, size in files.items()
+        if not any(name in path for name in ("catalog", "lock", "checked.json"))
+    }
     return registry.domains(), registry.batches(), registry.tasks(), lasting

@@ -14,11 +14,13 @@ from continual.errors import (
     WorkspaceBusy,
 )
 from continual.registry import Registry
+from continual.storage.aside import announce
 from continual.storage.locks import exclusive
 from continual.stream import (
     import_task,
     ingest,
 )
+from continual.stream.sweep import ANNOUNCED
 from tests.pairs import make_pairs
 from tests.stream.rows import CONFIG, new_registry, state, stored, task_rows, write_rows
 
@@ -77,10 +79,38 @@ def test_what_a_killed_ingest_left_is_removed(registry: Registry, tmp_path: Path
     for name in lost:
         registry.path(name).parent.mkdir(parents=True, exist_ok=True)
         registry.path(name).write_text("half")
+    announce(registry.root / ANNOUNCED, "data/b/b2.parquet", "data/b/b2.rejects.jsonl", "tasks/b")
     again = ingest(registry, CONFIG, write_rows(tmp_path / "again.jsonl", make_pairs(30)))
     assert (again.batch, again.unchanged) == (None, False)
     assert state(registry) == before
     assert not registry.path("data/b").exists()
+
+
+def test_what_an_older_catalog_does_not_know_is_moved_aside(
+    registry: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ingest(registry, CONFIG, write_rows(tmp_path / "a.parquet", make_pairs(30)))
+    older = registry.catalog.path.read_bytes()
+    ingest(registry, CONFIG, write_rows(tmp_path / "b.parquet", make_pairs(30, seed=1)))
+    newer = [f"data/b/{registry.batches()[-1].id}.parquet", "tasks/b/corpus.parquet"]
+    before = {path: registry.path(path).read_bytes() for path in newer}
+    registry.catalog.path.write_bytes(older)
+    ingest(registry, CONFIG, write_rows(tmp_path / "c.parquet", make_pairs(30, seed=2)), domain="b")
+    lost = {file.relative_to(registry.root / "lost").as_posix() for file in registry.path("lost").rglob("*.parquet")}
+    kept = {name.partition("/")[2]: registry.path(f"lost/{name}").read_bytes() for name in lost}
+    assert {path: kept[path] for path in newer} == before
+    assert len(stored(registry, "b2")) > 0  # the new batch, under the same id
+    assert "data/b/b2.parquet is not recorded in the catalog" in caplog.text
+
+
+def test_a_task_import_does_not_overwrite_what_the_catalog_does_not_know(registry: Registry, beir: Path) -> None:
+    unknown = registry.path("tasks/t/corpus.parquet")
+    unknown.parent.mkdir(parents=True)
+    unknown.write_text("precious")
+    import_task(registry, "t", beir)
+    (kept,) = registry.path("lost").rglob("corpus.parquet")
+    assert kept.read_text() == "precious"
+    assert unknown.is_file()
 
 
 def test_memory_is_bounded_by_small_pieces(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

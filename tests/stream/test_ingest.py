@@ -304,3 +304,20 @@ def test_progress_counts_rows(registry: Registry, tmp_path: Path) -> None:
     bars = Bars()
     ingest(registry, IngestConfig(batch_rows=7), write_rows(tmp_path / "a.parquet", make_pairs(50)), progress=bars)
     assert bars.told == [("checking rows", 50, "rows", 50), ("writing rows", 45, "rows", 45)]
+
+
+def test_a_folder_has_one_hold_out_over_all_its_files(registry: Registry, tmp_path: Path) -> None:
+    rows = make_pairs(100)
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    for shard in range(4):
+        write_rows(folder / f"{shard}.jsonl", rows[shard::4])
+    (folder / "3.jsonl").write_text((folder / "3.jsonl").read_text() + '{"query": ""}\n')
+    report = ingest(registry, CONFIG, str(folder))
+    whole = new_registry(tmp_path / "whole")
+    expected = ingest(whole, CONFIG, write_rows(tmp_path / "all.jsonl", rows), domain="notes")
+    assert (report.domain, report.kept, report.held_out) == ("notes", expected.kept, expected.held_out)
+    assert stored(registry, "b1") == stored(whole, "b1")
+    assert task_rows(registry, "notes") == task_rows(whole, "notes")
+    assert '"row": 26, "file": "3.jsonl"' in registry.path(report.rejects_path).read_text()
+    assert ingest(registry, CONFIG, str(folder)).unchanged

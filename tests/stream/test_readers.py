@@ -23,6 +23,7 @@ from continual.registry.text import (
     hash_text,
     normalise,
 )
+from continual.stream.readers import Dialect
 from continual.stream.readers.open import Source, open_source
 from continual.stream.schema import Columns, Mapping, resolve
 
@@ -48,6 +49,12 @@ def write(folder: Path, kind: str) -> Path:
     if kind == "parquet":
         pq.write_table(pa.Table.from_pylist(ROWS), path, row_group_size=4)
         return path
+    if kind.endswith(".zst"):
+        plain = write(folder, kind.removesuffix(".zst")).read_bytes()
+        # Two frames, as `cat a.zst b.zst` makes them.
+        frames = (pa.compress(part, "zstd", asbytes=True) for part in (plain[:50], plain[50:]))
+        path.write_bytes(b"".join(frames))
+        return path
     opener = gzip.open if kind.endswith(".gz") else open
     if kind.startswith(("csv", "tsv")):
         with opener(path, "wt", newline="") as file:
@@ -60,13 +67,16 @@ def write(folder: Path, kind: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["parquet", "jsonl", "jsonl.gz", "json", "ndjson", "csv", "csv.gz", "tsv"])
+@pytest.mark.parametrize(
+    "kind", ["parquet", "jsonl", "jsonl.gz", "jsonl.zst", "json", "ndjson", "csv", "csv.gz", "csv.zst", "tsv"]
+)
 def test_every_format_gives_the_same_rows(tmp_path: Path, kind: str) -> None:
-    source = open_source(str(write(tmp_path, kind)))
+    source = open_source(str(write(tmp_path, kind)), Dialect(quote=True) if kind == "tsv" else Dialect())
     numbers, values, faults = read_all(source, ["query", "positive"])
     assert source.stem == "rows.v1"
     assert source.columns == ["query", "positive", "negatives"]
-    assert numbers == list(range(1, 11))
+    lines = kind.startswith(("csv", "tsv"))  # below the header, each row has two lines
+    assert numbers == (list(range(2, 22, 2)) if lines else list(range(1, 11)))
     assert values == {name: [row[name] for row in ROWS] for name in ("query", "positive")}
     assert not faults
     assert len(source.sha256()) == 64
@@ -111,10 +121,10 @@ def test_csv_with_ragged_rows_long_fields_and_line_ends(tmp_path: Path) -> None:
     long = "x" * 200_000
     path.write_bytes(f'\ufeffquery,positive\r\n"a ""b""\r\nc",d\r\nonly\r\n\r\n1,2,3\r\ne,{long}\r\n'.encode())
     numbers, values, faults = read_all(open_source(str(path)), ["positive", "query"])
-    assert numbers == [1, 2, 3, 4]
+    assert numbers == [2, 4, 6, 7]  # the lines that an editor shows
     assert values["query"] == ['a "b"\r\nc', "only", "1", "e"]
     assert values["positive"] == ["d", None, "2", long]
-    assert faults == {2: "1 fields instead of 2", 3: "3 fields instead of 2"}
+    assert faults == {4: "1 fields instead of 2", 6: "3 fields instead of 2"}
 
 
 def damaged(folder: Path) -> dict[str, tuple[Path, str]]:
@@ -136,11 +146,13 @@ def damaged(folder: Path) -> dict[str, tuple[Path, str]]:
         "blank.jsonl": (b"\n\n", "has no rows"),
         "latin.jsonl": ('{"query": "a"}\n{"query": "é"}\n'.encode("latin-1"), "line 2 has the byte 0xe9"),
         "cut.jsonl.gz": (zipped[:-12], "truncated"),
+        "cut.jsonl.zst": (pa.compress(b'{"query": "a"}\n', "zstd", asbytes=True)[:-3], "truncated"),
+        "plain.jsonl.zst": (b'{"query": "a"}\n', "cannot be read"),
         "plain.jsonl.gz": (b'{"query": "a"}\n', "cannot be read"),
         "header.csv": (b"query,positive\n", "has no rows"),
         "latin.csv": ("query,positive\na,é\n".encode("latin-1"), "not UTF-8"),
-        "quote.csv": (b'query,positive\na,"b\n', "a quote is not closed"),
-        "junk.csv": (b'query,positive\n"a"b,c\n', "is not CSV"),
+        "quote.csv": (b'query,positive\na,"b\n', "row that begins in line 2 has a quote in it that is not closed"),
+        "junk.csv": (b'query,positive\n"a\na"b,c\n', "row that begins in line 2 is not CSV"),
         "twice.csv": (b"query,query\na,b\n", "more than one column 'query'"),
         "rows.txt": (b"a\n", "has a suffix that continual doesn't read"),
         "rows.parquet.gz": (b"a\n", "has a suffix that continual doesn't read"),
@@ -162,7 +174,7 @@ def test_damaged_files_say_what_is_wrong(tmp_path: Path) -> None:
 def test_missing_files_folders_and_empty_tables(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         open_source(str(tmp_path / "none.parquet"))
-    with pytest.raises(DataError, match="is a folder"):
+    with pytest.raises(DataError, match="is a folder without a file to read"):
         open_source(str(tmp_path))
     with pytest.raises(DataError, match="cannot be opened"):
         open_source("nul\0byte.csv")
@@ -183,6 +195,7 @@ def test_a_file_without_line_ends_is_refused_before_it_fills_memory(tmp_path, mo
 
 def test_pieces_are_bounded_by_bytes_too(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("continual.stream.readers.text.PIECE_BYTES", 4000)
+    monkeypatch.setattr("continual.stream.readers.delimited.PIECE_BYTES", 4000)
     monkeypatch.setattr("continual.stream.readers.arrow.PIECE_BYTES", 4000)
     rows = [{"query": f"{i}" + "x" * 1500, "positive": "y"} for i in range(20)]
     (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -194,6 +207,76 @@ def test_pieces_are_bounded_by_bytes_too(tmp_path, monkeypatch) -> None:
         assert sum(pieces) == 20
 
 
+@pytest.mark.parametrize("typed", [False, True], ids=["text", "dictionary"])
+def test_a_dictionary_of_one_long_text_is_decoded_in_small_pieces(tmp_path: Path, typed: bool) -> None:
+    """The file takes 20 kB, its texts 800 MB."""
+    text = "x" * 400_000
+    table = pa.table({"query": pa.DictionaryArray.from_arrays(pa.array([0] * 2000, pa.int32()), [text])})
+    pq.write_table(table, tmp_path / "t.parquet", store_schema=typed)
+    pa.default_memory_pool().release_unused()
+    before, peak, rows = pa.total_allocated_bytes(), 0, 0
+    for piece in open_source(str(tmp_path / "t.parquet")).read(["query"], 10_000):
+        assert sum(map(len, piece.columns["query"])) <= 8 << 20
+        assert piece.columns["query"][0] == text
+        peak = max(peak, pa.total_allocated_bytes() - before)
+        rows += len(piece.numbers)
+    assert rows == 2000
+    assert peak < 100 << 20
+
+
+# Folders.
+
+
+def test_a_folder_of_shards_is_one_source(tmp_path: Path) -> None:
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(ROWS[:4]), folder / "train-00000.parquet")
+    pq.write_table(pa.Table.from_pylist(ROWS[4:]), folder / "train-00001.parquet")
+    (folder / "README.md").write_text("x")
+    (folder / "info.json").write_text("{}")
+    (folder / "_SUCCESS").write_text("")
+    source = open_source(str(folder))
+    pieces = list(source.read(["query"], 3))
+    assert (source.stem, source.rows, source.columns) == ("notes", 10, ["query", "positive", "negatives"])
+    assert [query for piece in pieces for query in piece.columns["query"]] == [row["query"] for row in ROWS]
+    assert [(piece.file, piece.numbers[0]) for piece in pieces] == [
+        ("train-00000.parquet", 1),
+        ("train-00000.parquet", 4),
+        ("train-00001.parquet", 1),
+        ("train-00001.parquet", 4),
+    ]
+    assert source.warnings == ["The folder also holds README.md, info.json, which are not read."]
+    first = source.sha256()
+    (folder / "train-00000.parquet").rename(folder / "train-00002.parquet")
+    assert open_source(str(folder)).sha256() == first
+    (folder / "train-00001.parquet").unlink()
+    assert open_source(str(folder)).sha256() != first
+
+
+def test_folders_that_are_no_source(tmp_path: Path) -> None:
+    row = '{"query": "a", "positive": "b"}\n'
+    (tmp_path / "train.jsonl").write_text(row)
+    (tmp_path / "test.jsonl").write_text(row)
+    with pytest.raises(DataError, match=r"different splits by their names \(test, train\)"):
+        open_source(str(tmp_path))
+    (tmp_path / "test.jsonl").rename(tmp_path / "more.csv")
+    (tmp_path / "more.csv").write_text("query,positive\na,b\n")
+    with pytest.raises(DataError, match=r"several formats \(.csv, .jsonl\)"):
+        open_source(str(tmp_path))
+    (tmp_path / "train.jsonl").unlink()
+    (tmp_path / "less.csv").write_text("query,answer\na,b\n")
+    with pytest.raises(DataError, match=r"different columns.*'answer'"):
+        open_source(str(tmp_path))
+
+
+def test_files_of_a_folder_may_have_optional_keys(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"query": "a"}\n')
+    (tmp_path / "b.jsonl").write_text('{"query": "b", "doc_id": "d"}\n')
+    source = open_source(str(tmp_path))
+    assert source.columns == ["query", "doc_id"]
+    assert [piece.columns["doc_id"] for piece in source.read(["query", "doc_id"], 9)] == [[None], ["d"]]
+
+
 # Columns.
 
 
@@ -203,7 +286,7 @@ def test_pieces_are_bounded_by_bytes_too(tmp_path, monkeypatch) -> None:
         (["query", "positive"], Mapping("query", "positive")),
         (["anchor", "positive", "negative"], Mapping("anchor", "positive", ("negative",))),
         (["question", "answer", "id"], Mapping("question", "answer")),
-        (["sentence1", "sentence2", "label"], Mapping("sentence1", "sentence2")),
+        (["sentence1", "sentence2", "title"], Mapping("sentence1", "sentence2")),
         (["Question", "Passage", "document_id"], Mapping("Question", "Passage", (), "document_id")),
         (["query", "text"], Mapping("query", "text")),
         (["text", "document"], Mapping("text", "document")),
@@ -249,7 +332,8 @@ def test_what_is_not_recognised_is_asked_for(columns: Columns, names: list[str],
     ("column", "values", "message"),
     [
         ("query", pa.array([1.5, float("nan")]), "'query' of .* holds double, not text.*--query-column"),
-        ("positive", pa.array([["a"], ["b"]]), "'positive' of .* holds list.*not text.*--positive-column"),
+        ("query", pa.array([["a"], ["b"]]), "'query' of .* holds list.*not text.*--query-column"),
+        ("positive", pa.array([[1], [2]]), "'positive' of .* holds list.*not texts or lists.*--positive-column"),
         ("positive", pa.array([b"a", b"b"]), "holds binary, not text"),
         ("query", pa.nulls(2), "holds null, not text"),
         ("negatives", pa.array([[1], [2]]), "not texts or lists of texts"),

@@ -22,7 +22,10 @@ BAD = [
     ({"query": "q", "positive": float("nan")}, "positive: missing"),
     ({"query": "q", "positive": 3}, "positive: not text but a number"),
     ({"query": "q", "positive": True}, "positive: not text but true or false"),
-    ({"query": "q", "positive": ["p"]}, "positive: not text but a list"),
+    ({"query": ["q"], "positive": "p"}, "query: not one text but a list"),
+    ({"query": "q", "positive": []}, "positive: missing"),
+    ({"query": "q", "positive": ["p", ""]}, "positive: empty"),
+    ({"query": "q", "positive": ["p", ["p"]]}, "positive: not text but a list"),
     ({"query": "q", "positive": {"p": 1}}, "positive: not text but an object"),
     ({"query": "q", "positive": "x" * 101}, "positive: over 100 characters"),
     ({"query": "q\0", "positive": "p"}, "query: NUL character"),
@@ -48,7 +51,7 @@ def test_bad_rows_are_kept_with_their_reasons(registry: Registry, tmp_path: Path
     assert [(line["row"], line["reason"]) for line in lines] == [(31 + i, reason) for i, (_, reason) in enumerate(BAD)]
     assert report.reject_reasons == {reason: [r for _, r in BAD].count(reason) for reason in {r for _, r in BAD}}
     assert lines[5]["data"] == {"query": "q", "positive": 3, "negatives": None, "doc_id": None}
-    assert lines[11]["data"]["query"] == "q\ud800"
+    assert lines[14]["data"]["query"] == "q\ud800"
 
 
 def test_values_in_reject_files_are_short(registry: Registry, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from continual.errors import DataError, InvalidNameError, NotFoundError
 from continual.registry import Registry
 from continual.registry.text import hash_text
 from continual.stream import TaskReport, import_task, ingest
-from continual.stream.task_files import read_task, task_tables, write_task
+from continual.stream.task_files import read_task
+from continual.stream.task_tables import TaskReading, task_tables, write_task
 from tests.pairs import make_pairs
 from tests.tasks import CORPUS, QRELS, QUERIES, write_beir, write_jsonl
 
@@ -40,6 +41,7 @@ def test_a_beir_folder_becomes_a_task(registry: Registry, beir: Path) -> None:
         dropped_queries=1,
         dropped_documents=1,
         unchanged=False,
+        reading=TaskReading("qrels/test.tsv", unjudged_queries=1, empty_documents=1, negative_grades=1),
     )
     assert report == expected
     folder = registry.path("tasks/ood")
@@ -103,7 +105,7 @@ def test_writing_and_reading_back_gives_the_same_task(beir: Path, tmp_path: Path
     write_task(tables, tmp_path / "copy")
     again = read_task(tmp_path / "copy")
     assert again.sha256() == tables.sha256()
-    assert (again.dropped_queries, again.dropped_documents) == (0, 0)
+    assert again.reading == TaskReading("qrels.parquet", unread_files=("keys.parquet", "shingles.parquet"))
 
 
 def test_numbers_as_ids(tmp_path: Path) -> None:
@@ -172,16 +174,16 @@ def test_a_titled_document_leaks_with_its_title_and_without(registry: Registry, 
 
 
 FAULTS = [
-    ("queries.jsonl", [*QUERIES, QUERIES[0]], "repeats the id 'q1'"),
-    ("corpus.jsonl", [*CORPUS, CORPUS[0]], "repeats the id 'd1'"),
-    ("queries.jsonl", [{"_id": "q1", "text": "one"}], "1 query id.* queries lacks, such as 'q2'"),
-    ("corpus.jsonl", CORPUS[1:], "1 document id.* corpus lacks, such as 'd1'"),
-    ("queries.jsonl", [{"_id": "q1", "text": " "}, QUERIES[1]], "row 1 .id 'q1'.: .*cannot be used: empty"),
-    ("queries.jsonl", [{"_id": "q1", "text": None}, QUERIES[1]], "empty"),
+    ("queries.jsonl", [*QUERIES, {**QUERIES[0], "text": "two"}], "row 4, repeats the id 'q1' with another text"),
+    ("corpus.jsonl", [*CORPUS, {"_id": "d1", "text": "x"}], "row 5, repeats the id 'd1' with another text"),
+    ("queries.jsonl", [{"_id": "q1", "text": "one"}], r"1 of 2 judgements above 0 \(50%\).* such as query 'q2'"),
+    ("corpus.jsonl", CORPUS[1:], r"1 of 2 judgements above 0 \(50%\).* such as document 'd1'"),
+    ("queries.jsonl", [{"_id": "q1", "text": " "}, QUERIES[1]], "has no text, such as query 'q1'"),
+    ("queries.jsonl", [{"_id": "q1", "text": None}, QUERIES[1]], "has no text, such as query 'q1'"),
     ("queries.jsonl", [{"_id": "q1", "text": ["one"]}, QUERIES[1]], "something other than text"),
     ("queries.jsonl", [{"_id": "q1", "text": "a\0"}, QUERIES[1]], "NUL character"),
     ("corpus.jsonl", [{"_id": "d1", "text": "\ud800"}, *CORPUS[1:]], "lone surrogate"),
-    ("corpus.jsonl", [{"_id": "d1", "text": ""}, *CORPUS[1:]], "relevant document without text: 'd1'"),
+    ("corpus.jsonl", [{"_id": "d1", "text": ""}, *CORPUS[1:]], "has no text, such as document 'd1'"),
     ("queries.jsonl", [{"_id": None, "text": "one"}], "an id that cannot be used"),
     ("queries.jsonl", [{"_id": "", "text": "one"}], "an id that cannot be used"),
     ("queries.jsonl", [{"_id": "\ud800", "text": "one"}], "lone surrogate"),
@@ -190,8 +192,8 @@ FAULTS = [
     ("corpus.jsonl", None, "none of the files corpus.parquet, corpus.jsonl"),
     ("qrels/test.tsv", None, "none of the files qrels.parquet"),
     ("qrels/test.tsv", "q1\td1\n", "2 tab-separated fields"),
-    ("qrels/test.tsv", "q1\td1\t1\nq2\td2\thigh\n", "row 2, has the score 'high'"),
-    ("qrels/test.tsv", "q1\td1\t1\nq1\td1\t2\n", "again with another score"),
+    ("qrels/test.tsv", "q1\td1\t1\nq2\td2\thigh\n", "row 2, has the grade 'high'"),
+    ("qrels/test.tsv", "q1\td1\t1\nq1\td1\t2\n", "row 2, judges .'q1', 'd1'. as 2, but a row before it says 1"),
     ("qrels/test.tsv", "q1\td1\t0\n", "no query has a relevant document"),
     ("qrels/test.tsv", "", "no query has a relevant document"),
     ("qrels/test.tsv", b"q1\td\xff\t1\n", "not UTF-8"),
@@ -214,15 +216,27 @@ def test_what_is_wrong_with_a_folder(registry: Registry, beir: Path, name: str, 
     assert not (registry.root / "tasks").exists()
 
 
-def test_scores_are_whole_numbers(beir: Path) -> None:
-    rows = [{"query-id": "q1", "corpus-id": "d1", "score": 1.0}, {"query-id": "q2", "corpus-id": "d2", "score": 1}]
+def test_grades_are_read_as_trec_eval_reads_them(beir: Path) -> None:
+    rows = [("q1", "d1", "2.0"), ("q1", "d2", "0.5"), ("q1", "d3", "-1"), ("q2", "d1", "1.7"), ("q2", "d3", "-0.5")]
+    (beir / "qrels" / "test.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
+    expected = [("q1", "d1", 2), ("q1", "d2", 0), ("q1", "d3", 0), ("q2", "d1", 1), ("q2", "d3", 0)]
+    tables = read_task(beir)
+    assert [tuple(row.values()) for row in tables.qrels.to_pylist()] == expected
+    assert (tables.reading.cut_grades, tables.reading.negative_grades) == (3, 2)
     (beir / "qrels" / "test.tsv").unlink()
-    write_jsonl(beir / "qrels.jsonl", rows)
-    assert read_task(beir).qrels["score"].to_pylist() == [1, 1]
-    for score in (0.5, float("nan"), float("inf"), True, None, "x"):
-        write_jsonl(beir / "qrels.jsonl", [{**rows[0], "score": score}])
-        with pytest.raises(DataError, match="a score is a whole number"):
-            read_task(beir)
+    numbers = [{"query-id": query, "corpus-id": document, "score": float(grade)} for query, document, grade in rows]
+    write_jsonl(beir / "qrels.jsonl", numbers)
+    assert read_task(beir).sha256() == tables.sha256()
+
+
+@pytest.mark.parametrize(
+    "grade", ["NaN", "Infinity", "1e999", "9" * 30, "9" * 5000, "true", "null", '"x"', '"1e99"', "[]"]
+)
+def test_what_no_grade_can_be(beir: Path, grade: str) -> None:
+    (beir / "qrels" / "test.tsv").unlink()
+    (beir / "qrels.jsonl").write_text(f'{{"query-id": "q1", "corpus-id": "d1", "score": {grade}}}\n')
+    with pytest.raises(DataError, match=r"row 1.* (a grade is a number of at most 2,147,483,647|not a JSON object)"):
+        read_task(beir)
 
 
 def test_damaged_rows_of_a_task(beir: Path) -> None:
@@ -237,6 +251,8 @@ def test_folders_and_names(registry: Registry, beir: Path) -> None:
         import_task(registry, "ood", beir / "none")
     with pytest.raises(DataError, match="is a file"):
         import_task(registry, "ood", beir / "corpus.jsonl")
+    with pytest.raises(DataError, match="cannot be opened: File name too long"):
+        import_task(registry, "ood", beir / ("x" * 5000))
     for name in ("a/b", "", "..", "a\x00b"):
         with pytest.raises(InvalidNameError):
             import_task(registry, name, beir)

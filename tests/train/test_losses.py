@@ -18,6 +18,9 @@ from continual.train.losses import (
     info_nce,
     only_given,
 )
+from continual.train.similarity import Similarity
+
+COMPARED = Similarity(temperature=0.1)
 
 
 class Given(nn.Module):
@@ -65,7 +68,7 @@ def test_variants_equal_sentence_transformers(negatives: int, settings: dict[str
         peer = MatryoshkaLoss(peer.model, peer, sizes, [1 / len(sizes)] * len(sizes))
     expected = peer([{"sentence_embedding": column} for column in columns], None)
     given = torch.cat(columns[2:]) if negatives else None
-    ours = contrastive(columns[0], columns[1], given, None, torch.ones(8, dtype=torch.bool), config)
+    ours = contrastive(columns[0], columns[1], given, None, torch.ones(8, dtype=torch.bool), config, COMPARED)
     plain = info_nce(columns[0], columns[1], given, None, 0.1)
     assert ours.item() == pytest.approx(expected.item(), abs=1e-5)
     assert abs(ours.item() - plain.item()) > 1e-2
@@ -88,7 +91,7 @@ def test_the_way_back_has_the_mask_transposed_and_only_rows_with_in_batch_negati
             loss = (loss + np.log(np.exp(back[row, asked]).sum()) - back[row, row]) / 2
         losses.append(loss)
     config = TrainConfig(temperature=0.2, bidirectional=True)
-    ours = contrastive(queries, positives, negatives, mask, in_batch, config)
+    ours = contrastive(queries, positives, negatives, mask, in_batch, config, Similarity(temperature=0.2))
     assert float(ours) == pytest.approx(np.mean(losses), abs=1e-5)
 
 

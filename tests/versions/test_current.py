@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from continual import Workspace
-from continual.errors import ModelError
+from continual.errors import DataError
 from tests.pairs import Write, make_pairs
 
 
@@ -21,11 +21,11 @@ def test_damaged_weights_are_neither_exported_nor_served(
         data[-1] ^= 1
         weights.write_bytes(data)
     for act in (lambda: learned.export(first, tmp_path / "out"), lambda: learned.promote(first), learned.rollback):
-        with pytest.raises(ModelError, match=f"versions rebuild {first}"):
+        with pytest.raises(DataError, match=f"versions rebuild {first}"):
             act()
     learned.ingest(write_pairs("c.parquet", make_pairs(40, seed=3)))
     for learn in (learned.plan, learned.update):
-        with pytest.raises(ModelError, match=f"versions rebuild {current}"):
+        with pytest.raises(DataError, match=f"versions rebuild {current}"):
             learn()
     assert learned.version().id == current
     assert not (tmp_path / "out").exists()

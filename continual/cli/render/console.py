@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-console = Console(highlight=False, soft_wrap=True)
+from continual.storage.terminal import make_console
+
+console = make_console(highlight=False, soft_wrap=True)
 
 
 def say(text: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from continual.cli.render.console import console, say, table
+from continual.cli.render.reading import print_reading
 
 if TYPE_CHECKING:
     from continual.stream import IngestReport
@@ -32,8 +33,9 @@ def print_ingest(report: IngestReport, store: Path) -> None:
     task = f"for the task {report.task}" if report.task and report.held_out else ""
     rejects = ", ".join(f"{count:,} {reason}" for reason, count in report.reject_reasons.items())
     for label, count, note in (
-        ("rows in", report.rows_in, ""),
+        ("rows in", report.rows_in, _several(report)),
         ("kept", report.kept, "to train on"),
+        *([("not positive", report.not_positive, _negatives(report))] if report.scores else []),
         ("duplicates", report.duplicates, ""),
         ("leaked", report.leaked, _leaks(report)),
         ("rejected", report.rejected, rejects),
@@ -42,8 +44,12 @@ def print_ingest(report: IngestReport, store: Path) -> None:
         rows.add_row(f"  {label}", f"{count:,}", escape(note))
     console.print(rows)
     say(f"  columns: {', '.join(f'{role} from {column}' for role, column in report.columns.items())}")
+    if report.unread:
+        say(f"  not read: {', '.join(report.unread)}")
     if report.instruction:
         say(f"  instruction: {report.instruction}")
+    if report.task_reading is not None:
+        print_reading(report.task_reading)
     if report.without_negatives:
         say(
             f"{report.without_negatives:,} of the kept rows have no negatives. Updates skip them, because rows of a "
@@ -51,6 +57,27 @@ def print_ingest(report: IngestReport, store: Path) -> None:
         )
     if report.rejects_path:
         say(f"The rejected rows, with reasons: {store / report.rejects_path}")
+
+    for warning in report.warnings:
+        say(f"Warning: {warning}")
+
+
+def _several(report: IngestReport) -> str:
+    """Return how many rows count more than once."""
+    rows = report.several_positives
+    return f"{rows:,} {'row' if rows == 1 else 'rows'} with several positives, each counted" if rows else ""
+
+
+def _negatives(report: IngestReport) -> str:
+    """Return what became of the rows with a low score, and which scores there are."""
+    least, largest = report.scores or (0, 0)
+    gave = report.not_positive - report.between
+    parts = [f"scores are from {least:g} to {largest:g}"]
+    if report.between:
+        parts.append(f"{report.between:,} left out")
+    if gave:
+        parts.append(f"{gave:,} negative, which gave {report.hard_negatives:,} hard negatives")
+    return ", ".join(parts)
 
 
 def _leaks(report: IngestReport) -> str:

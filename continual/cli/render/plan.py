@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from continual.cli.render.console import console, say, table
-from continual.cli.render.words import describe_merge, describe_replay, describe_skipped
+from continual.cli.render.words import describe_cuts, describe_merge, describe_replay, describe_skipped
 from continual.report.figures.numbers import duration
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ def print_plan(plan: Plan) -> None:
     say(f"replay: {describe_replay(made.config['replay'])}")
     if made.skipped:
         say(describe_skipped(made.skipped, "It would skip"))
+    for sentence in describe_cuts(plan.cuts):
+        say(sentence)
     cost = table("", "this update", "full retraining", "ratio", numbers=(1, None))
     pairs, tokens = plan.pairs / plan.joint_pairs, plan.tokens / plan.joint_tokens
     cost.add_row("pairs trained", f"{plan.pairs:,}", f"{plan.joint_pairs:,}", f"{pairs:.0%}")
@@ -38,5 +40,6 @@ def print_plan(plan: Plan) -> None:
             f"(about {duration(plan.choice_seconds)})."
         )
     texts = sum(plan.tasks.values())
-    say(f"It would be evaluated on {len(plan.tasks)} tasks ({texts:,} texts): {', '.join(plan.tasks) or '-'}.")
+    tasks = "1 task" if len(plan.tasks) == 1 else f"{len(plan.tasks)} tasks"
+    say(f"It would be evaluated on {tasks} ({texts:,} texts): {', '.join(plan.tasks) or '-'}.")
     say("Nothing was changed. Run it without --plan.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from continual.cli.render.console import console, say, table
+from continual.cli.render.reading import print_reading
 from continual.report.report import measured
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ def print_task(report: TaskReport) -> None:
     if not report.checked:
         held += ". Training rows are not checked for leaks into it, because mteb does not say what its texts are"
     say(f"Added the task {report.name} ({kind}): {held}.")
+    if report.reading is not None:
+        print_reading(report.reading)
     if report.leaked_rows:
         near = f" ({report.near_rows:,} as near duplicates)" if report.near_rows else ""
         say(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from continual.cli.render.console import console, say, table
-from continual.cli.render.words import describe_skipped
+from continual.cli.render.words import describe_cuts, describe_skipped
 from continual.registry.registry import ROOT
 from continual.report.figures.numbers import duration
 from continual.report.report import measured
@@ -26,6 +26,9 @@ def print_trained(trained: RecipeResult) -> None:
         notes += [f"continued from step {phase.resumed:,}"] * bool(phase.resumed)
         phases.add_row(escape(phase.name), phase.version, *counts, ", ".join(notes))
     console.print(phases)
+    for phase in trained.phases:
+        for sentence in describe_cuts(phase.cuts):
+            say(f"{phase.name}: {sentence}")
     if trained.skipped:
         say(describe_skipped(trained.skipped, "Left out"))
     _print_cost(trained)

@@ -29,7 +29,7 @@ def print_versions(found: VersionList) -> None:
             version.status,
             f"{version.pairs_trained:,}",
             version.sha256[:12],
-            "dropped" if version.id in found.dropped else "pinned" if version.pinned else "",
+            "dropped" if version.id in found.dropped else "pinned" if version.pinned else "stored",
         )
     console.print(rows)
     say("* current version")

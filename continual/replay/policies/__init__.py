@@ -49,8 +49,8 @@ class Candidates:
     """Embeddings and losses of rows of one domain under the current version, in hash order.
 
     Attributes:
-        queries: Embeddings of norm 1, float32, [rows, dimensions].
-        positives: Embeddings of norm 1, float32, [rows, dimensions].
+        queries: Embeddings, of norm 1 if the model compares by cosine, float32, [rows, dimensions].
+        positives: Likewise, [rows, dimensions].
         losses: InfoNCE loss of each row against documents of its domain, float32, [rows].
     """
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass, field
 from typing import Any
 
+from continual.report.figures.cells import to_csv
 from continual.report.figures.numbers import Format, format_value
 
 Interval = tuple[float, float]
@@ -43,19 +42,17 @@ class Table:
 
     def to_csv(self) -> str:
         """Return the raw values; an interval takes two columns, and an unknown value is an empty cell."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
         header: list[str] = []
         for column in self.columns:
             ends = (f"{column.title} low", f"{column.title} high")
             header += ends if column.format == "interval" else (column.title,)
-        writer.writerow(header)
+        lines: list[list[Any]] = [header]
         for row in self.rows:
             cells: list[Any] = []
             for column, value in zip(self.columns, row, strict=True):
                 cells += (value or ("", "")) if column.format == "interval" else ("" if value is None else value,)
-            writer.writerow(cells)
-        return text.getvalue()
+            lines.append(cells)
+        return to_csv(lines)
 
     def to_markdown(self) -> str:
         """Return the table as Markdown, with markup in names escaped and line breaks as `<br>`."""

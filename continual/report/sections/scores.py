@@ -30,7 +30,6 @@ from continual.report.summary import (
     joint_note,
     latest,
     over_base,
-    significant_retained,
     since_learned,
     task_groups,
     version_title,
@@ -187,7 +186,7 @@ def _metrics(report: Report) -> Table:
     rows: list[list[Any]] = []
     for place, version in enumerate(report.versions):
         values = {name: report.metrics[name][place] for name in names}
-        values["retained"] = significant_retained(report, place)
+        values["retained"] = report.significant_retained(place)
         rows.append([version_title(version), acc_domains(report, place) or None, *values.values()])
     caption = f"Metrics along each version's lineage, in points; see Definitions. {joint_note(report)}"
     return Table("metrics", caption.rstrip(), columns, rows)

@@ -130,7 +130,9 @@
     const text = cell.textContent.trim().replaceAll("−", "-");
     if (text === "–") return "";
     const number = /^[+-]?[\d,]+(\.\d+)?$/.test(text) ? text.replace(/[+,]/g, "") : text;
-    return /[",\n]/.test(number) ? `"${number.replaceAll('"', '""')}"` : number;
+    // A spreadsheet would run it as a formula; numbers and intervals stay. As in figures/cells.py.
+    const shown = /^[=+\-@]/.test(number) && !/^[+-]?[\d.,]+( ?%| to [+-]?[\d.,]+)?$/.test(number) ? `'${number}` : number;
+    return /[",\n]/.test(shown) ? `"${shown.replaceAll('"', '""')}"` : shown;
   };
   const asCsv = (table) => [...table.rows].map((row) => [...row.cells].map(plain).join(",")).join("\n") + "\n";
   const asSvg = (svg) => {

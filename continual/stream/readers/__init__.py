@@ -1,6 +1,7 @@
 """Sources of rows: Parquet, JSON Lines, CSV and Hugging Face data sets, read in pieces of bounded size."""
 
 from continual.stream.readers.base import Piece, Source
+from continual.stream.readers.dialect import Dialect
 from continual.stream.readers.open import open_source
 
-__all__ = ["Piece", "Source", "open_source"]
+__all__ = ["Dialect", "Piece", "Source", "open_source"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import types
 
@@ -24,15 +25,17 @@ from continual.stream.schema import Mapping
 
 MAGIC = b"PAR1"
 READ_BUFFER = 1 << 20
+FEW_ROWS = 16
+"""Rows that are decoded at a time whatever their size."""
 
 
 class ParquetSource:
     """A Parquet file, read page by page so that a single huge row group takes no more memory than many small ones."""
 
-    text_only = False
-
     def __init__(self, name: str) -> None:
         self.name = name
+        self.dialect: dict[str, Any] = {}
+        self.warnings: list[str] = []
         self.path = Path(name)
         self.stem = file_stem(self.path)
         with self.path.open("rb") as file:
@@ -50,13 +53,12 @@ class ParquetSource:
             with pq.ParquetFile(self.path) as file:
                 self.schema = file.schema_arrow
                 self.rows: int | None = file.metadata.num_rows
-                size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
+                self._batch_rows = _batch_rows(file.metadata, self.schema)
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(name, error) from None
         if not self.rows:
             raise DataError(f"{name} has no rows. Write it again with its rows.")
         self.columns = _columns(self.schema, name)
-        self._row_bytes = max(1, size // self.rows)
 
     def sha256(self) -> str:
         """Return the SHA-256 of the file."""
@@ -68,16 +70,80 @@ class ParquetSource:
 
     def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Piece]:
         """Yield these columns of all rows in order."""
-        size = max(1, min(batch_rows, PIECE_BYTES // self._row_bytes))
+        size = min(batch_rows, self._batch_rows)
         first = 1
         try:
             # Without pre-buffering, a column chunk is streamed through a small buffer, not read whole.
             with pq.ParquetFile(self.path, buffer_size=READ_BUFFER, pre_buffer=False) as file:
-                for batch in file.iter_batches(batch_size=size, columns=list(columns), use_threads=False):
+                batches = file.iter_batches(batch_size=size, columns=list(columns), use_threads=False)
+                for batch in _pieces(_dense(batches), batch_rows):
                     yield _piece(batch, columns, first)
                     first += batch.num_rows
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(self.name, error) from None
+
+
+def _batch_rows(metadata: Any, schema: Any) -> int:
+    """Return how many rows to decode at a time.
+
+    A dictionary-encoded file can be much smaller than its texts: each row may hold the longest value of a column. One
+    value is never larger than what its column takes uncompressed. Columns that are dictionaries in Arrow too stay so
+    until `_dense`; each batch holds their whole dictionary, so there must be few batches.
+    """
+    groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
+    sizes: list[int] = [group.total_byte_size for group in groups]
+    if any(types.is_dictionary(column.type) for column in schema):
+        rows: int = metadata.num_rows
+        return max(1, PIECE_BYTES * rows // max(1, sum(sizes)))
+    return max(FEW_ROWS, PIECE_BYTES // max([1, *sizes]))
+
+
+def _dense(batches: Iterable[Any]) -> Iterator[Any]:
+    """Yield batches with plain columns in place of dictionaries, in parts of at most about `PIECE_BYTES` bytes."""
+    for batch in batches:
+        dictionaries = [column.dictionary for column in batch.columns if types.is_dictionary(column.type)]
+        texts = [values for values in dictionaries if is_text(values.type) and len(values)]
+        longest = max([1, *(pc.max(pc.binary_length(values)).as_py() or 0 for values in texts)])
+        step = max(1, min(batch.num_rows, PIECE_BYTES // longest))
+        for first in range(0, batch.num_rows if dictionaries else 1, step):
+            part = batch.slice(first, step) if dictionaries else batch
+            columns = [
+                column.cast(column.type.value_type) if types.is_dictionary(column.type) else column
+                for column in part.columns
+            ]
+            yield pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _pieces(batches: Iterable[Any], batch_rows: int) -> Iterator[Any]:
+    """Yield the rows of small batches again, in batches of at most `batch_rows` rows and about `PIECE_BYTES` bytes."""
+    waiting: list[Any] = []
+    rows = size = 0
+    for batch in batches:
+        if waiting and (rows + batch.num_rows > batch_rows or size + batch.nbytes > PIECE_BYTES):
+            yield _joined(waiting)
+            waiting, rows, size = [], 0, 0
+        if batch.nbytes > PIECE_BYTES and batch.num_rows > 1:
+            yield from _halves(batch)
+            continue
+        waiting.append(batch)
+        rows += batch.num_rows
+        size += batch.nbytes
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(batches: list[Any]) -> Any:
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+
+
+def _halves(batch: Any) -> Iterator[Any]:
+    """Yield a batch in parts of at most `PIECE_BYTES` bytes, or of one row."""
+    if batch.nbytes <= PIECE_BYTES or batch.num_rows == 1:
+        yield batch
+        return
+    middle = batch.num_rows // 2
+    yield from _halves(batch.slice(0, middle))
+    yield from _halves(batch.slice(middle))
 
 
 class HubSource:
@@ -87,10 +153,10 @@ class HubSource:
     download would start again.
     """
 
-    text_only = False
-
     def __init__(self, name: str, stem: str, dataset: Any) -> None:
         self.name = name
+        self.dialect: dict[str, Any] = {}
+        self.warnings: list[str] = []
         self.stem = stem
         self.rows: int | None = len(dataset)
         self._dataset = dataset
@@ -117,7 +183,7 @@ class HubSource:
         first = 1
         selected = self._dataset.select_columns(list(columns)).with_format("arrow")
         for table in selected.iter(batch_size=min(batch_rows, 1000)):
-            for batch in table.combine_chunks().to_batches():
+            for batch in _pieces(_dense(table.combine_chunks().to_batches()), batch_rows):
                 yield _piece(batch, columns, first)
                 first += batch.num_rows
 
@@ -183,19 +249,26 @@ def check_types(schema: Any, mapping: Mapping, source: str) -> None:
     Raises:
         DataError: A column has such a type.
     """
-    for role, name in (("query", mapping.query), ("positive", mapping.positive)):
-        if not is_text(schema.field(name).type):
-            raise DataError(
-                f"Column {name!r} of {source} holds {schema.field(name).type}, not text. "
-                f"Name the column of the {role} texts with --{role}-column C."
-            )
-    for name in mapping.negatives:
+    for role, name, flag in (
+        ("query", mapping.query, "query"),
+        ("positive", mapping.positive, "positive"),
+        *(("negative", name, "negatives") for name in mapping.negatives),
+    ):
         column_type = schema.field(name).type
-        inner = column_type.value_type if _is_list(column_type) else column_type
-        if not (is_text(inner) or types.is_null(inner)):
+        inner = column_type.value_type if _is_list(column_type) and role != "query" else column_type
+        if not (is_text(inner) or (types.is_null(inner) and role == "negative")):
+            wanted = "text" if role == "query" else "texts or lists of texts"
             raise DataError(
-                f"Column {name!r} of {source} holds {column_type}, not texts or lists of texts. Name the column of the "
-                "negatives with --negatives-column C."
+                f"Column {name!r} of {source} holds {column_type}, not {wanted}. "
+                f"Name the column of the {role} texts with --{flag}-column C."
+            )
+    if mapping.score is not None:
+        column_type = schema.field(mapping.score.name).type
+        number = types.is_integer(column_type) or types.is_floating(column_type) or types.is_boolean(column_type)
+        if not (number or is_text(column_type)):
+            raise DataError(
+                f"Column {mapping.score.name!r} of {source} holds {column_type}, which cannot be a score. Name the "
+                "column of the scores with --score-column C, or use --score-column none."
             )
     if mapping.doc_id is not None and not _is_id(schema.field(mapping.doc_id)):
         raise DataError(

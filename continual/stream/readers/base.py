@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from continual.stream.schema import Mapping
 
 HUB = "hf:"
+COMPRESSED = (".gz", ".zst")
 PIECE_BYTES = 8 << 20
 """Approximate bytes of text in a piece; together with `batch_rows` it bounds the memory of an ingest."""
 
@@ -24,14 +25,16 @@ class Piece:
     """Consecutive rows of a source.
 
     Attributes:
-        numbers: Number of each row in the source, from 1; for JSON Lines, the line number.
+        numbers: Number of each row in the source, from 1; for text, the number of the line where it begins.
         columns: Values by column name, one per row.
         faults: Reasons why rows could not be read, by position in the piece.
+        file: The file that the numbers count in; None if the source is one file.
     """
 
     numbers: Sequence[int]
     columns: dict[str, list[Any]]
     faults: dict[int, str] = field(default_factory=dict)
+    file: str | None = None
 
 
 class Source(Protocol):
@@ -40,16 +43,18 @@ class Source(Protocol):
     Attributes:
         name: The name that the caller gave.
         stem: Name of the domain if the caller gives none.
-        columns: Column names.
+        columns: Column names. Reading JSON Lines adds those that first occur later in the file.
         rows: Number of rows; None if counting them means reading the source.
-        text_only: Whether cells hold only text (CSV), so that a list is written as JSON.
+        dialect: How the text was read, if not as its suffix has always meant; part of the identity of a batch.
+        warnings: What the last `read` met that may be wrong, as sentences.
     """
 
     name: str
     stem: str
     columns: list[str]
     rows: int | None
-    text_only: bool
+    dialect: dict[str, Any]
+    warnings: list[str]
 
     def sha256(self) -> str:
         """Return the SHA-256 of the content, as hex digits."""
@@ -70,4 +75,4 @@ def file_sha256(path: Path) -> str:
 def file_stem(path: Path) -> str:
     """Return a file's name without the suffixes of its format: `a.v1.jsonl.gz` -> `a.v1`."""
     name = path.name.removesuffix(path.suffix)
-    return Path(name).stem if path.suffix.lower() == ".gz" else name
+    return Path(name).stem if path.suffix.lower() in COMPRESSED else name

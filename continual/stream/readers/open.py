@@ -1,29 +1,101 @@
-"""Open a source by its name: a file by its suffix, or a data set of the Hugging Face Hub."""
+"""Open a source by its name: a file by its suffix, a folder of files, or a data set of the Hugging Face Hub."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from continual.errors import DataError
-from continual.stream.readers import arrow, text
-from continual.stream.readers.base import HUB, Source
+from continual.errors import DataError, InputError
+from continual.stream.readers import arrow
+from continual.stream.readers.base import COMPRESSED, HUB, Source
+from continual.stream.readers.beir import BeirSource, find_beir
+from continual.stream.readers.delimited import DelimitedSource
+from continual.stream.readers.dialect import DELIMITERS, Dialect, check_dialect
+from continual.stream.readers.folder import FolderSource, check_columns
+from continual.stream.readers.text import JsonLinesSource
+
+JSON_LINES = (".jsonl", ".ndjson", ".json")
+PARQUET = ".parquet"
+READ = f"{PARQUET}, {', '.join(JSON_LINES)}, .csv and .tsv (all but .parquet also with .gz or .zst), and hf:NAME"
 
 
-def open_source(source: str) -> Source:
-    """Open a file by its suffix, or a data set of the Hugging Face Hub.
+def open_source(source: str, dialect: Dialect = Dialect()) -> Source:  # noqa: B008  frozen
+    """Open a file by its suffix, a folder of files of one format, or a data set of the Hugging Face Hub.
 
     Args:
-        source: A path that ends in .parquet, .jsonl, .ndjson, .json, .csv or .tsv (all but .parquet also with .gz), or
-            `hf:NAME[:CONFIG][:SPLIT]`.
+        source: A path that ends in .parquet, .jsonl, .ndjson, .json, .csv or .tsv (all but .parquet also with .gz or
+            .zst), a folder of such files, or `hf:NAME[:CONFIG][:SPLIT]`.
+        dialect: How text files are written.
 
     Raises:
         DataError: The source is missing, empty, truncated, or not in the format of its suffix.
+        InputError: The dialect is wrong, or about another format.
     """
+    dialect = check_dialect(dialect)
     if source.startswith(HUB):
+        _check_no_dialect(source, dialect)
         return arrow.open_hub(source)
+    try:
+        if Path(source).is_dir():
+            return _open_folder(source, dialect)
+    except ValueError:
+        pass  # a name with a NUL; opening it gives the message
+    return _open_file(source, dialect)
+
+
+def _open_folder(name: str, dialect: Dialect) -> Source:
+    """Open a folder in the layout of BEIR, or of files of one format; names like `.git` and `_SUCCESS` don't count."""
+    beir = find_beir(Path(name))
+    if beir is not None:
+        _check_no_dialect(name, dialect)
+        return BeirSource(name, beir, lambda path: _open_file(str(path), Dialect()))
+    entries = sorted(path for path in Path(name).iterdir() if not path.name.startswith((".", "_")))
+    formats: dict[str, list[Path]] = {}
+    for path in entries:
+        suffix = format_of(path) if path.is_file() else None
+        if suffix is not None:
+            formats.setdefault(suffix, []).append(path)
+    if len(formats) > 1:
+        formats.pop(".json", None)  # it describes the other files
+    if not formats:
+        raise DataError(f"{name} is a folder without a file to read. Files end in {READ}.")
+    if len(formats) > 1:
+        raise DataError(
+            f"{name} holds files of several formats ({', '.join(sorted(formats))}). Name the files to read."
+        )
+    ((suffix, files),) = formats.items()
+    sources = [_open_file(str(file), dialect) for file in files]
+    if suffix not in JSON_LINES:
+        check_columns(name, sources)
+    return FolderSource(name, files, sources, [path.name for path in entries if path not in files])
+
+
+def _open_file(source: str, dialect: Dialect) -> Source:
     path = Path(source)
-    if path.is_dir():
-        raise DataError(f"{source} is a folder. Name a file in it: .parquet, .jsonl or .csv.")
+    _check_file(source)
+    suffix = format_of(path)
+    if suffix == PARQUET:
+        _check_no_dialect(source, dialect)
+        return arrow.ParquetSource(source)
+    if suffix in JSON_LINES:
+        if dialect.of_cells:
+            raise InputError(f"{source} is JSON Lines, but --quote, --delimiter and --no-header are for CSV and TSV.")
+        return JsonLinesSource(source, dialect.encoding)
+    if suffix is not None:
+        return DelimitedSource(source, suffix, dialect)
+    raise DataError(f"{source} has a suffix that continual doesn't read. It reads {READ}.")
+
+
+def format_of(path: Path) -> str | None:
+    """Return the suffix that names a file's format, without that of its compression; None if it is not read."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    compressed = len(suffixes) > 1 and suffixes[-1] in COMPRESSED
+    suffix = suffixes[-2] if compressed else "".join(suffixes[-1:])
+    known = suffix in (*JSON_LINES, *DELIMITERS) or (suffix == PARQUET and not compressed)
+    return suffix if known else None
+
+
+def _check_file(source: str) -> None:
+    path = Path(source)
     try:
         size = path.stat().st_size
         with path.open("rb"):
@@ -34,15 +106,11 @@ def open_source(source: str) -> Source:
         raise DataError(f"{source} cannot be opened: {error}. Check its permissions and the path.") from None
     if size == 0:
         raise DataError(f"{source} is empty (0 bytes). Copy or write it again.")
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    suffix = suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else "".join(suffixes[-1:])
-    if suffix == ".parquet" and suffixes[-1] != ".gz":
-        return arrow.ParquetSource(source)
-    if suffix in (".jsonl", ".ndjson", ".json"):
-        return text.JsonLinesSource(source)
-    if suffix in (".csv", ".tsv"):
-        return text.CsvSource(source, delimiter="," if suffix == ".csv" else "\t")
-    raise DataError(
-        f"{source} has a suffix that continual doesn't read. It reads .parquet, .jsonl, .ndjson, .json, .csv and .tsv "
-        "(all but .parquet also with .gz), and hf:NAME."
-    )
+
+
+def _check_no_dialect(source: str, dialect: Dialect) -> None:
+    if dialect != Dialect():
+        raise InputError(
+            f"{source} is no text file, but --quote, --delimiter, --no-header and --encoding say how one is written. "
+            "Leave them out."
+        )

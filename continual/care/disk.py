@@ -1,0 +1,121 @@
+"""Files that the catalog does not know, what killed processes left, and the free space."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from continual.care.findings import Finding
+from continual.registry import Registry
+from continual.registry.artifacts import Artifact
+from continual.registry.digests import CHECKED, FileDigest
+from continual.registry.registry import ROOT
+from continual.storage.aside import LOST
+from continual.storage.files import in_use, is_unfinished
+from continual.storage.locks import UPDATE_LOCK, held
+from continual.stream.sweep import STAGING
+from continual.stream.tasks import LOCK as INGEST_LOCK
+
+FREE = ("conflicts", "vectors", "tracking", "rejects", LOST, "runs/conflicts", CHECKED, "scores/remembered.npz")
+"""Folders and files whose content the catalog does not record: caches, logs, and rows that were rejected."""
+
+STEP_FOLDERS = ("versions", "adapters", "scores", "runs")
+"""Folders in which a running or interrupted step, or a training, writes what is not recorded yet."""
+
+SNAPSHOTS_NEEDED = 3
+"""A step needs room for about three snapshots: the update model, the new version, and what a rebuild writes."""
+
+
+def check_disk(
+    registry: Registry, artifacts: Sequence[Artifact], recorded: Mapping[str, list[FileDigest]], *, alone: bool
+) -> Iterator[Finding]:
+    """Yield files that nothing records, leftovers of processes, and a warning if the next step lacks space.
+
+    Args:
+        alone: Whether the caller holds the locks, so that no other command is writing.
+    """
+    for path in _unrecorded(registry, artifacts, recorded, alone=alone):
+        place = path.relative_to(registry.root).as_posix()
+        where = f".continual/{place}"
+        if is_unfinished(path) or place == STAGING:
+            if place != STAGING and in_use(path):
+                yield Finding("note", where, "is being written by another process", "nothing", "Wait until it ends.")
+            else:
+                what = "was left by a process that was killed"
+                yield Finding("warning", where, what, "disk space", _FIX, mend="sweep", subject=place)
+        else:
+            yield Finding(
+                "warning",
+                where,
+                "is not recorded in the catalog; perhaps an older catalog was restored",
+                "nothing that is recorded; a command that makes a file of this name would meet it",
+                f"Restore the newer catalog, or move it to .continual/{LOST} with `continual doctor --fix`.",
+                mend="aside",
+                subject=place,
+            )
+    lost = registry.path(LOST)
+    if lost.is_dir() and any(lost.iterdir()):
+        what = "holds files that the catalog did not know"
+        cure = "Restore the newer catalog if they belong to it, or remove the folder."
+        yield Finding("note", f".continual/{LOST}", what, "disk space", cure)
+    yield from _space(registry)
+
+
+_FIX = "Remove it with `continual doctor --fix`."
+
+
+def _unrecorded(
+    registry: Registry, artifacts: Sequence[Artifact], recorded: Mapping[str, list[FileDigest]], *, alone: bool
+) -> Iterator[Path]:
+    """Yield the files that nothing accounts for. Of a folder that is unknown as a whole, only the folder is yielded."""
+    files = {digest.path for digests in recorded.values() for digest in digests}
+    whole = {artifact.path for artifact in artifacts if artifact.path not in recorded} | set(FREE)
+    run = registry.interrupted()
+    if run is not None:
+        whole |= {f"{folder}/{run.id}" for folder in STEP_FOLDERS}
+    dropped = {version.path for version in registry.versions()}
+    known = files | whole | dropped
+    folders = {parent.as_posix() for path in known for parent in Path(path).parents}
+    folders |= {*STEP_FOLDERS, "data", "tasks"}
+    stepping, ingesting = (not alone and held(registry.root / lock) for lock in (UPDATE_LOCK, INGEST_LOCK))
+
+    def visit(folder: Path) -> Iterator[Path]:
+        for path in sorted(folder.iterdir()):
+            place = path.relative_to(registry.root).as_posix()
+            top = place.partition("/")[0]
+            if place in whole or _is_ours(registry, path, place):
+                continue
+            if is_unfinished(path):
+                yield path
+            elif path.is_dir() and (place in folders or place in dropped):
+                yield from visit(path)
+            elif (stepping and top in STEP_FOLDERS) or (ingesting and top in ("data", "tasks", STAGING)):
+                continue
+            elif path.is_dir() or place not in files:
+                yield path
+
+    yield from visit(registry.root)
+
+
+def _is_ours(registry: Registry, path: Path, place: str) -> bool:
+    """Return whether a path belongs to the catalog, to the locks, or to the checkpoint of a recipe's phase."""
+    if path.parent == registry.root and (
+        path.suffix in (".lock", ".announced") or path.name.startswith(registry.catalog.path.name)
+    ):
+        return True
+    return place.startswith("runs/train-") or path.name == "__pycache__"
+
+
+def _space(registry: Registry) -> Iterator[Finding]:
+    root = registry.path(registry.version(ROOT).path)
+    size = sum(file.stat().st_size for file in root.rglob("*") if file.is_file())
+    needed, free = SNAPSHOTS_NEEDED * size, shutil.disk_usage(registry.root).free
+    if free < needed:
+        yield Finding(
+            "warning",
+            str(registry.root),
+            f"has {free / 1e6:,.0f} MB free, and the next update needs about {needed / 1e6:,.0f} MB",
+            "the next update",
+            "Free space, for example with `continual gc`.",
+        )

@@ -1,0 +1,184 @@
+"""Doctor finds missing and unknown files, leftovers and wrong records, and mends what is safe to mend."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from continual import Workspace
+from continual.care.findings import Finding
+from continual.errors import WorkspaceBusy
+from continual.models.weights import weights_sha256
+from continual.storage.locks import UPDATE_LOCK, exclusive
+from tests.pairs import Write, make_pairs
+
+
+def wrong(workspace: Workspace) -> dict[str, Finding]:
+    return {finding.where: finding for finding in workspace.doctor().findings if finding.severity != "note"}
+
+
+def place(workspace: Workspace, path: str, text: str = "half") -> Path:
+    file = workspace.registry.path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return file
+
+
+LEFTOVERS = [
+    "staging/rows.parquet",
+    "data/first/.b2.parquet.0.partial",
+    "versions/.v1.gone.partial",
+    f"versions/.v3.{'0' * 8}-1-{'0' * 8}.partial",
+    "scores/v2/.first.parquet.0.partial",
+]
+UNKNOWN = ["data/first/b9.parquet", "tasks/else/corpus.parquet", "versions/v9/model.safetensors", "scores/v2/x.parquet"]
+
+
+@pytest.mark.parametrize("path", LEFTOVERS)
+def test_leftovers_are_found_and_removed(learned: Workspace, path: str) -> None:
+    file = place(learned, path)
+    os.utime(file, (0, 0))  # of another machine, and long ago
+    (found,) = wrong(learned).values()
+    assert (found.severity, found.mend) == ("warning", "sweep")
+    done = learned.doctor(fix=True)
+    assert done.findings == []
+    assert len(done.fixed) == 1
+    assert not file.exists()
+
+
+def test_what_another_machine_may_still_write_stays(learned: Workspace) -> None:
+    file = place(learned, f"versions/.v3.{'0' * 8}-1-{'0' * 8}.partial")
+    assert learned.doctor(fix=True).healthy
+    assert file.exists()
+
+
+@pytest.mark.parametrize("path", UNKNOWN)
+def test_unknown_files_are_moved_aside(learned: Workspace, path: str) -> None:
+    file = place(learned, path, "precious")
+    (found,) = wrong(learned).values()
+    assert (found.severity, found.mend) == ("warning", "aside")
+    done = learned.doctor(fix=True)
+    assert done.healthy
+    assert [finding.where for finding in done.findings] == [".continual/lost"]
+    assert not file.exists()
+    (kept,) = (each for each in learned.registry.path("lost").rglob("*") if each.is_file())
+    assert kept.read_text() == "precious"
+    assert kept.as_posix().endswith(path)
+    assert str(kept.relative_to(learned.registry.root)).split("/")[1] in done.fixed[0]
+
+
+def test_the_files_of_a_running_or_interrupted_step_are_known(learned: Workspace) -> None:
+    place(learned, "versions/v3/model.safetensors")
+    with exclusive(learned.registry.root / UPDATE_LOCK, "train"):
+        assert wrong(learned) == {}
+        with pytest.raises(WorkspaceBusy):
+            learned.doctor(fix=True)
+    assert list(wrong(learned)) == [".continual/versions/v3"]
+
+
+def test_an_update_after_an_older_catalog_moves_newer_versions_aside(
+    learned: Workspace, write_pairs: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    learned.ingest(write_pairs("third.parquet", make_pairs(40, seed=3)))
+    older = learned.registry.catalog.path.read_bytes()
+    assert learned.update().passed
+    weights = weights_sha256(learned.registry.path("versions/v3"))
+    adapter = learned.registry.path("adapters/v3/adapter_model.safetensors").read_bytes()
+    learned.registry.catalog.path.write_bytes(older)
+    assert learned.update(seed=1).version.id == "v3"
+    assert "versions/v3 is not recorded in the catalog" in caplog.text
+    (snapshot,) = learned.registry.path("lost").glob("*/versions/v3")
+    (kept,) = learned.registry.path("lost").glob("*/adapters/v3")
+    assert weights_sha256(snapshot) == weights
+    assert (kept / "adapter_model.safetensors").read_bytes() == adapter
+    assert weights_sha256(learned.registry.path("versions/v3")) != weights
+
+
+def test_what_is_missing_is_found_and_rebuilt(learned: Workspace) -> None:
+    learned.registry.path("versions/v2/tokenizer.json").unlink()
+    learned.registry.path("adapters/v1/adapter_config.json").unlink()
+    found = wrong(learned)
+    assert {where: each.what for where, each in found.items()} == {
+        ".continual/versions/v2/tokenizer.json": "is missing",
+        ".continual/adapters/v1/adapter_config.json": "is missing",
+    }
+    done = learned.doctor(fix=True)  # v2 needs the adapter of v1
+    assert len(done.findings) == 2
+    assert "v2 could not be rebuilt" in done.fixed[0]
+
+
+def test_damaged_scores_are_computed_again(learned: Workspace) -> None:
+    before = learned.registry.scores()["v2", "first"]
+    learned.registry.path(str(before.path)).write_bytes(b"x")
+    done = learned.doctor(fix=True)
+    assert done.healthy
+    assert "v2 on first" in done.fixed[0]
+    learned.evaluate("v2", suite="step")
+    assert learned.registry.scores()["v2", "first"] == before
+
+
+def test_damaged_snapshots_are_rebuilt_oldest_first(learned: Workspace) -> None:
+    for name in ("v1", "v2"):
+        learned.registry.path(f"versions/{name}/model.safetensors").write_bytes(b"x")
+    done = learned.doctor(fix=True)
+    assert done.findings == []
+    assert [text.split(";")[0] for text in done.fixed] == [f"Rebuilt the snapshot of {name}" for name in ("v1", "v2")]
+    for name in ("v1", "v2"):
+        assert weights_sha256(learned.registry.path(f"versions/{name}")) == learned.version(name).sha256
+
+
+@pytest.mark.parametrize(
+    ("change", "where", "what"),
+    [
+        ("DELETE FROM versions WHERE id = 'v1'", "version v2", "names the version v1"),
+        ("DELETE FROM batches WHERE id = 'b1'", "version v1", "names the batch b1"),
+        ("UPDATE alias_events SET version = 'v7'", "alias current", "names the version v7"),
+        ("UPDATE batches SET kept = kept + 1 WHERE id = 'b1'", ".continual/data/first/b1.parquet", "were recorded"),
+        (
+            "UPDATE tasks SET queries = 1 WHERE name = 'first'",
+            ".continual/tasks/first/queries.parquet",
+            "1 were recorded",
+        ),
+        ("UPDATE scores SET score = score + 1 WHERE version = 'v2'", ".continual/scores/v2/first.parquet", "points"),
+    ],
+)
+def test_records_that_contradict_each_other(learned: Workspace, change: str, where: str, what: str) -> None:
+    with learned.registry.catalog.transaction() as connection:
+        connection.execute(change)
+    found = wrong(learned)
+    assert found[where].severity == "error"
+    assert what in found[where].what
+
+
+def test_too_little_space_is_a_warning(learned: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 9, 1))
+    (found,) = wrong(learned).values()
+    assert found.severity == "warning"
+    assert "MB free" in found.what
+
+
+def test_an_interrupted_update_is_no_finding(learned: Workspace, write_pairs: Write) -> None:
+    learned.ingest(write_pairs("third.parquet", make_pairs(40, seed=3)))
+
+    class Stops:
+        def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
+            if label.startswith("evaluating"):
+                raise KeyboardInterrupt
+
+        def advance(self, count: int) -> None:
+            pass
+
+        def finish(self) -> None:
+            pass
+
+    with pytest.raises(KeyboardInterrupt):
+        learned.update(progress=Stops())
+    assert learned.registry.path("versions/v3").is_dir()
+    assert wrong(learned) == {}
+    assert learned.update(resume=True).passed
+    assert wrong(learned) == {}

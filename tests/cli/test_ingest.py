@@ -1,0 +1,27 @@
+"""What `continual ingest` prints about rows that are not trained on and columns that are not read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from continual.cli.render.ingest import print_ingest
+from continual.stream import Columns, ingest
+from tests.stream.rows import CONFIG, new_registry
+
+
+def test_scores_unread_columns_and_warnings_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text(
+        'query\tpositive\tscore\turl\na\t["p", "r"]\t1\tu\na\tn\t0\tu\na\tm\t0.5\tu\nb\t"quoted"\t0.9\tu\n', "utf-8"
+    )
+    registry = new_registry(tmp_path)
+    report = ingest(registry, CONFIG, str(path), columns=Columns(positive_at=0.9, negative_at=0.1), holdout=0)
+    print_ingest(report, registry.root)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "rows in 5 1 row with several positives, each counted" in printed
+    assert "not positive 2 scores are from 0 to 1, 1 left out, 1 negative, which gave 1 hard negatives" in printed
+    assert "score from score" in printed
+    assert "not read: url" in printed
+    assert "Warning: 1 cell has a double quote at both ends" in printed
