@@ -37,8 +37,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: install ## Run three weeks of updates on real text, and write a report
 	@PATH="$(CURDIR)/$(BIN):$$PATH" BEGAN=$(BEGAN) bash examples/demo.sh demo
 
-test: install ## Run the fast tests: those not marked slow, kill, real_model or browser
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not kill and not real_model and not browser"
+test: install ## Run the fast tests: those not marked slow, kill, faults, real_model or browser
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not kill and not faults and not real_model and not browser"
 
 test-all: install ## Run all tests; fails if the fast ones cover less than 95 %
 	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term-missing:skip-covered

@@ -18,6 +18,7 @@ from continual.care.store import Store
 from continual.errors import DataError, InputError, NotFoundError, did_you_mean
 from continual.progress import SILENT, Progress
 from continual.registry import Registry
+from continual.registry.artifacts import Artifact, snapshot_of
 from continual.registry.catalog import now
 from continual.registry.digests import FileDigest
 from continual.storage.files import empty_folder, publish
@@ -198,18 +199,19 @@ def _contents(registry: Registry, copy: Registry) -> tuple[list[FileDigest], lis
     if run is not None:
         copy.discard_run(run.id)
     recorded = copy.digests.recorded()
-    dropped: set[str] = set()
     files: list[FileDigest] = []
+    snapshots: list[Artifact] = []
     left_out = [f"the update to {run.id}, which has not ended"] if run is not None else []
     for version in copy.versions():
-        if not registry.path(version.path).is_dir():
-            if version.parent is None:
-                raise DataError(f"{registry.path(version.path)}, the root base, is missing. Run `continual doctor`.")
+        if registry.path(version.path).is_dir():
+            snapshots.append(snapshot_of(version))
+        elif version.parent is None:
+            raise DataError(f"{registry.path(version.path)}, the root base, is missing. Run `continual doctor`.")
+        else:
             left_out.append(f"the snapshot of {version.id}, which was dropped and can be rebuilt")
-            dropped.add(version.path)
-    for artifact in copy.artifacts():
-        if artifact.path in dropped:
-            continue
+    versions = {version.path for version in copy.versions()}
+    others = (artifact for artifact in copy.artifacts() if artifact.path not in versions)
+    for artifact in (*snapshots, *others):
         if artifact.path in recorded:
             files += recorded[artifact.path]
         else:

@@ -94,6 +94,8 @@ class Store:
         """
         digest, partial = hashlib.sha256(), self._path(f"objects/{uuid.uuid4().hex}.partial")
         self._files.makedirs(posixpath.dirname(self._path(_object(sha256))), exist_ok=True)
+        if not file.is_file():
+            raise DataError(f"{file} is missing. Run `continual doctor`, which says what it belongs to.")
         try:
             with file.open("rb") as source, self._files.open(partial, "wb") as target:
                 while chunk := source.read(_CHUNK):

@@ -70,6 +70,7 @@ def restore(
         str | None, typer.Option(metavar="NAME", help="Backup to restore.", show_default="the newest")
     ] = None,
     show: Annotated[bool, typer.Option("--list", help="List the backups instead.")] = False,
+    workspace: WorkspaceOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write the workspace of a backup to a new folder."""
@@ -81,8 +82,9 @@ def restore(
         names = backups(source)
         print_json(names) if json else say("\n".join(names))
         return
-    if directory is None:
+    target = workspace or directory
+    if target is None:
         raise InputError("Name a new folder for the workspace: `continual restore SOURCE DIR`.")
     with Bars() as bars:
-        made = Workspace.restore(source, directory, at=at, progress=bars)
+        made = Workspace.restore(source, target, at=at, progress=bars)
     print_json(made.to_json()) if json else render.print_restored(made)

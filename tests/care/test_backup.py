@@ -22,9 +22,10 @@ def digests(workspace: Workspace) -> list[str]:
     return [version.sha256 for version in workspace.versions()]
 
 
+@pytest.mark.slow
 def test_a_restored_workspace_is_whole_and_learns_on(learned: Workspace, tmp_path: Path, write_pairs: Write) -> None:
     made = learned.backup(tmp_path / "store", verify=True)
-    assert made.new_files == made.files
+    assert made.new_files < made.files, "v0, v1 and v2 share files"
     assert made.verified
     assert Workspace.restore(tmp_path / "store", tmp_path / "other" / "w").name == made.name
     restored = Workspace(tmp_path / "other" / "w")
@@ -59,6 +60,7 @@ def test_a_second_backup_copies_what_is_new(learned: Workspace, tmp_path: Path, 
     assert backups.backups(str(tmp_path / "store")) == [first.name, again.name, third.name]
 
 
+@pytest.mark.slow
 def test_what_is_not_in_a_backup_is_said(learned: Workspace, tmp_path: Path, write_pairs: Write) -> None:
     shutil.rmtree(learned.registry.path("versions/v1"))  # as gc drops it
     learned.ingest(write_pairs("new.parquet", make_pairs(40, seed=7)))
@@ -75,6 +77,7 @@ def test_what_is_not_in_a_backup_is_said(learned: Workspace, tmp_path: Path, wri
     restored.rebuild("v1")
 
 
+@pytest.mark.slow
 def test_a_backup_while_others_work(learned: Workspace, tmp_path: Path, write_pairs: Write) -> None:
     files = [write_pairs(f"new{n}.parquet", make_pairs(30, seed=20 + n)) for n in range(4)]
     worker = threading.Thread(target=lambda: [learned.ingest(file) for file in files])
@@ -97,6 +100,9 @@ def test_damage_is_not_backed_up(learned: Workspace, tmp_path: Path, name: str) 
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     with pytest.raises(DataError, match=r"is damaged.*doctor --full"):
+        learned.backup(tmp_path / "store")
+    file.unlink()
+    with pytest.raises(DataError, match="is missing"):
         learned.backup(tmp_path / "store")
     assert backups.backups(str(tmp_path / "store")) == []
     assert not list((tmp_path / "store").rglob("*.partial"))

@@ -18,6 +18,8 @@ from continual.registry.digests import CHECKED
 from tests.commands import Run
 from tests.pairs import Write, make_pairs
 
+pytestmark = pytest.mark.faults
+
 SNAPSHOT = ["model.safetensors", "tokenizer.json", "1_Pooling/config.json", "modules.json", "config.json"]
 TASK = ["corpus", "queries", "qrels", "keys", "held", "leaks", "shingles"]
 FILES = [

@@ -16,6 +16,8 @@ from continual.models.weights import weights_sha256
 from continual.storage.locks import UPDATE_LOCK, exclusive
 from tests.pairs import Write, make_pairs
 
+pytestmark = pytest.mark.faults
+
 
 def wrong(workspace: Workspace) -> dict[str, Finding]:
     return {finding.where: finding for finding in workspace.doctor().findings if finding.severity != "note"}

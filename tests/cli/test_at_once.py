@@ -7,10 +7,14 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
 from continual import Workspace
 from continual.registry import Registry
 from tests.pairs import Write, make_pairs
 from tests.registries import batch
+
+pytestmark = pytest.mark.slow
 
 WRITERS, READERS = 4, 3
 

@@ -22,6 +22,8 @@ from continual.storage import files
 from tests.commands import Result, Run
 from tests.pairs import make_pairs
 
+pytestmark = pytest.mark.faults
+
 COMMANDS: dict[str, list[str]] = {
     "init": ["../new", "--base", "MODEL"],
     "ingest": ["../new.parquet"],
@@ -42,6 +44,8 @@ COMMANDS: dict[str, list[str]] = {
     "rollback": [],
     "export": ["v1", "--out", "../exported"],
     "gc": [],
+    "doctor": [],
+    "backup": ["../backups"],
     "index show": [],
     "index fit": ["v1", "v2", "--out", "../fitted"],
     "analyze conflicts": [],
@@ -49,7 +53,7 @@ COMMANDS: dict[str, list[str]] = {
 READERS = ("status", "report", "task list", "versions list", "versions show", "index show")
 """Commands that need no more than the catalog."""
 
-OTHER = {"dashboard", "merge"}
+OTHER = {"dashboard", "merge", "restore"}
 """Commands that shows faults in its page, and those that open no catalog."""
 
 

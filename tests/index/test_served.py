@@ -17,6 +17,8 @@ from tests.pairs import make_pairs
 from tests.variants import variant
 from tests.workspaces import SETTINGS, make_workspace
 
+pytestmark = pytest.mark.slow
+
 FAST = SETTINGS.replace("[train]", "[train]\nlearning_rate = 0.01\ndistillation = 1.0")
 
 

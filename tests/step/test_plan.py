@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from continual import Workspace
 from tests.pairs import Write, make_pairs
 
@@ -29,6 +31,7 @@ def test_a_plan_counts_and_changes_nothing(learned: Workspace, write_pairs: Writ
     assert learned.update(settings={"replay": {"rows": 10}}).version.pairs_trained == plan.pairs
 
 
+@pytest.mark.slow
 def test_a_plan_counts_the_tokens_of_a_full_retraining_by_domain(workspace: Workspace, write_pairs: Write) -> None:
     long = [pair | {"positive": f"{pair['positive']} {pair['positive']}"} for pair in make_pairs(40)]
     workspace.ingest(write_pairs("long.parquet", long), holdout=0.0)

@@ -68,6 +68,7 @@ def test_a_training_records_it(tiny_model: Path, tmp_path: Path) -> None:
     assert Provenance.from_json(data).training is not None
 
 
+@pytest.mark.slow
 def test_update_plan_and_show_say_it_once(tiny_model: Path, tmp_path: Path, write_pairs: Write, run: Run) -> None:
     workspace = make_workspace(tmp_path / "w", tiny_model, SETTINGS.replace("max_length = 32", "max_length = 12"))
     rows = [row | {"negatives": ["bal", "bat"]} for row in make_pairs(60)]

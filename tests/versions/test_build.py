@@ -62,6 +62,7 @@ def snapshots(workspace: Workspace) -> set[str]:
     return {path.name for path in workspace.registry.path("versions").iterdir()}
 
 
+@pytest.mark.slow
 def test_every_version_is_rebuilt_bit_for_bit_from_the_root_and_adapters(workspace: Workspace) -> None:
     for version in workspace.versions()[1:]:
         shutil.rmtree(workspace.registry.path(version.path))
