@@ -99,7 +99,7 @@ def test_a_sharded_half_precision_base_with_a_dense_module_goes_through_steps_an
         shutil.rmtree(workspace.registry.path(version.path))
         workspace.rebuild(version.id)
         assert weights_sha256(workspace.registry.path(version.path)) == version.sha256
-    workspace.export("v2", tmp_path / "out")
+    workspace.export("v2", tmp_path / "out", dtype="fp32")
     texts = [str(pair["positive"]) for pair in make_pairs(10, seed=1)]
     found = SentenceTransformer(str(tmp_path / "out"), device="cpu").encode(texts)
     assert found.shape == (10, 16)
