@@ -6,7 +6,6 @@ belongs to the next backup. What they replace in the meantime, the leaks into a 
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from continual.registry.artifacts import Artifact, snapshot_of
 from continual.registry.catalog import now
 from continual.registry.digests import FileDigest
 from continual.storage.files import empty_folder, publish
+from continual.stream.readers.base import file_sha256
 from continual.versions.build import share_snapshots
 from continual.versions.create import SETTINGS, STORE
 
@@ -212,23 +212,18 @@ def _contents(registry: Registry, copy: Registry) -> tuple[list[FileDigest], lis
     versions = {version.path for version in copy.versions()}
     others = (artifact for artifact in copy.artifacts() if artifact.path not in versions)
     for artifact in (*snapshots, *others):
-        if artifact.path in recorded:
-            files += recorded[artifact.path]
-        else:
-            files += registry.digests.measure(artifact.path)  # of an older release
+        # Artifacts of an older release have no digests.
+        own = recorded.get(artifact.path) or registry.digests.measure(artifact.path)
+        files += [
+            each for each in own if Path(each.path).name not in artifact.rebuilt or registry.path(each.path).exists()
+        ]
     for folder in UNRECORDED:
         files += registry.digests.measure(folder)
-    # Files that are written again when they are missing may be.
-    return [digest for digest in files if registry.path(digest.path).exists() or not _rebuilt(digest)], left_out
-
-
-def _rebuilt(digest: FileDigest) -> bool:
-    return digest.path.startswith("tasks/") and digest.path.endswith("/shingles.parquet")
+    return files, left_out
 
 
 def _measure(file: Path, name: str) -> FileDigest:
-    content = file.read_bytes()
-    return FileDigest(name, name, len(content), hashlib.sha256(content).hexdigest())
+    return FileDigest(name, name, file.stat().st_size, file_sha256(file))
 
 
 def _entries(store: Store, name: str) -> list[FileDigest]:

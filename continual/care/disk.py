@@ -13,9 +13,8 @@ from continual.registry.digests import CHECKED, FileDigest
 from continual.registry.registry import ROOT
 from continual.storage.aside import LOST
 from continual.storage.files import in_use, is_unfinished
-from continual.storage.locks import UPDATE_LOCK, held
+from continual.storage.locks import INGEST_LOCK, UPDATE_LOCK, held
 from continual.stream.sweep import STAGING
-from continual.stream.tasks import LOCK as INGEST_LOCK
 
 FREE = ("conflicts", "vectors", "tracking", "rejects", LOST, "runs/conflicts", CHECKED, "scores/remembered.npz")
 """Folders and files whose content the catalog does not record: caches, logs, and rows that were rejected."""

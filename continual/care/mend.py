@@ -12,9 +12,8 @@ from continual.progress import SILENT, Progress
 from continual.registry import Registry
 from continual.storage.aside import set_aside
 from continual.storage.files import remove, sweep_unfinished
-from continual.storage.locks import UPDATE_LOCK, exclusive
+from continual.storage.locks import INGEST_LOCK, UPDATE_LOCK, exclusive
 from continual.stream.sweep import STAGING
-from continual.stream.tasks import LOCK as INGEST_LOCK
 from continual.versions.build import rebuild
 
 

@@ -135,12 +135,12 @@ class Store:
             raise DataError(f"{self.url} lacks the content {sha256[:12]}. Choose another backup with --at.") from None
         if digest.hexdigest() != sha256:
             raise DataError(
-                f"The content {sha256[:12]} in {self.url} is damaged. Back up again, which writes it anew, or choose "
+                f"The content {sha256[:12]} in {self.url} is damaged. Back up again, which replaces it, or choose "
                 "another backup with --at."
             )
 
     def drop(self, sha256: str) -> None:
-        """Remove a content, so that the next backup writes it anew."""
+        """Remove a content, so that the next backup stores it again."""
         self._files.rm_file(self._path(_object(sha256)))
 
     def _check_format(self) -> None:

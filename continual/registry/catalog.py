@@ -83,7 +83,7 @@ class Catalog:
 
     def copy(self, target: Path) -> None:
         """Write the committed state to a new file, as one transaction sees it."""
-        with self.transaction() as connection:
+        with self.reading() as connection:
             ((name,),) = connection.execute("SELECT current_database()").fetchall()
             connection.execute("COMMIT")  # a transaction writes to one file
             quoted = str(target).replace("'", "''")
