@@ -10,12 +10,12 @@ from continual.config import Config, load_config
 from continual.models.base import PACKAGED
 from continual.progress import SILENT, Progress
 from continual.registry import (
+    CURRENT,
     Alias,
     Registry,
     Task,
     Version,
 )
-from continual.registry.registry import CURRENT
 from continual.report.status import Status, read_status
 from continual.versions.build import kept
 from continual.versions.create import SETTINGS, STORE, create_workspace, find_workspace

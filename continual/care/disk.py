@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from continual.care.findings import Finding
-from continual.registry import Registry
+from continual.registry import ROOT, Registry
 from continual.registry.artifacts import Artifact
 from continual.registry.digests import CHECKED, FileDigest
-from continual.registry.registry import ROOT
 from continual.storage.aside import LOST
 from continual.storage.files import in_use, is_unfinished
 from continual.storage.locks import INGEST_LOCK, UPDATE_LOCK, held

@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 
 from continual.care.findings import Finding
 from continual.eval.query_scores import QueryScores
-from continual.registry import Batch, Registry, Score, Task
-from continual.registry.registry import CURRENT
+from continual.registry import CURRENT, Batch, Registry, Score, Task
 
 _CATALOG = "Restore the catalog from a backup."
 

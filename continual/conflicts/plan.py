@@ -19,8 +19,7 @@ from continual.errors import (
     did_you_mean,
 )
 from continual.progress import SILENT, Progress
-from continual.registry import Registry, Version
-from continual.registry.registry import CURRENT, ROOT
+from continual.registry import CURRENT, ROOT, Registry, Version
 from continual.replay import RowReader
 from continual.versions.build import kept
 

@@ -25,7 +25,7 @@ from continual.config import EvalConfig
 from continual.errors import InputError
 from continual.eval.metrics import METRICS, Learned, Matrix
 from continual.eval.run import score_tasks
-from continual.registry.registry import Registry
+from continual.registry import Registry
 from continual.train.pairs import PairEncoder
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from continual.registry import Registry
 from continual.registry.artifacts import folder_of
 from continual.registry.records import Batch, Task, Version
-from continual.registry.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,7 @@ from continual.export.card import CARD, model_card
 from continual.export.rounding import Rounding, measure_rounding, proof_texts
 from continual.models.weights import weights_sha256
 from continual.progress import SILENT, Progress
-from continual.registry import Registry, Version
-from continual.registry.registry import ROOT
+from continual.registry import ROOT, Registry, Version
 from continual.storage.files import empty_folder, publish, remove
 from continual.versions.build import kept
 from continual.versions.dtypes import FP32, NAMES, base_dtype, torch_dtype

@@ -12,8 +12,7 @@ from continual.progress import SILENT, Progress
 from continual.recipes.forecast import Forecast, forecast
 from continual.recipes.plan import Layout, PlannedPhase
 from continual.recipes.recipe import Merge
-from continual.registry import Cost, Provenance, Registry, Version
-from continual.registry.registry import ROOT
+from continual.registry import ROOT, Cost, Provenance, Registry, Version
 from continual.versions.build import kept
 
 

@@ -17,9 +17,8 @@ from continual.recipes.checks import check_held, check_parameters, check_phases,
 from continual.recipes.recipe import PLAIN, START, Merge, Phase, Recipe, RecipeInput, Train, Value
 from continual.recipes.reuse import earlier_rows, usable
 from continual.recipes.rows import RecipeRows, read_training_rows
-from continual.registry import Batch, Registry, Version, Window
+from continual.registry import ROOT, Batch, Registry, Version, Window
 from continual.registry.provenance import libraries
-from continual.registry.registry import ROOT
 from continual.versions.build import kept
 
 if TYPE_CHECKING:

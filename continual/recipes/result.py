@@ -12,8 +12,7 @@ from continual.eval.suites import suite_settings, suite_tasks
 from continual.progress import Progress
 from continual.recipes.cost import JointCost, joint_cost, total_cost
 from continual.recipes.plan import Layout, PlannedPhase
-from continual.registry import Cost, Cuts, Registry, Version
-from continual.registry.registry import CURRENT, ROOT
+from continual.registry import CURRENT, ROOT, Cost, Cuts, Registry, Version
 from continual.versions.scores import score_missing
 
 

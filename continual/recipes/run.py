@@ -18,10 +18,9 @@ from continual.recipes.jobs import Executor, load_libraries, run_job
 from continual.recipes.plan import Layout, PlannedPhase
 from continual.recipes.recipe import START, Merge, Train, needed_phases
 from continual.recipes.result import RecipeResult, phase_result, recipe_result
-from continual.registry import Provenance, Registry, TrainResult, Version
+from continual.registry import ROOT, Provenance, Registry, TrainResult, Version
 from continual.registry.catalog import now
 from continual.registry.provenance import libraries
-from continual.registry.registry import ROOT
 from continual.storage.aside import announce
 from continual.storage.files import remove
 from continual.train.coefficients import position

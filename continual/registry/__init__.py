@@ -2,11 +2,13 @@
 
 from continual.registry.provenance import Cost, Cuts, Provenance, TrainResult, Window
 from continual.registry.records import (
+    CURRENT,
     GIVEN_ONLY,
     INSTRUCTED,
     KINDS,
     MTEB,
     RETRIEVAL,
+    ROOT,
     Alias,
     Batch,
     Domain,
@@ -21,11 +23,13 @@ from continual.registry.spec import Spec
 from continual.registry.verdict import Change, Role, TaskChange, Verdict
 
 __all__ = [
+    "CURRENT",
     "GIVEN_ONLY",
     "INSTRUCTED",
     "KINDS",
     "MTEB",
     "RETRIEVAL",
+    "ROOT",
     "Alias",
     "Batch",
     "Change",

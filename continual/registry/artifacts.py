@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from continual.registry.records import MTEB, Batch, Score, Task, Version
 
 BACKUP = "Restore it from a backup."
+
+_TASK_FILES = ("corpus", "queries", "qrels", "keys")
+"""Parquet files in the folder of a local task. Its shingles are rebuilt from its texts if they are missing."""
+
+_MTEB_FILES = ("keys", "shingles")
+"""Parquet files in the folder of an mteb task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,11 @@ def folder_of(task: Task) -> Artifact:
         source = task.name if task.origin == MTEB + task.name else f"{task.name} {task.origin}"
         cure = f"Restore it from a backup, or with `continual task add {source}{domain}`."
     return Artifact(f"the task {task.name}", task.path, cure, rebuilt=() if task.mteb else ("shingles.parquet",))
+
+
+def files_of(folder: Path, task: Task) -> list[Path]:
+    """Return the files that the folder of a task must have."""
+    return [folder / f"{name}.parquet" for name in (_TASK_FILES if task.mteb is None else _MTEB_FILES)]
 
 
 def queries_of(score: Score) -> Artifact | None:

@@ -262,3 +262,8 @@ def _migrate(connection: duckdb.DuckDBPyConnection, applied: int) -> None:
 def now() -> datetime:
     """Return the current time in UTC."""
     return datetime.now(UTC)
+
+
+def utc(moment: datetime) -> str:
+    """Return a time for display, such as "2026-03-01 09:30 UTC"."""
+    return moment.strftime("%Y-%m-%d %H:%M UTC")

@@ -10,6 +10,12 @@ from continual.registry.provenance import Provenance
 from continual.registry.spec import Spec
 from continual.registry.verdict import Verdict
 
+ROOT = "v0"
+"""Id of the version that `continual init` makes from the base."""
+
+CURRENT = "current"
+"""Alias of the version that serves."""
+
 MTEB = "mteb:"
 """Prefix of mteb's tasks and benchmarks, on the command line and in a task's origin."""
 

@@ -6,15 +6,25 @@ import dataclasses
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from continual.errors import DataError, NotFoundError, SchemaError, did_you_mean
-from continual.registry.artifacts import Artifact, adapter_of, folder_of, queries_of, rejects_of, rows_of, snapshot_of
+from continual.registry.artifacts import (
+    Artifact,
+    adapter_of,
+    files_of,
+    folder_of,
+    queries_of,
+    rejects_of,
+    rows_of,
+    snapshot_of,
+)
 from continual.registry.catalog import Catalog, now
+from continual.registry.comparable import common_settings
 from continual.registry.digests import Digests, insert_digests
 from continual.registry.records import (
+    CURRENT,
     RETRIEVAL,
     Alias,
     Batch,
@@ -28,23 +38,14 @@ from continual.registry.records import (
 from continual.registry.rows import (
     alias_target,
     append_alias,
-    decode_value,
     encode_value,
     insert_compatibility,
     insert_record,
     insert_task,
     next_position,
+    read_records,
 )
 from continual.storage.locks import exclusive
-
-TASK_FILES = ("corpus", "queries", "qrels", "keys")
-"""Names of the Parquet files in the folder of a local task."""
-
-KEYS_ONLY = ("keys", "shingles")
-"""Names of those in the folder of an mteb task. Missing shingles of a local task are rebuilt from its texts."""
-
-CURRENT = "current"
-ROOT = "v0"
 
 Record = TypeVar("Record")
 
@@ -245,9 +246,7 @@ class Registry:
         return [self.path(task.path) for task in tasks]
 
     def _missing_files(self, task: Task) -> list[Path]:
-        names = TASK_FILES if task.mteb is None else KEYS_ONLY
-        files = [self.path(task.path) / f"{name}.parquet" for name in names]
-        return [file for file in files if not file.is_file()]
+        return [file for file in files_of(self.path(task.path), task) if not file.is_file()]
 
     # Versions and their lineage.
 
@@ -341,7 +340,7 @@ class Registry:
         """
         records = self.all_scores()
         if settings is None:
-            settings = _common_settings(records, self._positions())
+            settings = common_settings(records, self._positions())
         return {(score.version, score.task): score for score in records if settings.get(score.task) == score.settings}
 
     def all_scores(self) -> list[Score]:
@@ -442,45 +441,6 @@ class Registry:
         with self.catalog.reading() as connection:
             return dict(connection.execute("SELECT id, position FROM versions").fetchall())
 
-    def _select(self, record_type: type[Record], query: str, values: list[Any] | None = None) -> list[Record]:
+    def _select(self, record_type: type[Record], query: str, values: Sequence[Any] = ()) -> list[Record]:
         with self.catalog.reading() as connection:
-            cursor = connection.execute(query, values or [])
-            columns = [column[0] for column in cursor.description or []]
-            rows = cursor.fetchall()
-        names = {field.name for field in dataclasses.fields(record_type)}  # type: ignore[arg-type]
-        return [_read_row(record_type, names, dict(zip(columns, row, strict=True))) for row in rows]
-
-
-def _read_row(record_type: type[Record], names: set[str], row: dict[str, Any]) -> Record:
-    """Return a record from a row of the catalog; an error names the version or the run."""
-    try:
-        return record_type(**{name: decode_value(name, value) for name, value in row.items() if name in names})
-    except SchemaError as error:
-        raise SchemaError(f"{record_type.__name__} {row.get('id')}: {error}") from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise SchemaError(
-            f"{record_type.__name__} {row.get('id', row.get('name', ''))}: the record is damaged: {error}. Restore the "
-            "catalog from a backup."
-        ) from None
-
-
-def _common_settings(scores: Iterable[Score], positions: Mapping[str, int]) -> dict[str, str]:
-    """Return by task the settings of the newest version's score; of several, those that most versions have."""
-    newest: dict[str, int] = {}
-    counts: dict[tuple[str, str], int] = {}
-    scores = list(scores)
-    for score in scores:
-        newest[score.task] = max(newest.get(score.task, -1), positions.get(score.version, -1))
-        counts[score.task, score.settings] = counts.get((score.task, score.settings), 0) + 1
-    chosen: dict[str, str] = {}
-    for score in scores:
-        if positions.get(score.version, -1) == newest[score.task]:
-            best = chosen.setdefault(score.task, score.settings)
-            if counts[score.task, score.settings] >= counts[score.task, best]:
-                chosen[score.task] = score.settings
-    return chosen
-
-
-def utc(moment: datetime) -> str:
-    """Return a time for display, such as "2026-03-01 09:30 UTC"."""
-    return moment.strftime("%Y-%m-%d %H:%M UTC")
+            return read_records(connection, record_type, query, values)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from continual.errors import SchemaError
 from continual.registry.catalog import now
 from continual.registry.provenance import Provenance
 from continual.registry.records import Alias, Task
@@ -16,6 +17,8 @@ from continual.registry.verdict import Verdict
 
 if TYPE_CHECKING:
     import duckdb
+
+Record = TypeVar("Record")
 
 _JSON_COLUMNS = {"batches", "columns", "provenance", "verdict", "details", "spec", "mteb"}
 _RECORD_TYPES: dict[str, Any] = {"provenance": Provenance, "verdict": Verdict, "spec": Spec}
@@ -96,3 +99,30 @@ def append_alias(connection: duckdb.DuckDBPyConnection, name: str, version: str,
     event = Alias(next_position(connection, "alias_events"), name, version, previous, now(), reason)
     insert_record(connection, "alias_events", event)
     return event
+
+
+def read_records(
+    connection: duckdb.DuckDBPyConnection, record_type: type[Record], query: str, values: Sequence[Any] = ()
+) -> list[Record]:
+    """Return the rows of a query as records. Columns that the record has no field for are left out.
+
+    Raises:
+        SchemaError: A row cannot be read; the message names its record.
+    """
+    cursor = connection.execute(query, list(values))
+    columns = [column[0] for column in cursor.description or []]
+    names = {field.name for field in dataclasses.fields(record_type)}  # type: ignore[arg-type]
+    return [_read_record(record_type, names, dict(zip(columns, row, strict=True))) for row in cursor.fetchall()]
+
+
+def _read_record(record_type: type[Record], names: set[str], row: dict[str, Any]) -> Record:
+    """Return a record from a row of the catalog; an error names the version or the run."""
+    try:
+        return record_type(**{name: decode_value(name, value) for name, value in row.items() if name in names})
+    except SchemaError as error:
+        raise SchemaError(f"{record_type.__name__} {row.get('id')}: {error}") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise SchemaError(
+            f"{record_type.__name__} {row.get('id', row.get('name', ''))}: the record is damaged: {error}. Restore the "
+            "catalog from a backup."
+        ) from None

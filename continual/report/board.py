@@ -13,8 +13,7 @@ from typing import Any
 
 from continual.conflicts.analysis import LAST as CONFLICTS
 from continual.errors import ContinualError, NothingToDoError, WorkspaceBusy
-from continual.registry import Registry, Run
-from continual.registry.registry import CURRENT
+from continual.registry import CURRENT, Registry, Run
 from continual.report.build import build_report
 from continual.report.html import Page, render_html, render_notice
 from continual.report.live import read_live

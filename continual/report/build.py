@@ -17,6 +17,7 @@ from continual.eval.metrics import METRICS, intransigence, ood_mean
 from continual.eval.ood import Flag, flags
 from continual.eval.query_scores import QueryScores, aligned
 from continual.index.result import IndexComparison
+from continual.registry import CURRENT, ROOT, Registry
 from continual.registry.artifacts import folder_of, queries_of
 from continual.registry.provenance import Cost
 from continual.registry.records import (
@@ -25,7 +26,6 @@ from continual.registry.records import (
     Task,
     Version,
 )
-from continual.registry.registry import CURRENT, ROOT, Registry
 from continual.report.joint import Joint, find_joint
 from continual.report.last import last_regressions
 from continual.report.report import METRIC_NAMES, Report, ReportTask, ReportVersion

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from continual.config import Config
 from continual.errors import InputError, NotFoundError
-from continual.registry import Registry, Version
+from continual.registry import CURRENT, ROOT, Registry, Version
 from continual.registry.artifacts import queries_of
 from continual.registry.records import Score
-from continual.registry.registry import CURRENT, ROOT
 
 STORE = ".continual"
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.eval.ood import flags_of
-from continual.registry import Registry
-from continual.registry.registry import CURRENT
+from continual.registry import CURRENT, Registry
 from continual.storage.locks import UPDATE_LOCK, holder
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from continual.registry.registry import utc
+from continual.registry.catalog import utc
 from continual.report.report import Report, ReportTask, ReportVersion
 
 

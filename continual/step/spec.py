@@ -10,9 +10,8 @@ from continual.errors import InputError, NothingToDoError
 from continual.eval.suites import suite_tasks
 from continual.merge.rules import Rule, check_rule, find_rule
 from continual.progress import SILENT, Progress
-from continual.registry import Batch, Provenance, Registry, Run, Spec, Version
+from continual.registry import CURRENT, ROOT, Batch, Provenance, Registry, Run, Spec, Version
 from continual.registry.provenance import libraries
-from continual.registry.registry import CURRENT, ROOT
 from continual.replay import Draw, RowReader, get_policy
 from continual.step.draw import cursors_of, draw_rows
 from continual.step.request import Request

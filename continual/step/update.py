@@ -21,10 +21,22 @@ from continual.index.result import IndexComparison
 from continual.merge.rules import find_rule
 from continual.models.weights import weights_sha256
 from continual.progress import SILENT, Log, Progress, no_log
-from continual.registry import Provenance, Registry, Role, Run, Score, Spec, Task, TrainResult, Verdict, Version
+from continual.registry import (
+    CURRENT,
+    ROOT,
+    Provenance,
+    Registry,
+    Role,
+    Run,
+    Score,
+    Spec,
+    Task,
+    TrainResult,
+    Verdict,
+    Version,
+)
 from continual.registry.artifacts import queries_of
 from continual.registry.catalog import now
-from continual.registry.registry import CURRENT, ROOT
 from continual.replay import Draw
 from continual.step.judge import judge
 from continual.step.tracking import step_figures

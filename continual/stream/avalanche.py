@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import torch
 
 from continual.errors import DataError, InputError, NothingToDoError
+from continual.registry import CURRENT, Registry
 from continual.registry.provenance import Window
 from continual.registry.records import Batch, Task
-from continual.registry.registry import CURRENT, Registry
 from continual.replay.draw import RowReader
 from continual.replay.policies import allot, get_policy
 

@@ -8,8 +8,7 @@ from typing import Any
 from continual.config import IngestConfig
 from continual.errors import InputError, InvalidNameError
 from continual.models.folder import RESERVED_PROMPTS, prompt_names
-from continual.registry import RETRIEVAL, Batch, Registry, Task
-from continual.registry.registry import ROOT
+from continual.registry import RETRIEVAL, ROOT, Batch, Registry, Task
 from continual.stream.holdout import HELD
 from continual.stream.leaks import shingle_files
 from continual.stream.options import IngestOptions

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from continual.errors import DataError, ModelError, RebuildError
 from continual.progress import SILENT, Progress
-from continual.registry import Registry, Version
-from continual.registry.registry import CURRENT, ROOT
+from continual.registry import CURRENT, ROOT, Registry, Version
 from continual.storage.files import discard, remove
 from continual.versions.build import PHASE_RUN, has_adapter, hold_snapshots, temporary_rebuild
 

@@ -10,8 +10,7 @@ from continual.errors import InputError
 from continual.eval.compare import Comparison, compare_versions
 from continual.eval.suites import suite_settings
 from continual.progress import SILENT, Progress
-from continual.registry import Registry, Task, Version
-from continual.registry.registry import ROOT
+from continual.registry import ROOT, Registry, Task, Version
 from continual.storage.locks import UPDATE_LOCK
 from continual.versions.build import kept
 from continual.versions.scores import (

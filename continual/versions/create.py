@@ -10,9 +10,8 @@ from continual.config import Config, load_config
 from continual.errors import InputError, ModelError, NotFoundError
 from continual.models.base import recorded_name, resolve_base
 from continual.models.weights import weights_sha256
-from continual.registry import Provenance, Registry, Version
+from continual.registry import ROOT, Provenance, Registry, Version
 from continual.registry.catalog import now
-from continual.registry.registry import ROOT
 from continual.storage.files import publish
 from continual.versions.settings import render_config
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from continual.progress import SILENT, Progress
-from continual.registry import Registry, Version
-from continual.registry.registry import ROOT
+from continual.registry import ROOT, Registry, Version
 
 if TYPE_CHECKING:
     from continual.merge.sources import Model

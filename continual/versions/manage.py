@@ -9,8 +9,7 @@ from typing import Any
 from continual.config import Config
 from continual.errors import InputError
 from continual.progress import SILENT, Progress
-from continual.registry import Alias, Registry, Version
-from continual.registry.registry import CURRENT
+from continual.registry import CURRENT, Alias, Registry, Version
 from continual.storage.locks import UPDATE_LOCK
 from continual.versions.build import kept, rebuild
 from continual.versions.collect import Collected, collect

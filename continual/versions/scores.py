@@ -15,9 +15,8 @@ from continual.errors import InputError, NotFoundError, NothingToDoError, did_yo
 from continual.eval.ood import flags_of
 from continual.eval.suites import SuiteName, sample_of, suite_settings, suite_tasks
 from continual.progress import SILENT, Progress
-from continual.registry import Registry, Score, Task, Version
+from continual.registry import ROOT, Registry, Score, Task, Version
 from continual.registry.artifacts import queries_of
-from continual.registry.registry import ROOT
 from continual.storage.locks import UPDATE_LOCK
 from continual.versions.build import materialise, prove
 

@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from continual.cli.render.console import console, say, table
 from continual.cli.render.words import describe_cuts, describe_skipped
-from continual.registry.registry import ROOT
+from continual.registry import ROOT
 from continual.report.figures.numbers import duration
 from continual.report.report import measured
 

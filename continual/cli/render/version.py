@@ -7,7 +7,7 @@ from continual.cli.render.words import describe_replay, describe_rows, describe_
 from continual.merge.methods import find_method
 from continual.merge.rules import find_rule
 from continual.registry import Version
-from continual.registry.registry import utc
+from continual.registry.catalog import utc
 from continual.report.figures.numbers import duration
 
 

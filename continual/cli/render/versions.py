@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from continual.cli.render.console import console, say, table
 from continual.registry import Alias
-from continual.registry.registry import utc
+from continual.registry.catalog import utc
 
 if TYPE_CHECKING:
     from continual.versions.collect import Collected

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from continual.registry.registry import utc
+from continual.registry.catalog import utc
 from continual.report.figures import (
     BarChart,
     LineChart,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from continual.registry.registry import utc
+from continual.registry.catalog import utc
 from continual.report.report import DEFINITIONS, METRIC_NAMES, Report
 from continual.report.sections.base import ReportSection
 
