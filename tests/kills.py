@@ -19,7 +19,20 @@ PROCESSES = multiprocessing.get_context("forkserver")
 """Starts processes from one that has imported what takes seconds to import, and has done nothing else."""
 
 PROCESSES.set_forkserver_preload(
-    ["continual.cli", "continual.step.update", "continual.train.loop", "continual.eval.run", "continual.index.cross"]
+    [
+        "sentence_transformers",
+        "peft",
+        "peft.tuners.lora",
+        "accelerate",
+        "transformers.models.bert.modeling_bert",
+        "scipy.special",
+        "continual.cli",
+        "continual.eval.run",
+        "continual.index.cross",
+        "continual.merge.folders",
+        "continual.step.update",
+        "continual.train.loop",
+    ]
 )
 
 KILLS = int(os.environ.get("KILLS", "4"))
