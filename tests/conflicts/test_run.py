@@ -159,6 +159,7 @@ def test_an_analysis_from_rows_to_clusters(three: Workspace) -> None:
     assert three.conflicts(rows=32, out=three.directory / "mine.toml").matrix == found.matrix
 
 
+@pytest.mark.slow
 def test_losses_are_those_of_a_training_on_the_rows_of_the_domain(three: Workspace, tmp_path: Path) -> None:
     """Done once more by hand: hash order, the first rows for training, those that follow held out."""
     import pyarrow.parquet as pq

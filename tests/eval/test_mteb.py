@@ -173,6 +173,7 @@ def test_a_text_is_encoded_once_for_all_tasks(
     assert len(encoded) == len(set(encoded)) >= 7
 
 
+@pytest.mark.slow
 def test_memory_is_bounded(offered: Any, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     from continual.eval import encoder
 

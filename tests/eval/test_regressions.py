@@ -197,6 +197,7 @@ def learned(once: Once, tiny_model: Path, tmp_path: Path) -> Workspace:
     return Workspace(shutil.copytree(once("rankings-moved", make) / "w", tmp_path / "w"))
 
 
+@pytest.mark.slow
 def test_a_real_step_from_scores_to_documents(learned: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     found = learned.compare_queries(count=100)
     assert (found.first, found.second, found.scored_again) == ("v0", "v1", {})

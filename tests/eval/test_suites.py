@@ -156,6 +156,7 @@ def test_a_sampled_score_is_its_own(workspace: Workspace, monkeypatch: pytest.Mo
     assert [each.task for each in workspace.evaluate(tasks=["first"], suite="step").scores] == ["first"]
 
 
+@pytest.mark.slow
 def test_an_update_is_judged_on_the_step_suite(workspace: Workspace) -> None:
     settings = STEP + "[train]\nepochs = 1\nmax_length = 32\nlora_rank = 4\n[gate]\nmin_gain = -100\n"
     (workspace.directory / "continual.toml").write_text(settings)

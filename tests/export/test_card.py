@@ -102,6 +102,7 @@ def test_the_scores_are_in_the_hubs_form(learned: Workspace, tmp_path: Path) -> 
     assert f"| {base:.1f} | {new:.1f} | {new - base:+.1f} |" in text
 
 
+@pytest.mark.slow
 def test_a_licence_of_its_own_is_not_settled_by_the_base(
     learned: Workspace, write_pairs: Write, tmp_path: Path
 ) -> None:

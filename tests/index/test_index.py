@@ -214,6 +214,7 @@ def test_it_can_be_turned_off(workspace: Workspace) -> None:
     assert found.mean("mapped_on_old") is found.kept_mapped is None
 
 
+@pytest.mark.slow
 def test_a_fitted_folder_searches_the_old_index(workspace: Workspace, tmp_path: Path) -> None:
     workspace.update()
     registry = workspace.registry
@@ -299,6 +300,7 @@ def test_the_commands(workspace: Workspace, run: Run, tmp_path: Path) -> None:
     assert "Effect of each step on the index of its parent" in run("report", *where).out
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compared_is_refused(workspace: Workspace, tmp_path: Path, tiny_model: Path) -> None:
     with pytest.raises(InputError, match="a version always matches its own index"):
         workspace.compare_index("v0")

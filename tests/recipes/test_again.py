@@ -57,6 +57,7 @@ def test_a_warm_up_is_kept_as_long_as_its_clusters_are(workspace: Workspace, tmp
     }
 
 
+@pytest.mark.slow
 def test_a_phase_that_cannot_be_built_again_is_made_again(workspace: Workspace) -> None:
     done = workspace.train("specialists")
     versions = {each.name: workspace.version(each.version) for each in done.phases}

@@ -26,6 +26,7 @@ from continual.recipes.systems import boom
 from tests.pairs import make_pairs
 
 
+@pytest.mark.slow
 def test_the_subsets_of_boom_have_the_shares_of_each_domain(workspace: Workspace) -> None:
     plan = workspace.plan_training("boom")
     rows = [(phase.name, phase.rows, phase.start) for phase in plan.phases]
@@ -109,6 +110,7 @@ def test_tokens_are_those_of_the_rows_of_each_phase(workspace: Workspace, tmp_pa
     assert workspace.plan_training("naive", settings=epochs).new_tokens == plan.new_tokens
 
 
+@pytest.mark.slow
 def test_a_text_that_rows_of_a_batch_share_is_one(workspace: Workspace, tmp_path: Path) -> None:
     shared = [pair | {"positive": "bal bel bil bol bul " * 3} for pair in make_pairs(32, seed=6)]
     pq.write_table(pa.Table.from_pylist(shared), tmp_path / "shared.parquet")
@@ -193,6 +195,7 @@ def test_a_setting_of_the_call_goes_before_that_of_a_phase(workspace: Workspace)
     assert matryoshka == [[[], [], [], [16, 8, 4]], [[8]] * 4]
 
 
+@pytest.mark.slow
 def test_rows_that_no_phase_trains_on_are_counted(workspace: Workspace, tmp_path: Path) -> None:
     pairs = [pair | {"negatives": []} if place < 5 else pair for place, pair in enumerate(make_pairs(24, seed=8))]
     pq.write_table(pa.Table.from_pylist(pairs), tmp_path / "labels.parquet")

@@ -87,6 +87,7 @@ def test_an_interrupted_update_can_be_discarded(workspace: Workspace, write_pair
     assert not list(workspace.registry.path("runs").glob("v*"))
 
 
+@pytest.mark.faults
 def test_a_checkpoint_outlives_a_machine_that_cannot_go_on(
     learned: Workspace, write_pairs: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:

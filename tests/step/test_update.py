@@ -130,6 +130,7 @@ class Meddler:
         pass
 
 
+@pytest.mark.slow
 def test_a_rollback_during_an_update_is_not_overruled(workspace: Workspace, write_pairs: Write) -> None:
     workspace.ingest(write_pairs("a.parquet", make_pairs(60)))
     workspace.update()
@@ -148,6 +149,7 @@ def test_what_killed_updates_left_is_swept(learned: Workspace) -> None:
     assert not any(path.exists() for path in left)
 
 
+@pytest.mark.slow
 def test_scores_of_other_settings_are_made_anew(workspace: Workspace, write_pairs: Write) -> None:
     workspace.ingest(write_pairs("a.parquet", make_pairs(60)))
     workspace.update()
@@ -172,6 +174,7 @@ def test_two_updates_at_once_are_refused(workspace: Workspace) -> None:
         workspace.update()
 
 
+@pytest.mark.faults
 def test_lost_files_are_named_before_anything_is_trained(
     learned: Workspace, write_pairs: Write, tmp_path: Path
 ) -> None:

@@ -188,6 +188,7 @@ def test_gc_never_drops_what_it_cannot_build_again(workspace: Workspace) -> None
     assert done.dropped == ["v1", "v3"]
 
 
+@pytest.mark.slow
 def test_an_update_goes_on_after_gc(workspace: Workspace, tmp_path: Path) -> None:
     workspace.gc()
     learn(workspace, tmp_path, 9, replay=0.3)

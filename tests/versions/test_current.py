@@ -11,6 +11,7 @@ from continual.errors import DataError
 from tests.pairs import Write, make_pairs
 
 
+@pytest.mark.faults
 def test_damaged_weights_are_neither_exported_nor_served(
     learned: Workspace, write_pairs: Write, tmp_path: Path
 ) -> None:

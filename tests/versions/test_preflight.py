@@ -75,6 +75,7 @@ def test_the_head_of_a_language_model_is_left_out_and_said(tmp_path: Path, caplo
     assert "cls.predictions.bias" in record.getMessage()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["nomic_bert", "gte"])
 def test_weights_that_transformers_converts_are_stored_converted(
     tmp_path: Path, write_pairs: Write, caplog: pytest.LogCaptureFixture, kind: str
