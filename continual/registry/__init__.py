@@ -3,6 +3,7 @@
 from continual.registry.provenance import Cost, Cuts, Provenance, TrainResult, Window
 from continual.registry.records import (
     GIVEN_ONLY,
+    GRADED,
     INSTRUCTED,
     KINDS,
     MTEB,
@@ -22,6 +23,7 @@ from continual.registry.verdict import Change, Role, TaskChange, Verdict
 
 __all__ = [
     "GIVEN_ONLY",
+    "GRADED",
     "INSTRUCTED",
     "KINDS",
     "MTEB",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -37,6 +38,23 @@ def check_scores_read(source: str, mapping: Mapping, staged: Staged) -> None:
             f"{source}: no pair has a {mapping.score.name!r} of {mapping.score.positive_at:g} or more; its scores are "
             f"from {least:g} to {largest:g}. Give a lower --positive-at."
         )
+
+
+def with_range(source: str, mapping: Mapping, staged: Staged) -> Mapping:
+    """Return a mapping with the range of the scores: as it was given, or from the smallest to the largest score.
+
+    Raises:
+        DataError: The range is not given, and all scores are equal.
+    """
+    if mapping.grades is None or mapping.grades.range is not None or staged.scores is None:
+        return mapping
+    least, largest = staged.scores
+    if least == largest:
+        raise DataError(
+            f"{source}: every {mapping.grades.name!r} is {least:g}, so no pair is better than another. Give the "
+            "smallest and the largest possible score with --score-range LOW HIGH."
+        )
+    return replace(mapping, grades=replace(mapping.grades, range=staged.scores))
 
 
 def check_hold_out(source: str, share: float, split: Split) -> None:
