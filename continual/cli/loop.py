@@ -92,6 +92,13 @@ def ingest(
             "of the scores in the file.",
         ),
     ] = None,
+    corpus: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File with the texts of the passages, if the rows name them by id."),
+    ] = None,
+    queries: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File with the texts of the queries, likewise.")
+    ] = None,
     quote: Annotated[
         bool | None,
         typer.Option(
@@ -167,7 +174,7 @@ def ingest(
         score_range=score_range,
     )
     options: dict[str, Any] = {"domain": domain, "columns": columns, "holdout": holdout, "task": task}
-    options |= {"license": license, "kind": kind, "instruction": instruction}
+    options |= {"license": license, "kind": kind, "instruction": instruction, "corpus": corpus, "queries": queries}
     options["dialect"] = Dialect(quote=quote, delimiter=delimiter, header=not no_header, encoding=encoding)
     reports = []
     try:

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from continual.errors import DataError
-from continual.stream.schema import Mapping
+from continual.stream.schema import GIVE_TEXTS, Mapping
 from continual.stream.split import Counts, Split
 from continual.stream.stage import Staged
 
@@ -37,6 +37,18 @@ def check_scores_read(source: str, mapping: Mapping, staged: Staged) -> None:
         raise DataError(
             f"{source}: no pair has a {mapping.score.name!r} of {mapping.score.positive_at:g} or more; its scores are "
             f"from {least:g} to {largest:g}. Give a lower --positive-at."
+        )
+
+
+def check_texts_read(source: str, staged: Staged) -> None:
+    """Check that the queries and positives are not all numbers, which are ids of texts.
+
+    Raises:
+        DataError: They are.
+    """
+    if staged.good and staged.numbers == staged.good:
+        raise DataError(
+            f"{source}: every query and every positive is a number, so they are ids and no texts. {GIVE_TEXTS}"
         )
 
 

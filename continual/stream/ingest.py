@@ -17,6 +17,7 @@ from continual.storage.files import publish
 from continual.stream.checks import (
     check_hold_out,
     check_scores_read,
+    check_texts_read,
     count_without_negatives,
     task_without_rows,
     too_many_rejects,
@@ -27,7 +28,7 @@ from continual.stream.graded import add_negatives
 from continual.stream.leaks import count_leaks, find_leaks, write_leaks
 from continual.stream.options import IngestOptions, check_options
 from continual.stream.ordered import write_rows
-from continual.stream.readers import Dialect, Source, open_source
+from continual.stream.readers import Dialect, Source, TextFiles, open_ids, open_source, text_columns
 from continual.stream.report import IngestReport, Read, report_rows, report_unchanged
 from continual.stream.schema import Columns, Mapping, resolve
 from continual.stream.split import Split, split_rows
@@ -50,6 +51,8 @@ def ingest(
     kind: str | None = None,
     instruction: str | None = None,
     dialect: Dialect = Dialect(),  # noqa: B008  frozen
+    corpus: Path | None = None,
+    queries: Path | None = None,
     progress: Progress = SILENT,
 ) -> IngestReport:
     """Store the rows of a file as a batch of a domain.
@@ -85,6 +88,8 @@ def ingest(
         instruction: Purpose of the domain's queries. It replaces the model's own prompt, in the form of `INSTRUCTED`,
             wherever the queries are trained on, searched with or served. None: the instruction the domain has.
         dialect: How CSV and TSV files are written; their suffix decides what it leaves open.
+        corpus: File with the texts of the positives and negatives, if the source names them by id.
+        queries: File with the texts of the queries, likewise.
         progress: Reports rows checked and written.
 
     Returns:
@@ -99,8 +104,10 @@ def ingest(
         WorkspaceBusy: Another ingest is running.
     """
     # 1. Check the options and open the source.
+    texts = TextFiles(corpus, queries)
+    opened = open_ids(source, dialect, texts, columns) if texts else open_source(source, dialect)
+    columns = text_columns(columns, texts)
     options = check_options(IngestOptions(domain, columns, holdout, task, license, kind, instruction))
-    opened = open_source(source, dialect)
     name = check_name(opened.stem if options.domain is None else options.domain, "domain")
 
     with registry.lock(LOCK, "ingest"):
@@ -128,6 +135,7 @@ def ingest(
                 rejects = registry.path(_publish_rejects(registry, folder, name, content))
                 raise too_many_rejects(source, staged, config.max_reject_share, rejects)
             check_scores_read(source, mapping, staged)
+            check_texts_read(source, staged)
             given_range = mapping.grades.range if mapping.grades else None
             mapping = with_range(source, mapping, staged)
             score_range = mapping.grades.range if mapping.grades else None

@@ -24,8 +24,27 @@ SCORES = (
     *("score", "scores", "label", "labels", "similarity", "similarity_score", "relevance", "relevance_score"),
     *("relevance_label", "rating", "grade", "gold_label", "gold_score", "is_duplicate", "is_relevant", "is_positive"),
 )
+GIVE_TEXTS = (
+    "Give the files with the texts, such as --corpus collection.tsv --queries queries.tsv, or name the columns that "
+    "hold texts with --query-column and --positive-column."
+)
 NO_SCORE = "none"
 """What `Columns.score` is if no column is about the pair."""
+# Names of columns with ids, whose texts are in files of their own. Those of texts are recognised too.
+ID_NAMES = {
+    "query": ("query_id", "query-id", "qid", "queryid", "topic_id"),
+    "positive": (
+        *("positive_id", "positive_ids", "positive_pid", "positive_pids", "positive_doc_id", "positive_doc_ids"),
+        *("positive_passage_id", "positive_passage_ids", "pos_id", "pos_ids", "pos_pid", "pos_pids"),
+        *("corpus_id", "corpus-id", "doc_id", "docid", "document_id", "passage_id", "pid"),
+    ),
+    "negatives": (
+        *("negative_ids", "negative_id", "negative_pid", "negative_pids", "negative_doc_id", "negative_doc_ids"),
+        *("negative_passage_id", "negative_passage_ids", "neg_id", "neg_ids", "neg_pid", "neg_pids"),
+        "hard_negative_ids",
+    ),
+}
+NUMBERED_ID = re.compile(r"(?:hard_)?neg(?:ative)?s?(?:_[a-z]*ids?)?[_-]?(\d+)(?:_ids?)?", re.IGNORECASE)
 NUMBERED_NEGATIVE = re.compile(r"(?:hard_)?neg(?:ative)?s?[_-]?(\d+)", re.IGNORECASE)
 
 
@@ -150,6 +169,7 @@ def resolve(wanted: Columns, names: Sequence[str], source: str, *, graded: bool 
     text = next((name for name in free if name.lower() == EITHER), None)
     if text is not None and bool(columns["query"]) != bool(columns["positive"]):
         columns["positive" if columns["query"] else "query"] = [text]
+    _check_texts(columns, free, source)
     problems = [
         f"{'no column' if not columns[role] else f'{len(columns[role])} columns ({_list(columns[role])})'} "
         f"for the {role.replace('_', ' ')}: name it with {_flag(role)} C"
@@ -168,6 +188,51 @@ def resolve(wanted: Columns, names: Sequence[str], source: str, *, graded: bool 
         score=None if graded else _score(wanted, free, source),
         grades=_grades(wanted, free, source) if graded else None,
     )
+
+
+def _check_texts(columns: dict[str, list[str]], names: Sequence[str], source: str) -> None:
+    """Raise `DataError` if the query or the positive has no column with texts, but one with ids."""
+    found = [name for role in ("query", "positive") if not columns[role] for name in _id_names(role, names)]
+    bare = len(names) > 1 and all(name.isdecimal() for name in names) and not (columns["query"] or columns["positive"])
+    if (found and not all(columns[role] for role in ("query", "positive"))) or bare:
+        shown = f"in the columns {_list(found)}" if found else f"in its first line, {' '.join(names[:5])}"
+        raise DataError(f"{source} has ids and no texts {shown}. {GIVE_TEXTS}")
+
+
+def id_column(role: str, wanted: str | None, names: Sequence[str], source: str) -> str:
+    """Return the column with the ids of a role, asked for or recognised by its name or its place in the first three.
+
+    Raises:
+        DataError: There is none, or there are several.
+    """
+    if wanted is not None:
+        if wanted not in names:
+            raise DataError(f"{source} has no column {wanted!r} for {_flag(role)}.{did_you_mean(wanted, names)}")
+        return wanted
+    found = _id_names(role, names) or _named(role, names)
+    if not found and list(names[:3]) == ["1", "2", "3"][: len(names)]:
+        return "1" if role == "query" else "2"
+    if len(found) != 1:
+        problem = f"{len(found)} columns ({_list(found)})" if found else f"the columns {_list(names)} and none"
+        raise DataError(f"{source} has {problem} for the id of the {role}: name it with {_flag(role)} C.")
+    return found[0]
+
+
+def id_columns(wanted: str | None, names: Sequence[str], source: str) -> tuple[str, ...]:
+    """Return the columns with the ids of negatives, as `id_column` does; none if there is none."""
+    numbered = [(int(match[1]), name) for name in names if (match := NUMBERED_ID.fullmatch(name))]
+    found = _id_names("negatives", names) or _named("negatives", names)
+    if wanted is None and not found:
+        bare = list(names) == ["1", "2", "3"]
+        return ("3",) if bare else tuple(name for _, name in sorted(numbered))
+    return (id_column("negatives", wanted, names, source),)
+
+
+def _id_names(role: str, names: Sequence[str]) -> list[str]:
+    """Return the columns with the name of an id of a role; the names of the role itself win over general ones."""
+    known = [name for name in names if name.lower() in ID_NAMES[role]]
+    own = [name for name in known if name.lower().startswith(role[:3])]
+    return own or known
 
 
 def check_scores(wanted: Columns, *, graded: bool = False) -> None:

@@ -81,6 +81,7 @@ class Staged:
         between: Rows that are left out, because their score is neither that of a positive nor that of a negative.
         negatives: Rows of the file of negatives.
         scores: Smallest and largest score; None without a score column.
+        numbers: Good rows whose query and positive are numbers.
     """
 
     good: int = 0
@@ -90,6 +91,7 @@ class Staged:
     between: int = 0
     negatives: int = 0
     scores: tuple[float, float] | None = None
+    numbers: int = 0
 
     @property
     def rows_in(self) -> int:
@@ -235,6 +237,7 @@ def _add_row(
     for column, value in zip(columns, row, strict=True):
         column.append(value)
     staged.good += 1
+    staged.numbers += query[0].isdecimal() and positive[0].isdecimal()
 
 
 def _add_negatives(columns: list[list[Any]], staged: Staged, query_key: str, texts: list[tuple[str, str]]) -> None:

@@ -262,12 +262,12 @@ def check_types(schema: Any, mapping: Mapping, source: str) -> None:
                 f"Column {name!r} of {source} holds {column_type}, not {wanted}. "
                 f"Name the column of the {role} texts with --{flag}-column C."
             )
-    if mapping.score is not None:
-        column_type = schema.field(mapping.score.name).type
+    if mapping.score_name is not None:
+        column_type = schema.field(mapping.score_name).type
         number = types.is_integer(column_type) or types.is_floating(column_type) or types.is_boolean(column_type)
         if not (number or is_text(column_type)):
             raise DataError(
-                f"Column {mapping.score.name!r} of {source} holds {column_type}, which cannot be a score. Name the "
+                f"Column {mapping.score_name!r} of {source} holds {column_type}, which cannot be a score. Name the "
                 "column of the scores with --score-column C, or use --score-column none."
             )
     if mapping.doc_id is not None and not _is_id(schema.field(mapping.doc_id)):
