@@ -146,6 +146,7 @@ class Workspace:
             dialect=dialect or Dialect(),
             corpus=Path(corpus) if corpus is not None else None,
             queries=Path(queries) if queries is not None else None,
+            max_forgetting=self.config.gate.max_forgetting,
             progress=progress,
         )
 
@@ -161,6 +162,7 @@ class Workspace:
         """
         from continual.stream.many import ingest_files
 
+        options["max_forgetting"] = self.config.gate.max_forgetting
         return ingest_files(self.registry, self.config.ingest, sources, **options)
 
     def add_task(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from continual.errors import DataError
 from continual.stream.schema import GIVE_TEXTS, Mapping
 from continual.stream.split import Counts, Split
 from continual.stream.stage import Staged
+
+QUERY_SPREAD = 18.0
+"""Usual standard deviation of a query's change of nDCG@10 in an update, in points: 300 queries give an interval of two
+points on either side."""
 
 
 def too_many_rejects(source: str, staged: Staged, limit: float, rejects: Path) -> DataError:
@@ -85,6 +90,22 @@ def check_hold_out(source: str, share: float, split: Split) -> None:
     raise DataError(
         f"{source}: --holdout {share:.3g} {reason}. Give an evaluation task with --task DIR, "
         "another share with --holdout, or --holdout 0 for a domain that is not evaluated."
+    )
+
+
+def few_queries(task: str, queries: int, limit: float) -> str | None:
+    """Return a warning if a task has too few queries for the gate to see a fall of `limit` points; None otherwise.
+
+    A fall breaks the limit if it is significant, one-sided at 5 %. It is then beyond 1.64 standard errors, and the scores
+    of single queries usually change by some `QUERY_SPREAD` points.
+    """
+    needed = math.ceil((1.64 * QUERY_SPREAD / limit) ** 2) if limit else 0
+    if queries >= needed:
+        return None
+    return (
+        f"the task {task} has {queries:,} queries, and the gate usually needs {needed:,} to tell a fall of {limit:g} "
+        "points (gate.max_forgetting) from chance. Hold out more with --holdout, or add a larger task with `continual "
+        "task add`."
     )
 
 

@@ -19,6 +19,7 @@ from continual.stream.checks import (
     check_scores_read,
     check_texts_read,
     count_without_negatives,
+    few_queries,
     task_without_rows,
     too_many_rejects,
     with_range,
@@ -53,6 +54,7 @@ def ingest(
     dialect: Dialect = Dialect(),  # noqa: B008  frozen
     corpus: Path | None = None,
     queries: Path | None = None,
+    max_forgetting: float = 0.0,
     progress: Progress = SILENT,
 ) -> IngestReport:
     """Store the rows of a file as a batch of a domain.
@@ -90,6 +92,7 @@ def ingest(
         dialect: How CSV and TSV files are written; their suffix decides what it leaves open.
         corpus: File with the texts of the positives and negatives, if the source names them by id.
         queries: File with the texts of the queries, likewise.
+        max_forgetting: The gate's limit, in points. A new task with too few queries for it is a warning; 0: none is.
         progress: Reports rows checked and written.
 
     Returns:
@@ -165,7 +168,11 @@ def ingest(
             if batch is None and options.task is not None:
                 raise task_without_rows(source, name, options.task, staged, split.counts, rejects_path)
             observed = score_range if given_range is None else None
-            read = Read(mapping, staged, negatives, opened.columns, opened.warnings, observed)
+            warnings = list(opened.warnings)
+            if batch is not None and split.task is not None:
+                few = few_queries(target.name, split.task.queries.num_rows, max_forgetting)
+                warnings += [few] if few else []
+            read = Read(mapping, staged, negatives, opened.columns, warnings, observed)
             return report_rows(target, source, read, split, batch, rejects_path, options.license, without_negatives)
 
 
