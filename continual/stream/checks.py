@@ -96,8 +96,8 @@ def check_hold_out(source: str, share: float, split: Split) -> None:
 def few_queries(task: str, queries: int, limit: float) -> str | None:
     """Return a warning if a task has too few queries for the gate to see a fall of `limit` points; None otherwise.
 
-    A fall breaks the limit if it is significant, one-sided at 5 %. It is then beyond 1.64 standard errors, and the scores
-    of single queries usually change by some `QUERY_SPREAD` points.
+    A fall breaks the limit if it is significant, one-sided at 5 %: beyond 1.64 standard errors. The scores of single
+    queries usually change by some `QUERY_SPREAD` points.
     """
     needed = math.ceil((1.64 * QUERY_SPREAD / limit) ** 2) if limit else 0
     if queries >= needed:
