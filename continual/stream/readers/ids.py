@@ -157,23 +157,23 @@ class IdSource:
         )
         connection.execute("CREATE TABLE given (row BIGINT, place BIGINT, id VARCHAR)")
         roles, names = self._roles, self._roles.others or {}
+        role_columns = roles.query, roles.positive
         used = [*roles.query, *roles.positive, *roles.negatives, *(names[name] for name in others)]
         row = seq = 0
         for piece in self._rows.read(list(dict.fromkeys(used)), READ_ROWS):
+            asked, answers, lists = (self._cells(piece, columns) for columns in (*role_columns, roles.negatives))
+            rest = [piece.columns[names[name]] for name in others]
             pairs: list[tuple[Any, ...]] = []
             given: list[tuple[Any, ...]] = []
             for index, number in enumerate(piece.numbers):
                 if index in piece.faults:
                     continue
-                values = {name: column[index] for name, column in piece.columns.items()}
-                query = next(iter(_ids(values[roles.query[0]])), None) if roles.query else None
-                positives = _ids(values[roles.positive[0]]) or [None] if roles.positive else [None]
-                rest = json.dumps([values[names[name]] for name in others], default=lambda _: None) if others else None
-                for positive in positives:
-                    pairs.append((seq, row, number, piece.file, query, positive, rest))
+                values = json.dumps([column[index] for column in rest], default=lambda _: None) if rest else None
+                for positive in answers[index] or [""]:
+                    query = asked[index][0] if asked[index] else ""
+                    pairs.append((seq, row, number, piece.file, query, positive, values))
                     seq += 1
-                negatives = [name for column in roles.negatives for name in _ids(values[column])]
-                given += [(row, place, name) for place, name in enumerate(negatives)]
+                given += [(row, place, name) for place, name in enumerate(lists[index])]
                 row += 1
             _insert(connection, "pairs", ("seq", "row", "number", "file", "query", "positive", "others"), pairs)
             _insert(connection, "given", ("row", "place", "id"), given)
@@ -182,6 +182,15 @@ class IdSource:
                 empty = {name: [None] * len(places) for name in columns}
                 faults = {place: piece.faults[index] for place, index in enumerate(places)}
                 yield Piece([piece.numbers[index] for index in places], empty, faults, piece.file)
+
+    @staticmethod
+    def _cells(piece: Piece, columns: Sequence[str]) -> list[list[str]]:
+        """Return the ids in these columns of each row."""
+        found: list[list[str]] = [[] for _ in piece.numbers]
+        for name in columns:
+            for own, value in zip(found, piece.columns[name], strict=True):
+                own += _ids(value)
+        return found
 
     def _join(self, connection: duckdb.DuckDBPyConnection, *, grouped: bool) -> None:
         """Create `chosen`, the pairs to yield, and `negatives`, the places of the texts of their negatives.
@@ -336,7 +345,9 @@ def _text(file: BinaryIO, place: _Place) -> str:
 
 def _ids(value: Any) -> list[str]:
     """Return the ids in a cell: one, or a list of them, which may be JSON. What can't be an id is left out."""
-    if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
+    if isinstance(value, str) and not value.startswith("["):
+        return [text] if (text := value.strip()) else []
+    if isinstance(value, str) and value.endswith("]"):
         with suppress(ValueError, RecursionError):
             value = json.loads(value)
     found = []
