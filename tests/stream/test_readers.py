@@ -251,6 +251,16 @@ def test_lists_of_one_long_text_are_decoded_in_small_pieces_or_refused(tmp_path:
     assert pa.total_allocated_bytes() - before < 100 << 20
 
 
+def test_lists_whose_dictionary_was_too_large_for_its_writer_are_read(tmp_path: Path) -> None:
+    lists = [[f"text {n} {m} " * 20 for m in range(3)] if n % 7 else None for n in range(5000)]
+    table = pa.table({"query": [f"q{n}" for n in range(5000)], "negatives": lists})
+    options = {"dictionary_pagesize_limit": 100_000, "data_page_size": 50_000}
+    pq.write_table(table, tmp_path / "t.parquet", row_group_size=1800, **options)
+    pieces = list(open_source(str(tmp_path / "t.parquet")).read(["query", "negatives"], 700))
+    assert [cell for piece in pieces for cell in piece.columns["negatives"]] == lists
+    assert [cell for piece in pieces for cell in piece.columns["query"]] == table["query"].to_pylist()
+
+
 # Folders.
 
 

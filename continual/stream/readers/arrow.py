@@ -77,15 +77,34 @@ class ParquetSource:
         size = min(batch_rows, self._batch_rows)
         first = 1
         try:
-            # Without pre-buffering, a column chunk is streamed through a small buffer, not read whole.
-            options = {"buffer_size": READ_BUFFER, "pre_buffer": False, "read_dictionary": self._coded}
-            with pq.ParquetFile(self.path, **options) as file:
-                batches = file.iter_batches(batch_size=size, columns=list(columns), use_threads=False)
-                for batch in _pieces(_dense(batches, self.name), batch_rows):
-                    yield _piece(batch, columns, first)
-                    first += batch.num_rows
+            for batch in _pieces(_dense(self._batches(list(columns), size), self.name), batch_rows):
+                yield _piece(batch, columns, first)
+                first += batch.num_rows
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(self.name, error) from None
+
+    def _batches(self, columns: list[str], size: int) -> Iterator[Any]:
+        """Yield all rows, group by group, with lists of texts as dictionaries where Arrow can read them so.
+
+        It can't where a column's dictionary was too large for its writer, who wrote the rest as plain texts.
+        """
+        # Without pre-buffering, a column chunk is streamed through a small buffer, not read whole.
+        options: dict[str, Any] = {"buffer_size": READ_BUFFER, "pre_buffer": False}
+        with (
+            pq.ParquetFile(self.path, **options, read_dictionary=self._coded) as coded,
+            pq.ParquetFile(self.path, **options) as plain,
+        ):
+            for group in range(plain.num_row_groups):
+                part: dict[str, Any] = {"batch_size": size, "row_groups": [group], "columns": columns}
+                done = 0
+                try:
+                    for batch in coded.iter_batches(**part, use_threads=False):
+                        yield batch
+                        done += batch.num_rows
+                except pa.ArrowNotImplementedError:
+                    for batch in plain.iter_batches(**part, use_threads=False):
+                        yield batch.slice(min(done, batch.num_rows))
+                        done -= min(done, batch.num_rows)
 
 
 def _batch_rows(metadata: Any, schema: Any) -> int:
@@ -149,7 +168,7 @@ def _dense(batches: Iterable[Any], name: str) -> Iterator[Any]:
 
 def _is_coded(column_type: Any) -> bool:
     """Return whether a type is a dictionary or a list of dictionary values."""
-    return types.is_dictionary(column_type.value_type if _is_list(column_type) else column_type)
+    return bool(types.is_dictionary(column_type.value_type if _is_list(column_type) else column_type))
 
 
 def _row_sizes(column: Any) -> Any:
