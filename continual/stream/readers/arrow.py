@@ -84,9 +84,9 @@ class ParquetSource:
             raise _unreadable(self.name, error) from None
 
     def _batches(self, columns: list[str], size: int) -> Iterator[Any]:
-        """Yield all rows, group by group, with lists of texts as dictionaries where Arrow can read them so.
+        """Yield all rows with lists of texts as dictionaries, or as plain lists where Arrow can't read them so.
 
-        It can't where a column's dictionary was too large for its writer, who wrote the rest as plain texts.
+        A batch with the dictionaries of two row groups is one that it can't read, so groups are read one by one.
         """
         # Without pre-buffering, a column chunk is streamed through a small buffer, not read whole.
         options: dict[str, Any] = {"buffer_size": READ_BUFFER, "pre_buffer": False}
