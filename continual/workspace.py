@@ -103,6 +103,8 @@ class Workspace:
         kind: str | None = None,
         instruction: str | None = None,
         dialect: Dialect | None = None,
+        corpus: str | Path | None = None,
+        queries: str | Path | None = None,
         progress: Progress = SILENT,
     ) -> IngestReport:
         """Register the rows of a file as a batch of a domain, and hold some out as its evaluation task.
@@ -121,6 +123,8 @@ class Workspace:
             instruction: What a new domain's queries are for, such as "Given a question, retrieve the passage that
                 answers it"; put before each of them in training, evaluation and service.
             dialect: How a CSV or TSV file is written: quotes, delimiter, header, encoding; by default as usual.
+            corpus: A file with the texts of the passages, if the rows name them by id.
+            queries: A file with the texts of the queries, likewise.
             progress: Shows how far it is.
 
         Raises:
@@ -140,6 +144,9 @@ class Workspace:
             kind=kind,
             instruction=instruction,
             dialect=dialect or Dialect(),
+            corpus=Path(corpus) if corpus is not None else None,
+            queries=Path(queries) if queries is not None else None,
+            max_forgetting=self.config.gate.max_forgetting,
             progress=progress,
         )
 
@@ -155,6 +162,7 @@ class Workspace:
         """
         from continual.stream.many import ingest_files
 
+        options["max_forgetting"] = self.config.gate.max_forgetting
         return ingest_files(self.registry, self.config.ingest, sources, **options)
 
     def add_task(

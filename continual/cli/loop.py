@@ -84,6 +84,21 @@ def ingest(
             "Other rows below --positive-at are left out.",
         ),
     ] = None,
+    score_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="LOW HIGH",
+            help="Smallest and largest possible score of graded pairs; by default those of the domain's last file, or "
+            "of the scores in the file.",
+        ),
+    ] = None,
+    corpus: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File with the texts of the passages, if the rows name them by id."),
+    ] = None,
+    queries: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File with the texts of the queries, likewise.")
+    ] = None,
     quote: Annotated[
         bool | None,
         typer.Option(
@@ -124,7 +139,8 @@ def ingest(
         typer.Option(
             metavar="KIND",
             help="Kind of task the rows are for, set when the domain is new: retrieval (the default), reranking, sts, "
-            "pair-classification, classification or clustering. Rows of the last two use only their own negatives.",
+            "pair-classification, classification, clustering or graded. Rows of classification and clustering use only "
+            "their own negatives; those of graded are pairs with a score.",
         ),
     ] = None,
     instruction: Annotated[
@@ -155,9 +171,10 @@ def ingest(
         score=score_column,
         positive_at=positive_at,
         negative_at=negative_at,
+        score_range=score_range,
     )
     options: dict[str, Any] = {"domain": domain, "columns": columns, "holdout": holdout, "task": task}
-    options |= {"license": license, "kind": kind, "instruction": instruction}
+    options |= {"license": license, "kind": kind, "instruction": instruction, "corpus": corpus, "queries": queries}
     options["dialect"] = Dialect(quote=quote, delimiter=delimiter, header=not no_header, encoding=encoding)
     reports = []
     try:

@@ -18,6 +18,7 @@ from continual.errors import (
     NothingToDoError,
     did_you_mean,
 )
+from continual.models.folder import start_key
 from continual.progress import SILENT, Progress
 from continual.registry import CURRENT, ROOT, Registry, Version
 from continual.replay import RowReader
@@ -167,11 +168,13 @@ def prepare_conflicts(
             name,
             source.domains[name].instruction,
             source.domains[name].in_batch,
+            *(["graded"] if source.domains[name].graded else []),
             *(window.digest for window in drawn.replay + drawn.held if window.domain == name),
         ]
         for name in chosen
     }
-    shared = {"start": version.sha256, "settings": plain.deciding(), "seed": seed, **_machine(plain)}
+    start_of = start_key(registry.path(f"versions/{ROOT}"), version.sha256)  # versions compare as the root does
+    shared = {"start": start_of, "settings": plain.deciding(), "seed": seed, **_machine(plain)}
     trainings = _trainings(identities, shared)
     results = load_results(registry.root)
     return ConflictJob(version, plain, seed, tables, held, trainings, results, config.trust_remote_code)

@@ -190,3 +190,16 @@ def prompt_names(folder: Path) -> list[str]:
     file = folder / LIBRARY
     settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return list(settings.get("prompts") or {})
+
+
+def start_key(folder: Path, sha256: str) -> str:
+    """Return what identifies a model that trainings start from: its weights, and how it compares embeddings.
+
+    For cosines of whole embeddings it is the sha256 of the weights alone, as in keys of older releases.
+    """
+    file = folder / LIBRARY
+    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    compared = {name: settings.get(name) for name in ("similarity_fn_name", "truncate_dim")}
+    if compared["similarity_fn_name"] == "cosine":
+        compared["similarity_fn_name"] = None
+    return f"{sha256} {json.dumps(compared)}" if any(compared.values()) else sha256

@@ -12,6 +12,7 @@ import numpy as np
 
 from continual.config import Config
 from continual.errors import InputError, NothingToDoError
+from continual.models.folder import start_key
 from continual.progress import SILENT, Progress
 from continual.recipes.checks import check_held, check_parameters, check_phases, check_settings
 from continual.recipes.recipe import PLAIN, START, Merge, Phase, Recipe, RecipeInput, Train, Value
@@ -199,7 +200,8 @@ class _Planner:
         self._registry, self._config, self._recipe, self._options = registry, config, recipe, options
         self._rows, self._batches, self._clusters, self._seed = rows, batches, clusters, seed
         self._versions = registry.versions()
-        self._keys = {START: registry.version(ROOT).sha256}
+        root = registry.version(ROOT)
+        self._keys = {START: start_key(registry.path(root.path), root.sha256)}
         self._planned: dict[str, PlannedPhase] = {}
 
     def plan(self, phases: Sequence[Phase]) -> list[PlannedPhase]:

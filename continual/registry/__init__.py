@@ -4,6 +4,7 @@ from continual.registry.provenance import Cost, Cuts, Provenance, TrainResult, W
 from continual.registry.records import (
     CURRENT,
     GIVEN_ONLY,
+    GRADED,
     INSTRUCTED,
     KINDS,
     MTEB,
@@ -25,6 +26,7 @@ from continual.registry.verdict import Change, Role, TaskChange, Verdict
 __all__ = [
     "CURRENT",
     "GIVEN_ONLY",
+    "GRADED",
     "INSTRUCTED",
     "KINDS",
     "MTEB",

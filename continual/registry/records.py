@@ -21,7 +21,10 @@ MTEB = "mteb:"
 
 RETRIEVAL = "retrieval"
 
-KINDS = (RETRIEVAL, "reranking", "sts", "pair-classification", "classification", "clustering")
+GRADED = "graded"
+"""Kind of a domain whose rows are pairs of texts with a score, which are no positives and have a loss of their own."""
+
+KINDS = (RETRIEVAL, "reranking", "sts", "pair-classification", "classification", "clustering", GRADED)
 """Kinds of a domain: the type of task that its rows serve."""
 
 GIVEN_ONLY = ("classification", "clustering")
@@ -46,6 +49,11 @@ class Domain:
     created_at: datetime
     kind: str = RETRIEVAL
     instruction: str | None = None
+
+    @property
+    def graded(self) -> bool:
+        """Whether its rows are pairs with a score, which have no negatives and a loss of their own."""
+        return self.kind == GRADED
 
     @property
     def in_batch(self) -> bool:

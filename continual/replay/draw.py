@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Indices = NDArray[np.int64]
 
 COLUMNS = "row_hash, query, positive, negatives, doc_id"
+"""Columns of every stored row. Rows of a graded domain also have a score."""
 
 
 def pack(picks: Sequence[int] | Indices, rows: int) -> str:
@@ -52,8 +53,9 @@ class Draw:
 
     Attributes:
         table: Columns query and positive (string), negatives (list of string), doc_id (string or null), domain
-            (string), instruction (string or null; the domain's), replayed (bool: the row is drawn from history) and
-            in_batch (bool: the row also uses the documents of other rows in its training batch as negatives).
+            (string), instruction (string or null; the domain's), replayed (bool: the row is drawn from history),
+            in_batch (bool: the row also uses the documents of other rows in its training batch as negatives) and score
+            (double or null; that of a graded pair, 0 to 1).
         new: One window per domain that is learned, with all rows of its new batches except those held out.
         replay: One window per domain that is replayed.
         held_table: Rows held out of training for a coefficient search; columns as in `table`.
@@ -137,7 +139,7 @@ class RowReader:
         return {domain: count for domain, count in counts.items() if count}
 
     def read(self, batches: Sequence[Batch]) -> dict[str, pa.Table]:
-        """Return all trainable rows of batches by domain, in hash order, with the columns `COLUMNS`."""
+        """Return all trainable rows of batches by domain, in hash order, with the columns `COLUMNS` and score."""
         files = self._files(batches, full=True)
         return {domain: self._select(domain, of_domain, "true", []) for domain, of_domain in files.items()}
 
@@ -224,7 +226,8 @@ class RowReader:
         return pa.concat_tables(parts) if parts else self._select(domain, files, "false", [])
 
     def _select(self, domain: str, files: list[str], bounds: str, values: list[str]) -> pa.Table:
-        query = f"SELECT {COLUMNS} FROM {self._from(domain)} AND {bounds} ORDER BY row_hash"
+        score = "score" if self.domains[domain].graded else "NULL::DOUBLE AS score"
+        query = f"SELECT {COLUMNS}, {score} FROM {self._from(domain)} AND {bounds} ORDER BY row_hash"
         return self._session.sql(query, params=[files, *self._values, *values]).to_arrow_table()
 
     def _files(self, batches: Sequence[Batch], *, full: bool = False) -> dict[str, list[str]]:

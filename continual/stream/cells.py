@@ -103,6 +103,12 @@ def read_score(value: object) -> float:
     return score
 
 
+def check_grade(score: float, limits: tuple[float, float] | None) -> None:
+    """Check that the score of a graded pair is within its range, if there is one."""
+    if limits is not None and not limits[0] <= score <= limits[1]:
+        raise BadRow(f"score: not from {limits[0]:g} to {limits[1]:g}")
+
+
 def _text(role: str, value: object, max_chars: int) -> tuple[str, str]:
     """Return a text as it is stored and as it is compared."""
     if not isinstance(value, str):

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from continual.errors import DataError
-from continual.stream.schema import Mapping
+from continual.stream.schema import GIVE_TEXTS, Mapping
 from continual.stream.split import Counts, Split
 from continual.stream.stage import Staged
+
+QUERY_SPREAD = 18.0
+"""Usual standard deviation of a query's change of nDCG@10 in an update, in points: 300 queries give an interval of two
+points on either side."""
 
 
 def too_many_rejects(source: str, staged: Staged, limit: float, rejects: Path) -> DataError:
@@ -39,6 +45,35 @@ def check_scores_read(source: str, mapping: Mapping, staged: Staged) -> None:
         )
 
 
+def check_texts_read(source: str, staged: Staged) -> None:
+    """Check that the queries and positives are not all numbers, which are ids of texts.
+
+    Raises:
+        DataError: They are.
+    """
+    if staged.good and staged.numbers == staged.good:
+        raise DataError(
+            f"{source}: every query and every positive is a number, so they are ids and no texts. {GIVE_TEXTS}"
+        )
+
+
+def with_range(source: str, mapping: Mapping, staged: Staged) -> Mapping:
+    """Return a mapping with the range of the scores: as it was given, or from the smallest to the largest score.
+
+    Raises:
+        DataError: The range is not given, and all scores are equal.
+    """
+    if mapping.grades is None or mapping.grades.range is not None or staged.scores is None:
+        return mapping
+    least, largest = staged.scores
+    if least == largest:
+        raise DataError(
+            f"{source}: every {mapping.grades.name!r} is {least:g}, so no pair is better than another. Give the "
+            "smallest and the largest possible score with --score-range LOW HIGH."
+        )
+    return replace(mapping, grades=replace(mapping.grades, range=staged.scores))
+
+
 def check_hold_out(source: str, share: float, split: Split) -> None:
     """Check that the hold-out leaves something to evaluate and something to train on.
 
@@ -55,6 +90,22 @@ def check_hold_out(source: str, share: float, split: Split) -> None:
     raise DataError(
         f"{source}: --holdout {share:.3g} {reason}. Give an evaluation task with --task DIR, "
         "another share with --holdout, or --holdout 0 for a domain that is not evaluated."
+    )
+
+
+def few_queries(task: str, queries: int, limit: float) -> str | None:
+    """Return a warning if a task has too few queries for the gate to see a fall of `limit` points; None otherwise.
+
+    A fall breaks the limit if it is significant, one-sided at 5 %: beyond 1.64 standard errors. The scores of single
+    queries usually change by some `QUERY_SPREAD` points.
+    """
+    needed = math.ceil((1.64 * QUERY_SPREAD / limit) ** 2) if limit else 0
+    if queries >= needed:
+        return None
+    return (
+        f"the task {task} has {queries:,} queries, and the gate usually needs {needed:,} to tell a fall of {limit:g} "
+        "points (gate.max_forgetting) from chance. Hold out more with --holdout, or add a larger task with `continual "
+        "task add`."
     )
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from continual.config import IngestConfig
 from continual.errors import InputError, InvalidNameError
 from continual.models.folder import RESERVED_PROMPTS, prompt_names
-from continual.registry import RETRIEVAL, ROOT, Batch, Registry, Task
+from continual.registry import GRADED, RETRIEVAL, ROOT, Batch, Registry, Task
 from continual.stream.holdout import HELD
 from continual.stream.leaks import shingle_files
 from continual.stream.options import IngestOptions
+from continual.stream.schema import Columns
 from continual.stream.split import StoredFiles
 from continual.stream.task_tables import KEYS, TaskTables
 from continual.stream.tasks import task_taken
@@ -44,6 +45,21 @@ class Target:
     def own_tasks(self) -> list[Task]:
         """Return the evaluation tasks of the domain."""
         return [task for task in self.tasks if task.domain == self.name]
+
+    @property
+    def graded(self) -> bool:
+        """Whether the rows of the domain are graded pairs."""
+        return self.kind == GRADED
+
+    @property
+    def score_range(self) -> tuple[float, float] | None:
+        """Return the range of the scores in the last file of a graded domain; None before the first."""
+        found = [batch.columns["grades"]["range"] for batch in self.own_batches if "grades" in batch.columns]
+        return (found[-1][0], found[-1][1]) if found else None
+
+    def read_columns(self, columns: Columns) -> Columns:
+        """Return how to read a file of the domain: scores have the range of its last file unless another is asked."""
+        return columns if columns.score_range else replace(columns, score_range=self.score_range)
 
     def find_batch(self, content: str, columns: dict[str, Any], tables: TaskTables | None) -> Batch | None:
         """Return the batch that already holds a file, or None.
@@ -105,6 +121,11 @@ def holdout_share(target: Target, config: IngestConfig, options: IngestOptions) 
         InvalidNameError: Another task has the name that the domain's task would get.
     """
     first = not target.own_batches
+    if target.graded and options.holdout:
+        raise InputError(
+            "No evaluation task can be held out of a domain of kind graded: its pairs have no relevant documents. "
+            f"Leave --holdout out, and add a task with {task_hint(target.name)}."
+        )
     if (target.own_tasks and (options.holdout or options.task is not None)) or (options.task is not None and not first):
         state = (
             f"has the evaluation task {target.own_tasks[0].name!r}, which stays as it is"
@@ -120,7 +141,7 @@ def holdout_share(target: Target, config: IngestConfig, options: IngestOptions) 
     elif options.holdout is not None:
         share = options.holdout
     else:
-        share = config.holdout if first else 0.0
+        share = config.holdout if first and not target.graded else 0.0
     taken = next((task for task in target.tasks if task.name == target.name), None)
     if taken is not None and (share or options.task is not None):
         raise InvalidNameError(
@@ -128,6 +149,11 @@ def holdout_share(target: Target, config: IngestConfig, options: IngestOptions) 
             "or use --holdout 0 for a domain without a task."
         )
     return share
+
+
+def task_hint(domain: str) -> str:
+    """Return the command that adds a task for a graded domain."""
+    return f"`continual task add mteb:STSBenchmark --domain {domain}`, or another task of mteb"
 
 
 def stored_files(registry: Registry, target: Target) -> StoredFiles:

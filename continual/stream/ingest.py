@@ -17,16 +17,19 @@ from continual.storage.files import publish
 from continual.stream.checks import (
     check_hold_out,
     check_scores_read,
+    check_texts_read,
     count_without_negatives,
+    few_queries,
     task_without_rows,
     too_many_rejects,
+    with_range,
 )
 from continual.stream.domain import Target, find_target, holdout_share, stored_files
 from continual.stream.graded import add_negatives
 from continual.stream.leaks import count_leaks, find_leaks, write_leaks
 from continual.stream.options import IngestOptions, check_options
 from continual.stream.ordered import write_rows
-from continual.stream.readers import Dialect, Source, open_source
+from continual.stream.readers import Dialect, Source, TextFiles, open_ids, open_source, text_columns
 from continual.stream.report import IngestReport, Read, report_rows, report_unchanged
 from continual.stream.schema import Columns, Mapping, resolve
 from continual.stream.split import Split, split_rows
@@ -49,6 +52,9 @@ def ingest(
     kind: str | None = None,
     instruction: str | None = None,
     dialect: Dialect = Dialect(),  # noqa: B008  frozen
+    corpus: Path | None = None,
+    queries: Path | None = None,
+    max_forgetting: float = 0.0,
     progress: Progress = SILENT,
 ) -> IngestReport:
     """Store the rows of a file as a batch of a domain.
@@ -79,10 +85,14 @@ def ingest(
         license: Licence of the data, such as "cc-by-4.0"; model cards list it.
         kind: Kind of the domain, one of `KINDS`; None: the kind it has, or retrieval. In a classification or
             clustering domain rows use only their own negatives: at least one kept row must have some, and rows
-            without negatives are never trained on.
+            without negatives are never trained on. In a graded domain every row has a score between 0 and 1, no
+            negatives and a loss of its own, and nothing is held out.
         instruction: Purpose of the domain's queries. It replaces the model's own prompt, in the form of `INSTRUCTED`,
             wherever the queries are trained on, searched with or served. None: the instruction the domain has.
         dialect: How CSV and TSV files are written; their suffix decides what it leaves open.
+        corpus: File with the texts of the positives and negatives, if the source names them by id.
+        queries: File with the texts of the queries, likewise.
+        max_forgetting: The gate's limit, in points. A new task with too few queries for it is a warning; 0: none is.
         progress: Reports rows checked and written.
 
     Returns:
@@ -96,17 +106,20 @@ def ingest(
         InvalidNameError: The domain's name is not allowed, or an unrelated task has it.
         WorkspaceBusy: Another ingest is running.
     """
-    # 1. Check the options, open the source and find its columns.
+    # 1. Check the options and open the source.
+    texts = TextFiles(corpus, queries)
+    opened = open_ids(source, dialect, texts, columns) if texts else open_source(source, dialect)
+    columns = text_columns(columns, texts)
     options = check_options(IngestOptions(domain, columns, holdout, task, license, kind, instruction))
-    opened = open_source(source, dialect)
     name = check_name(opened.stem if options.domain is None else options.domain, "domain")
-    mapping = resolve(options.columns, opened.columns, source)
-    opened.check(mapping)
 
     with registry.lock(LOCK, "ingest"):
         # 2. Find the domain. Stop if it has this file already.
-        content = opened.sha256()
         target = find_target(registry, name, options)
+        wanted = target.read_columns(options.columns)
+        mapping = resolve(wanted, opened.columns, source, graded=target.graded)
+        opened.check(mapping)
+        content = opened.sha256()
         given_task = read_task(options.task) if options.task is not None else None
         batch = target.find_batch(content, _record_columns(mapping, opened), given_task)
         if batch is not None:
@@ -115,7 +128,7 @@ def ingest(
 
         with staging(registry) as folder, _finishing(progress):
             # 3. Check every row: good rows go to the staging file, bad ones to the reject file.
-            staged, found = _stage(opened, mapping, options, config, folder, progress)
+            staged, found = _stage(opened, mapping, wanted, config, folder, progress)
             if found != mapping:
                 mapping = found
                 batch = target.find_batch(content, _record_columns(mapping, opened), given_task)
@@ -125,6 +138,10 @@ def ingest(
                 rejects = registry.path(_publish_rejects(registry, folder, name, content))
                 raise too_many_rejects(source, staged, config.max_reject_share, rejects)
             check_scores_read(source, mapping, staged)
+            check_texts_read(source, staged)
+            given_range = mapping.grades.range if mapping.grades else None
+            mapping = with_range(source, mapping, staged)
+            score_range = mapping.grades.range if mapping.grades else None
             negatives = add_negatives(folder / ROWS, folder / NEGATIVES, folder / "spill") if staged.negatives else 0
 
             # 4. Split the good rows into duplicates, leaks, held-out and kept rows.
@@ -136,7 +153,7 @@ def ingest(
             # 5. Write the kept rows in the order of their hash.
             without_negatives = 0
             if split.counts.kept:
-                write_rows(folder / ROWS, split.kept, folder / KEPT, folder, progress)
+                write_rows(folder / ROWS, split.kept, folder / KEPT, folder, progress, score_range)
                 if target.kind in GIVEN_ONLY:
                     without_negatives = count_without_negatives(folder / KEPT, source, target.kind)
 
@@ -150,17 +167,22 @@ def ingest(
                 rejects_path = _publish_rejects(registry, folder, name, content)
             if batch is None and options.task is not None:
                 raise task_without_rows(source, name, options.task, staged, split.counts, rejects_path)
-            read = Read(mapping, staged, negatives, opened.columns, opened.warnings)
+            observed = score_range if given_range is None else None
+            warnings = list(opened.warnings)
+            if batch is not None and split.task is not None:
+                few = few_queries(target.name, split.task.queries.num_rows, max_forgetting)
+                warnings += [few] if few else []
+            read = Read(mapping, staged, negatives, opened.columns, warnings, observed)
             return report_rows(target, source, read, split, batch, rejects_path, options.license, without_negatives)
 
 
 def _stage(
-    opened: Source, mapping: Mapping, options: IngestOptions, config: IngestConfig, folder: Path, progress: Progress
+    opened: Source, mapping: Mapping, wanted: Columns, config: IngestConfig, folder: Path, progress: Progress
 ) -> tuple[Staged, Mapping]:
     """Run the first pass; again if the source turns out to have further columns that change the mapping."""
     while True:
         staged = stage(opened, mapping, config, folder / ROWS, folder / NEGATIVES, folder / REJECTS, progress)
-        found = resolve(options.columns, opened.columns, opened.name)
+        found = resolve(wanted, opened.columns, opened.name, graded=mapping.grades is not None)
         if found == mapping:
             return staged, mapping
         mapping = found

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from continual.progress import Progress
-from continual.stream.stage import BATCH_SCHEMA
+from continual.stream.stage import BATCH_SCHEMA, GRADED_SCHEMA
 
 GROUP_ROWS = 10_000
 """Rows per row group, the unit in which a replay window is read; fewer if they take more than `RANGE_BYTES`."""
@@ -30,7 +31,14 @@ MAX_RANGES = 200
 """Largest number of open files; above `MAX_RANGES * RANGE_BYTES` (6 GB) of text the ranges grow instead."""
 
 
-def write_rows(staged: Path, kept: npt.NDArray[np.bool_], target: Path, work: Path, progress: Progress) -> None:
+def write_rows(
+    staged: Path,
+    kept: npt.NDArray[np.bool_],
+    target: Path,
+    work: Path,
+    progress: Progress,
+    grades: tuple[float, float] | None = None,
+) -> None:
     """Write the kept rows of a staging file in the order of their hash: Parquet, zstd, `BATCH_SCHEMA`.
 
     Args:
@@ -39,7 +47,10 @@ def write_rows(staged: Path, kept: npt.NDArray[np.bool_], target: Path, work: Pa
         target: The file to write.
         work: Folder for temporary files.
         progress: Reports rows written.
+        grades: Of graded pairs, the smallest and largest possible score, which are written as 0 and 1; the schema is
+            `GRADED_SCHEMA`.
     """
+    schema = BATCH_SCHEMA if grades is None else GRADED_SCHEMA
     rows = int(kept.sum())
     progress.start("writing rows", rows, "rows")
     with pq.ParquetFile(staged, buffer_size=1 << 20, pre_buffer=False) as file:
@@ -47,9 +58,9 @@ def write_rows(staged: Path, kept: npt.NDArray[np.bool_], target: Path, work: Pa
         size = sum(file.metadata.row_group(group).total_byte_size for group in groups) * kept.mean()
     group_rows = max(1, min(GROUP_ROWS, int(rows * RANGE_BYTES / size)))
     ranges = min(MAX_RANGES, max(1, math.ceil(size / RANGE_BYTES)))
-    with pq.ParquetWriter(target, BATCH_SCHEMA, compression="zstd", use_dictionary=["doc_id"]) as writer:
-        rest = BATCH_SCHEMA.empty_table()
-        for table in _ranges(staged, kept, work, ranges):
+    with pq.ParquetWriter(target, schema, compression="zstd", use_dictionary=["doc_id"]) as writer:
+        rest = schema.empty_table()
+        for table in _ranges(_kept(staged, kept, grades), schema, work, ranges):
             rest = pa.concat_tables([rest, table.sort_by("row_hash")])
             whole = rest.num_rows // group_rows * group_rows
             if whole:  # an empty table would add an empty row group
@@ -61,10 +72,10 @@ def write_rows(staged: Path, kept: npt.NDArray[np.bool_], target: Path, work: Pa
     progress.finish()
 
 
-def _ranges(staged: Path, kept: npt.NDArray[np.bool_], work: Path, ranges: int) -> Iterator[Any]:
-    """Yield the kept rows as one table per range of hashes, in the order of the ranges."""
+def _ranges(tables: Iterator[Any], schema: Any, work: Path, ranges: int) -> Iterator[Any]:
+    """Yield the rows of tables as one table per range of hashes, in the order of the ranges."""
     if ranges == 1:
-        yield pa.concat_tables(_kept(staged, kept))
+        yield pa.concat_tables(tables)
         return
     bounds = [f"{math.ceil(place * 0x10000 / ranges):04x}" for place in range(1, ranges)]
     files = [work / f"range-{place}.arrow" for place in range(ranges)]
@@ -72,11 +83,11 @@ def _ranges(staged: Path, kept: npt.NDArray[np.bool_], work: Path, ranges: int) 
     with ExitStack() as stack:
         writers = [
             stack.enter_context(
-                pa.ipc.new_stream(stack.enter_context(pa.OSFile(str(file), "wb")), BATCH_SCHEMA, options=options)
+                pa.ipc.new_stream(stack.enter_context(pa.OSFile(str(file), "wb")), schema, options=options)
             )
             for file in files
         ]
-        for table in _kept(staged, kept):
+        for table in tables:
             table = table.sort_by("row_hash")
             hashes = table.column(0).to_pylist()
             cuts = [0, *(bisect_left(hashes, bound) for bound in bounds), len(hashes)]
@@ -90,12 +101,17 @@ def _ranges(staged: Path, kept: npt.NDArray[np.bool_], work: Path, ranges: int) 
         yield table
 
 
-def _kept(staged: Path, kept: npt.NDArray[np.bool_]) -> Iterator[Any]:
-    first = 0
+def _kept(staged: Path, kept: npt.NDArray[np.bool_], grades: tuple[float, float] | None) -> Iterator[Any]:
+    """Yield the kept rows of each row group, with scores between 0 and 1 if they are graded."""
+    first, schema = 0, BATCH_SCHEMA if grades is None else GRADED_SCHEMA
     with pq.ParquetFile(staged, buffer_size=1 << 20, pre_buffer=False) as file:
         # A row group is one piece of the source, so its size in bytes is bounded.
         for group in range(file.num_row_groups):
-            table = file.read_row_group(group, columns=BATCH_SCHEMA.names, use_threads=False)
+            table = file.read_row_group(group, columns=schema.names, use_threads=False)
             mask = pa.array(kept[first : first + table.num_rows])
             first += table.num_rows
-            yield table.filter(mask).cast(BATCH_SCHEMA)
+            table = table.filter(mask)
+            if grades is not None:
+                shares = pc.divide(pc.subtract(table["score"], grades[0]), grades[1] - grades[0])
+                table = table.set_column(table.column_names.index("score"), "score", shares)
+            yield table.cast(schema)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from continual.registry import RETRIEVAL, Batch
-from continual.stream.domain import Target
+from continual.stream.domain import Target, task_hint
 from continual.stream.schema import Mapping
 from continual.stream.split import Split
 from continual.stream.stage import Staged
@@ -49,6 +50,7 @@ class IngestReport:
         several_positives: Rows with a list of several positives, each of which is a row of its own.
         unread: Columns that were not read.
         warnings: What may be wrong with the file, as sentences.
+        score_range: Smallest and largest possible score of graded pairs, stored as 0 and 1; None for other rows.
     """
 
     domain: str
@@ -79,6 +81,7 @@ class IngestReport:
     several_positives: int = 0
     unread: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    score_range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ class Read:
         negatives: Pairs of a query and a hard negative.
         columns: All columns.
         warnings: What may be wrong with the file.
+        observed: Range of the scores of graded pairs, if it was only found in the file.
     """
 
     mapping: Mapping
@@ -98,6 +102,7 @@ class Read:
     negatives: int
     columns: list[str]
     warnings: list[str]
+    observed: tuple[float, float] | None = None
 
 
 def report_rows(
@@ -140,8 +145,24 @@ def report_rows(
         scores=staged.scores,
         several_positives=staged.several,
         unread=[name for name in read.columns if name not in mapping.names],
-        warnings=list(read.warnings),
+        warnings=[*read.warnings, *(_graded_warnings(target, source, read, split) if target.graded else [])],
+        score_range=mapping.grades.range if mapping.grades else None,
     )
+
+
+def _graded_warnings(target: Target, source: str, read: Read, split: Split) -> Iterator[str]:
+    if read.observed is not None:
+        yield (
+            f"the scores of {source} are taken to be from {read.observed[0]:g} to {read.observed[1]:g}, the smallest "
+            "and largest in it. If others are possible, ingest the file into a new domain with --score-range."
+        )
+    if split.counts.contradicted:
+        yield f"{split.counts.contradicted:,} pairs have several scores. One of them is used."
+    if not target.own_tasks and split.task is None:
+        yield (
+            f"the domain {target.name} has no evaluation task, since none can be held out of graded pairs: the gate "
+            f"doesn't see what an update gains or forgets there. Add one with {task_hint(target.name)}."
+        )
 
 
 def report_unchanged(

@@ -24,8 +24,27 @@ SCORES = (
     *("score", "scores", "label", "labels", "similarity", "similarity_score", "relevance", "relevance_score"),
     *("relevance_label", "rating", "grade", "gold_label", "gold_score", "is_duplicate", "is_relevant", "is_positive"),
 )
+GIVE_TEXTS = (
+    "Give the files with the texts, such as --corpus collection.tsv --queries queries.tsv, or name the columns that "
+    "hold texts with --query-column and --positive-column."
+)
 NO_SCORE = "none"
 """What `Columns.score` is if no column is about the pair."""
+# Names of columns with ids, whose texts are in files of their own. Those of texts are recognised too.
+ID_NAMES = {
+    "query": ("query_id", "query-id", "qid", "queryid", "topic_id"),
+    "positive": (
+        *("positive_id", "positive_ids", "positive_pid", "positive_pids", "positive_doc_id", "positive_doc_ids"),
+        *("positive_passage_id", "positive_passage_ids", "pos_id", "pos_ids", "pos_pid", "pos_pids"),
+        *("corpus_id", "corpus-id", "doc_id", "docid", "document_id", "passage_id", "pid"),
+    ),
+    "negatives": (
+        *("negative_ids", "negative_id", "negative_pid", "negative_pids", "negative_doc_id", "negative_doc_ids"),
+        *("negative_passage_id", "negative_passage_ids", "neg_id", "neg_ids", "neg_pid", "neg_pids"),
+        "hard_negative_ids",
+    ),
+}
+NUMBERED_ID = re.compile(r"(?:hard_)?neg(?:ative)?s?(?:_[a-z]*ids?)?[_-]?(\d+)(?:_ids?)?", re.IGNORECASE)
 NUMBERED_NEGATIVE = re.compile(r"(?:hard_)?neg(?:ative)?s?[_-]?(\d+)", re.IGNORECASE)
 
 
@@ -42,6 +61,8 @@ class Columns:
         positive_at: Least score of a positive pair. A file with a score column needs it.
         negative_at: Largest score of a pair whose positive is a hard negative of its query, below `positive_at`; None:
             rows below `positive_at` are only left out.
+        score_range: Smallest and largest possible score of a graded domain; None: that of the domain's last file, or
+            else of the scores in the file.
     """
 
     query: str | None = None
@@ -51,6 +72,7 @@ class Columns:
     score: str | None = None
     positive_at: float | None = None
     negative_at: float | None = None
+    score_range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +85,14 @@ class ScoreColumn:
 
 
 @dataclass(frozen=True, slots=True)
+class Grades:
+    """A column with the score of a graded pair, and the range that is stored as 0 to 1; None until it is known."""
+
+    name: str
+    range: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Mapping:
     """The columns of one file. Negatives are in no column, in one list column, or in several text columns."""
 
@@ -71,28 +101,38 @@ class Mapping:
     negatives: tuple[str, ...] = ()
     doc_id: str | None = None
     score: ScoreColumn | None = None
+    grades: Grades | None = None
+
+    @property
+    def score_name(self) -> str | None:
+        """Return the column of the scores, if there is one."""
+        column = self.score or self.grades
+        return column.name if column else None
 
     @property
     def names(self) -> list[str]:
         """Return the columns to read, without repetitions."""
-        others = [self.doc_id, self.score.name if self.score else None]
+        others = [self.doc_id, self.score_name]
         return list(dict.fromkeys([self.query, self.positive, *self.negatives, *(name for name in others if name)]))
 
     def describe(self) -> dict[str, str]:
         """Return the columns by role, for display; roles without a column are left out."""
         columns = {"query": self.query, "positive": self.positive, "negatives": ", ".join(self.negatives)}
-        columns |= {"doc_id": self.doc_id or "", "score": self.score.name if self.score else ""}
+        columns |= {"doc_id": self.doc_id or "", "score": self.score_name or ""}
         return {role: column for role, column in columns.items() if column}
 
     def record(self) -> dict[str, Any]:
         """Return the columns by role, as JSON values for the catalog."""
         record = asdict(self) | {"negatives": list(self.negatives)}
-        if self.score is None:
-            del record["score"]  # as in records from before scores were read
+        if self.grades is not None:
+            record["grades"]["range"] = list(self.grades.range or ())
+        for role in ("score", "grades"):
+            if record[role] is None:
+                del record[role]  # as in records from before scores were read
         return record
 
 
-def resolve(wanted: Columns, names: Sequence[str], source: str) -> Mapping:
+def resolve(wanted: Columns, names: Sequence[str], source: str, *, graded: bool = False) -> Mapping:
     """Find the columns of a file, by request or by their common names (in upper or lower case).
 
     A requested name is used as it is. Otherwise `query`, `positive`, `negatives` and `doc_id` win over their common
@@ -104,13 +144,14 @@ def resolve(wanted: Columns, names: Sequence[str], source: str) -> Mapping:
         wanted: The columns that the caller asks for.
         names: The columns of the file.
         source: The file, for messages.
+        graded: The file's rows are graded pairs, so it must have a score column, and negatives are not read.
 
     Raises:
         DataError: A requested column is missing; the query or the positive has no column or several; or there is a
             score column, and nothing says what its scores mean. The message lists the columns and the option to use.
         InputError: The scores asked for contradict each other.
     """
-    check_scores(wanted)
+    check_scores(wanted, graded=graded)
     for role in (*NAMES, *(["score"] if wanted.score != NO_SCORE else [])):
         name = getattr(wanted, role)
         if name is not None and name not in names:
@@ -128,6 +169,7 @@ def resolve(wanted: Columns, names: Sequence[str], source: str) -> Mapping:
     text = next((name for name in free if name.lower() == EITHER), None)
     if text is not None and bool(columns["query"]) != bool(columns["positive"]):
         columns["positive" if columns["query"] else "query"] = [text]
+    _check_texts(columns, free, source)
     problems = [
         f"{'no column' if not columns[role] else f'{len(columns[role])} columns ({_list(columns[role])})'} "
         f"for the {role.replace('_', ' ')}: name it with {_flag(role)} C"
@@ -137,29 +179,86 @@ def resolve(wanted: Columns, names: Sequence[str], source: str) -> Mapping:
     if problems:
         listed = f"the columns {_list(names)}" if names else "no columns"
         raise DataError(f"{source} has {listed}; {'; '.join(problems)}.")
-    numbered = [] if columns["negatives"] else _numbered(free)
+    negatives = columns["negatives"] or _numbered(free)
     return Mapping(
         query=columns["query"][0],
         positive=columns["positive"][0],
-        negatives=tuple(columns["negatives"] or numbered),
+        negatives=() if graded else tuple(negatives),
         doc_id=columns["doc_id"][0] if columns["doc_id"] else None,
-        score=_score(wanted, free, source),
+        score=None if graded else _score(wanted, free, source),
+        grades=_grades(wanted, free, source) if graded else None,
     )
 
 
-def check_scores(wanted: Columns) -> None:
+def _check_texts(columns: dict[str, list[str]], names: Sequence[str], source: str) -> None:
+    """Raise `DataError` if the query or the positive has no column with texts, but one with ids."""
+    found = [name for role in ("query", "positive") if not columns[role] for name in _id_names(role, names)]
+    bare = len(names) > 1 and all(name.isdecimal() for name in names) and not (columns["query"] or columns["positive"])
+    if (found and not all(columns[role] for role in ("query", "positive"))) or bare:
+        shown = f"in the columns {_list(found)}" if found else f"in its first line, {' '.join(names[:5])}"
+        raise DataError(f"{source} has ids and no texts {shown}. {GIVE_TEXTS}")
+
+
+def id_column(role: str, wanted: str | None, names: Sequence[str], source: str) -> str:
+    """Return the column with the ids of a role, asked for or recognised by its name or its place in the first three.
+
+    Raises:
+        DataError: There is none, or there are several.
+    """
+    if wanted is not None:
+        if wanted not in names:
+            raise DataError(f"{source} has no column {wanted!r} for {_flag(role)}.{did_you_mean(wanted, names)}")
+        return wanted
+    found = _id_names(role, names) or _named(role, names)
+    if not found and list(names[:3]) == ["1", "2", "3"][: len(names)]:
+        return "1" if role == "query" else "2"
+    if len(found) != 1:
+        problem = f"{len(found)} columns ({_list(found)})" if found else f"the columns {_list(names)} and none"
+        raise DataError(f"{source} has {problem} for the id of the {role}: name it with {_flag(role)} C.")
+    return found[0]
+
+
+def id_columns(wanted: str | None, names: Sequence[str], source: str) -> tuple[str, ...]:
+    """Return the columns with the ids of negatives, as `id_column` does; none if there is none."""
+    numbered = [(int(match[1]), name) for name in names if (match := NUMBERED_ID.fullmatch(name))]
+    found = _id_names("negatives", names) or _named("negatives", names)
+    if wanted is None and not found:
+        bare = list(names) == ["1", "2", "3"]
+        return ("3",) if bare else tuple(name for _, name in sorted(numbered))
+    return (id_column("negatives", wanted, names, source),)
+
+
+def _id_names(role: str, names: Sequence[str]) -> list[str]:
+    """Return the columns with the name of an id of a role; the names of the role itself win over general ones."""
+    known = [name for name in names if name.lower() in ID_NAMES[role]]
+    own = [name for name in known if name.lower().startswith(role[:3])]
+    return own or known
+
+
+def check_scores(wanted: Columns, *, graded: bool = False) -> None:
     """Check that what is asked about scores makes sense before a file is opened.
 
     Raises:
         InputError: A threshold is not a number, the thresholds overlap, or one is missing or not needed.
     """
     limits = (wanted.positive_at, wanted.negative_at)
+    if graded:
+        _check_graded(wanted)
+        return
+    if wanted.score_range is not None:
+        raise InputError(
+            "--score-range is the range of the scores of graded pairs. Add --kind graded to train on the scores "
+            "themselves, or leave it out."
+        )
     if any(limit is not None and not math.isfinite(limit) for limit in limits):
         raise InputError("--positive-at and --negative-at take a number, such as --positive-at 0.7 --negative-at 0.3.")
     if wanted.score == NO_SCORE and limits != (None, None):
         raise InputError("--score-column none reads no scores. Leave it out, or --positive-at and --negative-at.")
     if wanted.positive_at is None and (wanted.negative_at is not None or wanted.score not in (None, NO_SCORE)):
-        raise InputError("--score-column and --negative-at need --positive-at, the least score of a positive pair.")
+        raise InputError(
+            "--score-column and --negative-at need --positive-at, the least score of a positive pair. To train on the "
+            "scores themselves, use --kind graded."
+        )
     if wanted.positive_at is not None and wanted.negative_at is not None and wanted.negative_at >= wanted.positive_at:
         raise InputError(
             f"--negative-at is {wanted.negative_at:g}, but it must be below --positive-at, {wanted.positive_at:g}."
@@ -178,13 +277,40 @@ def _score(wanted: Columns, free: Sequence[str], source: str) -> ScoreColumn | N
         raise DataError(
             f"{source} has {subject}, which may say that a pair is not a positive, and ingest would train on every "
             f"row. Give the least score of a positive pair with --score-column {found[0]} --positive-at X (and the "
-            "largest score of a negative pair with --negative-at Y), or use --score-column none if no column is about "
-            "the pair."
+            "largest score of a negative pair with --negative-at Y); train on the scores themselves with --kind "
+            "graded; or use --score-column none if no column is about the pair."
         )
     if len(found) != 1:
         problem = f"{len(found)} columns ({_list(found)})" if found else "no column"
         raise DataError(f"{source} has {problem} for the score: name it with --score-column C.")
     return ScoreColumn(found[0], float(wanted.positive_at), wanted.negative_at)
+
+
+def _check_graded(wanted: Columns) -> None:
+    if wanted.positive_at is not None or wanted.negative_at is not None or wanted.score == NO_SCORE:
+        raise InputError(
+            "In a domain of kind graded, every pair is kept with its score. Leave out --positive-at, --negative-at and "
+            "--score-column none, or give these rows a --domain of another --kind."
+        )
+    if wanted.negatives is not None:
+        raise InputError("Rows of a domain of kind graded have no negatives. Leave --negatives-column out.")
+    low, high = wanted.score_range or (0.0, 1.0)
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InputError(
+            f"--score-range takes the smallest and the largest possible score, such as 0 5, not {low:g} {high:g}."
+        )
+
+
+def _grades(wanted: Columns, free: Sequence[str], source: str) -> Grades:
+    """Return the column with the scores of graded pairs, asked for or recognised by its name."""
+    found = [name for name in free if name.lower() in SCORES] if wanted.score is None else [wanted.score]
+    if len(found) != 1:
+        problem = f"{len(found)} columns ({_list(found)})" if found else "no column"
+        raise DataError(
+            f"{source} has {problem} for the score, and every row of a domain of kind graded needs one: name it with "
+            "--score-column C."
+        )
+    return Grades(found[0], wanted.score_range)
 
 
 def _named(role: str, names: Sequence[str]) -> list[str]:

@@ -56,6 +56,7 @@ class Counts:
         held_out: Rows held out as the domain's evaluation task.
         near: Near duplicates of the texts of a task.
         of_held: Rows of a document that was held out of the domain before.
+        contradicted: Graded pairs that occur in the file with several scores, of which one is used.
     """
 
     kept: int
@@ -64,6 +65,7 @@ class Counts:
     held_out: int
     near: int
     of_held: int
+    contradicted: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ def _load_hashes(connection: duckdb.DuckDBPyConnection, staged: Path, stored: St
     """
     names = ("row", "query", "positive", "document")
     hashes = ", ".join(f"{name}_hash::UUID AS {name}" for name in names)
-    connection.execute(f"CREATE TABLE rows AS SELECT * FROM {scan([staged], f'seq, rank, {hashes}')}")
+    connection.execute(f"CREATE TABLE rows AS SELECT * FROM {scan([staged], f'seq, rank, score, {hashes}')}")
     hashes = ", ".join(f"{name}_hash::UUID AS {name}" for name in names[:3])
     connection.execute(f"CREATE VIEW stored AS SELECT * FROM {scan(stored.batches, hashes)}")
     connection.execute(
@@ -224,8 +226,20 @@ def _count_fates(connection: duckdb.DuckDBPyConnection, near: int) -> Counts:
         count(connection, f"SELECT count(*) FROM {table}")
         for table in ("rows", "fresh", "unknown", "clean", "held", "kept")
     )
-    leaked = fresh - held - kept
-    return Counts(kept, duplicates=rows - fresh, leaked=leaked, held_out=held, near=near, of_held=unknown - clean)
+    contradicted = count(
+        connection,
+        "SELECT count(*) FROM (SELECT row FROM rows SEMI JOIN twice USING (row) GROUP BY row HAVING min(score) < "
+        "max(score))",
+    )
+    return Counts(
+        kept,
+        duplicates=rows - fresh,
+        leaked=fresh - held - kept,
+        held_out=held,
+        near=near,
+        of_held=unknown - clean,
+        contradicted=contradicted,
+    )
 
 
 def _kept_rows(connection: duckdb.DuckDBPyConnection, good: int) -> npt.NDArray[np.bool_]:

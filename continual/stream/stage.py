@@ -18,7 +18,16 @@ import pyarrow.parquet as pq
 from continual.config import IngestConfig
 from continual.progress import Progress
 from continual.registry.text import SEPARATOR, hash_normalised, normalise
-from continual.stream.cells import BadRow, read_id, read_negatives, read_positives, read_query, read_score, shown
+from continual.stream.cells import (
+    BadRow,
+    check_grade,
+    read_id,
+    read_negatives,
+    read_positives,
+    read_query,
+    read_score,
+    shown,
+)
 from continual.stream.readers.base import Piece, Source
 from continual.stream.schema import Mapping
 
@@ -34,13 +43,17 @@ BATCH_SCHEMA = pa.schema(
         pa.field("positive_hash", pa.string(), nullable=False),
     ]
 )
-# A staged row also has its position in the file, the document that it is held out with, and its rank among equal pairs.
+# A stored row of a graded domain.
+GRADED_SCHEMA = BATCH_SCHEMA.append(pa.field("score", pa.float64(), nullable=False))
+# A staged row also has its position in the file, the document that it is held out with, its rank among equal pairs, and
+# if it is graded its score as in the file.
 STAGED_SCHEMA = pa.schema(
     [
         pa.field("seq", pa.int64(), nullable=False),
         *BATCH_SCHEMA,
         pa.field("document_hash", pa.string(), nullable=False),
         pa.field("rank", pa.int64(), nullable=False),
+        pa.field("score", pa.float64()),
     ]
 )
 # A negative of a query, from a row with a low score.
@@ -68,6 +81,7 @@ class Staged:
         between: Rows that are left out, because their score is neither that of a positive nor that of a negative.
         negatives: Rows of the file of negatives.
         scores: Smallest and largest score; None without a score column.
+        numbers: Good rows whose query and positive are numbers.
     """
 
     good: int = 0
@@ -77,6 +91,7 @@ class Staged:
     between: int = 0
     negatives: int = 0
     scores: tuple[float, float] | None = None
+    numbers: int = 0
 
     @property
     def rows_in(self) -> int:
@@ -161,7 +176,7 @@ def _check(
     queries, positives = piece.columns[mapping.query], piece.columns[mapping.positive]
     negatives = [piece.columns[name] for name in mapping.negatives]
     doc_ids = piece.columns[mapping.doc_id] if mapping.doc_id is not None else [None] * count
-    scores = piece.columns[mapping.score.name] if mapping.score is not None else [None] * count
+    scores = piece.columns[mapping.score_name] if mapping.score_name is not None else [None] * count
     good: list[list[Any]] = [[] for _ in STAGED_SCHEMA]
     low: list[list[Any]] = [[] for _ in NEGATIVES_SCHEMA]
     for index in range(count):
@@ -172,23 +187,26 @@ def _check(
             texts = read_positives(positives[index], max_chars)
             given = [text for column in negatives for text in read_negatives(column[index], max_chars)]
             doc_id = read_id(doc_ids[index], max_chars)
-            score = None if mapping.score is None else read_score(scores[index])
+            score = None if mapping.score_name is None else read_score(scores[index])
+            if score is not None and mapping.grades is not None:
+                check_grade(score, mapping.grades.range)
         except BadRow as error:
             bad[index] = str(error)
             continue
         staged.several += len(texts) > 1
-        if score is not None and mapping.score is not None:
+        if score is not None:
             least, largest = staged.scores or (score, score)
             staged.scores = min(least, score), max(largest, score)
-            if score < mapping.score.positive_at:
-                if mapping.score.negative_at is None or score > mapping.score.negative_at:
-                    staged.between += len(texts)
-                    continue
-                staged.low += len(texts)
-                _add_negatives(low, staged, query_key, [*texts, *((text, normalise(text)) for text in given)])
+        if score is not None and mapping.score is not None and score < mapping.score.positive_at:
+            if mapping.score.negative_at is None or score > mapping.score.negative_at:
+                staged.between += len(texts)
                 continue
+            staged.low += len(texts)
+            _add_negatives(low, staged, query_key, [*texts, *((text, normalise(text)) for text in given)])
+            continue
         for positive, positive_key in texts:
-            _add_row(good, staged, (query, query_key), (positive, positive_key), given, doc_id)
+            grade = None if mapping.grades is None else score
+            _add_row(good, staged, (query, query_key), (positive, positive_key), given, doc_id, grade)
     return good, low, bad
 
 
@@ -199,6 +217,7 @@ def _add_row(
     positive: tuple[str, str],
     given: list[str],
     doc_id: str | None,
+    grade: float | None,
 ) -> None:
     """Add a row to the columns of the good rows; texts come as they are stored and as they are compared."""
     positive_hash = hash_normalised(positive[1])
@@ -212,11 +231,13 @@ def _add_row(
         hash_normalised(query[1]),
         positive_hash,
         positive_hash if doc_id is None else hash_normalised(doc_id),
-        _rank(query[0], positive[0], given, doc_id),
+        _rank(query[0], positive[0], [*given, *([] if grade is None else [repr(grade)])], doc_id),
+        grade,
     )
     for column, value in zip(columns, row, strict=True):
         column.append(value)
     staged.good += 1
+    staged.numbers += query[0].isdecimal() and positive[0].isdecimal()
 
 
 def _add_negatives(columns: list[list[Any]], staged: Staged, query_key: str, texts: list[tuple[str, str]]) -> None:

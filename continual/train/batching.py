@@ -22,6 +22,7 @@ def epoch_batches(
     mix: bool = False,
     bands: Indices | None = None,
     sizes: Sequence[int] = (),
+    graded: NDArray[np.bool_] | None = None,
 ) -> list[Indices]:
     """Return the batches of one epoch. Batches have rows of one domain; their order mixes the domains.
 
@@ -36,22 +37,38 @@ def epoch_batches(
         mix: Form the batches from the rows of all domains together.
         bands: Length band of each row, 0 or more, [rows]; only rows of one band share batches. See `length_bands`.
         sizes: Rows per batch of each band; bands beyond `sizes` use `batch_size`.
+        graded: Whether each row is a graded pair, [rows]; None: no row is. Graded pairs have another loss, so they
+            share batches only with each other, with `mix` too.
 
     Returns:
         Row indices of each batch. A batch has at least two rows, and every row is in exactly one batch, provided that
-        there are two rows. A single row has no in-batch negatives: if one is left over, it joins the previous batch,
-        which then has one or two rows more than `batch_size`. Rows that are the only one of their domain share batches.
-        A row that is the only one of its domain in a band joins the domain's next band.
+        there are two rows, or two graded pairs and two others. A single row has no in-batch negatives: if one is left
+        over, it joins the previous batch, which then has one or two rows more than `batch_size`. Rows that are the only
+        one of their domain share batches. A row that is the only one of its domain in a band joins the domain's next
+        band.
     """
     by_band = [*sizes, batch_size]
     groups = np.zeros_like(domains) if mix else domains
-    bands = np.zeros_like(domains) + len(sizes) if bands is None else _without_single_rows(groups, bands)
+    bands = np.zeros_like(domains) + len(sizes) if bands is None else bands
+    batches: list[Indices] = []
+    for kind in (False, True):
+        rows = np.flatnonzero((graded if graded is not None else np.zeros(len(domains), bool)) == kind)
+        own = _kind_batches(groups[rows], _without_single_rows(groups[rows], bands[rows]), by_band, (seed, epoch), mix)
+        batches += [rows[batch] for batch in own]
+    order = np.random.default_rng([seed, epoch]).permutation(len(batches))
+    return [batches[place] for place in order]
+
+
+def _kind_batches(
+    groups: Indices, bands: Indices, by_band: Sequence[int], seeds: tuple[int, int], mix: bool
+) -> list[Indices]:
+    """Return the batches of rows that have the same loss, in a fixed order; see `epoch_batches`."""
     batches: list[Indices] = []
     alone: list[Indices] = []
     for domain, band in sorted(set(zip(groups.tolist(), bands.tolist(), strict=True))):
         rows = np.flatnonzero((groups == domain) & (bands == band))
-        place = [0 if mix else domain + 1, *([band] if sizes else [])]
-        rows = np.random.default_rng([seed, epoch, *place]).permutation(rows)
+        place = [0 if mix else domain + 1, *([band] if len(by_band) > 1 else [])]
+        rows = np.random.default_rng([*seeds, *place]).permutation(rows)
         (batches if len(rows) > 1 else alone).extend(_cut(rows, by_band[band]))
     if len(alone) > 1:
         rows = np.concatenate(alone)
@@ -59,8 +76,7 @@ def epoch_batches(
     elif alone and batches:
         shortest = min(range(len(batches)), key=lambda place: len(batches[place]))
         batches[shortest] = np.concatenate([batches[shortest], *alone])
-    order = np.random.default_rng([seed, epoch]).permutation(len(batches))
-    return [batches[place] for place in order]
+    return batches
 
 
 def length_bands(lengths: Indices, limits: Sequence[int]) -> Indices:

@@ -38,20 +38,20 @@ def embed_pairs(
 
     The loss of a row is InfoNCE with the positives of the first 1,024 rows of its domain as negatives, so that it does
     not depend on batches. Positives of the same document or the same query, or with the text of the row's own
-    positive, are left out. For rows that use only their own negatives it is InfoNCE with these.
+    positive, are left out. For rows that use only their own negatives it is InfoNCE with these. For a graded pair it is
+    CoSENT with the first 1,024 pairs of its domain, over the comparisons that the pair is part of.
 
     Args:
         model_path: A sentence-transformers folder.
         table: Columns query, positive: string; negatives: list of string; doc_id: string or null; domain: string;
-            optional in_batch: bool, default true.
+            optional in_batch: bool, default true; score: double or null, that of a graded pair.
         config: Uses max_length, max_negatives, temperature, dot_temperature and micro_batch_tokens.
         trust_remote_code: Run code that the model brings with it.
         progress: Counts distinct texts.
 
     Returns:
         The embeddings of the queries and of the positives, [rows, dimensions], normalised if the model compares by
-        cosine; and the losses of the rows
-        by domain, in the order of the table.
+        cosine; and the losses of the rows by domain, in the order of the table.
 
     Raises:
         ModelError: The model cannot be loaded, or its embeddings are not finite.
@@ -85,7 +85,9 @@ def embed_pairs(
     losses = {}
     for code, name in enumerate(names):
         own = np.flatnonzero(rows.domains == code)
-        if rows.in_batch[own].all():
+        if rows.graded[own].all():
+            losses[name] = graded_losses(queries[own], positives[own], rows.scores[own], similarity.temperature)
+        elif rows.in_batch[own].all():
             losses[name] = row_losses(queries[own], positives[own], codes[own], similarity.temperature)
         else:
             owner = np.repeat(np.arange(len(own)), np.diff(rows.offsets)[own])
@@ -117,6 +119,28 @@ def given_losses(queries: Floats, positives: Floats, negatives: Floats, owner: I
     gaps = (queries[owner] * (negatives - positives[owner])).sum(axis=1, dtype=np.float64) / temperature
     losses = np.zeros(len(queries))
     np.logaddexp.at(losses, owner, gaps)  # the initial 0 is log 1, the term of the positive
+    return losses.astype(np.float32)
+
+
+def graded_losses(queries: Floats, positives: Floats, scores: NDArray[np.float64], temperature: float) -> Floats:
+    """Return how far each graded pair of a domain is out of order with the domain's first 1,024 pairs, [rows].
+
+    With s_i the similarity of pair i divided by the temperature, the loss of pair i is log(1 + sum exp(d_ij)) over the
+    pairs j with another score, where d_ij is s_i - s_j if pair i has the lower score, and s_j - s_i otherwise.
+
+    Args:
+        queries: Embeddings, normalised if compared by cosine, [rows, dimensions].
+        positives: Embeddings, likewise, [rows, dimensions].
+        scores: Score of each pair, [rows].
+        temperature: Divisor of the similarities, above 0.
+    """
+    similar = (queries * positives).sum(axis=1, dtype=np.float64) / temperature
+    losses = np.zeros(len(queries))
+    for start in range(0, len(queries), OTHERS):
+        part = slice(start, start + OTHERS)
+        signs = np.sign(scores[None, :OTHERS] - scores[part, None])  # [part, others]
+        gaps = np.where(signs == 0, -np.inf, signs * (similar[part, None] - similar[None, :OTHERS]))
+        losses[part] = np.logaddexp(0, np.logaddexp.reduce(gaps, axis=1))
     return losses.astype(np.float32)
 
 

@@ -70,7 +70,7 @@ class Estimate:
 
 
 def train(job: Job, progress: Progress = SILENT, log: Log = no_log) -> TrainResult:
-    """Train a LoRA adapter with InfoNCE and publish it.
+    """Train a LoRA adapter with InfoNCE, and with CoSENT on graded pairs, and publish it.
 
     On a CPU the same job gives the same bytes, whether or not the run was interrupted and resumed.
 
@@ -271,7 +271,7 @@ class Schedule:
         self._load(0)
         if not self._batches:
             raise NothingToDoError(
-                "There is only a single row to train on, but InfoNCE compares each row with others and needs at least "
+                "There is only a single row to train on, but the loss compares each row with others and needs at least "
                 "two. Register more rows with `continual ingest FILE`."
             )
         self.steps = len(self._batches) * session.config.epochs
@@ -301,6 +301,7 @@ class Schedule:
                 mix=config.mix_domains,
                 bands=self._bands,
                 sizes=[band.pairs for band in config.batch_sizes],
+                graded=self._session.rows.graded,
             )
             self._epoch = epoch
 

@@ -1,6 +1,8 @@
-"""Contrastive and distillation losses, and the masks of false negatives. Pure tensor functions."""
+"""Contrastive, graded and distillation losses, and the masks of false negatives. Pure tensor functions."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -83,10 +85,62 @@ def contrastive(
         similarity: How the model compares embeddings.
     """
     how = (similarity.temperature, in_batch if config.bidirectional else None, similarity.name)
-    losses = [info_nce(queries, positives, negatives, mask, *how)]
-    for size in matryoshka_sizes(config, similarity):
+
+    def loss(size: int | None) -> Tensor:
         parts = (queries[:, :size], positives[:, :size], None if negatives is None else negatives[:, :size])
-        losses.append(info_nce(*parts, mask, *how))
+        return info_nce(*parts, mask, *how)
+
+    return _matryoshka(loss, config, similarity)
+
+
+def cosent(
+    queries: Tensor, texts: Tensor, scores: Tensor, temperature: float, similarity: SimilarityName = "cosine"
+) -> Tensor:
+    """Return the CoSENT loss of a batch of graded pairs: pairs with a higher score must be more similar.
+
+    With s_i = sim(q_i, t_i) / temperature, the loss is log(1 + sum exp(s_i - s_j)) over all i, j with score_i <
+    score_j. Only the order of the scores counts. It equals sentence-transformers' CoSENTLoss with scale = 1 /
+    temperature and the same similarity.
+
+    Args:
+        queries: Embeddings [b, d], any norm.
+        texts: Embeddings of the queries' texts, [b, d], any norm.
+        scores: Score of each pair, [b].
+        temperature: Divisor of the similarities, above 0.
+        similarity: sim, "cosine" or "dot".
+
+    Returns:
+        A scalar, in the type of the embeddings but at least fp32; 0 if all scores are equal.
+
+    Reference: https://kexue.fm/archives/8847
+    """
+    similar = _pair_similarity(queries, texts, similarity) / temperature
+    misplaced = similar[:, None] - similar[None, :]  # [b, b]: above 0 if pair i is more similar than pair j ...
+    wrong = scores[:, None] < scores[None, :]  # ... although its score is lower
+    terms = misplaced.masked_fill(~wrong, -torch.inf).flatten()
+    return torch.logsumexp(torch.cat([terms.new_zeros(1), terms]), dim=0)
+
+
+def graded(queries: Tensor, texts: Tensor, scores: Tensor, config: TrainConfig, similarity: Similarity) -> Tensor:
+    """Return the graded loss of a batch with the settings of the training: `cosent`, with Matryoshka as `contrastive`.
+
+    Args:
+        queries: Embeddings [b, d], any norm.
+        texts: Embeddings [b, d], any norm.
+        scores: Score of each pair, [b].
+        config: Uses matryoshka.
+        similarity: How the model compares embeddings.
+    """
+
+    def loss(size: int | None) -> Tensor:
+        return cosent(queries[:, :size], texts[:, :size], scores, similarity.temperature, similarity.name)
+
+    return _matryoshka(loss, config, similarity)
+
+
+def _matryoshka(loss: Callable[[int | None], Tensor], config: TrainConfig, similarity: Similarity) -> Tensor:
+    """Return the loss of the embeddings as given, or its mean with those of the leading dimensions that are trained."""
+    losses = [loss(size) for size in [None, *matryoshka_sizes(config, similarity)]]
     return torch.stack(losses).mean() if config.matryoshka else losses[0]
 
 
@@ -236,6 +290,15 @@ def same_embedder(queries: Tensor, positives: Tensor, negatives: Tensor) -> Tens
     """
     own = (queries == positives)[:, None]
     return own & (torch.cat([positives, negatives])[None, :] == queries[:, None])
+
+
+def _pair_similarity(queries: Tensor, texts: Tensor, similarity: SimilarityName) -> Tensor:
+    """Return the similarity of each query with its text, [b], in the embeddings' type but at least fp32."""
+    dtype = torch.promote_types(queries.dtype, torch.float32)
+    queries, texts = queries.to(dtype), texts.to(dtype)
+    if similarity == "cosine":
+        queries, texts = normalize(queries, dim=-1), normalize(texts, dim=-1)
+    return (queries * texts).sum(dim=-1)
 
 
 def _scores(

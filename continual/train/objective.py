@@ -23,7 +23,7 @@ from continual.train.batching import (
     micro_batches,
 )
 from continual.train.hardware import micro_batch_limit
-from continual.train.losses import contrastive
+from continual.train.losses import contrastive, graded
 from continual.train.rows import read_rows
 from continual.train.similarity import similarity_of
 
@@ -57,7 +57,7 @@ class Effort:
 
 
 class Objective:
-    """The contrastive loss per domain on held-out rows, for the coefficient search of `continual.merge.search`.
+    """The loss of the training per domain on held-out rows, for the coefficient search of `continual.merge.search`.
 
     A batch has exactly `batch_size` rows of one domain, so that all rows have the same number of negatives. With
     `batch_sizes`, the size is that for the median length of the domain's rows. Rows that do not fill a batch are left
@@ -68,7 +68,7 @@ class Objective:
     Args:
         start: The sentence-transformers folder whose modules, tokenizer and prompts are used.
         table: Columns query, positive: string; negatives: list of string; doc_id: string or null; domain: string;
-            optional in_batch: bool, default true.
+            optional in_batch: bool, default true; score: double or null.
         config: Uses batch_size, batch_sizes, temperature, dot_temperature, bidirectional, matryoshka, max_length,
             max_negatives and micro_batch_tokens.
         seed: Seed of the assignment of rows to batches, 0 or more.
@@ -178,6 +178,9 @@ class Objective:
         mask = rows.mask(batch).to(self._device)
         in_batch = torch.from_numpy(rows.in_batch[batch]).to(self._device)
         queries, positives, given = embeddings[:size], embeddings[size : 2 * size], embeddings[2 * size :]
+        scores = rows.batch_scores(batch)
+        if scores is not None:
+            return graded(queries, positives, scores.to(self._device), self._config, self._similarity)
         return contrastive(queries, positives, given, mask, in_batch, self._config, self._similarity)
 
     def _encoder(self, parameters: Mapping[str, Tensor]) -> Encode:

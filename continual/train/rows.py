@@ -140,6 +140,7 @@ class TrainingRows:
         same: Code of each text; texts that are equal after normalisation have the same code, [texts].
         replayed: Whether a text belongs to a replayed row, [texts], bool.
         in_batch: Whether a row has in-batch negatives, [rows], bool; otherwise it uses only its own negatives.
+        scores: Score of each graded pair, 0 to 1; NaN for other rows, [rows].
         digest: sha256 of the rows in their order.
         cuts: What of the texts and the given negatives is not used.
     """
@@ -154,12 +155,23 @@ class TrainingRows:
     same: Indices
     replayed: Indices
     in_batch: NDArray[np.bool_]
+    scores: NDArray[np.float64]
     digest: str
     cuts: Cuts
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.query)
+
+    @property
+    def graded(self) -> NDArray[np.bool_]:
+        """Return whether each row is a graded pair, [rows]."""
+        return ~np.isnan(self.scores)
+
+    def batch_scores(self, batch: Indices) -> torch.Tensor | None:
+        """Return the scores of a batch of graded pairs, [b], or None for a batch of other rows."""
+        scores = self.scores[batch]
+        return None if np.isnan(scores).any() else torch.from_numpy(scores)
 
     def given(self, batch: Indices) -> Indices:
         """Return the texts of the given negatives of a batch, row after row, [m]."""
@@ -194,8 +206,8 @@ def read_rows(
 
     Args:
         table: Columns query, positive: string; negatives: list of string; doc_id: string or null; domain: string.
-            Optional columns replayed: bool, default false; in_batch: bool, default true; instruction: string or null,
-            put before the query instead of the model's query prompt.
+            Optional columns replayed: bool, default false; in_batch: bool, default true; score: double or null, that
+            of a graded pair; instruction: string or null, put before the query instead of the model's query prompt.
         model: The model whose tokenizer and prompts are used. Its maximum length is lowered to `max_length`.
         max_length: Maximum tokens per text; the model's own limit also applies.
         max_negatives: Maximum given negatives per row.
@@ -230,9 +242,10 @@ def read_rows(
     arrays["replayed"] = _replayed(table, arrays, len(texts))
     in_batch = table["in_batch"].to_numpy() if "in_batch" in table.column_names else np.ones(rows, bool)
     strings = [*map(str, names), *texts, *filter(None, dict.fromkeys(instructions))]
-    digest, limit = _digest(strings, arrays, in_batch), int(model.max_seq_length or 0)
+    scores = _scores(table)
+    digest, limit = _digest(strings, arrays, in_batch, scores), int(model.max_seq_length or 0)
     cuts = _cuts(table, tokens, arrays, limit=limit, own=limit < max_length, max_negatives=max_negatives)
-    return TrainingRows(tokens=tokens, digest=digest, in_batch=in_batch, cuts=cuts, **arrays)
+    return TrainingRows(tokens=tokens, digest=digest, in_batch=in_batch, scores=scores, cuts=cuts, **arrays)
 
 
 def _encode_texts(
@@ -275,7 +288,17 @@ def _tokenise(model: SentenceTransformer, groups: list[_PromptGroup], progress: 
     return tokens
 
 
-def _digest(strings: list[str], arrays: dict[str, Indices], in_batch: NDArray[np.bool_]) -> str:
+def _scores(table: pa.Table) -> NDArray[np.float64]:
+    """Return the score of each row, NaN without one, [rows]."""
+    if "score" not in table.column_names:
+        return np.full(len(table), np.nan)
+    scores = table["score"].cast(pa.float64()).combine_chunks()
+    return np.asarray(pc.fill_null(scores, np.nan).to_numpy(zero_copy_only=False), np.float64)
+
+
+def _digest(
+    strings: list[str], arrays: dict[str, Indices], in_batch: NDArray[np.bool_], scores: NDArray[np.float64]
+) -> str:
     digest = hashlib.sha256()
     for text in strings:
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
@@ -283,6 +306,8 @@ def _digest(strings: list[str], arrays: dict[str, Indices], in_batch: NDArray[np
         digest.update(array.tobytes())
     if not in_batch.all():  # left out if all rows are in-batch, so that older checkpoints can be resumed
         digest.update(in_batch.tobytes())
+    if not np.isnan(scores).all():  # likewise, without graded pairs
+        digest.update(scores.tobytes())
     return digest.hexdigest()
 
 

@@ -28,8 +28,10 @@ from continual.train.hardware import micro_batch_limit, resolve_precision
 from continual.train.lora import attach
 from continual.train.losses import (
     contrastive,
+    cosent,
     divergence,
     drift,
+    graded,
     guided,
     info_nce,
     same_embedder,
@@ -123,14 +125,24 @@ class Session:
                 guide_mask &= same_embedder(*(part[:, 0] for part in _split(codes, back, len(batch))))
             mask = mask | guide_mask
         in_batch = torch.from_numpy(rows.in_batch[batch]).to(self.device)
-        loss = contrastive(*_split(leaf, back, len(batch)), mask, in_batch, config, similarity)
+        queries, positives, given = _split(leaf, back, len(batch))
+        scores = rows.batch_scores(batch)
+        if scores is None:
+            loss = contrastive(queries, positives, given, mask, in_batch, config, similarity)
+        else:
+            scores = scores.to(self.device)
+            loss = graded(queries, positives, scores, config, similarity)
         if before is not None and config.distillation:
             loss = loss + config.distillation * self._distillation(leaf, before, order, back, mask)
         if before is not None and config.asks_old_index:
             queries = _split(similarity.cut(leaf), back, len(batch))[0]
             _, positives, given = _split(similarity.cut(before), back, len(batch))
-            how = (similarity.temperature, None, similarity.name)
-            loss = loss + config.compatibility * info_nce(queries, positives, given, mask, *how)
+            how = (similarity.temperature, similarity.name)
+            if scores is None:
+                asked = info_nce(queries, positives, given, mask, how[0], similarity=how[1])
+            else:
+                asked = cosent(queries, positives, scores, *how)
+            loss = loss + config.compatibility * asked
         loss.backward()  # type: ignore[no-untyped-call]
 
         assert leaf.grad is not None

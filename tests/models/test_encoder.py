@@ -14,6 +14,7 @@ import torch
 from continual.errors import ModelError
 from continual.models.base import PACKAGED, resolve_base
 from continual.models.encoder import embed, encoding_prompts, inner_transformer, load_encoder
+from continual.models.folder import start_key
 from continual.train.hardware import resolve_precision
 from continual.train.rows import TrainingRows, read_rows
 
@@ -142,3 +143,15 @@ def test_two_domains_may_give_one_id_to_different_documents(tiny_model: Path) ->
     found = read_rows(pa.table(rows, schema=table().schema), model, 48, 0).document.tolist()
     assert [found[place] == found[other] for place, other in ((0, 2), (3, 5), (0, 3))] == [True, True, False]
     assert found[1] == found[4] == -1
+
+
+def test_models_that_compare_otherwise_are_other_starts(tmp_path: Path) -> None:
+    found = set()
+    for place, settings in enumerate(({}, {"similarity_fn_name": "dot"}, {"truncate_dim": 8}, {"truncate_dim": 16})):
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+        found.add(start_key(folder, "abc"))
+    assert len(found) == 4
+    (folder / "config_sentence_transformers.json").write_text('{"similarity_fn_name": "cosine", "truncate_dim": null}')
+    assert start_key(folder, "abc") == start_key(tmp_path, "abc") == "abc"

@@ -173,3 +173,14 @@ def test_a_domain_too_small_to_hold_out_of(registry, tmp_path, rows, holdout, me
         ingest(registry, CONFIG, source, holdout=holdout)
     assert state(registry) == before
     assert ingest(registry, CONFIG, source, holdout=0).kept == rows
+
+
+def test_a_task_that_is_too_small_for_the_gate_is_a_warning(registry: Registry, tmp_path: Path) -> None:
+    rows = [{"query": f"a question {n}", "positive": f"an answer {n}"} for n in range(3000)]
+    source = write_rows(tmp_path / "a.jsonl", rows[:1000])
+    (warning,) = ingest(registry, CONFIG, source, max_forgetting=2.0).warnings
+    assert warning.startswith("the task a has 100 queries, and the gate usually needs 218 to tell a fall of 2 points")
+    large = write_rows(tmp_path / "b.jsonl", rows[1000:])
+    assert ingest(registry, CONFIG, large, holdout=0.11, max_forgetting=2.0).warnings == []
+    none = write_rows(tmp_path / "c.jsonl", [row | {"query": f"{row['query']} again"} for row in rows[:500]])
+    assert ingest(registry, CONFIG, none, holdout=0, max_forgetting=2.0).warnings == []

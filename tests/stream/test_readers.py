@@ -224,6 +224,43 @@ def test_a_dictionary_of_one_long_text_is_decoded_in_small_pieces(tmp_path: Path
     assert peak < 100 << 20
 
 
+@pytest.mark.parametrize("typed", [False, True], ids=["text", "dictionary"])
+def test_lists_of_one_long_text_are_decoded_in_small_pieces_or_refused(tmp_path: Path, typed: bool) -> None:
+    """The file takes 20 kB; the lists of its first part take 4 MB each, 1.6 GB in all, and the last takes 800 MB."""
+    text, rows, name = "x" * 400_000, 400, str(tmp_path / "t.parquet")
+    ends = [0, 0, *range(10, 10 * rows, 10)]
+    items = pa.DictionaryArray.from_arrays(pa.array([0, 1] * (5 * (rows - 1)), pa.int32()), [text, "y"])
+    lists = pa.ListArray.from_arrays(pa.array([None, *ends[1:]], pa.int32()), items)
+    queries = pa.array(["q"] * rows)
+    pq.write_table(pa.table({"query": queries, "negatives": lists}), name, store_schema=typed)
+    pa.default_memory_pool().release_unused()
+    before, peak, found = pa.total_allocated_bytes(), 0, []
+    for piece in open_source(name).read(["query", "negatives"], 10_000):
+        cells = piece.columns["negatives"]
+        assert sum(len(item) for cell in cells for item in cell or ()) <= 8 << 20
+        peak = max(peak, pa.total_allocated_bytes() - before)
+        found += [cell if cell is None else [item[:2] for item in cell] for cell in cells]
+    assert found == [None, *[["xx", "y"] * 5] * (rows - 1)]
+    assert peak < 100 << 20
+
+    huge = pa.DictionaryArray.from_arrays(pa.array([0] * 2000, pa.int32()), [text])
+    lists = pa.ListArray.from_arrays(pa.array([0, 3, 2000]), huge)
+    pq.write_table(pa.table({"query": ["a", "b"], "negatives": lists}), name, store_schema=typed)
+    with pytest.raises(DataError, match=r"row 2: its texts take 799 MB, and at most 67 MB are read"):
+        list(open_source(name).read(["query", "negatives"], 10_000))
+    assert pa.total_allocated_bytes() - before < 100 << 20
+
+
+def test_lists_whose_dictionary_was_too_large_for_its_writer_are_read(tmp_path: Path) -> None:
+    lists = [[f"text {n} {m} " * 20 for m in range(3)] if n % 7 else None for n in range(5000)]
+    table = pa.table({"query": [f"q{n}" for n in range(5000)], "negatives": lists})
+    options = {"dictionary_pagesize_limit": 100_000, "data_page_size": 50_000}
+    pq.write_table(table, tmp_path / "t.parquet", row_group_size=1800, **options)
+    pieces = list(open_source(str(tmp_path / "t.parquet")).read(["query", "negatives"], 700))
+    assert [cell for piece in pieces for cell in piece.columns["negatives"]] == lists
+    assert [cell for piece in pieces for cell in piece.columns["query"]] == table["query"].to_pylist()
+
+
 # Folders.
 
 

@@ -240,7 +240,7 @@ def test_the_judgements_of_a_beir_folder(registry: Registry, beir: Path) -> None
     report = ingest(registry, config, str(beir), columns=columns, holdout=0)
     assert balanced_scores(report)
     assert (report.domain, report.kept, report.not_positive) == ("beir", 2, 1)
-    assert report.reject_reasons == {"positive: missing": 1}  # there is no document w
+    assert report.reject_reasons == {"positive: no text with this id": 1}  # there is no document w
     found = {(row["query"], row["positive"], tuple(row["negatives"]), row["doc_id"]) for row in stored(registry, "b1")}
     assert found == {('"the question', "The answer", ("distractor",), "x"), ("other", "z", (), "3")}
     assert ingest(registry, config, str(beir), columns=columns).unchanged

@@ -108,3 +108,24 @@ def test_little_padding_is_computed() -> None:
     padded = sum(int(lengths[micro].max()) * len(micro) for micro in micros)
     assert padded < 1.1 * lengths.sum()
     assert len(micros) <= 8
+
+
+@given(
+    domains=domains_of_rows,
+    seed=st.integers(0, 9),
+    size=st.integers(2, 9),
+    mix=st.booleans(),
+    graded_domains=st.sets(st.integers(0, 3)),
+)
+def test_graded_pairs_share_batches_only_with_each_other(
+    domains: np.ndarray, seed: int, size: int, mix: bool, graded_domains: set[int]
+) -> None:
+    graded = np.isin(domains, list(graded_domains))
+    batches = epoch_batches(domains, size, seed=seed, epoch=0, mix=mix, graded=graded)
+    assert all(len(set(graded[batch].tolist())) == 1 for batch in batches)
+    rows = np.concatenate([*batches, np.zeros(0, np.int64)])
+    expected = sum(count for count in (graded.sum(), (~graded).sum()) if count > 1)
+    assert len(np.unique(rows)) == len(rows) == expected
+    if not graded.any():
+        plain = epoch_batches(domains, size, seed=seed, epoch=0, mix=mix)
+        assert [batch.tolist() for batch in batches] == [batch.tolist() for batch in plain]

@@ -40,6 +40,26 @@ def test_loss_and_gradients_are_those_of_sentence_transformers_and_peft(tiny_mod
         torch.testing.assert_close(mine, reference, atol=1e-5, rtol=1e-3)
 
 
+def test_graded_pairs_have_the_gradients_of_sentence_transformers_and_peft(tiny_model: Path) -> None:
+    from sentence_transformers.sentence_transformer.losses import CoSENTLoss
+
+    scores = [0.2, 1.0, 0.0, 0.6, 0.6, 0.4]
+    table = make_table().slice(0, 6).append_column("score", pa.array(scores))
+    opened = session(tiny_model, table=table)
+    loss, ours = gradients(opened, np.arange(6))
+    opened.fused.undo()
+    model, rows = opened.model, table.to_pylist()
+    features = [
+        model.preprocess([row["query"] for row in rows], prompt="query: "),
+        model.preprocess([row["positive"] for row in rows]),
+    ]
+    expected = CoSENTLoss(model, scale=1 / CONFIG.temperature)(features, torch.tensor(scores))
+    theirs = torch.autograd.grad(expected, [parameter for _, parameter in opened.parameters])
+    assert loss == pytest.approx(expected.item(), abs=1e-5)
+    for mine, reference in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, reference, atol=1e-5, rtol=1e-3)
+
+
 @pytest.mark.parametrize("tokens", [1, 60, 150])
 def test_gradient_caching_changes_nothing(tiny_model: Path, tokens: int) -> None:
     batch = np.arange(8)

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from continual.config import TrainConfig
 from continual.train.losses import (
     contrastive,
+    cosent,
     divergence,
     false_negatives,
+    graded,
     guided,
     info_nce,
     only_given,
@@ -74,6 +76,49 @@ def test_variants_equal_sentence_transformers(negatives: int, settings: dict[str
     assert abs(ours.item() - plain.item()) > 1e-2
     for mine, theirs in zip(torch.autograd.grad(ours, columns), torch.autograd.grad(expected, columns), strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
+
+
+SCORES = [0.1, 0.9, 0.5, 0.5, 0.0, 1.0, 0.7, 0.3]
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.02])
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_graded_loss_equals_sentence_transformers(temperature: float, similarity: Any) -> None:
+    from sentence_transformers.sentence_transformer.losses import CoSENTLoss
+    from sentence_transformers.util import pairwise_cos_sim, pairwise_dot_score
+
+    columns = [embeddings(8, 5, seed=seed).requires_grad_() for seed in range(2)]
+    scores = torch.tensor(SCORES)
+    compare = pairwise_cos_sim if similarity == "cosine" else pairwise_dot_score
+    peer = CoSENTLoss(Given(), scale=1 / temperature, similarity_fct=compare)
+    expected = peer([{"sentence_embedding": column} for column in columns], scores)
+    ours = cosent(*columns, scores, temperature, similarity)
+    assert ours.item() == pytest.approx(expected.item(), rel=1e-6)
+    for mine, theirs in zip(torch.autograd.grad(ours, columns), torch.autograd.grad(expected, columns), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
+    stretched = cosent(*columns, 5 * scores - 2, temperature, similarity)
+    assert stretched.item() == ours.item()  # only their order counts
+
+
+def test_graded_loss_with_matryoshka_equals_sentence_transformers() -> None:
+    from sentence_transformers.sentence_transformer.losses import CoSENTLoss, MatryoshkaLoss
+
+    columns = [embeddings(8, 5, seed=seed).requires_grad_() for seed in range(2)]
+    scores = torch.tensor(SCORES)
+    peer = CoSENTLoss(Given(), scale=10)
+    peer = MatryoshkaLoss(peer.model, peer, [5, 2], [0.5, 0.5])
+    expected = peer([{"sentence_embedding": column} for column in columns], scores)
+    ours = graded(*columns, scores, TrainConfig(temperature=0.1, matryoshka=[2]), COMPARED)
+    assert ours.item() == pytest.approx(expected.item(), rel=1e-6)
+    for mine, theirs in zip(torch.autograd.grad(ours, columns), torch.autograd.grad(expected, columns), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_pairs_of_one_score_have_no_graded_loss() -> None:
+    columns = [embeddings(3, 4, seed=seed).requires_grad_() for seed in range(2)]
+    loss = cosent(*columns, torch.full((3,), 0.5), 0.05)
+    assert loss.item() == 0
+    assert all(not gradient.any() for gradient in torch.autograd.grad(loss, columns))
 
 
 def test_the_way_back_has_the_mask_transposed_and_only_rows_with_in_batch_negatives_go_it() -> None:

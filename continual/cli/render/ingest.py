@@ -32,10 +32,11 @@ def print_ingest(report: IngestReport, store: Path) -> None:
     rows.columns[2].style = "dim"
     task = f"for the task {report.task}" if report.task and report.held_out else ""
     rejects = ", ".join(f"{count:,} {reason}" for reason, count in report.reject_reasons.items())
+    mapped = report.scores and not report.score_range
     for label, count, note in (
         ("rows in", report.rows_in, _several(report)),
         ("kept", report.kept, "to train on"),
-        *([("not positive", report.not_positive, _negatives(report))] if report.scores else []),
+        *([("not positive", report.not_positive, _negatives(report))] if mapped else []),
         ("duplicates", report.duplicates, ""),
         ("leaked", report.leaked, _leaks(report)),
         ("rejected", report.rejected, rejects),
@@ -44,6 +45,9 @@ def print_ingest(report: IngestReport, store: Path) -> None:
         rows.add_row(f"  {label}", f"{count:,}", escape(note))
     console.print(rows)
     say(f"  columns: {', '.join(f'{role} from {column}' for role, column in report.columns.items())}")
+    if report.score_range:
+        least, largest = report.score_range
+        say(f"  graded pairs: scores from {least:g} to {largest:g} are stored as 0 to 1")
     if report.unread:
         say(f"  not read: {', '.join(report.unread)}")
     if report.instruction:

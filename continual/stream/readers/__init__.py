@@ -2,6 +2,7 @@
 
 from continual.stream.readers.base import Piece, Source
 from continual.stream.readers.dialect import Dialect
-from continual.stream.readers.open import open_source
+from continual.stream.readers.ids import TextFiles, text_columns
+from continual.stream.readers.open import open_ids, open_source
 
-__all__ = ["Dialect", "Piece", "Source", "open_source"]
+__all__ = ["Dialect", "Piece", "Source", "TextFiles", "open_ids", "open_source", "text_columns"]

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -27,6 +28,8 @@ MAGIC = b"PAR1"
 READ_BUFFER = 1 << 20
 FEW_ROWS = 16
 """Rows that are decoded at a time whatever their size."""
+ROW_BYTES = 64 << 20
+"""Most bytes of texts of a row; a file can hold one text and refer to it any number of times."""
 
 
 class ParquetSource:
@@ -54,6 +57,7 @@ class ParquetSource:
                 self.schema = file.schema_arrow
                 self.rows: int | None = file.metadata.num_rows
                 self._batch_rows = _batch_rows(file.metadata, self.schema)
+                self._coded = _coded_lists(file.metadata)
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(name, error) from None
         if not self.rows:
@@ -73,14 +77,34 @@ class ParquetSource:
         size = min(batch_rows, self._batch_rows)
         first = 1
         try:
-            # Without pre-buffering, a column chunk is streamed through a small buffer, not read whole.
-            with pq.ParquetFile(self.path, buffer_size=READ_BUFFER, pre_buffer=False) as file:
-                batches = file.iter_batches(batch_size=size, columns=list(columns), use_threads=False)
-                for batch in _pieces(_dense(batches), batch_rows):
-                    yield _piece(batch, columns, first)
-                    first += batch.num_rows
+            for batch in _pieces(_dense(self._batches(list(columns), size), self.name), batch_rows):
+                yield _piece(batch, columns, first)
+                first += batch.num_rows
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(self.name, error) from None
+
+    def _batches(self, columns: list[str], size: int) -> Iterator[Any]:
+        """Yield all rows with lists of texts as dictionaries, or as plain lists where Arrow can't read them so.
+
+        A batch with the dictionaries of two row groups is one that it can't read, so groups are read one by one.
+        """
+        # Without pre-buffering, a column chunk is streamed through a small buffer, not read whole.
+        options: dict[str, Any] = {"buffer_size": READ_BUFFER, "pre_buffer": False}
+        with (
+            pq.ParquetFile(self.path, **options, read_dictionary=self._coded) as coded,
+            pq.ParquetFile(self.path, **options) as plain,
+        ):
+            for group in range(plain.num_row_groups):
+                part: dict[str, Any] = {"batch_size": size, "row_groups": [group], "columns": columns}
+                done = 0
+                try:
+                    for batch in coded.iter_batches(**part, use_threads=False):
+                        yield batch
+                        done += batch.num_rows
+                except pa.ArrowNotImplementedError:
+                    for batch in plain.iter_batches(**part, use_threads=False):
+                        yield batch.slice(min(done, batch.num_rows))
+                        done -= min(done, batch.num_rows)
 
 
 def _batch_rows(metadata: Any, schema: Any) -> int:
@@ -98,20 +122,83 @@ def _batch_rows(metadata: Any, schema: Any) -> int:
     return max(FEW_ROWS, PIECE_BYTES // max([1, *sizes]))
 
 
-def _dense(batches: Iterable[Any]) -> Iterator[Any]:
-    """Yield batches with plain columns in place of dictionaries, in parts of at most about `PIECE_BYTES` bytes."""
+def _coded_lists(metadata: Any) -> list[str]:
+    """Return the columns of lists of texts to read as dictionaries, which are decoded when their sizes are known.
+
+    Arrow can't read a column so if a part of it is encoded as DELTA_BYTE_ARRAY.
+    """
+    found = []
+    for place in range(metadata.num_columns):
+        leaf = metadata.schema.column(place)
+        chunks = [metadata.row_group(group).column(place) for group in range(metadata.num_row_groups)]
+        encodings = {encoding for chunk in chunks for encoding in chunk.encodings}
+        if leaf.max_repetition_level and leaf.physical_type == "BYTE_ARRAY" and "DELTA_BYTE_ARRAY" not in encodings:
+            found.append(leaf.path)
+    return found
+
+
+def _dense(batches: Iterable[Any], name: str) -> Iterator[Any]:
+    """Yield batches with plain columns in place of dictionaries, in parts of at most about `PIECE_BYTES` bytes.
+
+    Raises:
+        DataError: The texts of a row take more than `ROW_BYTES`.
+    """
+    first = 1
     for batch in batches:
-        dictionaries = [column.dictionary for column in batch.columns if types.is_dictionary(column.type)]
-        texts = [values for values in dictionaries if is_text(values.type) and len(values)]
-        longest = max([1, *(pc.max(pc.binary_length(values)).as_py() or 0 for values in texts)])
-        step = max(1, min(batch.num_rows, PIECE_BYTES // longest))
-        for first in range(0, batch.num_rows if dictionaries else 1, step):
-            part = batch.slice(first, step) if dictionaries else batch
-            columns = [
-                column.cast(column.type.value_type) if types.is_dictionary(column.type) else column
-                for column in part.columns
-            ]
-            yield pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+        coded = [column for column in batch.columns if _is_coded(column.type)]
+        if not coded:
+            yield batch
+        else:
+            sizes = np.sum([_row_sizes(column) for column in coded], axis=0)
+            if len(sizes) and sizes.max() > ROW_BYTES:
+                row = int(sizes.argmax())
+                raise DataError(
+                    f"{name}, row {first + row}: its texts take {sizes[row] / 1e6:,.0f} MB, and at most "
+                    f"{ROW_BYTES / 1e6:,.0f} MB are read. Split it into several rows, or remove it."
+                )
+            ends, start = np.cumsum(sizes), 0
+            while start < len(sizes):
+                before = ends[start - 1] if start else 0
+                stop = max(start + 1, int(np.searchsorted(ends, before + PIECE_BYTES, side="right")))
+                columns = [_plain(column) for column in batch.slice(start, stop - start).columns]
+                yield pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+                start = stop
+        first += batch.num_rows
+
+
+def _is_coded(column_type: Any) -> bool:
+    """Return whether a type is a dictionary or a list of dictionary values."""
+    return bool(types.is_dictionary(column_type.value_type if _is_list(column_type) else column_type))
+
+
+def _row_sizes(column: Any) -> Any:
+    """Return the bytes that each row of a coded column takes when it is decoded, int64, [rows]."""
+    if not _is_list(column.type):
+        values = column.dictionary
+        lengths = pc.binary_length(values) if is_text(values.type) else pa.array([8] * len(values))
+        known = np.append(pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False).astype(np.int64), 0)
+        return known[pc.fill_null(column.indices, len(values)).to_numpy(zero_copy_only=False)]
+    counts = _counts(column)
+    totals = np.append(0, np.cumsum(_row_sizes(column.flatten())))
+    ends = np.cumsum(counts)
+    return totals[ends] - totals[ends - counts]
+
+
+def _counts(column: Any) -> Any:
+    """Return the number of items in each list of a column, int64, [rows]; 0 for a missing list."""
+    return pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _plain(column: Any) -> Any:
+    """Return a column with its dictionary values decoded; other columns as they are."""
+    if not _is_coded(column.type):
+        return column
+    if not _is_list(column.type):
+        return column.cast(column.type.value_type)
+    items = column.flatten()
+    offsets = pa.array(np.append(0, np.cumsum(_counts(column))), pa.int64())
+    missing = pc.is_null(column) if column.null_count else None
+    return pa.LargeListArray.from_arrays(offsets, items.cast(items.type.value_type), mask=missing)
 
 
 def _pieces(batches: Iterable[Any], batch_rows: int) -> Iterator[Any]:
@@ -183,7 +270,7 @@ class HubSource:
         first = 1
         selected = self._dataset.select_columns(list(columns)).with_format("arrow")
         for table in selected.iter(batch_size=min(batch_rows, 1000)):
-            for batch in _pieces(_dense(table.combine_chunks().to_batches()), batch_rows):
+            for batch in _pieces(_dense(table.combine_chunks().to_batches(), self.name), batch_rows):
                 yield _piece(batch, columns, first)
                 first += batch.num_rows
 
@@ -262,12 +349,12 @@ def check_types(schema: Any, mapping: Mapping, source: str) -> None:
                 f"Column {name!r} of {source} holds {column_type}, not {wanted}. "
                 f"Name the column of the {role} texts with --{flag}-column C."
             )
-    if mapping.score is not None:
-        column_type = schema.field(mapping.score.name).type
+    if mapping.score_name is not None:
+        column_type = schema.field(mapping.score_name).type
         number = types.is_integer(column_type) or types.is_floating(column_type) or types.is_boolean(column_type)
         if not (number or is_text(column_type)):
             raise DataError(
-                f"Column {mapping.score.name!r} of {source} holds {column_type}, which cannot be a score. Name the "
+                f"Column {mapping.score_name!r} of {source} holds {column_type}, which cannot be a score. Name the "
                 "column of the scores with --score-column C, or use --score-column none."
             )
     if mapping.doc_id is not None and not _is_id(schema.field(mapping.doc_id)):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from continual.errors import DataError, InputError
 from continual.stream.readers import arrow
 from continual.stream.readers.base import COMPRESSED, HUB, Source
-from continual.stream.readers.beir import BeirSource, find_beir
+from continual.stream.readers.beir import find_beir, open_beir
 from continual.stream.readers.delimited import DelimitedSource
 from continual.stream.readers.dialect import DELIMITERS, Dialect, check_dialect
 from continual.stream.readers.folder import FolderSource, check_columns
+from continual.stream.readers.ids import IDS, TEXT, IdSource, TextFiles, find_roles
 from continual.stream.readers.text import JsonLinesSource
+from continual.stream.schema import Columns
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 PARQUET = ".parquet"
@@ -42,12 +45,54 @@ def open_source(source: str, dialect: Dialect = Dialect()) -> Source:  # noqa: B
     return _open_file(source, dialect)
 
 
+def open_ids(source: str, dialect: Dialect, texts: TextFiles, columns: Columns) -> IdSource:
+    """Open a file of ids with the files that hold its texts.
+
+    A CSV or TSV file whose first line has no known name of a column has no header line: if it is a file of texts, or a
+    file of rows whose first cells are all numbers.
+
+    Args:
+        source: As in `open_source`.
+        dialect: How the file of ids is written.
+        texts: The files with the texts.
+        columns: The columns that the caller asks for, which hold ids.
+
+    Raises:
+        DataError: A file cannot be read or lacks a column.
+        InputError: The dialect is wrong.
+    """
+    asked = {name for name in (columns.query, columns.positive, columns.negatives) if name}
+    first = _first_cells(source, dialect)
+    bare = bool(first) and all(cell.isdecimal() for cell in first) and not asked & set(first)
+    rows = open_source(source, replace(dialect, header=False) if bare else dialect)
+    roles = find_roles(rows, texts, columns)
+    opened = [None if file is None else _open_texts(str(file)) for file in (texts.corpus, texts.queries)]
+    read = ", ".join(f"{role} ids are read from {', '.join(names)}" for role, names in roles.by_id.items())
+    note = f"{source} has no header line, so its columns are called 1, 2, ...; {read}." if bare else f"The {read}."
+    return IdSource(rows, opened[0], opened[1], roles, [note])
+
+
+def _open_texts(file: str) -> Source:
+    """Open a file with ids and texts."""
+    first = _first_cells(file, Dialect())
+    return open_source(file, Dialect(header=not first or any(cell.strip() in (*IDS, *TEXT) for cell in first)))
+
+
+def _first_cells(source: str, dialect: Dialect) -> list[str]:
+    """Return the cells of the first line of a CSV or TSV file that may have a header line; none of another file."""
+    if not dialect.header or source.startswith(HUB) or format_of(Path(source)) not in DELIMITERS:
+        return []
+    opened = open_source(source, replace(dialect, header=False))
+    piece = next(iter(opened.read(opened.columns, 1)))
+    return [str(values[0]) for values in piece.columns.values()]
+
+
 def _open_folder(name: str, dialect: Dialect) -> Source:
     """Open a folder in the layout of BEIR, or of files of one format; names like `.git` and `_SUCCESS` don't count."""
     beir = find_beir(Path(name))
     if beir is not None:
         _check_no_dialect(name, dialect)
-        return BeirSource(name, beir, lambda path: _open_file(str(path), Dialect()))
+        return open_beir(name, beir, lambda path: _open_file(str(path), Dialect()))
     entries = sorted(path for path in Path(name).iterdir() if not path.name.startswith((".", "_")))
     formats: dict[str, list[Path]] = {}
     for path in entries:
