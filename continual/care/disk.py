@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from continual.care.findings import Finding
+from continual.care.targets import FILE as TARGETS
 from continual.registry import Registry
 from continual.registry.artifacts import Artifact
 from continual.registry.digests import CHECKED, FileDigest
@@ -16,8 +17,11 @@ from continual.storage.files import in_use, is_unfinished
 from continual.storage.locks import INGEST_LOCK, UPDATE_LOCK, held
 from continual.stream.sweep import STAGING
 
-FREE = ("conflicts", "vectors", "tracking", "rejects", LOST, "runs/conflicts", CHECKED, "scores/remembered.npz")
-"""Folders and files whose content the catalog does not record: caches, logs, and rows that were rejected."""
+FREE = (
+    *("conflicts", "vectors", "tracking", "rejects", LOST, "runs/conflicts", CHECKED, "scores/remembered.npz"),
+    *("certificates", TARGETS),
+)
+"""Folders and files whose content the catalog does not record: caches, logs, rejected rows, and certificates."""
 
 STEP_FOLDERS = ("versions", "adapters", "scores", "runs")
 """Folders in which a running or interrupted step, or a training, writes what is not recorded yet."""
