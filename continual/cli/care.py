@@ -125,11 +125,13 @@ def forget(
     opened = open_workspace(workspace)
     named = any(value is not None for value in (domain, rows, query))
     if not yes and not dry_run:
-        if not sys.stdin.isatty():
+        if json or not sys.stdin.isatty():
             raise InputError("What is forgotten can't be restored. Add --yes, or look first with --dry-run.")
         if named:
             render.print_certificate(opened.forget(**options, dry_run=True), dry_run=True)
-        typer.confirm("Remove this for good?", abort=True)
+        if not typer.confirm("Remove this for good?"):
+            say("Nothing was removed.")
+            return
     with Bars() as bars:
         done = opened.forget(**options, dry_run=dry_run, progress=bars)
     print_json(done.to_json()) if json else render.print_certificate(done, dry_run=dry_run)

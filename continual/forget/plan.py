@@ -17,7 +17,7 @@ from continual.errors import NothingToDoError
 from continual.forget.certificate import Certificate, ChangedFile, known_backups, lost_models, new_place, salted
 from continual.forget.journal import NEW, Intent, write_intent
 from continual.forget.rows import Removed, find_rows, write_rejects, write_without
-from continual.forget.scan import Search, forms_elsewhere, parquet_texts
+from continual.forget.scan import Search, forms_elsewhere, parquet_texts, search_folder
 from continual.forget.select import Selection
 from continual.forget.taint import rows_trained, tainted
 from continual.forget.tasks import ChangedTask, read_changed, write_changed
@@ -156,15 +156,14 @@ def _write_batches(planned: Planned, batches: Sequence[Batch], stored: dict[str,
         if rows and batch.domain != planned.selection.domain:
             write_without(batch, stored[batch.id], planned.selection, planned.target(batch.path))
             planned.move(batch.path)
-            _change(planned, batch, kept=batch.kept - rows, rows_in=batch.rows_in - rows)
+            _lower(planned, batch, kept=rows, rows_in=rows)
 
 
-def _change(planned: Planned, batch: Batch, **values: Any) -> None:
-    """Note new values of a batch; counts are lowered from what was noted before."""
+def _lower(planned: Planned, batch: Batch, **lost: int) -> None:
+    """Lower counts of a batch."""
     known = planned.erasure.batches.setdefault(batch.id, {})
-    if "rows_in" in known and "rows_in" in values:
-        values["rows_in"] += known["rows_in"] - batch.rows_in
-    known.update(values)
+    for name, count in lost.items():
+        known[name] = known.get(name, getattr(batch, name)) - count
 
 
 def _shared(texts: set[str], rows: Sequence[Path], tasks: Sequence[ChangedTask]) -> set[str]:
@@ -231,8 +230,7 @@ def _write_task(planned: Planned, changed: ChangedTask, texts: set[str]) -> None
     owner = next((batch for batch in planned.registry.batches(task.domain) if batch.held_out), None)
     if task.origin == "holdout" and owner is not None:
         out = min(lost["judgements"], owner.held_out)
-        rows_in = planned.erasure.batches.get(owner.id, {}).get("rows_in", owner.rows_in)
-        planned.erasure.batches.setdefault(owner.id, {}).update(held_out=owner.held_out - out, rows_in=rows_in - out)
+        _lower(planned, owner, held_out=out, rows_in=out)
 
 
 def _drop_task(planned: Planned, task: Task) -> None:
@@ -296,10 +294,9 @@ def _write_rejects(planned: Planned, batches: Sequence[Batch], texts: set[str]) 
         else:
             planned.removed.append(path)
         if owner is not None:
-            rows_in = planned.erasure.batches.get(owner.id, {}).get("rows_in", owner.rows_in)
-            planned.erasure.batches.setdefault(owner.id, {}).update(
-                rejected=owner.rejected - removed, rows_in=rows_in - removed, rejects_path=path if kept else None
-            )
+            _lower(planned, owner, rejected=removed, rows_in=removed)
+            if not kept:
+                planned.erasure.batches[owner.id]["rejects_path"] = None
 
 
 def _write_leaks(planned: Planned, tasks: Sequence[Task]) -> None:
@@ -365,14 +362,12 @@ def _texts_of_tasks(registry: Registry, tasks: Sequence[Task]) -> set[str]:
 
 def _mentioned(registry: Registry, texts: set[str]) -> bool:
     """Return whether a file that no record names holds one of the texts, such as a file that was moved aside."""
-    from continual.forget.scan import search_folder
-
     return bool(texts) and bool(search_folder(registry.root, Search(sorted(texts))).hits)
 
 
 def _nothing(selection: Selection) -> str:
     what = "the query" if selection.by == "query" else f"any of the {selection.asked:,} rows"
     return (
-        f"Nothing was removed: the workspace does not hold {what}. Rows are compared by their whole texts; write them as "
-        "they were ingested."
+        f"Nothing was removed: the workspace does not hold {what}. Rows are compared by their whole texts; write them "
+        "as they were ingested."
     )

@@ -48,7 +48,8 @@ def rebuild_lineage(registry: Registry, config: Config, progress: Progress = SIL
         return None
     old = registry.version(CURRENT)
     if old.id not in reasons:
-        return Rebuilt(old.id, old.id, [], True, "The current version was not trained on the rows.", 0.0, 1.0, [], [*reasons])
+        why = "The current version does not depend on the rows, so it stays."
+        return Rebuilt(old.id, old.id, [], True, why, None, None, [], [*reasons])
     lineage = registry.lineage(old)
     clean = [version for version in lineage if version.id not in reasons]
     steps = lineage[len(clean) :]
@@ -216,4 +217,3 @@ def artifacts_of(registry: Registry, names: Sequence[str]) -> list[str]:
     paths = [path for version in versions for path in (version.path, version.adapter) if path is not None]
     paths += [score.path for score in registry.all_scores() if score.version in names and score.path is not None]
     return [*paths, *(f"scores/{name}" for name in names if registry.path(f"scores/{name}").is_dir())]
-

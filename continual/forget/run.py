@@ -59,9 +59,7 @@ def _rebuild(registry: Registry, config: Config, erased: Certificate | None, pro
     if registry.path("vectors").exists():
         removed.append("vectors")
     recorded = registry.digests.recorded()
-    files = [
-        ChangedFile(digest.path, digest.sha256, None) for path in removed for digest in recorded.get(path, [])
-    ]
+    files = [ChangedFile(digest.path, digest.sha256, None) for path in removed for digest in recorded.get(path, [])]
     erasure = Erasure(
         dropped_versions=rebuilt.removed,
         dropped_artifacts=removed,
@@ -75,4 +73,3 @@ def _rebuild(registry: Registry, config: Config, erased: Certificate | None, pro
     with others(registry):
         commit(registry, lambda folder: write_intent(folder, intent, [], []))
         return apply(registry, progress)
-

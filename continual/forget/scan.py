@@ -94,8 +94,9 @@ def _hashed(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 def forms_of(text: str) -> set[bytes]:
     """Return the byte strings by which a text is found, without those that are too short."""
-    shown = {text, text[:SHOWN_CHARS]}  # reject files shorten long texts
-    forms = {form for each in shown for form in (each, json.dumps(each)[1:-1], json.dumps(each, ensure_ascii=False)[1:-1])}
+    forms: set[str] = set()
+    for shown in (text, text[:SHOWN_CHARS]):  # reject files shorten long texts
+        forms |= {shown, json.dumps(shown)[1:-1], json.dumps(shown, ensure_ascii=False)[1:-1]}
     return {form.encode()[:MOST_BYTES] for form in forms if len(form.encode()) >= LEAST_BYTES}
 
 
@@ -174,9 +175,7 @@ class Search:
         return False
 
 
-def search_folder(
-    folder: Path, search: Search, *, without: Sequence[Path] = (), progress: Progress = SILENT
-) -> Found:
+def search_folder(folder: Path, search: Search, *, without: Sequence[Path] = (), progress: Progress = SILENT) -> Found:
     """Search all files below a folder.
 
     Args:

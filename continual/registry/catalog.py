@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 from continual.errors import InputError, NotFoundError, ResourceError, SchemaError, WorkspaceBusy
 from continual.registry.attach import BLOCK, InUse, attached
 from continual.registry.migrations import MIGRATIONS
-from continual.storage.files import publish
 from continual.storage.faults import is_interrupt, translate, writable
+from continual.storage.files import publish
 from continual.storage.locks import read_only as read_only_error
 from continual.storage.locks import writing
 

@@ -137,7 +137,10 @@ def _tasks(catalog: _Catalog) -> list[ReportTask]:
 
 
 def _shown(versions: Sequence[Version], scores: Mapping[tuple[str, str], Score], current: str) -> list[Version]:
-    """Leave out forgotten versions and phases of recipes without scores; their children get the nearest remaining ancestor as parent."""
+    """Leave out forgotten versions, and phases of recipes without scores.
+
+    Their children get the nearest remaining ancestor as parent.
+    """
     scored = {owner for owner, _ in scores}
     kept = {
         version.id

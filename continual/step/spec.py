@@ -50,7 +50,9 @@ def prepare(
     parent = parent or registry.version(CURRENT)
     learned = registry.learned(parent)
     history = [batch for batch in registry.batches() if batch.id in learned]
-    new = [batch for batch in _new_batches(registry, learned, request.domains) if batches is None or batch.id in batches]
+    new = [
+        batch for batch in _new_batches(registry, learned, request.domains) if batches is None or batch.id in batches
+    ]
     held = config.merge.search_rows if rule.searches else 0
     drawn, available = draw_rows(
         registry, config, parent, new, history, held=held, seed=seed, look=look, progress=progress

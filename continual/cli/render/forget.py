@@ -47,10 +47,8 @@ def _print_search(search: SearchResult) -> None:
         say(f"Removed {_count(len(search.cleared), 'file')} that no record names: {', '.join(search.cleared)}.")
     apart = f" ({search.whole_only:,} of them only as whole cells)" if search.whole_only else ""
     result = f"found in {', '.join(search.found)}" if search.found else "none was found"
-    say(
-        f"Searched {_count(search.files, 'file')}, {search.bytes / 1e6:,.1f} MB, for {_count(search.texts, 'removed text')}"
-        f"{apart}: {result}."
-    )
+    read = f"{_count(search.files, 'file')}, {search.bytes / 1e6:,.1f} MB"
+    say(f"Searched {read}, for {_count(search.texts, 'removed text')}{apart}: {result}.")
     if search.outside:
         say(f"These files of yours in the folder of the workspace still hold them: {', '.join(search.outside)}.")
 
