@@ -121,3 +121,20 @@ def test_it_learns_on_and_rolls_back(old: Workspace, write_pairs: Write) -> None
     assert old.status().domains[-1].learned > 0
     old.rollback()
     assert old.version().id == "v2"
+
+
+@pytest.mark.slow
+def test_a_domain_is_forgotten(old: Workspace) -> None:
+    done = old.forget(domain="first")
+    assert done.search is not None
+    assert done.search.found == []
+    assert {name for name, why in done.versions.items() if why.startswith("trained on")} >= {"v1"}
+    assert done.versions["v2"]
+    assert [domain.name for domain in old.registry.domains()] == ["second", "third"]
+    old.report()
+    done = old.forget(rebuild=True)
+    assert done.rebuilt is not None
+    assert done.rebuilt.steps[0] == ("v1", None, "left out")
+    assert old.version().parent == "v0"
+    found = old.doctor(full=True)
+    assert found.healthy, found.findings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -121,7 +121,7 @@ def forget(
     """
     from continual.cli.render import forget as render
 
-    options = {"domain": domain, "rows": rows, "query": query, "rebuild": rebuild}
+    options: dict[str, Any] = {"domain": domain, "rows": rows, "query": query, "rebuild": rebuild}
     opened = open_workspace(workspace)
     named = any(value is not None for value in (domain, rows, query))
     if not yes and not dry_run:

@@ -66,7 +66,7 @@ def rebuild_lineage(registry: Registry, config: Config, progress: Progress = SIL
         if version is not None:
             parent = version
             refused += [version.id] if version.status == "refused" and how == RETRAINED else []
-    exact, why = _exactness(registry, steps, done)
+    exact, why = _exactness(steps, done)
     distance, cosine = _distance(registry, config, old, parent, progress)
     return Rebuilt(old.id, parent.id, done, exact, why, distance, cosine, refused, [*reasons])
 
@@ -164,9 +164,7 @@ def _retrain(registry: Registry, step: Version, parent: Version, batches: list[s
     return result.version
 
 
-def _exactness(
-    registry: Registry, steps: Sequence[Version], done: Sequence[tuple[str, str | None, str]]
-) -> tuple[bool, str]:
+def _exactness(steps: Sequence[Version], done: Sequence[tuple[str, str | None, str]]) -> tuple[bool, str]:
     """Return whether the new version equals one that never saw the rows, and why, as a sentence."""
     from continual.merge.methods import find_method
 
@@ -175,6 +173,8 @@ def _exactness(
     retrained = [name for name, _, how in done if how == RETRAINED]
     replayed = [step.id for step in composed if step.provenance.replay]
     seeded = [step.id for step in composed if find_method(find_rule(str(step.provenance.merge)).method).seeded]
+    if not composed and not retrained:
+        return True, "It is the last version before the rows were learned."
     if retrained:
         return False, (
             f"{', '.join(retrained)} had drawn forgotten rows, or started from a version that had, so the step was "

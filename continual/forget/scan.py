@@ -166,8 +166,7 @@ class Search:
     def in_catalog(self, catalog: Catalog) -> bool:
         """Return whether a value of the catalog holds a removed text; the file itself compresses them."""
         with catalog.reading() as connection:
-            tables = [name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
-            for table in dict.fromkeys(tables):
+            for (table,) in connection.execute("SHOW TABLES").fetchall():
                 for row in connection.execute(f'SELECT * FROM "{table}"').fetchall():
                     cells = [value for value in row if isinstance(value, str)]
                     if cells and self.in_cells(pa.array(cells, pa.string())):
