@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,52 +18,8 @@ from continual.registry.text import hash_row
 from tests.commands import Run
 from tests.kills import interrupt_update
 from tests.pairs import Write, make_pairs
-from tests.workspaces import SETTINGS, Once, learn, make_workspace
-
-FROM_BASE = SETTINGS + '[merge]\nmethod = "running-mean"\nstart = "base"\n'
-DOMAINS = ("first", "second", "third")
-
-
-@pytest.fixture(scope="session")
-def three_from_base(once: Once, tiny_model: Path) -> Path:
-    """A workspace that has learned three domains from the root base, without replay."""
-
-    def make(folder: Path) -> None:
-        made = make_workspace(folder / "w", tiny_model, FROM_BASE)
-        for seed, domain in enumerate(DOMAINS):
-            learn(made, domain, 60, seed=seed, replay=0.0)
-
-    return once("three-from-base", make) / "w"
-
-
-@pytest.fixture
-def averaged(three_from_base: Path, tmp_path: Path) -> Workspace:
-    return Workspace(shutil.copytree(three_from_base, tmp_path / "w"))
-
-
-def strings(value: object) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    return [text for item in value for text in strings(item)] if isinstance(value, list) else []
-
-
-def occurrences(directory: Path, texts: list[str]) -> dict[str, str]:
-    """Return the files that hold one of the texts, by brute force: raw bytes, and decoded cells of Parquet."""
-    found = {}
-    for file in directory.rglob("*"):
-        if file.is_file():
-            data = file.read_bytes()
-            if file.suffix == ".parquet":
-                cells = [text for column in pq.read_table(file).columns for text in strings(column.to_pylist())]
-                data += "\0".join(cells).encode()
-            for text in texts:
-                if text.encode() in data or json.dumps(text).strip('"').encode() in data:
-                    found[file.relative_to(directory).as_posix()] = text
-    return found
-
-
-def texts_of(rows: list[dict[str, object]]) -> list[str]:
-    return [text for row in rows for text in strings([row["query"], row["positive"], row["negatives"]])]
+from tests.texts import FROM_BASE, occurrences, texts_of
+from tests.workspaces import learn, make_workspace
 
 
 def healthy(workspace: Workspace) -> None:

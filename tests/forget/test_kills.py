@@ -11,11 +11,9 @@ import pytest
 from continual import Workspace
 from continual.forget import journal
 from continual.registry.erase import FORGETTING
-from tests.forget.test_forget import averaged, occurrences, texts_of, three_from_base
 from tests.kills import kill_everywhere
 from tests.pairs import make_pairs
-
-__all__ = ["averaged", "three_from_base"]
+from tests.texts import occurrences, texts_of
 
 
 def consistent(directory: Path) -> Workspace:
