@@ -22,6 +22,7 @@ from continual.models.weights import weights_sha256
 from continual.progress import SILENT, Progress
 from continual.registry import Registry, Version
 from continual.registry.catalog import now
+from continual.registry.erase import FORGOTTEN
 from continual.registry.registry import CURRENT, ROOT
 from continual.step.request import Request
 from continual.step.spec import prepare, rule_state
@@ -90,11 +91,11 @@ def _repeat(registry: Registry, step: Version, parent: Version, progress: Progre
     if not left:
         return LEFT_OUT, None
     how = COMPOSED if _composes(registry, step) else RETRAINED
-    made = next(
-        (each for each in registry.versions() if each.provenance.replaces == step.id and each.parent == parent.id), None
-    )
-    if made is not None:  # by a call that was killed
-        return how, made
+    versions = registry.versions()
+    known = [each for each in versions if each.provenance.replaces == step.id and each.parent == parent.id]
+    usable = [each for each in known if each.status != FORGOTTEN and each.id not in tainted(versions)]
+    if usable:  # made by a call that was killed
+        return how, usable[-1]
     if how == COMPOSED:
         return how, _compose(registry, step, parent, left, progress)
     try:

@@ -34,7 +34,7 @@ def weights(workspace: Workspace, version: str) -> np.ndarray:
 
 
 def test_a_domain_goes_away_and_the_mean_is_that_of_the_others(
-    averaged: Workspace, tiny_model: Path, tmp_path: Path, write_pairs: Write
+    averaged: Workspace, tiny_model: Path, tmp_path: Path, write_pairs: Write, run: Run
 ) -> None:
     texts = texts_of(make_pairs(60, seed=1))
     assert occurrences(averaged.registry.root, texts)
@@ -60,6 +60,7 @@ def test_a_domain_goes_away_and_the_mean_is_that_of_the_others(
     assert done.rebuilt.exact
     base = weights(averaged, "v0")
     assert done.rebuilt.distance == pytest.approx(np.linalg.norm(new - old) / np.linalg.norm(old - base), rel=1e-4)
+    assert "repeats the step of v3" in run("versions", "show", "-w", averaged.directory, "v4").out
     # What learned the domain is gone, and everything else works.
     assert not averaged.registry.path("versions/v3").exists()
     assert not averaged.registry.path("adapters/v2").exists()
@@ -82,6 +83,7 @@ def test_the_models_stay_until_a_rebuild_is_asked(averaged: Workspace, run: Run)
     assert "v3 was trained on" in done.out
     assert "These models still know the rows" in done.out
     assert averaged.version().id == "v3"
+    assert "rows that were forgotten since" in run("versions", "show", "v3", "-w", averaged.directory).out
     healthy(averaged)
     averaged.report()
     done = run("forget", "--rebuild", "--yes", "-w", averaged.directory)
