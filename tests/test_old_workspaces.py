@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from continual import Workspace
+from continual.errors import InputError
 from continual.models.weights import weights_sha256
 from tests import ROOT
 from tests.pairs import Write, make_pairs
@@ -136,5 +137,19 @@ def test_a_domain_is_forgotten(old: Workspace) -> None:
     assert done.rebuilt is not None
     assert done.rebuilt.steps[0] == ("v1", None, "left out")
     assert old.version().parent == "v0"
+    found = old.doctor(full=True)
+    assert found.healthy, found.findings
+
+
+@pytest.mark.slow
+def test_a_recipe_is_not_rebuilt_step_by_step(old: Workspace) -> None:
+    old.promote("v7")
+    with pytest.raises(InputError, match=r"The rows are removed, but v7 was made by the recipe boom"):
+        old.forget(domain="first", rebuild=True)
+    assert [domain.name for domain in old.registry.domains()] == ["second", "third"]
+    old.promote("v0")
+    done = old.forget(rebuild=True)
+    assert done.rebuilt is not None
+    assert (done.rebuilt.new, "v7" in done.rebuilt.removed) == ("v0", True)
     found = old.doctor(full=True)
     assert found.healthy, found.findings

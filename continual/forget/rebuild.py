@@ -78,9 +78,9 @@ def _check_recipes(steps: Sequence[Version]) -> None:
     if made is not None:
         recipe = made.provenance.recipe
         raise InputError(
-            f"{made.id} was made by the recipe {recipe}, whose phases were planned together, so it cannot be rebuilt "
-            f"step by step. Run `continual train --recipe {recipe}` again, promote its result, and then "
-            "`continual forget --rebuild` removes the models that learned the rows."
+            f"The rows are removed, but {made.id} was made by the recipe {recipe}, whose phases were planned together, "
+            f"so it cannot be rebuilt step by step. Run `continual train --recipe {recipe}` again, promote its result, "
+            "and then `continual forget --rebuild` removes the models that learned the rows."
         )
 
 
