@@ -16,6 +16,7 @@ from continual.registry import (
     Task,
     Version,
 )
+from continual.registry.erase import FORGETTING
 from continual.report.status import Status, read_status
 from continual.versions.build import kept
 from continual.versions.create import SETTINGS, STORE, create_workspace, find_workspace
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from continual.eval.compare import Comparison
     from continual.eval.regressions import Regressions
     from continual.export.export import Exported
+    from continual.forget.certificate import Certificate
     from continual.index.fit import FittedFolder
     from continual.index.result import IndexComparison
     from continual.recipes.cost import RecipePlan
@@ -69,6 +71,14 @@ class Workspace:
         self.config: Config = load_config(self.directory / SETTINGS)
         self.registry = Registry(self.directory / STORE, self.config.catalog.busy_seconds)
         sweep_killed(self.registry)
+        self._finish_forgetting()
+
+    def _finish_forgetting(self) -> None:
+        """Finish what a killed `forget` began; only then is the module imported."""
+        if (self.registry.root / FORGETTING).exists():
+            from continual.forget.journal import resume
+
+            resume(self.registry)
 
     def __repr__(self) -> str:
         return f"Workspace({str(self.directory)!r})"
@@ -492,6 +502,30 @@ class Workspace:
         from continual.care.backup import restore
 
         return restore(str(source), directory, at=at, progress=progress)
+
+    def forget(self, *, progress: Progress = SILENT, **options: Any) -> Certificate:
+        """Remove rows from everything that the workspace stores, and search every byte for their texts.
+
+        A domain goes away with its tasks. Models that were trained on the rows are listed; `rebuild` replaces the
+        current one by one that was made without the rows, and removes them.
+
+        Args:
+            **options: The fields of `continual.forget.request.Request`, by keyword.
+
+        Returns:
+            The certificate, which is also stored in `.continual/certificates/`.
+
+        Raises:
+            NothingToDoError: The workspace does not hold the rows, or no version depends on forgotten rows.
+            NotFoundError: There is no such domain.
+            InputError: The options contradict each other, or a recipe made a version of the lineage.
+            DataError: The file of rows can't be read, or a removed text was found afterwards.
+            WorkspaceBusy: Another command is changing the workspace.
+        """
+        from continual.forget.request import Request
+        from continual.forget.run import forget
+
+        return forget(self.registry, self.config, Request.of(**options), progress)
 
     def doctor(self, *, full: bool = False, fix: bool = False, progress: Progress = SILENT) -> Diagnosis:
         """Check the files against the catalog and the records against each other.

@@ -14,6 +14,7 @@ ORDER = [
     "__main__",
     "cli",
     "workspace",
+    "forget",
     "step",
     "recipes",
     "export",

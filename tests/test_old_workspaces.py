@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from continual import Workspace
+from continual.errors import InputError
 from continual.models.weights import weights_sha256
 from tests import ROOT
 from tests.pairs import Write, make_pairs
@@ -121,3 +122,34 @@ def test_it_learns_on_and_rolls_back(old: Workspace, write_pairs: Write) -> None
     assert old.status().domains[-1].learned > 0
     old.rollback()
     assert old.version().id == "v2"
+
+
+@pytest.mark.slow
+def test_a_domain_is_forgotten(old: Workspace) -> None:
+    done = old.forget(domain="first")
+    assert done.search is not None
+    assert done.search.found == []
+    assert {name for name, why in done.versions.items() if why.startswith("trained on")} >= {"v1"}
+    assert done.versions["v2"]
+    assert [domain.name for domain in old.registry.domains()] == ["second", "third"]
+    old.report()
+    done = old.forget(rebuild=True)
+    assert done.rebuilt is not None
+    assert done.rebuilt.steps[0] == ("v1", None, "left out")
+    assert old.version().parent == "v0"
+    found = old.doctor(full=True)
+    assert found.healthy, found.findings
+
+
+@pytest.mark.slow
+def test_a_recipe_is_not_rebuilt_step_by_step(old: Workspace) -> None:
+    old.promote("v7")
+    with pytest.raises(InputError, match=r"The rows are removed, but v7 was made by the recipe boom"):
+        old.forget(domain="first", rebuild=True)
+    assert [domain.name for domain in old.registry.domains()] == ["second", "third"]
+    old.promote("v0")
+    done = old.forget(rebuild=True)
+    assert done.rebuilt is not None
+    assert (done.rebuilt.new, "v7" in done.rebuilt.removed) == ("v0", True)
+    found = old.doctor(full=True)
+    assert found.healthy, found.findings

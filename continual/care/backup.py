@@ -14,12 +14,14 @@ from typing import Any
 
 from continual import __version__
 from continual.care.store import Store
+from continual.care.targets import remember_target
 from continual.errors import DataError, InputError, NotFoundError, did_you_mean
 from continual.progress import SILENT, Progress
 from continual.registry import Registry
 from continual.registry.artifacts import Artifact, snapshot_of
 from continual.registry.catalog import now
 from continual.registry.digests import FileDigest
+from continual.registry.erase import FORGOTTEN
 from continual.storage.files import empty_folder, publish
 from continual.stream.readers.base import file_sha256
 from continual.versions.build import share_snapshots
@@ -30,7 +32,7 @@ SCHEMA = 1
 _ATTEMPTS = 3
 """Attempts to copy a workspace in which another command replaces files."""
 
-UNRECORDED = ("conflicts", "rejects")
+UNRECORDED = ("conflicts", "rejects", "certificates")
 """Folders whose files the catalog does not record, and which are worth keeping."""
 
 
@@ -129,6 +131,7 @@ def backup(
         _verify(store, entries, progress)
     made = now().strftime("%Y%m%dT%H%M%S%fZ")
     store.write_manifest(made, {"schema": SCHEMA, "continual": __version__, "files": entries, "left_out": left_out})
+    remember_target(registry.root, url)
     return Backup(
         name=made,
         store=url,
@@ -203,6 +206,8 @@ def _contents(registry: Registry, copy: Registry) -> tuple[list[FileDigest], lis
     snapshots: list[Artifact] = []
     left_out = [f"the update to {run.id}, which has not ended"] if run is not None else []
     for version in copy.versions():
+        if version.status == FORGOTTEN:
+            continue
         if registry.path(version.path).is_dir():
             snapshots.append(snapshot_of(version))
         elif version.parent is None:

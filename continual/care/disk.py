@@ -7,16 +7,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from continual.care.findings import Finding
+from continual.care.targets import FILE as TARGETS
 from continual.registry import ROOT, Registry
 from continual.registry.artifacts import Artifact
 from continual.registry.digests import CHECKED, FileDigest
-from continual.storage.aside import LOST
+from continual.storage.aside import LOST, announced
 from continual.storage.files import in_use, is_unfinished
 from continual.storage.locks import INGEST_LOCK, UPDATE_LOCK, held
+from continual.stream.sweep import ANNOUNCED as INGEST_NOTE
 from continual.stream.sweep import STAGING
+from continual.versions.sweep import ANNOUNCED as STEP_NOTE
 
-FREE = ("conflicts", "vectors", "tracking", "rejects", LOST, "runs/conflicts", CHECKED, "scores/remembered.npz")
-"""Folders and files whose content the catalog does not record: caches, logs, and rows that were rejected."""
+FREE = (
+    *("conflicts", "vectors", "tracking", "rejects", LOST, "runs/conflicts", CHECKED, "scores/remembered.npz"),
+    *("certificates", TARGETS),
+)
+"""Folders and files whose content the catalog does not record: caches, logs, rejected rows, and certificates."""
 
 STEP_FOLDERS = ("versions", "adapters", "scores", "runs")
 """Folders in which a running or interrupted step, or a training, writes what is not recorded yet."""
@@ -33,11 +39,12 @@ def check_disk(
     Args:
         alone: Whether the caller holds the locks, so that no other command is writing.
     """
+    left = announced(registry.root / STEP_NOTE) | announced(registry.root / INGEST_NOTE)
     for path in _unrecorded(registry, artifacts, recorded, alone=alone):
         place = path.relative_to(registry.root).as_posix()
         where = f".continual/{place}"
-        if is_unfinished(path) or place == STAGING:
-            if place != STAGING and in_use(path):
+        if is_unfinished(path) or place == STAGING or place in left:
+            if is_unfinished(path) and in_use(path):
                 yield Finding("note", where, "is being written by another process", "nothing", "Wait until it ends.")
             else:
                 what = "was left by a process that was killed"

@@ -11,9 +11,8 @@ from continual.errors import ContinualError
 from continual.progress import SILENT, Progress
 from continual.registry import Registry
 from continual.storage.aside import set_aside
-from continual.storage.files import remove, sweep_unfinished
+from continual.storage.files import is_unfinished, remove, sweep_unfinished
 from continual.storage.locks import INGEST_LOCK, UPDATE_LOCK, exclusive
-from continual.stream.sweep import STAGING
 from continual.versions.build import rebuild
 
 
@@ -60,10 +59,10 @@ def _rebuild(registry: Registry, name: str, progress: Progress) -> str:
 
 def _sweep(registry: Registry, place: str) -> str:
     path = registry.path(place)
-    if place == STAGING:
-        remove(path)
-    else:
+    if is_unfinished(path):
         sweep_unfinished(path.parent)
+    else:  # the staging folder, or what a killed command had announced
+        remove(path)
     return f"Cleared .continual/{place}, which a killed process left."
 
 

@@ -1,9 +1,10 @@
-"""The commands that take care of a workspace: doctor, backup, restore."""
+"""The commands that take care of a workspace: doctor, backup, restore, forget."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -88,3 +89,49 @@ def restore(
     with Bars() as bars:
         made = Workspace.restore(source, target, at=at, progress=bars)
     print_json(made.to_json()) if json else render.print_restored(made)
+
+
+@app.command()
+def forget(
+    domain: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Domain to forget, with all its rows and tasks.")
+    ] = None,
+    rows: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File of the rows to forget, in any format that ingest reads."),
+    ] = None,
+    query: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Query to forget, with all rows that have it.")
+    ] = None,
+    rebuild: Annotated[
+        bool,
+        typer.Option(
+            "--rebuild", help="Make the current version without these rows, and remove the models that learned them."
+        ),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be removed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask. Needed without a terminal.")] = False,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Remove rows from everything that is stored, and show that no byte of their texts is left.
+
+    Rows are removed from training data, tasks, rejected rows, caches and lost files. The command lists the versions
+    that were trained on them. A certificate, without any of the texts, is kept in .continual/certificates.
+    """
+    from continual.cli.render import forget as render
+
+    options: dict[str, Any] = {"domain": domain, "rows": rows, "query": query, "rebuild": rebuild}
+    opened = open_workspace(workspace)
+    named = any(value is not None for value in (domain, rows, query))
+    if not yes and not dry_run:
+        if json or not sys.stdin.isatty():
+            raise InputError("What is forgotten can't be restored. Add --yes, or look first with --dry-run.")
+        if named:
+            render.print_certificate(opened.forget(**options, dry_run=True), dry_run=True)
+        if not typer.confirm("Remove this for good?"):
+            say("Nothing was removed.")
+            return
+    with Bars() as bars:
+        done = opened.forget(**options, dry_run=dry_run, progress=bars)
+    print_json(done.to_json()) if json else render.print_certificate(done, dry_run=dry_run)

@@ -21,6 +21,7 @@ from continual.errors import InputError, NotFoundError, ResourceError, SchemaErr
 from continual.registry.attach import BLOCK, InUse, attached
 from continual.registry.migrations import MIGRATIONS
 from continual.storage.faults import is_interrupt, translate, writable
+from continual.storage.files import publish
 from continual.storage.locks import read_only as read_only_error
 from continual.storage.locks import writing
 
@@ -93,6 +94,21 @@ class Catalog:
             finally:
                 connection.execute("DETACH backup")
                 connection.execute("BEGIN")
+
+    def rewrite(self) -> None:
+        """Replace the file by a copy of its committed state: nothing that was deleted stays in free blocks or the log.
+
+        Readers are not disturbed. The caller lets no other command of its own process write meanwhile.
+        """
+        log = self.path.with_name(self.path.name + ".wal")
+        while True:
+            with self._explained(), self._open(read_only=False) as connection:
+                connection.execute("CHECKPOINT")  # the log goes into the file
+            with self.together():  # nobody can write while this process has the file open
+                if not log.exists():
+                    with publish(self.path) as partial:
+                        self.copy(partial)
+                    return
 
     @contextmanager
     def together(self) -> Iterator[None]:

@@ -203,6 +203,8 @@ class Provenance:
         search: Outcome of a search for merge coefficients.
         search_cost: Cost of that search.
         cost: Total cost of a phase and of the phases it depends on.
+        forgotten: Number of rows that the training drew, and that `continual forget` removed since; an upper bound.
+        replaces: Id of the version whose step this one repeats without rows that were forgotten; None otherwise.
     """
 
     base: str | None = None
@@ -236,6 +238,8 @@ class Provenance:
     search: SearchResult | None = None
     search_cost: Cost | None = None
     cost: Cost | None = None
+    forgotten: int = 0
+    replaces: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the provenance as plain data with its schema number."""

@@ -147,7 +147,8 @@ class Version:
     """A model, with the record of how it was made.
 
     Attributes:
-        status: "root", "accepted" or "refused" by the gate, or "trained" by a recipe, without a gate.
+        status: "root", "accepted" or "refused" by the gate, "trained" by a recipe, without a gate, or "forgotten": its
+            model was trained on rows that `continual forget` removed, and was removed too.
         path: Folder of its snapshot, relative to `.continual/`. The folder may be missing: `continual gc` drops
             snapshots that `continual.versions` can rebuild.
         adapter: Folder of its adapter, relative to `.continual/`.

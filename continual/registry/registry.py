@@ -162,7 +162,8 @@ class Registry:
 
     def next_batch_id(self) -> str:
         """Return the id of the next batch. The caller holds the ingest lock."""
-        return f"b{1 + len(self.batches())}"
+        with self.catalog.reading() as connection:
+            return f"b{next_position(connection, 'batches')}"
 
     def set_license(self, batch: str, license: str) -> None:
         """Record the licence of a batch's data."""

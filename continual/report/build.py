@@ -19,6 +19,7 @@ from continual.eval.query_scores import QueryScores, aligned
 from continual.index.result import IndexComparison
 from continual.registry import CURRENT, ROOT, Registry
 from continual.registry.artifacts import folder_of, queries_of
+from continual.registry.erase import FORGOTTEN
 from continual.registry.provenance import Cost
 from continual.registry.records import (
     Alias,
@@ -136,12 +137,15 @@ def _tasks(catalog: _Catalog) -> list[ReportTask]:
 
 
 def _shown(versions: Sequence[Version], scores: Mapping[tuple[str, str], Score], current: str) -> list[Version]:
-    """Leave out phases of recipes without scores; their children get the nearest remaining ancestor as parent."""
+    """Leave out forgotten versions, and phases of recipes without scores.
+
+    Their children get the nearest remaining ancestor as parent.
+    """
     scored = {owner for owner, _ in scores}
     kept = {
         version.id
         for version in versions
-        if version.status != "trained" or version.id in scored or version.id == current
+        if version.status not in ("trained", FORGOTTEN) or version.id in scored or version.id == current
     }
     parents = {version.id: version.parent for version in versions}
     shown = []

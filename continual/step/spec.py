@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from continual.config import Config, MergeConfig, validate
@@ -18,7 +18,14 @@ from continual.step.request import Request
 
 
 def prepare(
-    registry: Registry, config: Config, request: Request, *, look: bool = True, progress: Progress = SILENT
+    registry: Registry,
+    config: Config,
+    request: Request,
+    *,
+    look: bool = True,
+    parent: Version | None = None,
+    batches: Collection[str] | None = None,
+    progress: Progress = SILENT,
 ) -> tuple[Spec, Draw]:
     """Draw the rows of the next step and record everything that determines its weights. Changes nothing.
 
@@ -28,6 +35,8 @@ def prepare(
         request: What the caller asks.
         look: Let a policy that needs the current version's embeddings choose the replay rows. If False, take the first
             candidates instead, the same number of rows; this is enough to estimate the cost.
+        parent: The version that the step continues; None: the current one.
+        batches: Ids of the batches to learn; None: all that the parent has not learned.
         progress: A bar over the candidates.
 
     Raises:
@@ -37,10 +46,12 @@ def prepare(
     """
     config, seed = request.resolve(config), request.seed or 0
     rule = _check_merge(config.merge)
-    parent = registry.version(CURRENT)
+    parent = parent or registry.version(CURRENT)
     learned = registry.learned(parent)
     history = [batch for batch in registry.batches() if batch.id in learned]
-    new = _new_batches(registry, learned, request.domains)
+    new = [
+        batch for batch in _new_batches(registry, learned, request.domains) if batches is None or batch.id in batches
+    ]
     held = config.merge.search_rows if rule.searches else 0
     drawn, available = draw_rows(
         registry, config, parent, new, history, held=held, seed=seed, look=look, progress=progress
@@ -54,9 +65,9 @@ def prepare(
     if rule.searches:
         _check_held(drawn)
 
-    decision = rule.decide(config.merge.weight, _state(parent, rule))
+    decision = rule.decide(config.merge.weight, rule_state(parent, rule))
     moved = {} if get_policy(config.replay.policy).fixed else {window.domain: window.stop for window in drawn.replay}
-    batches = [batch.id for batch in new]
+    learning = [batch.id for batch in new]
     provenance = Provenance(
         start=parent.id if config.merge.start == "current" else ROOT,
         merge=rule.name,
@@ -70,7 +81,7 @@ def prepare(
         cursors=parent.provenance.cursors | moved,
         guarded=available.guarded,
         skipped=available.skipped,
-        instructions=registry.instructions([*learned, *batches]),
+        instructions=registry.instructions([*learned, *learning]),
         config=config.model_dump(mode="json"),
         libraries=libraries(),
         recipe=request.recipe or "continual",
@@ -78,7 +89,7 @@ def prepare(
     spec = Spec(
         version=registry.next_version_id(),
         parent=parent.id,
-        batches=batches,
+        batches=learning,
         tasks=[task.name for task in suite_tasks(registry.tasks(), config, "step")],
         joint_pairs=sum(available.rows.values()) * config.train.epochs,
         provenance=provenance,
@@ -173,7 +184,7 @@ def _check_held(drawn: Draw) -> None:
         )
 
 
-def _state(parent: Version, rule: Rule) -> dict[str, Any]:
+def rule_state(parent: Version, rule: Rule) -> dict[str, Any]:
     """Return the state that the rule left in the parent.
 
     Raises:

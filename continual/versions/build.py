@@ -18,6 +18,7 @@ from continual.models.weights import weights_sha256
 from continual.progress import SILENT, Progress
 from continual.registry import INSTRUCTED, Provenance, Registry, Version
 from continual.registry.artifacts import adapter_of, snapshot_of
+from continual.registry.erase import FORGOTTEN
 from continual.storage.files import remove, replace, scratch
 from continual.storage.locks import guard
 
@@ -136,6 +137,11 @@ def materialise(registry: Registry, version: Version, progress: Progress = SILEN
     target = registry.path(version.path)
     if target.is_dir():
         return target
+    if version.status == FORGOTTEN:
+        raise ModelError(
+            f"{version.id} was trained on rows that were forgotten, so its model was removed for good. Name another "
+            "version: `continual versions list`."
+        )
     if version.parent is None:
         raise ModelError(
             f"The root base is missing at {target}, and no version can be rebuilt without it. Put a copy of "

@@ -52,6 +52,20 @@ def test_leftovers_are_found_and_removed(learned: Workspace, path: str) -> None:
     assert not file.exists()
 
 
+@pytest.mark.parametrize(
+    ("note", "path"), [("update.announced", "adapters/v3/adapter.bin"), ("ingest.announced", "data/first/b3.parquet")]
+)
+def test_what_a_killed_command_had_announced_is_removed(learned: Workspace, note: str, path: str) -> None:
+    file = place(learned, path)
+    announced = "adapters/v3" if note == "update.announced" else path
+    place(learned, note, f'["{announced}"]')
+    (found,) = wrong(learned).values()
+    assert (found.severity, found.mend) == ("warning", "sweep")
+    assert learned.doctor(fix=True).healthy
+    assert not file.exists()
+    assert not learned.registry.path("lost").exists()
+
+
 def test_what_another_machine_may_still_write_stays(learned: Workspace) -> None:
     file = place(learned, f"versions/.v3.{'0' * 8}-1-{'0' * 8}.partial")
     assert learned.doctor(fix=True).healthy

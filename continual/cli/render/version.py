@@ -20,6 +20,10 @@ def print_version(version: Version, lineage: list[Version]) -> None:
     say(f"{version.id}: {version.status}, made {utc(version.created_at)}")
     say(f"weights sha256: {version.sha256}")
     made = version.provenance
+    if made.replaces is not None:
+        say(f"repeats the step of {made.replaces}, without rows that were forgotten")
+    if made.forgotten:
+        say(f"trained on {made.forgotten:,} row{'s' * (made.forgotten > 1)} that were forgotten since")
     if made.base is None:
         if made.phase is not None:
             say(f"phase {made.phase} of the recipe {made.recipe}")
