@@ -1,0 +1,49 @@
+"""The phases of the fault harness: a few attempts each, or thousands with `make faults`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests import ROOT
+from tests.faults import killed
+from tests.faults.bench import run, table
+from tests.faults.sizes import NAME, SIZE
+from tests.faults.stock import make_stock
+from tests.workspaces import Once
+
+pytestmark = pytest.mark.faults
+
+PHASES: dict[str, ModuleType] = {"kills": killed}
+
+
+@pytest.fixture(scope="session")
+def stock(once: Once, two_steps: Path, tiny_model: Path, other_model: Path) -> Path:
+    return once("stock", lambda folder: make_stock(folder, two_steps, tiny_model, other_model))
+
+
+@pytest.fixture
+def tell(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[[str], object]]:
+    """Return a function that prints at once, past pytest."""
+
+    def say(line: str) -> None:
+        with capfd.disabled():
+            print(line, flush=True)
+
+    yield say if NAME != "short" else lambda line: None
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_phase(phase: str, stock: Path, tmp_path: Path, tell: Callable[[str], object]) -> None:
+    out = (tmp_path if NAME == "short" else ROOT / "build" / "faults") / f"{phase}.jsonl"
+    jobs = 1 if NAME == "short" else (os.cpu_count() or 1)
+    found = run(partial(PHASES[phase].plan, SIZE), stock, out, jobs, tell=tell)
+    assert found
+    out.with_suffix(".md").write_text(table(found) + "\n")
+    wrong = [outcome for outcome in found if outcome.problem]
+    assert not wrong, "\n".join(map(str, wrong[:20]))
