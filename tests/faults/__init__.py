@@ -1,5 +1,4 @@
-"""The fault harness: kills, races, mutated inputs, flipped bits and faults of the system, short or long.
+"""The fault harness: kills, races, mutated inputs, flipped bits and faults of the system.
 
-`python -m tests.faults` runs its phases at length, and `test_phases.py` a few attempts of each; see
-docs/reliability.md.
+`test_phases.py` makes a few attempts of each, and `make faults` thousands; see docs/reliability.md.
 """

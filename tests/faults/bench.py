@@ -23,7 +23,7 @@ class Outcome:
         case: The row of the table that it counts in.
         result: What happened, in a word or two.
         problem: What is wrong about it; "" if nothing.
-        replay: What repeats the attempt: `python -m tests.faults PHASE --replay NUMBER`.
+        replay: What repeats the attempt: `make faults ONLY=PHASE REPLAY=NUMBER`, and with what.
         seconds: How long it took.
     """
 
@@ -39,13 +39,22 @@ Plan = Callable[[Path], Sequence[Attempt]]
 """Makes the attempts of a phase. It is called in each worker with the stock, so it gives the same each time."""
 
 
-def run(plan: Plan, stock: Path, out: Path, jobs: int = 1, *, tell: Callable[[str], object] = print) -> list[Outcome]:
+def run(
+    plan: Plan,
+    stock: Path,
+    out: Path,
+    jobs: int = 1,
+    *,
+    only: int | None = None,
+    tell: Callable[[str], object] = print,
+) -> list[Outcome]:
     """Run all attempts of a phase.
 
     Args:
         stock: Of `make_stock`.
         out: File for the outcomes, one JSON object a line.
         jobs: Processes; each takes every `jobs`-th attempt.
+        only: Number of the one attempt to make again.
         tell: Called with a line about the progress now and then.
     """
     PROCESSES.set_forkserver_preload(["tests.faults.warm"])
@@ -54,7 +63,8 @@ def run(plan: Plan, stock: Path, out: Path, jobs: int = 1, *, tell: Callable[[st
     for part in parts:
         part.write_text("")
     workers = [
-        PROCESSES.Process(target=_work, args=(plan, stock, part, number, jobs)) for number, part in enumerate(parts)
+        PROCESSES.Process(target=_work, args=(plan, stock, part, number, jobs, only))
+        for number, part in enumerate(parts)
     ]
     began = told = time.monotonic()
     for worker in workers:
@@ -76,10 +86,10 @@ def run(plan: Plan, stock: Path, out: Path, jobs: int = 1, *, tell: Callable[[st
     return found
 
 
-def _work(plan: Plan, stock: Path, part: Path, number: int, jobs: int) -> None:
+def _work(plan: Plan, stock: Path, part: Path, number: int, jobs: int, only: int | None) -> None:
     with part.open("a") as file:
         for index, attempt in enumerate(plan(stock)):
-            if index % jobs == number:
+            if index % jobs == number and only in (None, index):
                 file.write(json.dumps(asdict(tried(attempt, index))) + "\n")
                 file.flush()
 

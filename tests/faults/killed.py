@@ -83,32 +83,38 @@ def kill(case: Case, number: int, stock: Path) -> Outcome:
 def checked(case: Case, known: Reference, room: Path) -> str:
     """Return what is wrong after a command was killed and is run again; "" if nothing is."""
     if case.needs_room and case.prepare is None:
-        now = state(room)
-        if gone := lost(known.before, now):
+        if gone := lost(known.before, state(room)):
             return f"lost: {gone}"
-        if errors := findings(room, severities=("error",)):
-            return f"doctor --full: {errors}"
-        if left := findings(room, "--fix"):
-            return f"doctor --fix leaves: {left}"
-        if found := junk(room / "w"):
-            return f"junk after doctor --fix: {found[:5]}"
+        if problem := mended(room):
+            return problem
     return again(case, known, room)
+
+
+def mended(room: Path) -> str:
+    """Return what is wrong with a workspace, or left of a kill after `doctor --fix`; "" if nothing is."""
+    if errors := findings(room, severities=("error",)):
+        return f"doctor --full: {errors}"
+    if findings(room) and (left := findings(room, "--fix")):
+        return f"doctor --fix leaves: {left}"
+    found = junk(room / "w")
+    return f"junk after doctor --fix: {found[:5]}" if found else ""
 
 
 def findings(room: Path, *options: str, severities: tuple[str, ...] = ("error", "warning")) -> str:
     """Return what doctor finds in a workspace, as text."""
     ended = call(["doctor", "--full", "--json", *options], room / "w")
-    if problem := ended.problem(allowed=(0, 2)):
-        return problem
+    if ended.code not in (0, 2) or not ended.out.startswith("{"):
+        return f"exit {ended.code}: {ended.err[-500:]}"
     found = json.loads(ended.out)["findings"]
     return "; ".join(f"{each['where']} {each['what']}" for each in found if each["severity"] in severities)
 
 
 def again(case: Case, known: Reference, room: Path) -> str:
     """Run a killed command again; return what is wrong, or differs from a run that nobody killed."""
-    if state(room) != known.after:
+    done = not difference(known.after, state(room))
+    if case.repeatable or not done:
         ended = call(case.again if case.again and _interrupted(room) else case.command, room / "w")
-        if ended.code not in (0, 2 if case.name == "doctor" else 0):
+        if ended.code not in (0, 2 if done or case.name == "doctor" else 0):
             return f"run again: exit {ended.code}: {ended.err[-500:]}"
     if problem := difference(known.after, state(room)):
         return f"run again: {problem}"

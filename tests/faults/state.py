@@ -31,6 +31,8 @@ def _content(file: Path) -> str:
     """Return the digest of a file; only its kind if its content tells the time."""
     if file.suffix in (".html", ".png", ".svg", ".md"):
         return file.suffix
+    if file.suffix == ".json":
+        return hashlib.sha256(json.dumps(_steady(json.loads(file.read_bytes()))).encode()).hexdigest()
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
@@ -85,8 +87,12 @@ def difference(first: State, second: State) -> str:
 
 def lost(before: State, after: State, tables: tuple[str, ...] = ("batches", "versions", "tasks", "domains")) -> str:
     """Return what was registered and isn't any more; "" if nothing."""
-    gone = {table: before.get(table, set()) - after.get(table, set()) for table in tables}
-    return "; ".join(f"{table}: {sorted(rows)[0][:300]}" for table, rows in gone.items() if rows)
+    ids = [
+        {table: {json.loads(row)[0] for row in each.get(table, set())} for table in tables} for each in (before, after)
+    ]
+    return "; ".join(
+        f"{table}: {sorted(ids[0][table] - ids[1][table])}" for table in tables if ids[0][table] - ids[1][table]
+    )
 
 
 def junk(room: Path) -> list[str]:

@@ -74,6 +74,7 @@ def make_stock(folder: Path, workspace: Path, model: Path, other: Path) -> Path:
     made = Workspace(folder / "w")
     made.ingest(folder / "third.parquet", holdout=0.2)
     made.ingest(folder / "bad.jsonl", domain="rejected", holdout=0)
+    made.compare("v1", "v2")
     made.report()
     made.backup(folder / "store")
     return folder
