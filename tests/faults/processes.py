@@ -112,7 +112,7 @@ def _become(
         os.dup2(out, 1)
         os.dup2(err, 2)
         for stream, number in (("stdout", 1), ("stderr", 2)):
-            setattr(sys, stream, open(number, "w", buffering=1, closefd=False))  # noqa: SIM115, PTH123
+            setattr(sys, stream, open(number, "w", buffering=1, closefd=False))  # noqa: SIM115
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # if the harness is interrupted, its commands end as well
         os.chdir(directory)
         sys.argv = ["continual", *map(str, words)]
