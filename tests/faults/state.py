@@ -87,12 +87,12 @@ def difference(first: State, second: State) -> str:
 
 def lost(before: State, after: State, tables: tuple[str, ...] = ("batches", "versions", "tasks", "domains")) -> str:
     """Return what was registered and isn't any more; "" if nothing."""
-    ids = [
-        {table: {json.loads(row)[0] for row in each.get(table, set())} for table in tables} for each in (before, after)
-    ]
-    return "; ".join(
-        f"{table}: {sorted(ids[0][table] - ids[1][table])}" for table in tables if ids[0][table] - ids[1][table]
-    )
+    gone = {table: sorted(_ids(before, table) - _ids(after, table)) for table in tables}
+    return "; ".join(f"{table}: {names}" for table, names in gone.items() if names)
+
+
+def _ids(found: State, table: str) -> set[str]:
+    return {json.loads(row)[0] for row in found.get(table, set())}
 
 
 def junk(room: Path) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -37,14 +37,14 @@ def stock(once: Once, two_steps: Path, tiny_model: Path, other_model: Path) -> P
 
 
 @pytest.fixture
-def tell(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[[str], object]]:
+def tell(capfd: pytest.CaptureFixture[str]) -> Callable[[str], object]:
     """Return a function that prints at once, past pytest."""
 
     def say(line: str) -> None:
         with capfd.disabled():
             print(line, flush=True)
 
-    yield say if NAME != "short" else lambda line: None
+    return say if NAME != "short" else lambda line: None
 
 
 @pytest.mark.parametrize("phase", PHASES)

@@ -1,4 +1,4 @@
-"""Imports everything that a command can import, so that a process forked after it starts at once. It computes nothing."""
+"""Imports everything that a command can import, and computes nothing: a process forked after it starts at once."""
 
 from __future__ import annotations
 
