@@ -14,8 +14,6 @@ from tests import ROOT
 from tests.faults import flips, killed, mutations, races, system
 from tests.faults.bench import run, table
 from tests.faults.sizes import NAME, SIZE
-from tests.faults.stock import make_stock
-from tests.workspaces import Once
 
 pytestmark = pytest.mark.faults
 
@@ -29,11 +27,6 @@ ALL: dict[str, ModuleType] = {
 
 
 PHASES = {name: phase for name, phase in ALL.items() if phase is not races or SIZE.seconds}
-
-
-@pytest.fixture(scope="session")
-def stock(once: Once, two_steps: Path, tiny_model: Path, other_model: Path) -> Path:
-    return once("stock", lambda folder: make_stock(folder, two_steps, tiny_model, other_model))
 
 
 @pytest.fixture
