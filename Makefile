@@ -68,8 +68,8 @@ test-lowest: $(LOWEST)/installed ## Run some tests with the oldest allowed depen
 
 # Results are added to build/faults, and go into docs/reliability.md.
 faults: install ## Try thousands of faults for 90 minutes; ONLY=kills for one phase, FAULTS=medium for fewer
-	FAULTS=$${FAULTS:-long} $(BIN)/python -m pytest tests/faults -k "$(ONLY)"
-	$(BIN)/python -m tests.faults.results
+	FAULTS=$${FAULTS:-long} $(BIN)/python -m pytest tests/faults -k "$(ONLY)"; code=$$?; \
+		$(BIN)/python -m tests.faults.results; exit $$code
 
 lint: install ## Check style and types, and that docs/cli.md is up to date
 	$(BIN)/ruff check .
