@@ -11,13 +11,13 @@ import json
 import random
 import re
 import shutil
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 
 from tests.faults.bench import Attempt, Outcome
-from tests.faults.processes import call, die_in_training
+from tests.faults.processes import call
 from tests.faults.sizes import Sizes
 from tests.faults.state import state
 from tests.faults.stock import copied, flip
@@ -25,16 +25,13 @@ from tests.faults.stock import copied, flip
 LEFT_OUT = (".lock", ".announced", "continual.toml")
 
 
-@cache
-def interrupted(stock: Path) -> Path:
-    """Return a copy of the stock whose update was killed after training, with caches filled."""
-    folder = Path(tempfile.mkdtemp(prefix="flips-"))
-    room = Path(shutil.copytree(stock, folder / "room"))
-    call(["update", "--replay", "0.5"], room / "w", die_in_training)
-    if not list((room / "w/.continual/runs").glob("v*/*")):
-        raise RuntimeError("the update was not interrupted")
-    call(["report", "--json"], room / "w")
-    return room
+@contextmanager
+def interrupted(stock: Path) -> Iterator[Path]:
+    """Yield a copy of the stock, with an interrupted update in the workspace."""
+    with copied(stock) as room:
+        shutil.rmtree(room / "w")
+        (room / "begun").rename(room / "w")
+        yield room
 
 
 def plan(sizes: Sizes, stock: Path) -> Sequence[Attempt]:
@@ -66,14 +63,14 @@ def uses(place: str) -> list[list[str]]:
 @cache
 def clean(commands: str, stock: Path) -> tuple[str, ...]:
     """Return what commands print and record without a flip."""
-    with copied(interrupted(stock)) as room:
+    with interrupted(stock) as room:
         return tuple(map(str, _results(json.loads(commands), room)[0]))
 
 
 def attempt(number: int, stock: Path) -> Outcome:
     """Flip one bit, and look whether it is found, and what commands make of it."""
     rng = random.Random(number)
-    with copied(interrupted(stock)) as room:
+    with interrupted(stock) as room:
         root = room / "w/.continual"
         files = sorted(path for path in root.rglob("*") if path.is_file() and path.stat().st_size)
         files = [path for path in files if not path.name.endswith(LEFT_OUT)]

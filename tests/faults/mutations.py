@@ -7,6 +7,7 @@ says what it holds, and the command must have found the same.
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import tomllib
@@ -54,8 +55,6 @@ class Format:
 
 def right_rows(room: Path, ended: Ended, *names: str) -> str:
     """Check that the stored rows are those of the files, and that every row is accounted for."""
-    told = json.loads(ended.out)
-    told = told.get("files", [told])[-1] if isinstance(told, dict) else told[-1]
     with duckdb.connect(str(room / "w/.continual/catalog.duckdb"), read_only=True) as connection:
         query = "SELECT path, columns, rows_in, kept, duplicates, leaked, rejected, held_out FROM batches "
         found = connection.execute(query + "ORDER BY position DESC LIMIT 1").fetchone()
@@ -155,8 +154,6 @@ def right_records(room: Path, ended: Ended, *, stock: Path, logged: bool) -> str
 
 def leave_log(room: Path) -> None:
     """Leave a transaction in the log of the catalog, as a killed process does."""
-    import os
-
     path = room / "w/.continual/catalog.duckdb"
     child = os.fork()
     if child == 0:

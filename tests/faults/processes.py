@@ -173,13 +173,6 @@ def die_before(moment: int, counter: Path | None = None) -> None:
         count(owner, name)
 
 
-def die_in_training() -> None:
-    """Kill this process when it has trained, before it writes the adapter."""
-    from continual.train import loop
-
-    loop.save_adapter = lambda *given: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
-
-
 def limit_memory(more: int) -> None:
     """Allow this process so many bytes of address space more than it has, as `ulimit -v` does."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])

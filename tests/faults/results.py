@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import re
 from pathlib import Path
 
 from tests import ROOT
@@ -25,10 +24,9 @@ def write(page: str, folder: Path) -> str:
         file = folder / f"{phase}.jsonl"
         if file.exists():
             day = datetime.datetime.fromtimestamp(file.stat().st_mtime, datetime.UTC).date()
-            text = section(phase, list(read(file)), day)
-            page = re.sub(
-                f"<!-- {phase} -->.*?<!-- end of {phase} -->", lambda _, text=text: text, page, flags=re.DOTALL
-            )
+            before, _, rest = page.partition(f"<!-- {phase} -->")
+            _, _, after = rest.partition(f"<!-- end of {phase} -->")
+            page = before + section(phase, list(read(file)), day) + after
     return page
 
 

@@ -38,6 +38,13 @@ def _content(file: Path) -> str:
 
 def catalog(workspace: Path) -> State:
     """Return the rows of every table. The file is copied first: DuckDB would recover it."""
+    try:
+        return _tables(workspace)
+    except duckdb.Error as error:
+        return {"unreadable": {str(error)}}
+
+
+def _tables(workspace: Path) -> State:
     source = workspace / ".continual" / "catalog.duckdb"
     room = str(workspace.parent.resolve())
     copy = workspace.parent / ".read.duckdb"

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from continual import Workspace
+from tests.kills import interrupt_update
 from tests.pairs import make_pairs
 
 
@@ -34,7 +35,7 @@ def flip(file: Path, at: int | None = None, bit: int = 0, *, keep_times: bool = 
 
 
 def make_stock(folder: Path, workspace: Path, model: Path, other: Path) -> Path:
-    """Make the stock in a folder.
+    """Make the stock in a folder: the workspace `w`, and `begun`, in which an update was interrupted.
 
     Args:
         workspace: One that has learned the domains first and second, in two steps.
@@ -46,8 +47,9 @@ def make_stock(folder: Path, workspace: Path, model: Path, other: Path) -> Path:
     rows = make_pairs(40, seed=11)
     third = [{key: row[key] for key in ("query", "positive", "doc_id")} for row in rows]
     (folder / "third.jsonl").write_text("".join(json.dumps(row) + "\n" for row in third))
-    bad = [*third[:18], {"query": "", "positive": "no query", "doc_id": "bad"}]
-    (folder / "bad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bad))
+    for name, seed in (("bad", 14), ("rejected", 15)):
+        bad = [*make_pairs(18, seed=seed), {"query": "", "positive": "no query", "doc_id": "bad"}]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bad))
     (folder / "third.tsv").write_text(
         "query\tpositive\n" + "".join(f"{row['query']}\t{row['positive']}\n" for row in third)
     )
@@ -72,11 +74,14 @@ def make_stock(folder: Path, workspace: Path, model: Path, other: Path) -> Path:
     )
     (beir / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(f"q{n}\td{n}\t1\n" for n in range(20)))
     made = Workspace(folder / "w")
-    made.ingest(folder / "third.parquet", holdout=0.2)
-    made.ingest(folder / "bad.jsonl", domain="rejected", holdout=0)
+    pq.write_table(pa.Table.from_pylist(make_pairs(40, seed=16)), folder / "new.parquet")
+    made.ingest(folder / "new.parquet", holdout=0.2)
+    made.ingest(folder / "rejected.jsonl", holdout=0)
     made.compare("v1", "v2")
     made.report()
     made.backup(folder / "store")
+    shutil.copytree(folder / "w", folder / "begun")
+    interrupt_update(Workspace(folder / "begun"), "evaluating v", 1, replay=0.5)
     return folder
 
 

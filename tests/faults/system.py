@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -83,6 +84,8 @@ def another_user(case: Case, stock: Path) -> Outcome:
     if os.geteuid():
         return Outcome("another user, who may read", "not tried: not root")
     with copied(stock) as room:
+        for path in room.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
         ended = call(case.command, room / "w", partial(become_nobody, room))
     return Outcome("another user, who may read", _result(ended), _reads(case, ended), {"case": case.label})
 
@@ -139,8 +142,6 @@ def can_mount() -> bool:
 @contextlib.contextmanager
 def disk() -> Iterator[Path]:
     """Yield a folder on a small disk of its own."""
-    import tempfile
-
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         folder.chmod(0o755)
