@@ -78,10 +78,10 @@ def right_rows(room: Path, ended: Ended, *names: str) -> str:
 
 def right_task(room: Path, ended: Ended) -> str:
     """Check that the queries and documents of a task are those of the files."""
-    for name, source in (("queries", "queries.jsonl"), ("corpus", "corpus.jsonl")):
+    for name, column, source in (("queries", "query_id", "queries.jsonl"), ("corpus", "doc_id", "corpus.jsonl")):
         with duckdb.connect(config={"threads": 1}) as connection:
             path = room / f"w/.continual/tasks/new/{name}.parquet"
-            ids = {row[0] for row in connection.execute(f"SELECT id FROM read_parquet('{path}')").fetchall()}
+            ids = {row[0] for row in connection.execute(f"SELECT {column} FROM read_parquet('{path}')").fetchall()}
         there = {str(row.get("_id")).strip() for row in oracles.rows(room / "beir" / source)}
         if not ids <= there:
             return f"{name}: {sorted(ids - there)[0]!r} is not in the file"

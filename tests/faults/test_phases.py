@@ -43,7 +43,7 @@ def tell(capfd: pytest.CaptureFixture[str]) -> Callable[[str], object]:
 @pytest.mark.parametrize("phase", PHASES)
 def test_phase(phase: str, stock: Path, tmp_path: Path, tell: Callable[[str], object]) -> None:
     out = (tmp_path if NAME == "short" else ROOT / "build" / "faults") / f"{phase}.jsonl"
-    jobs = 1 if NAME == "short" else (os.cpu_count() or 1)
+    jobs = 1 if NAME == "short" else len(os.sched_getaffinity(0))
     only = int(number) if (number := os.environ.get("REPLAY")) else None
     found = run(partial(PHASES[phase].plan, SIZE), stock, out, jobs, only=only, tell=tell)
     out.with_suffix(".md").write_text(table(found) + "\n")
