@@ -13,6 +13,7 @@ import pytest
 from continual import Workspace
 from continual.care.findings import Finding
 from continual.errors import DataError
+from continual.eval.query_scores import CACHE, QueryScores
 from continual.models.weights import weights_sha256
 from continual.registry.digests import CHECKED
 from tests.commands import Run
@@ -153,6 +154,22 @@ def test_a_file_is_read_once_until_it_changes(learned: Workspace, monkeypatch: p
     with pytest.raises(DataError):
         Workspace(learned.directory).report()
     assert len(read) > 10
+
+
+def test_a_damaged_cache_of_scores_is_not_used(learned: Workspace) -> None:
+    learned.report()
+    root, path = learned.registry.root, "scores/v2/first.parquet"
+    expected = QueryScores(root).read(path)
+    assert expected is not None
+    cache = root / "scores" / CACHE
+    data = cache.read_bytes()
+    for bit in range(0, 8 * len(data), 37):
+        cache.write_bytes(data)
+        flip(cache, bit // 8, bit % 8)
+        found = QueryScores(root).read(path)
+        assert found is not None
+        assert found[0] == expected[0]
+        assert (found[1] == expected[1]).all()
 
 
 def test_a_damaged_task_is_restored_from_its_folder(learned: Workspace, tmp_path: Path) -> None:
