@@ -10,9 +10,7 @@ from __future__ import annotations
 import json
 import random
 import re
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -23,15 +21,6 @@ from tests.faults.state import state
 from tests.faults.stock import copied, flip
 
 LEFT_OUT = (".lock", ".announced", "continual.toml")
-
-
-@contextmanager
-def interrupted(stock: Path) -> Iterator[Path]:
-    """Yield a copy of the stock, with an interrupted update in the workspace."""
-    with copied(stock) as room:
-        shutil.rmtree(room / "w")
-        (room / "begun").rename(room / "w")
-        yield room
 
 
 def plan(sizes: Sizes, stock: Path) -> Sequence[Attempt]:
@@ -63,14 +52,14 @@ def uses(place: str) -> list[list[str]]:
 @cache
 def clean(commands: str, stock: Path) -> tuple[str, ...]:
     """Return what commands print and record without a flip."""
-    with interrupted(stock) as room:
+    with copied(stock, begun=True) as room:
         return tuple(map(str, _results(json.loads(commands), room)[0]))
 
 
 def attempt(number: int, stock: Path) -> Outcome:
     """Flip one bit, and look whether it is found, and what commands make of it."""
     rng = random.Random(number)
-    with interrupted(stock) as room:
+    with copied(stock, begun=True) as room:
         root = room / "w/.continual"
         files = sorted(path for path in root.rglob("*") if path.is_file() and path.stat().st_size)
         files = [path for path in files if not path.name.endswith(LEFT_OUT)]

@@ -86,10 +86,17 @@ def make_stock(folder: Path, workspace: Path, model: Path, other: Path) -> Path:
 
 
 @contextmanager
-def copied(stock: Path, parent: Path | None = None) -> Iterator[Path]:
-    """Yield a copy of the stock, which anyone may read, and remove it at the end."""
+def copied(stock: Path, parent: Path | None = None, *, begun: bool = False) -> Iterator[Path]:
+    """Yield a copy of the stock, and remove it at the end.
+
+    Args:
+        parent: Folder to make it in.
+        begun: Whether an update was interrupted in its workspace.
+    """
     with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as scratch:
         room = Path(scratch) / "room"
-        shutil.copytree(stock, room)
+        left_out, workspace = ("w", "begun") if begun else ("begun", "w")
+        shutil.copytree(stock, room, ignore=lambda folder, names: {left_out} if folder == str(stock) else ())
+        (room / workspace).rename(room / "w")
         Path(scratch).chmod(0o755)
         yield room
