@@ -223,24 +223,26 @@ def _rows_of(file: str, room: Path, ended: Ended) -> str:
 
 
 def plan(sizes: Sizes, stock: Path) -> Sequence[Attempt]:
-    """Return the mutations, spread evenly over the formats."""
+    """Return the mutations, evenly over the formats; the first of each is not damaged, and must be read."""
     kinds = formats(stock)
     return [partial(attempt, kinds[number % len(kinds)], number, stock) for number in range(sizes.mutations)]
 
 
 def attempt(kind: Format, number: int, stock: Path) -> Outcome:
     """Damage an input once, and give it to its command."""
-    rng = random.Random(number)
+    rng, whole = random.Random(number), number < len(formats(stock))
     with copied(stock) as room:
         if kind.prepare is not None:
             kind.prepare(room)
         chosen = rng.choice(list(_files(room, kind)))
-        data, how = mutate(chosen.read_bytes(), rng)
+        data, how = (chosen.read_bytes(), "nothing") if whole else mutate(chosen.read_bytes(), rng)
         before = state(room) if kind.keeps else {}
         chosen.write_bytes(data)
         ended = call(kind.command, room / "w", seconds=20)
         problem = ended.problem()
-        if not problem and ended.code == 0:
+        if whole and ended.code:
+            problem = f"refused, though nothing is damaged: {ended.err[-300:]}"
+        elif not problem and ended.code == 0:
             problem = kind.right(room, ended)
         elif not problem and kind.keeps:
             changed = difference(before, state(room))
