@@ -57,7 +57,7 @@ def rows(file: Path) -> Iterator[dict[str, Any]]:
         return
     if file.suffix == ".tsv":
         header, *lines = text.replace("\r\n", "\n").split("\n")
-        for line in lines:
+        for line in filter(None, lines):
             yield dict(zip(header.split("\t"), line.split("\t"), strict=False))
         return
     yield from csv.DictReader(io.StringIO(text, newline=""))
