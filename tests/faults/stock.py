@@ -48,7 +48,7 @@ def make_stock(folder: Path, workspace: Path, model: Path, other: Path) -> Path:
     third = [{key: row[key] for key in ("query", "positive", "doc_id")} for row in rows]
     (folder / "third.jsonl").write_text("".join(json.dumps(row) + "\n" for row in third))
     for name, seed in (("bad", 14), ("rejected", 15)):
-        bad = [*make_pairs(18, seed=seed), {"query": "", "positive": "no query", "doc_id": "bad"}]
+        bad = [*make_pairs(40, seed=seed), {"query": "", "positive": "no query", "doc_id": "bad"}]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bad))
     (folder / "third.tsv").write_text(
         "query\tpositive\n" + "".join(f"{row['query']}\t{row['positive']}\n" for row in third)
