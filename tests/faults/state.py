@@ -23,16 +23,17 @@ def state(room: Path) -> State:
         found |= {f"out {table}": rows for table, rows in catalog(room / "out").items()}
     else:
         files = [file for name in ("out", "out.html") for file in [room / name, *(room / name).rglob("*")]]
-        found["out"] = {f"{file.relative_to(room)} {_content(file)}" for file in files if file.is_file()}
+        found["out"] = {f"{file.relative_to(room)} {_content(file, room)}" for file in files if file.is_file()}
     return found
 
 
-def _content(file: Path) -> str:
+def _content(file: Path, room: Path) -> str:
     """Return the digest of a file; only its kind if its content tells the time."""
     if file.suffix in (".html", ".png", ".svg", ".md"):
         return file.suffix
     if file.suffix == ".json":
-        return hashlib.sha256(json.dumps(_steady(json.loads(file.read_bytes()))).encode()).hexdigest()
+        text = json.dumps(_steady(json.loads(file.read_bytes()))).replace(str(room), "ROOM")
+        return hashlib.sha256(text.encode()).hexdigest()
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 

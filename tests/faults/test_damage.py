@@ -7,12 +7,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import pyarrow.parquet as pq
 import pytest
 
 from continual import Workspace
 from continual.care.findings import Finding
-from continual.errors import DataError
+from continual.errors import DataError, SchemaError
 from continual.eval.query_scores import CACHE, QueryScores
 from continual.models.weights import weights_sha256
 from continual.registry.digests import CHECKED
@@ -154,6 +155,30 @@ def test_a_file_is_read_once_until_it_changes(learned: Workspace, monkeypatch: p
     with pytest.raises(DataError):
         Workspace(learned.directory).report()
     assert len(read) > 10
+
+
+def test_damage_in_any_table_of_the_catalog_is_found(learned: Workspace) -> None:
+    """DuckDB finds damage only in the blocks that it reads, and doctor needs not all of the runs."""
+    path = learned.registry.catalog.path
+    data = path.read_bytes()
+
+    def damaged(query: str) -> bool:
+        try:
+            with duckdb.connect(str(path), read_only=True) as connection:
+                connection.execute(query).fetchall()
+        except duckdb.Error:
+            return True
+        return False
+
+    for at in range(3 * 4096 + 100, len(data), 4096):
+        path.write_bytes(data)
+        flip(path, at)
+        if damaged("SELECT spec FROM runs") and not damaged("SELECT * FROM versions"):
+            break
+    else:
+        pytest.fail("no bit damages the runs alone")
+    with pytest.raises(SchemaError, match="is damaged"):
+        learned.doctor(full=True)
 
 
 def test_a_damaged_cache_of_scores_is_not_used(learned: Workspace) -> None:
