@@ -98,7 +98,7 @@ def _read(path: Path) -> tuple[bytes, NDArray[np.float64]]:
 def _load(path: Path) -> dict[str, CachedScores]:
     """Return the content of the cache file; empty if it is missing or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("paths", "stamps", "digests", "ends", "scores")}
         parts = np.split(arrays["scores"], arrays["ends"][:-1]) if len(arrays["ends"]) else []
         rows = zip(arrays["paths"].tolist(), arrays["stamps"].tolist(), arrays["digests"], parts, strict=True)
