@@ -18,7 +18,7 @@ LOWEST := .venv-lowest
 LOWEST_TESTS := tests/test_package.py tests/cli tests/stream/test_ingest.py tests/train/test_loop.py \
 	tests/eval/test_mteb.py tests/test_workspace.py tests/report/test_report.py
 
-.PHONY: help install demo test test-all test-avalanche test-lowest lint docs site dist test-dist bench clean
+.PHONY: help install demo test test-all test-avalanche test-lowest faults lint docs site dist test-dist bench clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -65,6 +65,11 @@ $(LOWEST)/installed: pyproject.toml constraints-lowest.txt
 
 test-lowest: $(LOWEST)/installed ## Run some tests with the oldest allowed dependencies
 	$(LOWEST)/bin/python -m pytest -n 1 --dist worksteal -m "not kill and not real_model" $(LOWEST_TESTS)
+
+# Results are added to build/faults, and go into docs/reliability.md.
+faults: install ## Try thousands of faults for 90 minutes; ONLY=kills for one phase, FAULTS=medium for fewer
+	FAULTS=$${FAULTS:-long} $(BIN)/python -m pytest tests/faults -k "$(ONLY)"; code=$$?; \
+		$(BIN)/python -m tests.faults.results; exit $$code
 
 lint: install ## Check style and types, and that docs/cli.md is up to date
 	$(BIN)/ruff check .

@@ -28,6 +28,8 @@ def diagnose(registry: Registry, *, full: bool = False, alone: bool = False, pro
         alone: Whether the caller holds the locks, so that no other command is writing.
         progress: A bar over the bytes.
     """
+    if full:
+        registry.catalog.read_in_full()
     artifacts = registry.artifacts()
     recorded = registry.digests.recorded()
     chosen = [digest for artifact in artifacts for digest in recorded.get(artifact.path, [])]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -99,10 +98,10 @@ def _read(path: Path) -> tuple[bytes, NDArray[np.float64]]:
 def _load(path: Path) -> dict[str, CachedScores]:
     """Return the content of the cache file; empty if it is missing or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("paths", "stamps", "digests", "ends", "scores")}
         parts = np.split(arrays["scores"], arrays["ends"][:-1]) if len(arrays["ends"]) else []
         rows = zip(arrays["paths"].tolist(), arrays["stamps"].tolist(), arrays["digests"], parts, strict=True)
         return {name: (stamp[0], stamp[1], digest.tobytes(), scores) for name, stamp, digest, scores in rows}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except Exception:  # zipfile raises RuntimeError, zlib.error, struct.error and others; the cache is made again
         return {}

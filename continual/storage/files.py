@@ -190,12 +190,14 @@ def remove(path: Path) -> None:
 
 
 def empty_folder(directory: str | Path) -> Path:
-    """Return the absolute path of a folder to write a model to.
+    """Return the absolute path of a folder to write a model to, and remove what killed processes left beside it.
 
     Raises:
         InputError: The path is a file, or a folder that is not empty.
     """
     target = Path(directory).expanduser().resolve()
+    with suppress(OSError):  # no such parent, or one that is read-only
+        sweep_unfinished(target.parent, target.name)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         problem = "is not empty" if target.is_dir() else "is a file"
         raise InputError(f"{target} {problem}. Choose a folder that doesn't exist yet.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from continual.errors import ConfigError
+from continual.errors import ConfigError, DataError
 from continual.storage.files import SUFFIX, publish
 
 FILE = "checkpoint.safetensors"
@@ -57,9 +59,10 @@ def save(
         tensors[f"parameter/{name}"] = parameter.detach().cpu().contiguous()
         for moment in _MOMENTS:
             tensors[f"{moment}/{name}"] = optimizer.state[parameter][moment].cpu().contiguous()
-    state = asdict(done) | {"losses": None}
+    metadata = {"state": json.dumps(asdict(done) | {"losses": None}), "identity": json.dumps(identity)}
+    metadata["content"] = _sha256(tensors, metadata)
     with publish(run_dir / FILE) as partial:
-        save_file(tensors, partial, metadata={"state": json.dumps(state), "identity": json.dumps(identity)})
+        save_file(tensors, partial, metadata=metadata)
 
 
 def restore(
@@ -69,15 +72,12 @@ def restore(
 
     Raises:
         ConfigError: The checkpoint was written with other rows, settings, seed or start.
+        DataError: The checkpoint is damaged.
     """
-    from safetensors import safe_open
-
     path = run_dir / FILE
     if not path.exists():
         return RunState()
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    tensors, metadata = _read(path)
     saved_identity = json.loads(metadata["identity"])
     if different := sorted(key for key in identity if saved_identity.get(key) != identity[key]):
         raise ConfigError(
@@ -95,14 +95,49 @@ def restore(
 
 
 def steps_done(run_dir: Path) -> int:
-    """Return the number of optimizer steps in the checkpoint of a run, 0 if there is none."""
-    from safetensors import safe_open
-
+    """Return the number of optimizer steps in the checkpoint of a run, 0 if there is none or it is damaged."""
     path = run_dir / FILE
     if not path.exists():
         return 0
-    with safe_open(path, "pt") as file:
-        return int(json.loads(file.metadata()["state"])["step"])
+    with suppress(DataError):
+        return int(json.loads(_read(path)[1]["state"])["step"])
+    return 0
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a checkpoint, whose content must be as it was written.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise _damaged(path, str(error)) from error
+    # Older releases wrote no digest of the content.
+    if {"state", "identity"} - metadata.keys() or metadata.get("content", "") not in ("", _sha256(tensors, metadata)):
+        raise _damaged(path, "its content is not as it was written")
+    return tensors, metadata
+
+
+def _damaged(path: Path, reason: str) -> DataError:
+    return DataError(
+        f"{path}, the checkpoint of a training that was interrupted, is damaged: {reason}. Train from the start: "
+        "run `continual update` without --resume; for `continual train` remove this file and run the same command."
+    )
+
+
+def _sha256(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """Return the digest of the tensors by name, and of the state and the identity."""
+    digest = hashlib.sha256(json.dumps([metadata["state"], metadata["identity"]]).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def clear(run_dir: Path, *, keep_last: bool) -> None:

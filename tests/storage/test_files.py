@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from continual.errors import InputError
 from continual.storage import files as store
 from continual.storage.files import publish
 
@@ -32,6 +33,7 @@ def test_publish_leaves_all_or_nothing(tmp_path: Path) -> None:
 REPLACES_AND_DIES = """
 import os, signal, sys
 from pathlib import Path
+from continual.errors import InputError
 from continual.storage import files as store
 rename = Path.rename
 def last(self, target):
@@ -89,3 +91,16 @@ def test_only_the_paths_of_dead_processes_of_this_machine_are_swept(tmp_path: Pa
     assert alive.exists()
     assert elsewhere.exists()
     assert unknown.exists()
+
+
+def test_a_folder_to_write_to_is_freed_of_what_a_dead_process_left(tmp_path: Path) -> None:
+    """A command killed after it published its folder leaves its scratch, and the folder is refused from then on."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model.safetensors").write_text("whole")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = tmp_path / f".out.{store._machine()}-{dead.pid}-00000000.partial"
+    left.mkdir()
+    with pytest.raises(InputError, match="is not empty"):
+        store.empty_folder(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

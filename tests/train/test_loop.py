@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from continual.config import BatchBand
-from continual.errors import ConfigError, NothingToDoError
+from continual.errors import ConfigError, DataError, NothingToDoError
 from continual.models.encoder import inner_transformer
 from continual.train.checkpoint import FILE
 from continual.train.job import Job
@@ -114,6 +116,31 @@ def test_resuming_without_a_checkpoint_starts_anew(tiny_model: Path, tmp_path: P
     run(tiny_model, tmp_path / "two")
     run(tiny_model, tmp_path / "two")  # not resumed: the checkpoint that is there is not used
     assert factors(tmp_path / "one") == factors(tmp_path / "two")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+def test_a_damaged_checkpoint_is_refused(tiny_model: Path, tmp_path: Path, share: float) -> None:
+    """One bit of it would change the weights of the resumed training without a word."""
+    with pytest.raises(Interrupt):
+        run(tiny_model, tmp_path, progress=StopAt(4))
+    file = tmp_path / "run" / FILE
+    data = bytearray(file.read_bytes())
+    data[int(share * (len(data) - 1))] ^= 4
+    file.write_bytes(data)
+    with pytest.raises(DataError, match=r"checkpoint\.safetensors, the checkpoint .* is damaged.* without --resume"):
+        run(tiny_model, tmp_path, resume=True)
+
+
+def test_a_checkpoint_of_an_older_release_is_used(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(Interrupt):
+        run(tiny_model, tmp_path / "cut", progress=StopAt(4))
+    file = tmp_path / "cut" / "run" / FILE
+    with safe_open(file, "pt") as opened:
+        metadata = {key: value for key, value in opened.metadata().items() if key != "content"}
+    save_file(load_file(file), file, metadata=metadata)
+    run(tiny_model, tmp_path / "cut", resume=True)
+    run(tiny_model, tmp_path / "whole")
+    assert factors(tmp_path / "cut") == factors(tmp_path / "whole")
 
 
 def test_a_checkpoint_of_another_training_is_refused(tiny_model: Path, tmp_path: Path) -> None:
