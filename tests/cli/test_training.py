@@ -65,6 +65,7 @@ def test_the_plan_of_a_run_that_is_partly_done(stocked: Path, run: Run) -> None:
     assert "Every training exists already." in left
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_its_clusters_and_its_search_are(stocked: Path, run: Run) -> None:
     alone = run("train", "--recipe", "phased", "--plan").out
     assert "Clusters: each domain is one. `continual analyze conflicts` finds" in alone

@@ -405,6 +405,7 @@ def test_the_registered_revision_stays_when_mteb_goes_on(cached: Path, workspace
     assert workspace.tasks()[1].mteb["parts"][0]["revision"] == OTHER
 
 
+@pytest.mark.slow
 def test_followir_is_scored_by_p_mrr(cached: Path, workspace: Workspace, tiny_model: Path) -> None:
     import mteb
 

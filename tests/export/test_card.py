@@ -61,6 +61,7 @@ def learned(two_steps: Path, tmp_path: Path) -> Workspace:
     return Workspace(shutil.copytree(two_steps / "w", tmp_path / "w"))
 
 
+@pytest.mark.slow
 def test_the_card_replaces_the_bases(learned: Workspace, two_steps: Path, tmp_path: Path) -> None:
     out = learned.export("v2", tmp_path / "out").directory
     text = (out / "README.md").read_text()

@@ -147,6 +147,7 @@ def test_steps_from_current_are_trained_again(learned: Workspace, write_pairs: W
     assert learned.update().passed
 
 
+@pytest.mark.slow
 def test_a_replayed_row_taints_the_adapter_of_another_domain(tiny_model: Path, tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path / "w", tiny_model, FROM_BASE)
     for seed, domain in enumerate(("first", "second")):

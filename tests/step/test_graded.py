@@ -67,6 +67,7 @@ def test_an_update_learns_graded_pairs_and_replays_them(graded: Workspace, write
     assert graded.rebuild(again.version.id).sha256 == again.version.sha256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
