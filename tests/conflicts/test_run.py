@@ -324,7 +324,6 @@ def test_damaged_and_unwritable_files_are_named(three: Workspace, tmp_path: Path
     assert last_conflicts(three.registry.root) is None
 
 
-@pytest.mark.slow
 def test_on_the_command_line(three: Workspace, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     folder = str(three.directory)
     planned = run("analyze", "conflicts", "--rows", "16", "--plan", "-w", folder)
