@@ -31,6 +31,16 @@ def too_many_rejects(source: str, staged: Staged, limit: float, rejects: Path) -
     )
 
 
+def check_read(source: str, mapping: Mapping, staged: Staged) -> None:
+    """Check that what was read can be the texts of pairs and the scores that were asked for.
+
+    Raises:
+        DataError: No row is positive by its score, or the texts are ids.
+    """
+    check_scores_read(source, mapping, staged)
+    check_texts_read(source, staged)
+
+
 def check_scores_read(source: str, mapping: Mapping, staged: Staged) -> None:
     """Check that the scores leave a positive pair.
 

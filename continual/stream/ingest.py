@@ -16,8 +16,7 @@ from continual.storage.aside import announce
 from continual.storage.files import publish
 from continual.stream.checks import (
     check_hold_out,
-    check_scores_read,
-    check_texts_read,
+    check_read,
     count_without_negatives,
     few_queries,
     task_without_rows,
@@ -128,20 +127,17 @@ def ingest(
 
         with staging(registry) as folder, _finishing(progress):
             # 3. Check every row: good rows go to the staging file, bad ones to the reject file.
-            staged, found = _stage(opened, mapping, wanted, config, folder, progress)
-            if found != mapping:
-                mapping = found
-                batch = target.find_batch(content, _record_columns(mapping, opened), given_task)
-                if batch is not None:
-                    return _set_license(registry, batch, source, target, options.license)
+            staged, mapping = _stage(opened, mapping, wanted, config, folder, progress)
+            batch = target.find_batch(content, _record_columns(mapping, opened), given_task)
+            if batch is not None:  # with columns that were only found in its rows
+                return _set_license(registry, batch, source, target, options.license)
             if staged.rejected > config.max_reject_share * staged.rows_in:
                 rejects = registry.path(_publish_rejects(registry, folder, name, content))
                 raise too_many_rejects(source, staged, config.max_reject_share, rejects)
-            check_scores_read(source, mapping, staged)
-            check_texts_read(source, staged)
-            given_range = mapping.grades.range if mapping.grades else None
+            check_read(source, mapping, staged)
+            given_range = mapping.score_range
             mapping = with_range(source, mapping, staged)
-            score_range = mapping.grades.range if mapping.grades else None
+            score_range = mapping.score_range
             negatives = add_negatives(folder / ROWS, folder / NEGATIVES, folder / "spill") if staged.negatives else 0
 
             # 4. Split the good rows into duplicates, leaks, held-out and kept rows.
@@ -159,20 +155,16 @@ def ingest(
 
             # 6. Publish the files, and record the batch, the domain and its task.
             batch, rejects_path = None, None
-            recorded = _record_columns(mapping, opened)
             if split.counts.kept:
-                batch = _record(registry, folder, target, source, content, recorded, staged, split, options)
+                columns_read = _record_columns(mapping, opened)
+                batch = _record(registry, folder, target, source, content, columns_read, staged, split, options)
                 rejects_path = batch.rejects_path
             elif staged.rejected:
                 rejects_path = _publish_rejects(registry, folder, name, content)
             if batch is None and options.task is not None:
                 raise task_without_rows(source, name, options.task, staged, split.counts, rejects_path)
-            observed = score_range if given_range is None else None
-            warnings = list(opened.warnings)
-            if batch is not None and split.task is not None:
-                few = few_queries(target.name, split.task.queries.num_rows, max_forgetting)
-                warnings += [few] if few else []
-            read = Read(mapping, staged, negatives, opened.columns, warnings, observed)
+            warnings = [*opened.warnings, *(_task_warnings(name, split, max_forgetting) if batch is not None else [])]
+            read = Read(mapping, staged, negatives, opened.columns, warnings, None if given_range else score_range)
             return report_rows(target, source, read, split, batch, rejects_path, options.license, without_negatives)
 
 
@@ -186,6 +178,12 @@ def _stage(
         if found == mapping:
             return staged, mapping
         mapping = found
+
+
+def _task_warnings(domain: str, split: Split, max_forgetting: float) -> list[str]:
+    """Return what is wrong with a new task."""
+    few = None if split.task is None else few_queries(domain, split.task.queries.num_rows, max_forgetting)
+    return [few] if few else []
 
 
 def _record_columns(mapping: Mapping, opened: Source) -> dict[str, Any]:

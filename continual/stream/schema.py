@@ -110,6 +110,11 @@ class Mapping:
         return column.name if column else None
 
     @property
+    def score_range(self) -> tuple[float, float] | None:
+        """Return the range of the scores of graded pairs; None if it is not known, or if there are none."""
+        return self.grades.range if self.grades else None
+
+    @property
     def names(self) -> list[str]:
         """Return the columns to read, without repetitions."""
         others = [self.doc_id, self.score_name]

@@ -118,12 +118,7 @@ class Session:
         if self.before is not None:
             before = self.before.index_select(0, torch.from_numpy(order)).to(self.device)
         if before is not None and config.guide_margin != "off":
-            seen = _split(similarity.cut(before), back, len(batch))
-            guide_mask = guided(*seen, float(config.guide_margin), similarity.name)
-            if self.embedder is not None:
-                codes = torch.from_numpy(self.embedder[order])[:, None].to(self.device)
-                guide_mask &= same_embedder(*(part[:, 0] for part in _split(codes, back, len(batch))))
-            mask = mask | guide_mask
+            mask = mask | self._guided(before, order, back, len(batch))
         in_batch = torch.from_numpy(rows.in_batch[batch]).to(self.device)
         queries, positives, given = _split(leaf, back, len(batch))
         scores = rows.batch_scores(batch)
@@ -166,6 +161,22 @@ class Session:
         with mixed:
             output: Tensor = embed(self.model, features)
         return (output if self.config.matryoshka else self.similarity.cut(output)).float()
+
+    def _guided(self, before: Tensor, texts: Indices, back: Indices, rows: int) -> Tensor:
+        """Return the documents that the embeddings before the training take for positives; see `guided`.
+
+        Args:
+            before: Those embeddings of the batch's texts, [texts, dimensions].
+            texts: The texts in the same order, [texts].
+            back: Place in `texts` of each query, positive and negative.
+            rows: Number of rows of the batch.
+        """
+        seen = _split(self.similarity.cut(before), back, rows)
+        mask = guided(*seen, float(self.config.guide_margin), self.similarity.name)
+        if self.embedder is not None:
+            codes = torch.from_numpy(self.embedder[texts])[:, None].to(self.device)
+            mask &= same_embedder(*(part[:, 0] for part in _split(codes, back, rows)))
+        return mask
 
     def _distillation(self, leaf: Tensor, before: Tensor, texts: Indices, back: Indices, mask: Tensor) -> Tensor:
         """Return the distillation loss of a batch: the drift of its embeddings, or the divergence of its rankings.
