@@ -124,33 +124,41 @@ def kill_everywhere(command: list[str], check: Callable[[], None], reset: Callab
 def _run_counted(command: list[str], moment: int, calls: Connection) -> None:
     """Run a command, die before a write, flush, rename or removal (0: never), and at the end send their number."""
     from continual.cli import main
-    from continual.models.tensors import Writer
-    from continual.storage import files
 
     done = 0
 
-    def count(owner: Any, name: str) -> None:
-        function = getattr(owner, name)
+    def count() -> None:
+        nonlocal done
+        done += 1
+        if done == moment:
+            die()
 
-        def call(*args: Any, **options: Any) -> Any:
-            nonlocal done
-            done += 1
-            if done == moment:
-                die()
-            return function(*args, **options)
-
-        setattr(owner, name, call)
-
-    for owner, name in (
-        (Writer, "write"),
-        (files, "_sync"),
-        (files, "remove"),
-        (Path, "rename"),
-        (Path, "replace"),
-    ):
-        count(owner, name)
+    before_each_change(count)
     sys.argv = ["continual", *command]
     try:
         main()
     finally:
         calls.send(done)
+
+
+def before_each_change(call: Callable[[], None], *more: tuple[Any, str]) -> None:
+    """Call a function before every write, flush, rename and removal of this process.
+
+    Args:
+        more: Other functions that it is called before, each by its owner and its name.
+    """
+    from continual.models.tensors import Writer
+    from continual.storage import files
+
+    def precede(owner: Any, name: str) -> None:
+        function = getattr(owner, name)
+
+        def preceded(*args: Any, **options: Any) -> Any:
+            call()
+            return function(*args, **options)
+
+        setattr(owner, name, preceded)
+
+    changes = ((Writer, "write"), (files, "_sync"), (files, "remove"), (Path, "rename"), (Path, "replace"))
+    for owner, name in (*changes, *more):
+        precede(owner, name)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from continual import __version__
-from continual.care.targets import read_targets
 from continual.registry import Registry
 from continual.registry.catalog import now
+from continual.storage.aside import LOST
 from continual.storage.files import publish
 
 FOLDER = "certificates"
@@ -151,12 +151,7 @@ def write_certificate(registry: Registry, certificate: Certificate) -> None:
         partial.write_text(text + "\n", encoding="utf-8")
 
 
-def known_backups(registry: Registry) -> list[str]:
-    """Return the places where backups were made."""
-    return read_targets(registry.root)
-
-
 def lost_models(root: Path) -> list[str]:
     """Return the folders below the lost files that hold weights, relative to `.continual/`."""
-    files = (root / "lost").rglob("*.safetensors")
+    files = (root / LOST).rglob("*.safetensors")
     return sorted({file.parent.relative_to(root).as_posix() for file in files})

@@ -8,11 +8,10 @@ search shows that no removed text is left.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -159,7 +158,7 @@ def _remove_empty(root: Path) -> None:
             path.rmdir()
 
 
-def commit(registry: Registry, write: Any) -> None:
+def commit(registry: Registry, write: Callable[[Path], object]) -> None:
     """Publish an intent: from here on it is done, by this command or by the next.
 
     Args:

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from continual.care.targets import read_targets
 from continual.errors import NothingToDoError
-from continual.forget.certificate import Certificate, ChangedFile, known_backups, lost_models, new_place, salted
+from continual.forget.certificate import Certificate, ChangedFile, lost_models, new_place, salted
 from continual.forget.journal import NEW, Intent, write_intent
 from continual.forget.rows import Removed, find_rows, write_rejects, write_without
 from continual.forget.scan import Search, forms_elsewhere, parquet_texts, search_folder
@@ -138,7 +139,7 @@ def _finish(
         versions=tainted(registry.versions(), trained),
         discarded=None if run is None else run.id,
         files=files,
-        backups=known_backups(registry),
+        backups=read_targets(registry.root),
         at=at,
         path=path,
         lost=lost_models(root),

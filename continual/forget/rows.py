@@ -15,7 +15,7 @@ from continual.forget.select import READ_ROWS, Selection
 from continual.registry import Batch
 from continual.registry.text import clean, hash_text
 from continual.stream.cells import shown
-from continual.stream.ordered import GROUP_ROWS
+from continual.stream.ordered import FORMAT, GROUP_ROWS
 
 
 @dataclass
@@ -52,14 +52,12 @@ def find_rows(batch: Batch, file: Path, selection: Selection, removed: Removed) 
 def write_without(batch: Batch, file: Path, selection: Selection, target: Path) -> None:
     """Write the rows of a batch that stay, in their order."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with pq.ParquetFile(file) as opened:
-        options: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["doc_id"]}
-        with pq.ParquetWriter(target, opened.schema_arrow, **options) as writer:
-            for group in range(opened.num_row_groups):
-                table = opened.read_row_group(group, use_threads=False)
-                stays = [not taken for taken in _taken(batch, table, selection).to_pylist()]
-                if any(stays):
-                    writer.write_table(table.filter(pa.array(stays, pa.bool_())), row_group_size=GROUP_ROWS)
+    with pq.ParquetFile(file) as opened, pq.ParquetWriter(target, opened.schema_arrow, **FORMAT) as writer:
+        for group in range(opened.num_row_groups):
+            table = opened.read_row_group(group, use_threads=False)
+            stays = [not taken for taken in _taken(batch, table, selection).to_pylist()]
+            if any(stays):
+                writer.write_table(table.filter(pa.array(stays, pa.bool_())), row_group_size=GROUP_ROWS)
 
 
 def _taken(batch: Batch, rows: Any, selection: Selection) -> Any:

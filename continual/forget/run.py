@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from continual.care.targets import read_targets
 from continual.config import Config
 from continual.errors import NothingToDoError
-from continual.forget.certificate import Certificate, ChangedFile, known_backups, lost_models, new_place
+from continual.forget.certificate import Certificate, ChangedFile, lost_models, new_place
 from continual.forget.journal import Intent, alone, apply, commit, others, resume, write_intent
 from continual.forget.plan import write_plan
 from continual.forget.rebuild import artifacts_of, rebuild_lineage
@@ -67,7 +68,7 @@ def _rebuild(registry: Registry, config: Config, erased: Certificate | None, pro
     )
     if erased is None:
         at, path = new_place()
-        erased = Certificate(at=at, path=path, backups=known_backups(registry), lost=lost_models(registry.root))
+        erased = Certificate(at=at, path=path, backups=read_targets(registry.root), lost=lost_models(registry.root))
     certificate = replace(erased, rebuilt=rebuilt, files=[*erased.files, *files])
     intent = Intent(erasure, certificate, removed=removed)
     with others(registry):

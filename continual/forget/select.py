@@ -19,7 +19,8 @@ from continual.registry.text import clean, hash_row, hash_text
 from continual.storage.files import scratch
 from continual.stream.readers import Dialect, open_source
 from continual.stream.schema import NO_SCORE, Columns, resolve
-from continual.stream.stage import stage
+from continual.stream.stage import stage_all
+from continual.stream.sweep import REJECTS, ROWS
 
 READ_ROWS = 10_000
 
@@ -87,19 +88,14 @@ def _read_file(file: Path, config: IngestConfig, folder: Path, progress: Progres
     opened = open_source(str(file), Dialect())
     mapping = resolve(wanted, opened.columns, str(file))
     opened.check(mapping)
-    rows, negatives, rejects = folder / "rows.parquet", folder / "negatives.parquet", folder / "rejects.jsonl"
-    while True:
-        staged = stage(opened, mapping, config, rows, negatives, rejects, progress)
-        found = resolve(wanted, opened.columns, str(file))
-        if found == mapping:
-            break
-        mapping = found  # JSON Lines can have further columns below
+    staged, _ = stage_all(opened, mapping, wanted, config, folder, progress)
     hashes, texts = set[str](), set[str]()
-    for batch in pq.ParquetFile(rows).iter_batches(READ_ROWS, columns=["row_hash", "query", "positive", "negatives"]):
-        columns = batch.to_pydict()
-        hashes.update(columns["row_hash"])
-        texts.update(columns["query"], columns["positive"], *columns["negatives"])
-    bad = {json.dumps(row["data"], sort_keys=True) for row in _lines(rejects)}
+    with pq.ParquetFile(folder / ROWS) as rows:
+        for batch in rows.iter_batches(READ_ROWS, columns=["row_hash", "query", "positive", "negatives"]):
+            columns = batch.to_pydict()
+            hashes.update(columns["row_hash"])
+            texts.update(columns["query"], columns["positive"], *columns["negatives"])
+    bad = {json.dumps(row["data"], sort_keys=True) for row in _lines(folder / REJECTS)}
     value = "\n".join([*sorted(hashes), *sorted(bad)])
     return Selection(
         "rows",

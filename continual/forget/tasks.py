@@ -18,6 +18,8 @@ from continual.stream.holdout import HELD
 from continual.stream.near import SHINGLES, write_shingles
 from continual.stream.task_tables import KEYS, KEYS_SCHEMA, TaskTables, relevant_texts, task_tables
 
+QRELS = ("query_id", "doc_id", "score")
+
 
 @dataclass(frozen=True)
 class ChangedTask:
@@ -64,7 +66,7 @@ def read_changed(registry: Registry, task: Task, selection: Selection) -> Change
     queries = dict(zip(*(before.queries[name].to_pylist() for name in ("query_id", "text")), strict=True))
     documents = dict(zip(*(before.corpus[name].to_pylist() for name in ("doc_id", "text")), strict=True))
     keep, texts, stays = [], set[str](), set[str]()
-    for query, document, score in zip(*(before.qrels[name].to_pylist() for name in names_of_qrels), strict=True):
+    for query, document, score in zip(*(before.qrels[name].to_pylist() for name in QRELS), strict=True):
         taken = selection.takes_pair(queries[query], documents[document])
         keep.append(not taken)
         if taken and score > 0:
@@ -75,9 +77,6 @@ def read_changed(registry: Registry, task: Task, selection: Selection) -> Change
             stays.add(query)
     judged = before.qrels.filter(pa.array(keep, pa.bool_()))
     return ChangedTask(task, before, _only(judged, "query_id", pa.array(sorted(stays), pa.string())), texts)
-
-
-names_of_qrels = ("query_id", "doc_id", "score")
 
 
 def write_changed(registry: Registry, changed: ChangedTask, after: TaskTables, folder: Path) -> list[str]:

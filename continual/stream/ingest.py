@@ -32,7 +32,7 @@ from continual.stream.readers import Dialect, Source, TextFiles, open_ids, open_
 from continual.stream.report import IngestReport, Read, report_rows, report_unchanged
 from continual.stream.schema import Columns, Mapping, resolve
 from continual.stream.split import Split, split_rows
-from continual.stream.stage import Staged, stage
+from continual.stream.stage import Staged, stage_all
 from continual.stream.sweep import ANNOUNCED, KEPT, NEGATIVES, REJECTS, ROWS, TASK, staging
 from continual.stream.task_files import read_task
 from continual.stream.tasks import LOCK, task_path, task_record
@@ -127,7 +127,7 @@ def ingest(
 
         with staging(registry) as folder, _finishing(progress):
             # 3. Check every row: good rows go to the staging file, bad ones to the reject file.
-            staged, mapping = _stage(opened, mapping, wanted, config, folder, progress)
+            staged, mapping = stage_all(opened, mapping, wanted, config, folder, progress)
             batch = target.find_batch(content, _record_columns(mapping, opened), given_task)
             if batch is not None:  # with columns that were only found in its rows
                 return _set_license(registry, batch, source, target, options.license)
@@ -166,18 +166,6 @@ def ingest(
             warnings = [*opened.warnings, *(_task_warnings(name, split, max_forgetting) if batch is not None else [])]
             read = Read(mapping, staged, negatives, opened.columns, warnings, None if given_range else score_range)
             return report_rows(target, source, read, split, batch, rejects_path, options.license, without_negatives)
-
-
-def _stage(
-    opened: Source, mapping: Mapping, wanted: Columns, config: IngestConfig, folder: Path, progress: Progress
-) -> tuple[Staged, Mapping]:
-    """Run the first pass; again if the source turns out to have further columns that change the mapping."""
-    while True:
-        staged = stage(opened, mapping, config, folder / ROWS, folder / NEGATIVES, folder / REJECTS, progress)
-        found = resolve(wanted, opened.columns, opened.name, graded=mapping.grades is not None)
-        if found == mapping:
-            return staged, mapping
-        mapping = found
 
 
 def _task_warnings(domain: str, split: Split, max_forgetting: float) -> list[str]:

@@ -23,6 +23,9 @@ import pyarrow.parquet as pq
 from continual.progress import Progress
 from continual.stream.stage import BATCH_SCHEMA, GRADED_SCHEMA
 
+FORMAT: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["doc_id"]}
+"""Options of the Parquet writer of stored rows."""
+
 GROUP_ROWS = 10_000
 """Rows per row group, the unit in which a replay window is read; fewer if they take more than `RANGE_BYTES`."""
 RANGE_BYTES = 32 << 20
@@ -58,7 +61,7 @@ def write_rows(
         size = sum(file.metadata.row_group(group).total_byte_size for group in groups) * kept.mean()
     group_rows = max(1, min(GROUP_ROWS, int(rows * RANGE_BYTES / size)))
     ranges = min(MAX_RANGES, max(1, math.ceil(size / RANGE_BYTES)))
-    with pq.ParquetWriter(target, schema, compression="zstd", use_dictionary=["doc_id"]) as writer:
+    with pq.ParquetWriter(target, schema, **FORMAT) as writer:
         rest = schema.empty_table()
         for table in _ranges(_kept(staged, kept, grades), schema, work, ranges):
             rest = pa.concat_tables([rest, table.sort_by("row_hash")])

@@ -29,7 +29,8 @@ from continual.stream.cells import (
     shown,
 )
 from continual.stream.readers.base import Piece, Source
-from continual.stream.schema import Mapping
+from continual.stream.schema import Columns, Mapping, resolve
+from continual.stream.sweep import NEGATIVES, REJECTS, ROWS
 
 # Columns of a stored training row.
 BATCH_SCHEMA = pa.schema(
@@ -107,6 +108,29 @@ class Staged:
     def not_positive(self) -> int:
         """Return the number of pairs whose score is not that of a positive."""
         return self.low + self.between
+
+
+def stage_all(
+    source: Source, mapping: Mapping, wanted: Columns, config: IngestConfig, folder: Path, progress: Progress
+) -> tuple[Staged, Mapping]:
+    """Read a source as `stage` does, and again if it turns out to have further columns that change the mapping.
+
+    Args:
+        wanted: The columns that the caller asks for.
+        folder: Where `ROWS`, `NEGATIVES` and `REJECTS` are written.
+
+    Returns:
+        The counts, and the mapping that the rows were read with.
+
+    Raises:
+        DataError: The source is damaged.
+    """
+    while True:
+        staged = stage(source, mapping, config, folder / ROWS, folder / NEGATIVES, folder / REJECTS, progress)
+        found = resolve(wanted, source.columns, source.name, graded=mapping.grades is not None)
+        if found == mapping:
+            return staged, mapping
+        mapping = found
 
 
 def stage(

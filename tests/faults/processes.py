@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.kills import before_each_change, die
+
 GB = 2**30
 
 
@@ -142,35 +144,19 @@ def die_before(moment: int, counter: Path | None = None) -> None:
         moment: Which one, counted from 1; 0 for none.
         counter: File for the number of all, written as they come.
     """
-    from continual.models.tensors import Writer
     from continual.registry import catalog
-    from continual.storage import files
 
     done = 0
 
-    def count(owner: object, name: str) -> None:
-        function = getattr(owner, name)
+    def count() -> None:
+        nonlocal done
+        done += 1
+        if done == moment:
+            die()
+        if counter is not None:
+            os.truncate(counter, done)
 
-        def counted(*args: object, **options: object) -> object:
-            nonlocal done
-            done += 1
-            if done == moment:
-                os.kill(os.getpid(), signal.SIGKILL)
-            if counter is not None:
-                os.truncate(counter, done)
-            return function(*args, **options)
-
-        setattr(owner, name, counted)
-
-    for owner, name in (
-        (Writer, "write"),
-        (files, "_sync"),
-        (files, "remove"),
-        (Path, "rename"),
-        (Path, "replace"),
-        (catalog, "attached"),
-    ):
-        count(owner, name)
+    before_each_change(count, (catalog, "attached"))
 
 
 def limit_memory(more: int) -> None:

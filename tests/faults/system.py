@@ -18,10 +18,9 @@ from pathlib import Path
 
 from tests.faults.bench import Attempt, Outcome
 from tests.faults.cases import CASES, Case
-from tests.faults.killed import again, mended, reference
+from tests.faults.killed import checked, reference
 from tests.faults.processes import Ended, call, drop_rights, limit_files, limit_memory
 from tests.faults.sizes import Sizes
-from tests.faults.state import lost, state
 from tests.faults.stock import copied
 
 ROOM = 256 * 2**20
@@ -56,7 +55,7 @@ def full_disk(case: Case, share: float, stock: Path) -> Outcome:
         ended = _prepared(case, room)
         problem = _judged(case, ended)
         resize(folder, ROOM)
-        problem = problem or (_unharmed(case, room, stock) if case.writes and ended.code else "")
+        problem = problem or (checked(case, reference(case, stock), room) if case.writes and ended.code else "")
     return Outcome("full disk", _result(ended), problem, {"case": case.label, "share": share})
 
 
@@ -66,7 +65,7 @@ def little_memory(case: Case, share: float, stock: Path) -> Outcome:
     with copied(stock) as room:
         ended = _prepared(case, room, partial(limit_memory, more))
         problem = _judged(case, ended)
-        problem = problem or (_unharmed(case, room, stock) if case.writes and ended.code else "")
+        problem = problem or (checked(case, reference(case, stock), room) if case.writes and ended.code else "")
     return Outcome("ulimit -v", _result(ended), problem, {"case": case.label, "bytes": more})
 
 
@@ -132,17 +131,6 @@ def _reads(case: Case, ended: Ended) -> str:
     return problem or (
         f"does not read: {ended.err[-300:]}" if ended.code and not (case.writes or case.name == "doctor") else ""
     )
-
-
-def _unharmed(case: Case, room: Path, stock: Path) -> str:
-    """Return what a fault broke; "" if nothing, and the command works when the fault is over."""
-    known = reference(case, stock)
-    if case.needs_room and case.prepare is None:
-        if gone := lost(known.before, state(room)):
-            return f"lost: {gone}"
-        if problem := mended(room):
-            return problem
-    return again(case, known, room)
 
 
 @cache
