@@ -40,6 +40,7 @@ def diagnose(registry: Registry, *, full: bool = False, alone: bool = False, pro
         *_without_digests(registry, [artifact for artifact in artifacts if artifact.path not in recorded], full=full),
         *check_disk(registry, artifacts, recorded, alone=alone),
         *check_records(registry, full=full),
+        *(_checkpoints(registry) if full else ()),
     ]
     progress.finish()
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
@@ -72,6 +73,17 @@ def _damage(damage: Damage, mend: Mend | None, subject: str) -> Finding:
     artifact = damage.artifact
     affects = f"{artifact.owner}; commands that need it are refused"
     return Finding("error", f".continual/{damage.path}", damage.problem, affects, artifact.cure, mend, subject)
+
+
+def _checkpoints(registry: Registry) -> Iterator[Finding]:
+    """Yield the damaged checkpoints of trainings that were interrupted. They hold their own digests."""
+    from continual.train.checkpoint import FILE, is_damaged
+
+    for path in sorted(registry.root.glob(f"runs/*/{FILE}")):
+        if is_damaged(path):
+            place = path.relative_to(registry.root.parent).as_posix()
+            cure = f"Start again: `continual update --restart`; if `continual train` made it, remove {place}."
+            yield Finding("error", place, "differs from the digest in it", "the interrupted training", cure)
 
 
 def _without_digests(registry: Registry, artifacts: list[Artifact], *, full: bool) -> Iterator[Finding]:

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from continual.progress import PROGRESS_FILE
 from continual.storage.locks import UPDATE_LOCK, holder
+from continual.storage.recorder import PROGRESS_FILE
 
 PART_OF_LABEL = (
     ("tokenising", 2),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from continual.config import Config
 from continual.errors import InputError, NothingToDoError
-from continual.progress import SILENT, Progress, Recorder
+from continual.progress import SILENT, Progress
 from continual.registry import Registry
 from continual.step.request import Request
 from continual.step.spec import prepare, reopen
 from continual.step.tracking import tracked
 from continual.step.update import StepResult, update
 from continual.storage.locks import UPDATE_LOCK
+from continual.storage.recorder import Recorder
 from continual.versions.sweep import discard_run, sweep_steps
 
 

@@ -34,7 +34,7 @@ def publish(target: Path) -> Iterator[Path]:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     sweep_unfinished(target.parent, target.name)
-    partial = _beside(target)
+    partial = beside(target)
     try:
         with explained(target):
             yield partial
@@ -50,7 +50,7 @@ def replace(source: Path, target: Path) -> None:
     killed in between, `sweep_unfinished` restores the existing folder.
     """
     flush(source)
-    old = _beside(target, REPLACED)
+    old = beside(target, REPLACED)
     if target.is_dir():
         target.rename(old)
     try:
@@ -70,7 +70,7 @@ def scratch(parent: Path, name: str) -> Iterator[Path]:
     Folders that killed processes left under the same name are removed first.
     """
     sweep_unfinished(parent, name)
-    folder = _beside(parent / name)
+    folder = beside(parent / name)
     try:
         with explained(parent / name):
             folder.mkdir(parents=True)
@@ -115,7 +115,7 @@ def _settle(path: Path) -> None:
 
 def discard(folder: Path) -> None:
     """Remove a folder that counts as a whole: rename it first, so that a killed removal leaves no half of it."""
-    renamed = _beside(folder)
+    renamed = beside(folder)
     folder.rename(renamed)
     remove(renamed)
 
@@ -133,7 +133,7 @@ def is_unfinished(path: Path) -> bool:
     return path.name.startswith(".") and path.suffix in (SUFFIX, REPLACED)
 
 
-def _beside(target: Path, suffix: str = SUFFIX) -> Path:
+def beside(target: Path, suffix: str = SUFFIX) -> Path:
     """Return a hidden path named after this machine and process, so that others can tell when it is abandoned."""
     name = f".{target.name}.{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}{suffix}"
     _OURS.add(name)

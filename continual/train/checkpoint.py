@@ -104,6 +104,17 @@ def steps_done(run_dir: Path) -> int:
     return 0
 
 
+def is_damaged(path: Path) -> bool:
+    """Return whether the content of a checkpoint differs from the digest in it, or can't be read."""
+    try:
+        _read(path)
+    except FileNotFoundError:
+        return False  # a running training replaced or removed it
+    except (DataError, OSError):
+        return True
+    return False
+
+
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the metadata of a checkpoint, whose content must be as it was written.
 

@@ -14,6 +14,7 @@ from continual.care.findings import Finding
 from continual.errors import WorkspaceBusy
 from continual.models.weights import weights_sha256
 from continual.storage.locks import UPDATE_LOCK, exclusive
+from tests.kills import interrupt_update
 from tests.pairs import Write, make_pairs
 
 pytestmark = pytest.mark.faults
@@ -178,23 +179,18 @@ def test_too_little_space_is_a_warning(learned: Workspace, monkeypatch: pytest.M
     assert "MB free" in found.what
 
 
-def test_an_interrupted_update_is_no_finding(learned: Workspace, write_pairs: Write) -> None:
+def test_an_interrupted_update_is_no_finding_unless_its_checkpoint_is_damaged(
+    learned: Workspace, write_pairs: Write
+) -> None:
     learned.ingest(write_pairs("third.parquet", make_pairs(40, seed=3)))
-
-    class Stops:
-        def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
-            if label.startswith("evaluating"):
-                raise KeyboardInterrupt
-
-        def advance(self, count: int) -> None:
-            pass
-
-        def finish(self) -> None:
-            pass
-
-    with pytest.raises(KeyboardInterrupt):
-        learned.update(progress=Stops())
+    interrupt_update(learned, "evaluating", 1)
     assert learned.registry.path("versions/v3").is_dir()
-    assert wrong(learned) == {}
+    file = learned.registry.path("runs/v3/checkpoint.safetensors")
+    assert learned.doctor(full=True).healthy
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    (found,) = [finding for finding in learned.doctor(full=True).findings if finding.severity == "error"]
+    assert (found.where, found.affects) == (".continual/runs/v3/checkpoint.safetensors", "the interrupted training")
+    file.write_bytes(whole)
     assert learned.update(resume=True).passed
-    assert wrong(learned) == {}
+    assert learned.doctor(full=True).healthy

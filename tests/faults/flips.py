@@ -28,8 +28,8 @@ def plan(sizes: Sizes, stock: Path) -> Sequence[Attempt]:
     return [partial(attempt, number, stock) for number in range(sizes.flips)]
 
 
-def unrecorded(place: str) -> bool:
-    """Return whether a file is of the interrupted update, or of the vectors that it uses: no digest is recorded."""
+def unfinished(place: str) -> bool:
+    """Return whether a file is of the interrupted update, which writes all but its checkpoint anew, or of vectors."""
     return place.startswith(("runs/", "vectors/")) or "/v3/" in place
 
 
@@ -37,7 +37,7 @@ def uses(place: str) -> list[list[str]]:
     """Return the commands that use a file of a workspace."""
     top, _, rest = place.partition("/")
     name = rest.partition("/")[0]
-    if unrecorded(place):
+    if unfinished(place):
         return [["update", "--resume"]]
     if top == "versions":
         return [["export", name, "--out", "../out"]]
@@ -90,7 +90,7 @@ def attempt(number: int, stock: Path) -> Outcome:
         if not problem and not same:
             problem = f"changes a result silently{' though doctor finds it' if noticed else ''}"
         kind = re.sub(r"v\d+|b\d+|first|second|third|rejected", "*", place.partition("/")[0])
-        if refused and not noticed and not problem and not unrecorded(place):
+        if refused and not noticed and not problem:
             problem = f"refused, but not found by doctor: {refusals}"
     result = ("found" if noticed else "not found") + (", refused" if refused else ", same result")
     return Outcome(kind, result, problem, {"file": place, "at": at, "bit": bit})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -16,12 +17,14 @@ import pytest
 
 from continual import Workspace
 from continual.errors import InputError
-from continual.progress import PROGRESS_FILE, Recorder, Silent
+from continual.progress import Silent
 from continual.report.board import Board
 from continual.report.dashboard import make_app, serve
 from continual.report.live import part_of, read_live
+from continual.storage.files import sweep_dead
 from continual.storage.locks import UPDATE_LOCK, exclusive
-from tests.kills import kill
+from continual.storage.recorder import PROGRESS_FILE, Recorder
+from tests.kills import die, exit_code, kill
 from tests.pairs import Write, make_pairs
 from tests.reports import HOSTILE, HOSTILE_DOCUMENT, HOSTILE_QUERY, add_version, hostile_registry, make_registry
 from tests.workspaces import SETTINGS
@@ -185,6 +188,20 @@ def test_where_progress_cannot_be_written_the_work_goes_on(tmp_path: Path) -> No
     recorder.advance(3)
     recorder.finish()
     assert read_live(tmp_path) is None
+
+
+def start_and_die(folder: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "replace", lambda *paths: die())
+        Recorder(folder).start("training", 10, "pairs")
+
+
+@pytest.mark.kill
+def test_a_kill_while_progress_is_written_leaves_nothing_that_is_not_swept(tmp_path: Path) -> None:
+    assert exit_code(start_and_die, tmp_path / "v1") == -signal.SIGKILL
+    assert len(list((tmp_path / "v1").iterdir())) == 1
+    sweep_dead(tmp_path)
+    assert list((tmp_path / "v1").iterdir()) == []
 
 
 class Watcher:
