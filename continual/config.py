@@ -242,7 +242,7 @@ class MergeConfig(ConfigSection):
 class EvalConfig(ConfigSection):
     """Evaluation of versions."""
 
-    batch_size: Positive = Field(64, description="Texts encoded at a time.")
+    batch_size: Positive = Field(64, description="Texts of 256 tokens encoded at a time; on a CPU fewer.")
     max_length: Positive | None = Field(None, description="Most tokens per text; unset: the model's own maximum.")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence level of the intervals, between 0.5 and 1.")
     joint: str | None = Field(

@@ -1,4 +1,4 @@
-"""An mteb encoder that encodes every distinct text only once, in batches of texts of similar length."""
+"""An mteb encoder that encodes every distinct text only once."""
 
 from __future__ import annotations
 
@@ -8,19 +8,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
 from mteb.models import ModelMeta
 from mteb.models.abs_encoder import get_prompt
 from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
 from mteb.types import PromptType
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from torch.utils.data import DataLoader
 
 from continual.errors import ModelError
+from continual.models.encode import encode
+from continual.models.encoder import encoding_prompts
+from continual.models.tokens import Tokens
 from continual.progress import SILENT, Progress
 from continual.registry.records import INSTRUCTED
 from continual.storage.files import publish
+
+TASKS = {"query": "query", "document": "document", "text": None}
+"""What sentence-transformers calls each role; texts of tasks with one role have none."""
+
+TOKENS = 256
+"""Tokens of a text that `batch_size` reckons with: a batch of shorter texts has more."""
+
+PART = 16_384
+"""Texts that are tokenised before they are encoded."""
 
 ROLES = {"query": PromptType.query, "document": PromptType.document, "text": None}
 """mteb's prompt type of each role of a text; "text" is for tasks with one role: STS, classification, clustering."""
@@ -48,7 +58,7 @@ class OnceEncoder:
         model: A sentence-transformers folder.
         version: Id of the version; mteb's name for the model is `continual/<version>`.
         sha256: Digest of the model's weights; mteb uses it as the revision, so it never confuses two versions.
-        batch_size: Number of texts per forward pass.
+        batch_size: Number of texts of `TOKENS` tokens per forward pass; on a CPU it is smaller.
         max_length: Maximum number of tokens per text; None uses the model's own limit.
         trust_remote_code: Whether to run code that the model folder brings.
         progress: Advances by one for each encoded text.
@@ -57,8 +67,8 @@ class OnceEncoder:
             would apply one to both queries and documents of an mteb task with the same name.
 
     Attributes:
-        counted: Texts encoded so far whose tokens were counted, which takes a fast tokenizer.
-        cut: Those of them that are longer than the maximum number of tokens, without their prompts.
+        counted: Texts encoded so far.
+        cut: Those of them that are longer than the maximum number of tokens, with their prompts.
         limit: The maximum number of tokens per text, `max_length` or the model's own; None if there is none.
     """
 
@@ -93,7 +103,9 @@ class OnceEncoder:
         self.compares_by = str(inner.similarity_fn_name)
         # The output of a Router or of a custom module can depend on the role itself.
         self._routed = "task" in inner.get_model_kwargs()
-        self._prompted = any((inner.prompts or {}).values())
+        query, document = encoding_prompts(inner)
+        default = inner.prompts.get(inner.default_prompt_name) if inner.default_prompt_name else None
+        self._by_role = {"query": query, "document": document, "text": default}
         self._vectors: dict[Key, Vectors] = {}
         self._identity = {"sha256": sha256, "max_length": str(inner.max_seq_length)}
         self._kept = _read(kept, self._identity) if kept is not None else {}
@@ -133,8 +145,8 @@ class OnceEncoder:
     def _prefix(self, role: str, task: Any) -> tuple[str, str | None]:
         """Return the part of a text's key that depends on its role and task."""
         prompt = get_prompt(self.wrapper.model_prompts, task, ROLES[role])
-        if prompt is None and self._prompted:
-            return role, None  # sentence-transformers chooses the prompt by role
+        if prompt is None:
+            prompt = self._by_role[role]
         return (role if self._routed else ""), prompt or None
 
     def learn(self, role: str, texts: Iterable[str], task: Any) -> None:
@@ -148,52 +160,24 @@ class OnceEncoder:
             ModelError: The model returns numbers that are not finite.
         """
         wanted = self.missing(role, texts, task)
-        # Longest first: a batch that doesn't fit in memory fails at once, and the estimated time left is never too low.
-        # The sort is stable, so the same texts always form the same batches.
-        lengths = self._tokens([text for *_, text in wanted])
-        wanted = [wanted[index] for index in sorted(range(len(wanted)), key=lambda index: -lengths[index])]
-        step = 4 * self.batch_size
-        for start in range(0, len(wanted), step):
-            chunk = wanted[start : start + step]
-            loader = DataLoader(Dataset.from_dict({"text": [text for *_, text in chunk]}), batch_size=len(chunk))
-            vectors = np.asarray(
-                self.wrapper.encode(
-                    loader,
-                    task_metadata=task,
-                    hf_split="test",
-                    hf_subset="default",
-                    prompt_type=ROLES[role],
-                    batch_size=self.batch_size,
-                    show_progress_bar=False,
-                ),
-                dtype=np.float32,
-            )
+        for start in range(0, len(wanted), PART):
+            part = wanted[start : start + PART]
+            vectors = self._encode(role, part[0][1], [text for *_, text in part])
             if not np.isfinite(vectors).all():
                 raise ModelError(
                     f"{self.version} gives embeddings that are not finite numbers, so it cannot be scored. Train it "
                     "again with a lower train.learning_rate."
                 )
-            self._vectors.update(zip(chunk, vectors, strict=True))
-            self.progress.advance(len(chunk))
+            self._vectors.update(zip(part, vectors, strict=True))
 
-    def _tokens(self, texts: list[str]) -> list[int]:
-        """Return the number of tokens of each text, at most the model's limit.
-
-        sentence-transformers sorts by characters, so a fifth of the computed tokens would be padding. Tokenizing twice
-        costs far less.
-        """
-        tokenizer, limit = self.wrapper.model.tokenizer, self.wrapper.model.max_seq_length
-        if not getattr(tokenizer, "is_fast", False) or limit is None:
-            return [len(text) for text in texts]
-        lengths: list[int] = []
-        for start in range(0, len(texts), 4096):
-            # Nearly all texts have fewer than ten characters per token, so the model would cut the rest off anyway.
-            part = [text[: 10 * limit] for text in texts[start : start + 4096]]
-            tokens = tokenizer(part, truncation=True, max_length=limit, return_attention_mask=False)
-            lengths += [len(ids) for ids in tokens["input_ids"]]
-            self.counted += len(part)
-            self.cut += sum(bool(encoding.overflowing) for encoding in tokens.encodings)
-        return lengths
+    def _encode(self, role: str, prompt: str | None, texts: list[str]) -> Vectors:
+        """Return the vectors of texts with one prompt, [texts, dimensions]."""
+        model, task = self.wrapper.model, TASKS[role]
+        tokens = Tokens(model)
+        tokens.add(texts, prompt, task)
+        self.counted += len(texts)
+        self.cut += int(tokens.cut.sum())
+        return encode(model, tokens, max_tokens=self.batch_size * TOKENS, task=task, progress=self.progress)
 
     def encode(self, inputs: Any, *, task_metadata: Any, prompt_type: PromptType | None = None, **_: Any) -> Vectors:
         """Return the vectors of the texts in mteb's batches, float32, of shape [texts, dimensions]."""

@@ -1,4 +1,4 @@
-"""Form batches of rows, and micro-batches of texts that are encoded together."""
+"""Form batches of rows."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Indices = NDArray[np.int64]
-
-_SIMILAR = 0.75  # least length of a text in a micro-batch, as a share of the longest text's ...
-_ENOUGH = 0.25  # ... unless less than this share of it is filled: many tiny micro-batches cost more than padding
+from continual.models.tokens import Indices
 
 
 def epoch_batches(
@@ -109,33 +106,4 @@ def _cut(rows: Indices, size: int) -> list[Indices]:
     batches = [rows[start : start + size] for start in range(0, len(rows), size)]
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [np.concatenate(batches[-2:])]
-    return batches
-
-
-def micro_batches(lengths: Indices, max_tokens: int, groups: Indices | None = None) -> list[Indices]:
-    """Cut texts into micro-batches of similar length, longest first.
-
-    Args:
-        lengths: Number of tokens of each text, [texts].
-        max_tokens: Maximum padded tokens of a micro-batch; a longer text gets one of its own.
-        groups: Group code of each text, [texts]; only texts of one group share micro-batches. None: one group.
-
-    Returns:
-        Indices into `lengths`, each exactly once.
-    """
-    if groups is None:
-        groups = np.zeros_like(lengths)
-    batches: list[Indices] = []
-    order = np.lexsort((-lengths, groups))
-    start = 0
-    for place in range(1, len(order) + 1):
-        longest = int(lengths[order[start]])
-        if place < len(order):
-            tokens = (place - start) * longest
-            fits = tokens + longest <= max_tokens
-            similar = lengths[order[place]] >= _SIMILAR * longest or tokens < _ENOUGH * max_tokens
-            if fits and similar and groups[order[place]] == groups[order[start]]:
-                continue
-        batches.append(order[start:place])
-        start = place
     return batches

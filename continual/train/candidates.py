@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from continual.config import TrainConfig
 from continual.errors import ModelError
 from continual.models.encoder import embed, load_encoder
+from continual.models.tokens import Indices, micro_batches
 from continual.progress import SILENT, Progress
-from continual.train.batching import Indices, micro_batches
 from continual.train.hardware import micro_batch_limit
 from continual.train.rows import read_rows
 from continual.train.similarity import similarity_of

@@ -19,6 +19,7 @@ import torch
 
 from continual.config import TrainConfig
 from continual.errors import DivergedError, NothingToDoError
+from continual.models.tokens import Indices
 from continual.models.weights import weights_sha256
 from continual.progress import (
     SILENT,
@@ -28,7 +29,7 @@ from continual.progress import (
 )
 from continual.registry import Cuts, TrainResult
 from continual.train import checkpoint
-from continual.train.batching import Indices, epoch_batches, length_bands
+from continual.train.batching import epoch_batches, length_bands
 from continual.train.job import Job
 from continual.train.lora import save_adapter
 from continual.train.rows import TrainingRows, read_rows

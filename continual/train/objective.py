@@ -15,13 +15,9 @@ from torch import Tensor
 from continual.config import TrainConfig
 from continual.errors import ModelError, NothingToDoError
 from continual.models.encoder import inner_transformer, load_encoder
+from continual.models.tokens import Indices, micro_batches
 from continual.progress import SILENT, Progress
-from continual.train.batching import (
-    Indices,
-    epoch_batches,
-    length_bands,
-    micro_batches,
-)
+from continual.train.batching import epoch_batches, length_bands
 from continual.train.hardware import micro_batch_limit
 from continual.train.losses import contrastive, graded
 from continual.train.rows import read_rows

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from continual.models.encoder import embed, encoding_prompts
+from continual.models.tokens import constant_features
 from continual.registry.text import normalise
 from continual.train.losses import info_nce
-from continual.train.rows import constant_features, read_rows
+from continual.train.rows import read_rows
 from continual.train.similarity import SimilarityName, similarity_of
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from continual.config import TrainConfig
 from continual.errors import ConfigError
 from continual.models.encoder import embed, inner_transformer, load_encoder
+from continual.models.tokens import Indices, micro_batches
 from continual.progress import SILENT, Progress
 from continual.train.attention import attend_in_fp32
-from continual.train.batching import Indices, micro_batches
 from continual.train.fused import FusedLora
 from continual.train.hardware import micro_batch_limit, resolve_precision
 from continual.train.lora import attach

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from continual.errors import ContinualError
-from continual.train.batching import Indices
+from continual.models.tokens import Indices
 from continual.train.job import Job
 
 _PATIENCE = timedelta(days=30)

@@ -16,6 +16,7 @@ import pytest
 from continual.config import EvalConfig
 from continual.errors import DataError, InvalidNameError, ModelError
 from continual.registry import Task
+from tests.encodings import spied
 from tests.tasks import write_task
 
 
@@ -108,20 +109,10 @@ def test_scores_equal_pytrec_eval(tiny_model: Path, other_model: Path, tmp_path:
 def test_every_text_is_encoded_once(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from sentence_transformers import SentenceTransformer
-
     from continual.eval.run import score_tasks
 
     tasks = [write_task(tmp_path, "first"), write_task(tmp_path, "again"), write_task(tmp_path, "second", seed=1)]
-    encoded: list[tuple[str, str]] = []
-    for role in ("query", "document"):
-        original = getattr(SentenceTransformer, f"encode_{role}")
-
-        def counted(self, texts, *args, _role=role, _original=original, **more):
-            encoded.extend((_role, text) for text in texts)
-            return _original(self, texts, *args, **more)
-
-        monkeypatch.setattr(SentenceTransformer, f"encode_{role}", counted)
+    encoded = spied(monkeypatch)
     progress = Counter()
     score_tasks(tiny_model, "v0", "x", tasks, tmp_path, EvalConfig(batch_size=4), progress=progress)
     assert len(encoded) == len(set(encoded))

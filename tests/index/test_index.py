@@ -28,6 +28,7 @@ from continual.models.weights import weights_sha256
 from continual.registry import Task
 from tests import ROOT
 from tests.commands import Run
+from tests.encodings import spied
 from tests.pairs import Write, make_pairs
 from tests.tasks import write_task
 from tests.workspaces import SETTINGS, Once, make_workspace
@@ -111,7 +112,9 @@ def by_hand(queries: Path, documents: Path, root: Path, task: Task) -> tuple[flo
     return 100 * float(np.mean([each["ndcg_cut_10"] for each in found.values()])), tops
 
 
-def test_both_models_search_the_indexes_of_both(tiny_model: Path, other_model: Path, tmp_path: Path) -> None:
+def test_both_models_search_the_indexes_of_both(
+    tiny_model: Path, other_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from sentence_transformers import SentenceTransformer
 
     from continual.eval.tasks import local_metadata
@@ -145,22 +148,11 @@ def test_both_models_search_the_indexes_of_both(tiny_model: Path, other_model: P
         assert side.kept is not None
         encoder.save(side.kept)
     again = [side.encoder(EvalConfig()) for side in sides]
-    for encoder in again:
-        encoder.wrapper = Frozen(encoder.wrapper)
+    encoded = spied(monkeypatch)
     assert compare_indexes(*again, [task], tmp_path, query_map=lambda vectors: -vectors) == [found]
+    assert encoded == []
     stranger = replace(sides[0], folder=other_model, sha256=sides[1].sha256).encoder(EvalConfig())
     assert len(stranger.missing("query", asked, local_metadata("words"))) == len(asked)
-
-
-class Frozen:
-    """A wrapper that gives everything but embeddings."""
-
-    def __init__(self, wrapper: object) -> None:
-        self._wrapper = wrapper
-
-    def __getattr__(self, name: str) -> object:
-        assert name != "encode", "a text was encoded again"
-        return getattr(self._wrapper, name)
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from continual.config import TrainConfig
 from continual.errors import ConfigError
-from continual.train.batching import epoch_batches, length_bands, micro_batches
+from continual.models.tokens import micro_batches
+from continual.train.batching import epoch_batches, length_bands
 
 domains_of_rows = st.lists(st.integers(0, 3), max_size=60).map(lambda values: np.array(values, np.int64))
 

@@ -1,0 +1,102 @@
+"""Encode many texts: batches of similar length, and on a CPU one batch per core at a time.
+
+sentence-transformers sorts texts by characters and cuts them into batches of a fixed number, so that a batch of long
+texts leaves the caches of a CPU and padding is computed; and all cores share each small product. Here a batch has at
+most some thousand tokens of nearly equal lengths, and each core computes a batch of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from continual.models.tokens import Indices, Tokens, micro_batches
+from continual.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+CPU_TOKENS = 2048
+"""Most padded tokens that a core of a CPU encodes at a time: small enough for the caches."""
+
+_OWN = ("transformers.", "sentence_transformers.", "torch.")
+"""Packages whose modules can compute in several threads at a time. Code that a model brings may keep state."""
+
+
+def encode(
+    model: SentenceTransformer,
+    tokens: Tokens,
+    *,
+    max_tokens: int,
+    task: str | None = None,
+    progress: Progress = SILENT,
+) -> NDArray[np.float32]:
+    """Return the embeddings of texts: those of the model's own `encode`, up to rounding.
+
+    A text's embedding can differ in the last bits with the texts beside it, but not with the number of cores.
+
+    Args:
+        model: A model in evaluation mode.
+        tokens: The texts.
+        max_tokens: Most padded tokens per batch; on a CPU at most `CPU_TOKENS`.
+        task: "query" or "document"; None if the model doesn't distinguish them.
+        progress: Advanced by the number of texts; not started or finished here.
+
+    Returns:
+        Embeddings in the order of the texts, [texts, dimensions]: the dimensions that the model serves.
+    """
+    device = model.device
+    if device.type == "cpu":
+        max_tokens = min(max_tokens, CPU_TOKENS)
+    batches = micro_batches(tokens.lengths, max_tokens, tokens.groups)
+    options = {"task": task} if task is not None and "task" in model.get_model_kwargs() else {}
+
+    def embed(batch: Indices) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            found: torch.Tensor = model(tokens.features(batch, device), **options)["sentence_embedding"]
+            return found[:, : model.truncate_dim].float().cpu().numpy()
+
+    embeddings: NDArray[np.float32] | None = None
+    for batch, found in _mapped(embed, batches, _threads(model, len(batches))):
+        if embeddings is None:
+            embeddings = np.empty((len(tokens.lengths), found.shape[1]), np.float32)
+        embeddings[batch] = found
+        progress.advance(len(batch))
+    return np.empty((0, 0), np.float32) if embeddings is None else embeddings
+
+
+def _threads(model: SentenceTransformer, batches: int) -> int:
+    """Return how many batches are encoded at a time."""
+    if model.device.type != "cpu" or not all(type(module).__module__.startswith(_OWN) for module in model.modules()):
+        return 1
+    return min(torch.get_num_threads(), batches)
+
+
+def _mapped(
+    function: Callable[[Indices], NDArray[np.float32]], batches: Sequence[Indices], threads: int
+) -> Iterator[tuple[Indices, NDArray[np.float32]]]:
+    """Yield each batch and its result in order. Each of several threads computes with one core."""
+    if threads <= 1:
+        yield from ((batch, function(batch)) for batch in batches)
+        return
+    with _one_core_each(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            yield from zip(batches, pool.map(function, batches), strict=True)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _one_core_each() -> Iterator[None]:
+    """Restore the number of threads afterwards: torch also gives it to threads that are started later."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
