@@ -39,7 +39,7 @@ def test_a_lock_is_exclusive_and_freed(tmp_path: Path) -> None:
     with exclusive(tmp_path / "lock", "update"):
         with pytest.raises(WorkspaceBusy, match="continual update"), exclusive(tmp_path / "lock", "update"):
             pass
-        with pytest.raises(WorkspaceBusy), guard(tmp_path / "lock", alone=False, seconds=0):
+        with pytest.raises(WorkspaceBusy), guard(tmp_path / "lock", "the snapshots", alone=False, seconds=0):
             pass
     with exclusive(tmp_path / "lock", "update"):
         pass
@@ -73,7 +73,8 @@ def test_who_waits_is_told_for_whom_and_then_served(tmp_path: Path, caplog: pyte
     thread.join()
     logging.getLogger("continual").removeHandler(handler)
     (message,) = caplog.messages
-    assert f"waiting for `continual ingest` in this workspace (process {process.pid}, since {other.since}" in message
+    assert "waiting for `continual ingest`, which is already running in this workspace" in message
+    assert f"(process {process.pid}, since {other.since}" in message
 
 
 @pytest.mark.parametrize("fork", [[], ["fork"]])
