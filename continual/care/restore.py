@@ -18,7 +18,7 @@ from continual.registry import Registry
 from continual.storage.files import empty_folder, publish
 from continual.versions.create import SETTINGS, STORE
 
-_TRUST = re.compile(r"(?m)^([ \t]*trust_remote_code[ \t]*=[ \t]*)(?!false\b)[^#\n]*?(?=[ \t]*(?:#|$))")
+_TRUST = re.compile(r"(?m)^([ \t]*trust_remote_code[ \t]*=[ \t]*+)(?!false\b)[^#\n]*?(?=[ \t]*(?:#|$))")
 
 _SETTINGS_BYTES = 1 << 20
 """Largest continual.toml of a backup."""
