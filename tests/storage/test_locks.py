@@ -123,7 +123,7 @@ def test_a_killed_writer_is_not_taken_for_the_readers_after_it(tmp_path: Path) -
 def test_a_lock_without_a_name_is_not_called_by_the_name_of_who_waits(tmp_path: Path) -> None:
     with (
         (tmp_path / "lock").open("a") as file,
-        pytest.raises(WorkspaceBusy, match="^Another command is writing to this workspace"),
+        pytest.raises(WorkspaceBusy, match=r"^Another command is writing to this workspace"),
     ):
         fcntl.flock(file, fcntl.LOCK_EX)
         exclusive(tmp_path / "lock", "doctor").__enter__()
