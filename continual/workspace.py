@@ -25,8 +25,9 @@ from continual.versions.sweep import sweep_killed
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from continual.care.backup import Backup, Restored
+    from continual.care.backup import Backup, Removed
     from continual.care.findings import Diagnosis
+    from continual.care.restore import Restored
     from continual.conflicts.analysis import Conflicts
     from continual.conflicts.plan import ConflictPlan
     from continual.eval.compare import Comparison
@@ -473,7 +474,7 @@ class Workspace:
 
         Args:
             target: A folder, which is made, or a URL of fsspec.
-            verify: Read every file back, and check its digest.
+            verify: Read every file back, check its digest, and replace what is damaged.
 
         Raises:
             InputError: The target holds something else, or is inside the workspace.
@@ -484,10 +485,27 @@ class Workspace:
         return backup(self.directory, self.registry, str(target), verify=verify, progress=progress)
 
     @staticmethod
+    def remove_backup(target: str | Path, name: str) -> Removed:
+        """Remove a backup, and the files that no other backup in the same folder consists of.
+
+        Args:
+            target: The folder or URL that `backup` wrote to.
+            name: The backup, such as "20261130T021500123456Z".
+
+        Raises:
+            NotFoundError: There is no such backup.
+            DataError: Another backup cannot be read, so nobody knows which files it consists of.
+            WorkspaceBusy: A backup is being made there.
+        """
+        from continual.care.backup import remove_backup
+
+        return remove_backup(str(target), name)
+
+    @staticmethod
     def restore(
         source: str | Path, directory: str | Path, *, at: str | None = None, progress: Progress = SILENT
     ) -> Restored:
-        """Write the workspace of a backup to a new folder.
+        """Write the workspace of a backup to a new folder. The setting `trust_remote_code` becomes false.
 
         Args:
             source: The folder or URL that `backup` wrote to.
@@ -499,7 +517,7 @@ class Workspace:
             InputError: The folder is not empty.
             DataError: The backup is damaged.
         """
-        from continual.care.backup import restore
+        from continual.care.restore import restore
 
         return restore(str(source), directory, at=at, progress=progress)
 

@@ -82,6 +82,10 @@ def check_reads_and_writes(folder: Path, run: Run) -> None:
     for words in READS:
         result = run(*words, "-w", folder)
         assert result.code == 0, (words, result)
+    result = run("backup", folder.parent / "store", "--verify", "-w", folder)
+    assert result.code == 0, result
+    assert run("restore", folder.parent / "store", folder.parent / "copy").code == 0
+    assert Workspace(folder.parent / "copy").doctor(full=True).healthy
     new = folder.parent / "first.parquet"
     for name, words in WRITES.items():
         result = run(*(new if word == "NEW" else word for word in words), "-w", folder)

@@ -1,4 +1,4 @@
-"""Back up a workspace while others work in it, and restore it elsewhere.
+"""Back up a workspace while others work in it.
 
 The catalog is copied in one transaction, and then the files that it names. What other commands add in the meantime
 belongs to the next backup. What they replace in the meantime, the leaks into a task, makes the copy start again.
@@ -6,34 +6,30 @@ belongs to the next backup. What they replace in the meantime, the leaks into a 
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from continual import __version__
+from continual.care.manifest import CATALOG, SCHEMA, UNRECORDED, Entry, Manifest
+from continual.care.restore import choose
 from continual.care.store import Store
 from continual.care.targets import remember_target
-from continual.errors import DataError, InputError, NotFoundError, did_you_mean
+from continual.errors import DataError, InputError
 from continual.progress import SILENT, Progress
 from continual.registry import Registry
 from continual.registry.artifacts import Artifact, snapshot_of
 from continual.registry.catalog import now
-from continual.registry.digests import FileDigest
+from continual.registry.digests import FileDigest, files_below
 from continual.registry.erase import FORGOTTEN
-from continual.storage.files import empty_folder, publish
-from continual.stream.readers.base import file_sha256
 from continual.versions.build import share_snapshots
 from continual.versions.create import SETTINGS, STORE
 
-SCHEMA = 1
-
 _ATTEMPTS = 3
 """Attempts to copy a workspace in which another command replaces files."""
-
-UNRECORDED = ("conflicts", "rejects", "certificates")
-"""Folders whose files the catalog does not record, and which are worth keeping."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +43,7 @@ class Backup:
         bytes: Their size.
         new_files: Number of contents that the store did not have.
         new_bytes: Their size.
+        replaced: Number of contents that the store held damaged, and that were stored again.
         left_out: What is not in it, in words, such as "the snapshot of v2, which can be rebuilt".
         verified: Whether every content was read back and had its digest.
     """
@@ -57,6 +54,7 @@ class Backup:
     bytes: int
     new_files: int
     new_bytes: int
+    replaced: int
     left_out: list[str]
     verified: bool
 
@@ -66,24 +64,48 @@ class Backup:
 
 
 @dataclass(frozen=True)
-class Restored:
-    """What was restored.
+class Removed:
+    """A backup that was removed.
 
     Attributes:
         name: The backup.
-        directory: The new workspace.
-        files: Number of files written.
+        store: The folder or URL.
+        files: Number of contents that no other backup consists of, and that were removed too.
         bytes: Their size.
     """
 
     name: str
-    directory: Path
+    store: str
     files: int
     bytes: int
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return asdict(self) | {"directory": str(self.directory)}
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A file to copy.
+
+    Attributes:
+        path: Its path relative to the workspace.
+        file: Where it is.
+        recorded: Its recorded digest; None if other commands may replace it meanwhile.
+    """
+
+    path: str
+    file: Path
+    recorded: FileDigest | None = None
+
+
+@dataclass(slots=True)
+class _Copied:
+    """What was copied: the entries of the manifest, the sizes of the new contents, and the number of damaged ones."""
+
+    entries: list[Entry]
+    new: list[int]
+    replaced: int = 0
 
 
 def backup(
@@ -98,102 +120,126 @@ def backup(
         directory: The workspace.
         registry: Its registry.
         url: The store: a folder, which is made, or a URL of fsspec.
-        verify: Read every content of the backup back, and check its digest.
+        verify: Read every content of the backup back, check its digest, and replace what is damaged.
         progress: A bar over the bytes.
 
     Raises:
         InputError: The store cannot be used.
-        DataError: A file of the workspace is damaged or missing, or the store damaged a content.
+        DataError: A file of the workspace is damaged or missing, or the store damages what is written.
+        WorkspaceBusy: Backups are being removed from the store.
     """
-    if "://" not in url and Path(url).expanduser().resolve().is_relative_to(directory.resolve()):
-        raise InputError(f"{url} is inside the workspace. Choose a folder outside {directory}.")
     store = Store(url)
+    if store.folder is not None and store.folder.resolve().is_relative_to(directory.resolve()):
+        raise InputError(f"{url} is inside the workspace. Choose a folder outside {directory}.")
     store.create()
-    for attempt in range(_ATTEMPTS):
-        with tempfile.TemporaryDirectory(prefix="continual-backup-") as scratch, share_snapshots(registry):
-            copy = Registry(Path(scratch))
-            registry.catalog.copy(copy.catalog.path)
-            files, left_out = _contents(registry, copy)
-            sources = {f"{STORE}/{digest.path}": (registry.root / digest.path, digest) for digest in files}
-            for file, name in (
-                (copy.catalog.path, f"{STORE}/{copy.catalog.path.name}"),
-                (directory / SETTINGS, SETTINGS),
-            ):
-                sources[name] = (file, _measure(file, name))
-            try:
-                new = _copy(store, list(sources.values()), progress)
-                break
-            except DataError:
-                if attempt == _ATTEMPTS - 1 or registry.digests.recorded() == copy.digests.recorded():
-                    raise
-    entries = [{"path": name, "sha256": digest.sha256, "size": digest.size} for name, (_, digest) in sources.items()]
-    if verify:
-        _verify(store, entries, progress)
-    made = now().strftime("%Y%m%dT%H%M%S%fZ")
-    store.write_manifest(made, {"schema": SCHEMA, "continual": __version__, "files": entries, "left_out": left_out})
-    remember_target(registry.root, url)
+    remember_target(registry.root, url)  # first: `forget` must name the place even if it runs meanwhile
+    with store.in_use(alone=False, seconds=registry.catalog.busy_seconds):
+        copied, left_out = _copy_all(directory, registry, store, verify=verify, progress=progress)
+        made = now().strftime("%Y%m%dT%H%M%S%fZ")
+        manifest = Manifest(schema=SCHEMA, continual=__version__, files=copied.entries, left_out=left_out)
+        store.write_manifest(made, manifest)
     return Backup(
         name=made,
         store=url,
-        files=len(sources),
-        bytes=sum(digest.size for _, digest in sources.values()),
-        new_files=len(new),
-        new_bytes=sum(digest.size for digest in new),
+        files=len(manifest.files),
+        bytes=manifest.bytes,
+        new_files=len(copied.new),
+        new_bytes=sum(copied.new),
+        replaced=copied.replaced,
         left_out=left_out,
         verified=verify,
     )
 
 
-def _copy(store: Store, sources: Sequence[tuple[Path, FileDigest]], progress: Progress) -> list[FileDigest]:
-    """Copy the contents that the store lacks, and return them."""
-    new: list[FileDigest] = []
-    progress.start("backing up", sum(digest.size for _, digest in sources), "bytes")
-    for file, digest in sources:
-        if store.has(digest.sha256, digest.size):
-            progress.advance(digest.size)
-        else:
-            store.put(file, digest.sha256, progress)
-            new.append(digest)
+def _copy_all(
+    directory: Path, registry: Registry, store: Store, *, verify: bool, progress: Progress
+) -> tuple[_Copied, list[str]]:
+    """Copy the catalog and what it names; if another command replaces files meanwhile, start again."""
+    for left in reversed(range(_ATTEMPTS)):
+        with tempfile.TemporaryDirectory(prefix="continual-backup-") as scratch, share_snapshots(registry):
+            copy = Registry(Path(scratch))
+            registry.catalog.copy(copy.catalog.path)
+            files, left_out = _contents(registry, copy)
+            loose = [file for folder in UNRECORDED for file in files_below(registry.path(folder))]
+            sources = [
+                *(_Source(f"{STORE}/{each.path}", registry.path(each.path), each) for each in files),
+                *(_Source(file.relative_to(directory).as_posix(), file) for file in loose),
+                _Source(CATALOG, copy.catalog.path),
+                _Source(SETTINGS, directory / SETTINGS),
+            ]
+            sources = list({source.path: source for source in reversed(sources)}.values())  # recorded ones first
+            try:
+                return _copy(store, sources, verify=verify, progress=progress), left_out
+            except DataError:
+                if not left or registry.digests.recorded() == copy.digests.recorded():
+                    raise
+    raise AssertionError
+
+
+def _copy(store: Store, sources: Sequence[_Source], *, verify: bool, progress: Progress) -> _Copied:
+    """Copy the contents that the store lacks or holds damaged."""
+    done, seen = _Copied([], []), set[str]()
+    progress.start("backing up", sum(each.recorded.size for each in sources if each.recorded), "bytes")
+    for source in sources:
+        try:
+            sha256, size = _measure(source)
+            found = store.find(sha256, size) if sha256 not in seen else "stored"
+            if found == "stored" and verify and sha256 not in seen:
+                found = _read_back(store, sha256, size)
+            if found == "stored":
+                progress.advance(size)
+            else:
+                sha256, size = store.put(source.file, sha256 if source.recorded else None, progress)
+                done.new.append(size)
+                done.replaced += found == "damaged"
+                if verify:
+                    store.get(sha256, size, None)
+        except FileNotFoundError:
+            if source.recorded is None and source.path not in (CATALOG, SETTINGS):
+                continue  # another command removed it
+            raise DataError(
+                f"{source.file} is missing. Run `continual doctor`, which says what it belongs to."
+            ) from None
+        seen.add(sha256)
+        done.entries.append(Entry(path=source.path, sha256=sha256, size=size))
     progress.finish()
-    return new
+    return done
 
 
-def restore(url: str, directory: str | Path, *, at: str | None = None, progress: Progress = SILENT) -> Restored:
-    """Write the workspace of a backup to a new folder. Every file is checked; nothing appears before all are there.
+def _measure(source: _Source) -> tuple[str, int]:
+    """Return the digest and the size of a file, as recorded or as it is now."""
+    if source.recorded is not None:
+        return source.recorded.sha256, source.recorded.size
+    with source.file.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+
+
+def _read_back(store: Store, sha256: str, size: int) -> Literal["stored", "damaged"]:
+    try:
+        store.get(sha256, size, None)
+    except DataError:
+        return "damaged"
+    return "stored"
+
+
+def remove_backup(url: str, name: str, *, seconds: float = 60.0) -> Removed:
+    """Remove a backup, and the contents that no other backup consists of.
 
     Args:
         url: The store.
-        directory: A new or empty folder.
-        at: Name of the backup; None: the newest.
-        progress: A bar over the bytes.
+        name: The backup.
+        seconds: Longest wait for backups that are being made.
 
     Raises:
-        NotFoundError: The store has no backup, or none of this name.
-        InputError: The folder is not empty.
-        DataError: The backup is damaged.
+        NotFoundError: There is no such backup.
+        DataError: Another backup cannot be read, so nobody knows what it consists of.
+        WorkspaceBusy: The store is in use.
     """
     store = Store(url)
-    names = store.names()
-    if not names:
-        raise NotFoundError(f"{url} holds no finished backup. Make one with `continual backup {url}`.")
-    if at is not None and at not in names:
-        raise NotFoundError(f"{url} has no backup {at!r}.{did_you_mean(at, names)} It has {', '.join(names)}.")
-    name = names[-1] if at is None else at
-    entries = _entries(store, name)
-    target = empty_folder(directory)
-    progress.start("restoring", sum(entry.size for entry in entries), "bytes")
-    with publish(target) as partial:
-        for entry in entries:
-            file = partial / entry.path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            store.get(entry.sha256, file, progress)
-    progress.finish()
-    return Restored(name, target, len(entries), sum(entry.size for entry in entries))
-
-
-def backups(url: str) -> list[str]:
-    """Return the names of the backups in a store, the oldest first."""
-    return Store(url).names()
+    choose(store, name)
+    with store.in_use(alone=True, seconds=seconds):
+        contents, size = store.remove(name)
+    return Removed(name, url, contents, size)
 
 
 def _contents(registry: Registry, copy: Registry) -> tuple[list[FileDigest], list[str]]:
@@ -222,33 +268,4 @@ def _contents(registry: Registry, copy: Registry) -> tuple[list[FileDigest], lis
         files += [
             each for each in own if Path(each.path).name not in artifact.rebuilt or registry.path(each.path).exists()
         ]
-    for folder in UNRECORDED:
-        files += registry.digests.measure(folder)
     return files, left_out
-
-
-def _measure(file: Path, name: str) -> FileDigest:
-    return FileDigest(name, name, file.stat().st_size, file_sha256(file))
-
-
-def _entries(store: Store, name: str) -> list[FileDigest]:
-    manifest = store.read_manifest(name)
-    if manifest.get("schema") != SCHEMA:
-        raise InputError(f"The backup {name} has schema {manifest.get('schema')}. Restore it with the newer continual.")
-    entries = [FileDigest(str(e["path"]), "", int(e["size"]), str(e["sha256"])) for e in manifest["files"]]
-    for entry in entries:
-        path = PurePosixPath(entry.path)
-        if path.is_absolute() or ".." in path.parts:
-            raise DataError(f"The backup {name} names the file {entry.path}, which is outside the workspace.")
-    return entries
-
-
-def _verify(store: Store, entries: Sequence[dict[str, Any]], progress: Progress) -> None:
-    progress.start("reading the backup", sum(int(entry["size"]) for entry in entries), "bytes")
-    for sha256 in sorted({str(entry["sha256"]) for entry in entries}):
-        try:
-            store.get(sha256, None, progress)
-        except DataError:
-            store.drop(sha256)
-            raise
-    progress.finish()

@@ -10,7 +10,7 @@ from continual.care.findings import Finding
 from continual.care.targets import FILE as TARGETS
 from continual.registry import ROOT, Registry
 from continual.registry.artifacts import Artifact
-from continual.registry.digests import CHECKED, FileDigest
+from continual.registry.digests import CHECKED, FileDigest, is_hidden
 from continual.storage.aside import LOST, announced
 from continual.storage.files import in_use, is_unfinished
 from continual.storage.locks import INGEST_LOCK, UPDATE_LOCK, held
@@ -39,11 +39,16 @@ def check_disk(
     Args:
         alone: Whether the caller holds the locks, so that no other command is writing.
     """
+    owners = {artifact.path: artifact.owner for artifact in artifacts}
     left = announced(registry.root / STEP_NOTE) | announced(registry.root / INGEST_NOTE)
     for path in _unrecorded(registry, artifacts, recorded, alone=alone):
         place = path.relative_to(registry.root).as_posix()
         where = f".continual/{place}"
-        if is_unfinished(path) or place == STAGING or place in left:
+        owner = next((owners[each] for each in map(str, Path(place).parents) if each in owners), None)
+        if owner is not None and not is_unfinished(path):
+            what = "is hidden, so it is neither checked nor exported or backed up"
+            yield Finding("note", where, what, f"nothing; it lies in the folder of {owner}", "Remove it if you like.")
+        elif is_unfinished(path) or place == STAGING or place in left:
             if is_unfinished(path) and in_use(path):
                 yield Finding("note", where, "is being written by another process", "nothing", "Wait until it ends.")
             else:
@@ -73,29 +78,33 @@ _FIX = "Remove it with `continual doctor --fix`."
 def _unrecorded(
     registry: Registry, artifacts: Sequence[Artifact], recorded: Mapping[str, list[FileDigest]], *, alone: bool
 ) -> Iterator[Path]:
-    """Yield the files that nothing accounts for. Of a folder that is unknown as a whole, only the folder is yielded."""
+    """Yield the files that nothing accounts for. Of a folder that is unknown as a whole, only the folder is yielded.
+
+    In the folder of an artifact, only hidden files are yielded: the check of its digests finds the others.
+    """
     files = {digest.path for digests in recorded.values() for digest in digests}
     whole = {artifact.path for artifact in artifacts if artifact.path not in recorded} | set(FREE)
     run = registry.interrupted()
     if run is not None:
         whole |= {f"{folder}/{run.id}" for folder in STEP_FOLDERS}
+    checked = {artifact.path for artifact in artifacts if artifact.path in recorded}
     dropped = {version.path for version in registry.versions()}
     known = files | whole | dropped
     folders = {parent.as_posix() for path in known for parent in Path(path).parents}
-    folders |= {*STEP_FOLDERS, "data", "tasks"}
+    folders |= {*STEP_FOLDERS, "data", "tasks", *dropped}
     stepping, ingesting = (not alone and held(registry.root / lock) for lock in (UPDATE_LOCK, INGEST_LOCK))
 
-    def visit(folder: Path) -> Iterator[Path]:
+    def visit(folder: Path, *, inside: bool = False) -> Iterator[Path]:
         for path in sorted(folder.iterdir()):
             place = path.relative_to(registry.root).as_posix()
             top = place.partition("/")[0]
             if place in whole or _is_ours(registry, path, place):
                 continue
-            if is_unfinished(path):
+            if is_unfinished(path) or (inside and is_hidden(path.name) and place not in known | folders):
                 yield path
-            elif path.is_dir() and (place in folders or place in dropped):
-                yield from visit(path)
-            elif (stepping and top in STEP_FOLDERS) or (ingesting and top in ("data", "tasks", STAGING)):
+            elif path.is_dir() and (inside or place in folders):
+                yield from visit(path, inside=inside or place in checked)
+            elif inside or (stepping and top in STEP_FOLDERS) or (ingesting and top in ("data", "tasks", STAGING)):
                 continue
             elif path.is_dir() or place not in files:
                 yield path
@@ -106,10 +115,15 @@ def _unrecorded(
 def _is_ours(registry: Registry, path: Path, place: str) -> bool:
     """Return whether a path belongs to the catalog, to the locks, or to the checkpoint of a recipe's phase."""
     if path.parent == registry.root and (
-        path.suffix in (".lock", ".announced") or path.name.startswith(registry.catalog.path.name)
+        path.suffix in (".lock", ".announced") or path.name in _catalog_files(registry.catalog.path.name)
     ):
         return True
     return place.startswith("runs/train-") or path.name == "__pycache__"
+
+
+def _catalog_files(name: str) -> set[str]:
+    """Return the names of the catalog and of the logs that DuckDB keeps beside it."""
+    return {name, *(f"{name}.wal{suffix}" for suffix in ("", ".checkpoint", ".recovery"))}
 
 
 def _space(registry: Registry) -> Iterator[Finding]:

@@ -62,7 +62,9 @@ def _damaged(
         artifact = damage.artifact
         mend: Mend | None = None
         subject = damage.path
-        if artifact.path in snapshots and snapshots[artifact.path].parent is not None:
+        if damage.added:
+            mend = "aside"
+        elif artifact.path in snapshots and snapshots[artifact.path].parent is not None:
             mend, subject = "rebuild", snapshots[artifact.path].id
         elif artifact.path in scores:
             mend = "rescore"
@@ -72,7 +74,7 @@ def _damaged(
 def _damage(damage: Damage, mend: Mend | None, subject: str) -> Finding:
     artifact = damage.artifact
     affects = f"{artifact.owner}; commands that need it are refused"
-    return Finding("error", f".continual/{damage.path}", damage.problem, affects, artifact.cure, mend, subject)
+    return Finding("error", f".continual/{damage.path}", damage.problem, affects, damage.cure, mend, subject)
 
 
 def _checkpoints(registry: Registry) -> Iterator[Finding]:

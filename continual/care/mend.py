@@ -12,7 +12,7 @@ from continual.progress import SILENT, Progress
 from continual.registry import Registry
 from continual.storage.aside import set_aside
 from continual.storage.files import is_unfinished, remove, sweep_unfinished
-from continual.storage.locks import INGEST_LOCK, UPDATE_LOCK, exclusive
+from continual.storage.locks import INGEST_LOCK, UPDATE_LOCK
 from continual.versions.build import rebuild
 
 
@@ -20,7 +20,7 @@ def doctor(registry: Registry, *, full: bool = False, fix: bool = False, progres
     """Check a workspace and mend what can be mended; see `Workspace.doctor`."""
     if not fix:
         return diagnose(registry, full=full, progress=progress)
-    with exclusive(registry.root / UPDATE_LOCK, "doctor"), exclusive(registry.root / INGEST_LOCK, "doctor"):
+    with registry.lock(UPDATE_LOCK, "doctor"), registry.lock(INGEST_LOCK, "doctor"):
         found = diagnose(registry, full=full, alone=True, progress=progress)
         done = [text for finding in _each_once(found.findings) if (text := _mend(registry, finding, progress))]
         # Read in full only what changed: the rest was read a moment ago.

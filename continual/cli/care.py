@@ -45,17 +45,28 @@ def backup(
         typer.Argument(metavar="TARGET", help="Folder of backups, which is made, or a URL such as s3://bucket/dir."),
     ],
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read every file back from the backup, and check its digest.")
+        bool, typer.Option("--verify", help="Read every file back from the backup, and replace what is damaged.")
     ] = False,
+    remove: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Remove this backup instead, with the files that no other backup needs."),
+    ] = None,
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
 ) -> None:
     """Copy the workspace to a folder of backups; other commands may run meanwhile.
 
     Only what the folder lacks is copied. A running or interrupted update is left out.
+
+    --remove needs no workspace. If the target is a URL, run no backup to it meanwhile.
     """
     from continual.cli.render import care as render
+    from continual.workspace import Workspace
 
+    if remove is not None:
+        removed = Workspace.remove_backup(target, remove)
+        print_json(removed.to_json()) if json else render.print_removed(removed)
+        return
     with Bars() as bars:
         made = open_workspace(workspace).backup(target, verify=verify, progress=bars)
     print_json(made.to_json()) if json else render.print_backup(made)
@@ -74,8 +85,11 @@ def restore(
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Write the workspace of a backup to a new folder."""
-    from continual.care.backup import backups
+    """Write the workspace of a backup to a new folder.
+
+    Code that models bring with them is not run there: trust_remote_code becomes false in continual.toml.
+    """
+    from continual.care.restore import backups
     from continual.cli.render import care as render
     from continual.workspace import Workspace
 

@@ -13,6 +13,7 @@ from continual.export.rounding import Rounding, measure_rounding, proof_texts
 from continual.models.weights import weights_sha256
 from continual.progress import SILENT, Progress
 from continual.registry import ROOT, Registry, Version
+from continual.registry.digests import is_hidden
 from continual.storage.files import empty_folder, publish, remove
 from continual.versions.build import kept
 from continual.versions.dtypes import FP32, NAMES, base_dtype, torch_dtype
@@ -48,7 +49,7 @@ def write_export(
     scored, rounding = any(owner == version.id for owner, _ in registry.scores()), None
     with publish(target) as partial:
         if dtype == FP32:
-            shutil.copytree(snapshot, partial, symlinks=False)
+            shutil.copytree(snapshot, partial, symlinks=False, ignore=lambda _, names: [*filter(is_hidden, names)])
         else:
             from continual.merge.engine import save_model
             from continual.merge.sources import Model

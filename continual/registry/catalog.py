@@ -21,7 +21,7 @@ from continual.errors import InputError, NotFoundError, ResourceError, SchemaErr
 from continual.registry.attach import BLOCK, InUse, attached
 from continual.registry.migrations import MIGRATIONS
 from continual.storage.faults import is_interrupt, translate, writable
-from continual.storage.files import publish
+from continual.storage.files import replace, scratch
 from continual.storage.locks import read_only as read_only_error
 from continual.storage.locks import writing
 
@@ -106,8 +106,10 @@ class Catalog:
                 connection.execute("CHECKPOINT")  # the log goes into the file
             with self.together():  # nobody can write while this process has the file open
                 if not log.exists():
-                    with publish(self.path) as partial:
-                        self.copy(partial)
+                    # DuckDB keeps a log beside the copy: in a folder, a killed process leaves one thing to remove.
+                    with scratch(self.path.parent, self.path.name) as folder:
+                        self.copy(folder / self.path.name)
+                        replace(folder / self.path.name, self.path)
                     return
 
     def read_in_full(self) -> None:
@@ -141,7 +143,7 @@ class Catalog:
             ResourceError: It cannot be written.
         """
         if self.path.exists() and not writable(self.path):
-            raise read_only_error(what, self.path.parent)
+            raise read_only_error(f"`continual {what}` writes to the workspace", self.path.parent)
 
     @contextmanager
     def _begun(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -227,9 +229,13 @@ class Catalog:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn what DuckDB raises in the body into our errors."""
+        """Turn what DuckDB raises in the body into our errors.
+
+        A wrong query or value is a bug of ours, and not explained, unless the file can't be read as a whole.
+        """
         import duckdb
 
+        damage = (duckdb.IOException, duckdb.SerializationException, duckdb.FatalException, duckdb.InternalException)
         try:
             yield
         except (duckdb.Error, RuntimeError) as error:
@@ -237,7 +243,11 @@ class Catalog:
                 raise KeyboardInterrupt from error
             if not isinstance(error, duckdb.Error):
                 raise
-            raise (translate(error, self.path) or self._damaged(str(error))) from error
+            if fault := translate(error, self.path):
+                raise fault from error
+            if isinstance(error, damage) or type(error) is duckdb.Error:  # a wrong checksum has no class of its own
+                raise self._damaged(str(error)) from error
+            raise
 
     def _damaged(self, problem: str) -> SchemaError:
         """Return the error of a damaged file, with what is left of the workspace."""

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,8 @@ Stamp = tuple[int, int, int, int]
 """Size, modification and change time (ns), and inode of a file. Programs can't set the change time."""
 
 _CHUNK = 1 << 20
+
+_MOVE = "Remove it, or move it to .continual/lost with `continual doctor --fix`."
 
 _logger = logging.getLogger(__name__)
 
@@ -55,12 +57,19 @@ class Damage:
         path: The file, relative to `.continual/`.
         problem: What is wrong, such as "is missing".
         missing: Whether there is no such file.
+        added: Whether the file is not recorded.
     """
 
     artifact: Artifact
     path: str
     problem: str
     missing: bool = False
+    added: bool = False
+
+    @property
+    def cure(self) -> str:
+        """What to do."""
+        return _MOVE if self.added else self.artifact.cure
 
 
 class Digests:
@@ -84,7 +93,7 @@ class Digests:
         """
         measured, stamps = [], {}
         for artifact in artifacts:
-            for file in [] if artifact is None else _files(self.root / artifact):
+            for file in [] if artifact is None else files_below(self.root / artifact):
                 path = file.relative_to(self.root).as_posix()
                 stamps[path] = _stamp(file)
                 measured.append(FileDigest(path, str(artifact), stamps[path][0], _sha256(file, progress)))
@@ -119,13 +128,15 @@ class Digests:
     ) -> None:
         """Check the files of artifacts against their digests.
 
+        No file may be added either: libraries look for files by their names.
+
         Args:
             *artifacts: None is left out.
             full: Read every file, even if nothing shows that it changed. Artifacts without digests get them.
             missing_ok: Whether files may be missing.
 
         Raises:
-            DataError: A file is damaged or missing.
+            DataError: A file is damaged, missing, or not recorded.
         """
         chosen = [artifact for artifact in artifacts if artifact is not None]
         if not chosen:
@@ -145,7 +156,7 @@ class Digests:
         full: bool = False,
         progress: Progress = SILENT,
     ) -> list[Damage]:
-        """Return the files of artifacts that differ from their digests.
+        """Return the files of artifacts that differ from their digests, are missing, or are not recorded.
 
         Args:
             recorded: What `recorded` returned, if it was called before.
@@ -171,8 +182,19 @@ class Digests:
                     right[digest.path] = stamp
                 else:
                     found.append(Damage(artifact, digest.path, problem))
+            found += self._added(artifact, recorded.get(artifact.path, []))
         self._remember(right)
         return found
+
+    def _added(self, artifact: Artifact, recorded: Sequence[FileDigest]) -> Iterator[Damage]:
+        """Yield the files in the folder of an artifact that are not recorded. Without digests, nothing is known."""
+        if not recorded or not (self.root / artifact.path).is_dir():
+            return
+        known = {digest.path for digest in recorded} | {f"{artifact.path}/{name}" for name in artifact.rebuilt}
+        for file in _below(self.root / artifact.path):
+            path = file.relative_to(self.root).as_posix()
+            if path not in known:
+                yield Damage(artifact, path, "was added: it is not recorded in the catalog", added=True)
 
     def _adopt(self, artifacts: Sequence[Artifact]) -> None:
         """Record the digests of artifacts that have none, because an older release made them."""
@@ -216,9 +238,7 @@ def insert_digests(connection: duckdb.DuckDBPyConnection, digests: Sequence[File
 
 def damage_error(root: Path, damage: Damage) -> DataError:
     """Return the error for a damaged file: which, what it belongs to, and what to do."""
-    return DataError(
-        f"{root / damage.path}, a file of {damage.artifact.owner}, {damage.problem}. {damage.artifact.cure}"
-    )
+    return DataError(f"{root / damage.path}, a file of {damage.artifact.owner}, {damage.problem}. {damage.cure}")
 
 
 def _problem(file: Path, stamp: Stamp, digest: FileDigest, progress: Progress) -> str | None:
@@ -230,11 +250,27 @@ def _problem(file: Path, stamp: Stamp, digest: FileDigest, progress: Progress) -
     return None
 
 
-def _files(path: Path) -> list[Path]:
-    """Return a file, or the files below a folder; unfinished and hidden ones are left out."""
-    if path.is_file():
-        return [path]
-    return sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder in an artifact does not belong to it: unfinished, hidden, or a cache of Python.
+
+    Such files are not recorded, checked, exported or backed up.
+    """
+    return name.startswith(".") or name == "__pycache__"
+
+
+def files_below(path: Path) -> list[Path]:
+    """Return a file, or the files below a folder that are not hidden."""
+    return [path] if path.is_file() else [each for each in _below(path) if each.is_file()]
+
+
+def _below(folder: Path) -> list[Path]:
+    """Return everything below a folder that is neither hidden nor a folder itself, with links to folders."""
+    found: list[Path] = []
+    for here, folders, files in os.walk(folder):
+        links = [name for name in folders if Path(here, name).is_symlink()]
+        found += [Path(here, name) for name in (*files, *links) if not is_hidden(name)]
+        folders[:] = [name for name in folders if not is_hidden(name)]
+    return sorted(found)
 
 
 def _stamp(file: Path) -> Stamp:

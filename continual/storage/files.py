@@ -59,7 +59,7 @@ def replace(source: Path, target: Path) -> None:
         if old.exists() and not target.exists():
             old.rename(target)
         raise
-    _sync(target.parent)
+    sync(target.parent)
     remove(old)
 
 
@@ -169,11 +169,12 @@ def _machine() -> str:
 def flush(path: Path) -> None:
     """Force a file, or a folder with everything in it, to disk."""
     for child in sorted(path.rglob("*")) if path.is_dir() else []:
-        _sync(child)
-    _sync(path)
+        sync(child)
+    sync(path)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Force a file, or the names in a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -70,13 +70,14 @@ class Holder:
 
 
 @contextmanager
-def guard(path: Path, *, alone: bool, seconds: float) -> Iterator[None]:
+def guard(path: Path, what: str, *, alone: bool, seconds: float) -> Iterator[None]:
     """Hold a lock that is shared by readers or exclusive to one writer.
 
     A reader of a workspace that it may not write uses the lock file if it exists. Otherwise nobody else writes either.
 
     Args:
         path: The lock file.
+        what: What the lock protects, for messages.
         alone: Whether to hold the lock exclusively.
         seconds: Longest wait for other processes.
 
@@ -84,12 +85,15 @@ def guard(path: Path, *, alone: bool, seconds: float) -> Iterator[None]:
         WorkspaceBusy: Another process held the lock for longer.
         ResourceError: The lock is to be held exclusively, and the workspace cannot be written.
     """
-    what = "versions rebuild`, `continual gc` or `continual export"
-    with _opened(path, what, write=alone) as file:
+    with _opened(path, f"The command changes {what}", write=alone) as file:
         if file is not None:
-            _wait(file, path, fcntl.LOCK_EX if alone else fcntl.LOCK_SH, what, seconds)
+            _wait(file, path, fcntl.LOCK_EX if alone else fcntl.LOCK_SH, seconds, f"is using {what}")
             if alone:
-                _record(file, what)
+                _record(file, "")
+            else:  # what a killed writer recorded would be taken for the holder
+                with suppress(OSError):
+                    if os.fstat(file.fileno()).st_size:
+                        _erase(file)
         try:
             yield
         finally:
@@ -111,9 +115,9 @@ def exclusive(path: Path, what: str, *, seconds: float = 0.0) -> Iterator[None]:
         ResourceError: The workspace cannot be written.
     """
     global _writing
-    with _opened(path, what, write=True) as file:
+    with _opened(path, f"`continual {what}` writes to the workspace", write=True) as file:
         assert file is not None
-        _wait(file, path, fcntl.LOCK_EX, what, seconds)
+        _wait(file, path, fcntl.LOCK_EX, seconds, "is writing to this workspace")
         _record(file, what)
         _writing += 1
         try:
@@ -158,7 +162,7 @@ def held(path: Path) -> bool:
 
 
 @contextmanager
-def _opened(path: Path, what: str, *, write: bool) -> Iterator[IO[str] | None]:
+def _opened(path: Path, reason: str, *, write: bool) -> Iterator[IO[str] | None]:
     """Yield an open lock file; None if it is for reading, and it can be neither created nor read."""
     file: IO[str] | None = None
     try:
@@ -168,7 +172,7 @@ def _opened(path: Path, what: str, *, write: bool) -> Iterator[IO[str] | None]:
         if not denied(error):
             raise
         if write:
-            raise read_only(what, path.parent) from error
+            raise read_only(reason, path.parent) from error
         with suppress(OSError):
             file = path.open(encoding="utf-8")
     if file is None:
@@ -182,16 +186,25 @@ def _opened(path: Path, what: str, *, write: bool) -> Iterator[IO[str] | None]:
         _open_files.discard(file)
 
 
-def read_only(what: str, folder: Path) -> ResourceError:
-    """Return the error of a command that writes, in a workspace that cannot be written."""
+def read_only(reason: str, folder: Path) -> ResourceError:
+    """Return the error of a command that writes where it cannot.
+
+    Args:
+        reason: What writes, such as "`continual gc` writes to the workspace".
+        folder: Where.
+    """
     return ResourceError(
-        f"`continual {what}` writes to the workspace, but {folder} cannot be written: it is read-only for you. Copy "
-        "the workspace to a folder of your own, or ask for permission to write."
+        f"{reason}, but {folder} cannot be written: it is read-only for you. Copy it to a folder of your own, or ask "
+        "for permission to write."
     )
 
 
-def _wait(file: IO[str], path: Path, mode: int, what: str, seconds: float) -> None:
-    """Take a lock, and say once for whom this process waits."""
+def _wait(file: IO[str], path: Path, mode: int, seconds: float, doing: str) -> None:
+    """Take a lock, and say once for whom this process waits.
+
+    Args:
+        doing: What a holder does that is not recorded. Readers are not: many of them hold the lock at once.
+    """
     deadline = time.monotonic() + seconds
     attempt = 0
     while True:
@@ -201,16 +214,16 @@ def _wait(file: IO[str], path: Path, mode: int, what: str, seconds: float) -> No
         attempt += 1
         if attempt >= _ATTEMPTS:
             other = who(path)
-            name, process = (other.what, f"{other.process}; ") if other else (what, "")
+            name = f"`continual {other.what}`" if other and other.what else "another command"
+            state = "is already running in this workspace" if other and other.what else doing
+            process = f"{other.process}; " if other else ""
             if time.monotonic() > deadline:
                 raise WorkspaceBusy(
-                    f"`continual {name}` is already running in this workspace ({process}waited {seconds:g} s). Try "
-                    "again when it has ended, or raise catalog.busy_seconds in continual.toml to wait longer."
+                    f"{name[0].upper()}{name[1:]} {state} ({process}waited {seconds:g} s). Try again when it has "
+                    "ended, or raise catalog.busy_seconds in continual.toml to wait longer."
                 )
             if attempt == _ATTEMPTS:
-                _logger.warning(
-                    "continual: waiting for `continual %s` in this workspace (%sat most %g s).", name, process, seconds
-                )
+                _logger.warning("continual: waiting for %s, which %s (%sat most %g s).", name, state, process, seconds)
         time.sleep(_SHORT if attempt < _ATTEMPTS else random.uniform(0.5, 1.5) * _PAUSE)
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 LOCK = "versions.lock"
 """Lock on the snapshots: shared by readers, exclusive for a command that builds or drops one."""
 
+_SNAPSHOTS = "the model snapshots of this workspace"
+
 PHASE_RUN = "train-"
 """Prefix of the folder in runs/ with the checkpoint of a recipe's phase. The phase's key follows."""
 
@@ -165,7 +167,7 @@ def _publish(registry: Registry, version: Version, folder: Path) -> None:
 
 def share_snapshots(registry: Registry) -> AbstractContextManager[None]:
     """Hold the snapshots together with other readers: no other process can drop one."""
-    return guard(registry.root / LOCK, alone=False, seconds=registry.catalog.busy_seconds)
+    return guard(registry.root / LOCK, _SNAPSHOTS, alone=False, seconds=registry.catalog.busy_seconds)
 
 
 def hold_snapshots(registry: Registry) -> AbstractContextManager[None]:
@@ -174,7 +176,7 @@ def hold_snapshots(registry: Registry) -> AbstractContextManager[None]:
     Raises:
         WorkspaceBusy: Another process held them for longer than the configured wait.
     """
-    return guard(registry.root / LOCK, alone=True, seconds=registry.catalog.busy_seconds)
+    return guard(registry.root / LOCK, _SNAPSHOTS, alone=True, seconds=registry.catalog.busy_seconds)
 
 
 @contextmanager
@@ -193,7 +195,7 @@ def kept(registry: Registry, *names: str, progress: Progress = SILENT) -> Iterat
     versions = [registry.version(name) for name in names]
     while True:
         folders = [materialise(registry, version, progress) for version in versions]
-        with guard(registry.root / LOCK, alone=False, seconds=registry.catalog.busy_seconds):
+        with guard(registry.root / LOCK, _SNAPSHOTS, alone=False, seconds=registry.catalog.busy_seconds):
             if all(folder.is_dir() for folder in folders):  # none was dropped before the lock was taken
                 for version in versions:
                     prove(registry, version)

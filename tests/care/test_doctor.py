@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import threading
 from collections import namedtuple
 from pathlib import Path
 
@@ -11,9 +13,9 @@ import pytest
 
 from continual import Workspace
 from continual.care.findings import Finding
-from continual.errors import WorkspaceBusy
+from continual.errors import DataError, WorkspaceBusy
 from continual.models.weights import weights_sha256
-from continual.storage.locks import UPDATE_LOCK, exclusive
+from continual.storage.locks import INGEST_LOCK, UPDATE_LOCK, exclusive
 from tests.kills import interrupt_update
 from tests.pairs import Write, make_pairs
 
@@ -38,7 +40,13 @@ LEFTOVERS = [
     f"versions/.v3.{'0' * 8}-1-{'0' * 8}.partial",
     "scores/v2/.first.parquet.0.partial",
 ]
-UNKNOWN = ["data/first/b9.parquet", "tasks/else/corpus.parquet", "versions/v9/model.safetensors", "scores/v2/x.parquet"]
+UNKNOWN = [
+    "catalog.duckdb.bak",
+    "data/first/b9.parquet",
+    "tasks/else/corpus.parquet",
+    "versions/v9/model.safetensors",
+    "scores/v2/x.parquet",
+]
 
 
 @pytest.mark.parametrize("path", LEFTOVERS)
@@ -92,7 +100,8 @@ def test_the_files_of_a_running_or_interrupted_step_are_known(learned: Workspace
     place(learned, "versions/v3/model.safetensors")
     with exclusive(learned.registry.root / UPDATE_LOCK, "train"):
         assert wrong(learned) == {}
-        with pytest.raises(WorkspaceBusy):
+        learned.registry.catalog.busy_seconds = 0.1
+        with pytest.raises(WorkspaceBusy, match=r"waited 0\.1 s"):
             learned.doctor(fix=True)
     assert list(wrong(learned)) == [".continual/versions/v3"]
 
@@ -194,3 +203,61 @@ def test_an_interrupted_update_is_no_finding_unless_its_checkpoint_is_damaged(
     file.write_bytes(whole)
     assert learned.update(resume=True).passed
     assert learned.doctor(full=True).healthy
+
+
+def test_mending_waits_for_an_ingest(learned: Workspace) -> None:
+    """A command that writes waits for another; `--fix` ended at once, and named itself."""
+    lock, held = learned.registry.root / INGEST_LOCK, threading.Event()
+
+    def ingest() -> None:
+        with exclusive(lock, "ingest"):
+            held.set()
+            waiting.wait(60)
+
+    class Say(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "waiting for `continual ingest`" in record.getMessage():
+                waiting.set()
+
+    waiting, handler, thread = threading.Event(), Say(), threading.Thread(target=ingest)
+    logging.getLogger("continual").addHandler(handler)
+    thread.start()
+    held.wait(60)
+    assert learned.doctor(fix=True).healthy
+    thread.join()
+    logging.getLogger("continual").removeHandler(handler)
+    assert waiting.is_set()
+
+
+def test_a_file_that_was_added_to_a_version_is_damage(learned: Workspace, tmp_path: Path) -> None:
+    """Libraries look for files by their names: this one changes the vocabulary."""
+    file = place(learned, "versions/v0/added_tokens.json", "{}")
+    (found,) = wrong(learned).values()
+    assert (found.severity, found.mend) == ("error", "aside")
+    assert found.affects.startswith("version v0")
+    with pytest.raises(DataError, match=r"added_tokens\.json.* was added"):
+        learned.export("v0", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert learned.doctor(fix=True).healthy
+    assert not file.exists()
+    learned.export("v0", tmp_path / "out")
+
+
+def test_a_link_that_was_added_to_a_version_is_damage(learned: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    learned.registry.path("versions/v1/2_Dense").symlink_to(tmp_path / "elsewhere")
+    assert list(wrong(learned)) == [".continual/versions/v1/2_Dense"]
+
+
+@pytest.mark.parametrize("name", [".gitattributes", ".DS_Store", ".cache/huggingface/x.lock", "__pycache__/x.pyc"])
+def test_hidden_files_in_a_version_stay_and_are_not_shipped(learned: Workspace, tmp_path: Path, name: str) -> None:
+    file = place(learned, f"versions/v0/{name}")
+    found = learned.doctor()
+    assert found.healthy
+    said = [finding.where for finding in found.findings]
+    top = name.split("/")[0]
+    assert said == ([] if top == "__pycache__" else [f".continual/versions/v0/{top}"])
+    assert learned.doctor(fix=True, full=True).fixed == []
+    assert file.exists()
+    learned.export("v0", tmp_path / "out")
+    assert not (tmp_path / "out" / top).exists()

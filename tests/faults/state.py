@@ -109,5 +109,7 @@ def junk(room: Path) -> list[str]:
     return sorted(
         str(name)
         for name in names
-        if name.suffix in (".partial", ".replaced", ".tmp") or name.name == "staging" or ".gone" in name.name
+        if name.suffix == ".tmp"
+        or any(sign in name.name for sign in (".partial", ".replaced", ".gone"))
+        or name.name == "staging"
     )

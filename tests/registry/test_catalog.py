@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from continual.registry import (
 )
 from continual.registry.attach import attached
 from continual.registry.migrations import MIGRATIONS
+from continual.storage.files import sweep_dead
 from tests.registries import batch, version
 
 
@@ -198,3 +200,61 @@ def test_a_file_that_is_no_catalog_is_refused(tmp_path: Path) -> None:
     (tmp_path / "catalog.duckdb").write_bytes(b"not a database" * 1000)
     with pytest.raises(SchemaError, match="cannot be opened"):
         Registry(tmp_path).domains()
+
+
+REWRITES_AND_DIES = """
+import os, signal, sys
+from pathlib import Path
+from continual.registry import Registry, catalog
+class Dying:
+    def __init__(self, connection): self.connection = connection
+    def execute(self, query, *rest):
+        if query.startswith("DETACH backup"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.connection.execute(query, *rest)
+reading = catalog.Catalog.reading
+from contextlib import contextmanager
+@contextmanager
+def dying(self):
+    with reading(self) as connection:
+        yield Dying(connection)
+catalog.Catalog.reading = dying
+Registry(Path(sys.argv[1])).catalog.rewrite()
+"""
+
+
+@pytest.mark.kill
+def test_a_killed_rewrite_leaves_what_the_next_command_removes(registry: Registry) -> None:
+    registry.add_batch(batch("a"))
+    killed = subprocess.run([sys.executable, "-c", REWRITES_AND_DIES, registry.root], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(registry.root.iterdir())) > 1
+    sweep_dead(registry.root)
+    assert [path.name for path in registry.root.iterdir()] == ["catalog.duckdb"]
+    registry.catalog.rewrite()
+    assert registry.domain_names() == ["a"]
+    assert [path.name for path in registry.root.iterdir()] == ["catalog.duckdb"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "INSERT INTO domains (name, position, created_at) VALUES ('a', 2, now()), ('a', 3, now())",
+        "SELECT CAST('x' AS INTEGER)",
+        "SELECT nothing FROM domains",
+        "SELEC 1",
+    ],
+)
+def test_our_own_mistakes_are_not_called_damage(registry: Registry, query: str) -> None:
+    registry.add_batch(batch("a"))
+    with pytest.raises(duckdb.Error), registry.catalog.transaction() as connection:
+        connection.execute(query)
+    assert registry.domain_names() == ["a"]
+
+
+@pytest.mark.parametrize(
+    "kind", [duckdb.Error, duckdb.IOException, duckdb.SerializationException, duckdb.InternalException]
+)
+def test_what_damage_raises_is_called_damage(registry: Registry, kind: type[duckdb.Error]) -> None:
+    with pytest.raises(SchemaError, match="is damaged: checksum"), registry.catalog.transaction():
+        raise kind("checksum")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import signal
@@ -39,7 +40,7 @@ def test_a_lock_is_exclusive_and_freed(tmp_path: Path) -> None:
     with exclusive(tmp_path / "lock", "update"):
         with pytest.raises(WorkspaceBusy, match="continual update"), exclusive(tmp_path / "lock", "update"):
             pass
-        with pytest.raises(WorkspaceBusy), guard(tmp_path / "lock", alone=False, seconds=0):
+        with pytest.raises(WorkspaceBusy), guard(tmp_path / "lock", "the snapshots", alone=False, seconds=0):
             pass
     with exclusive(tmp_path / "lock", "update"):
         pass
@@ -73,7 +74,8 @@ def test_who_waits_is_told_for_whom_and_then_served(tmp_path: Path, caplog: pyte
     thread.join()
     logging.getLogger("continual").removeHandler(handler)
     (message,) = caplog.messages
-    assert f"waiting for `continual ingest` in this workspace (process {process.pid}, since {other.since}" in message
+    assert "waiting for `continual ingest`, which is already running in this workspace" in message
+    assert f"(process {process.pid}, since {other.since}" in message
 
 
 @pytest.mark.parametrize("fork", [[], ["fork"]])
@@ -86,3 +88,42 @@ def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path: Path, fork: list
         assert locks.writing()
     process.communicate()
     assert not locks.writing()
+
+
+def test_who_waits_for_readers_is_told_no_command_that_may_not_be_theirs(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with (
+        guard(path, "the snapshots", alone=False, seconds=0),
+        pytest.raises(WorkspaceBusy, match=r"^Another command is using the snapshots \(waited 0 s\)"),
+        guard(path, "the snapshots", alone=True, seconds=0),
+    ):
+        pass
+    with (
+        guard(path, "the snapshots", alone=True, seconds=0),
+        pytest.raises(WorkspaceBusy, match=rf"^Another command is using the snapshots \(process {os.getpid()}, since"),
+        guard(path, "the snapshots", alone=False, seconds=0),
+    ):
+        pass
+
+
+def test_a_killed_writer_is_not_taken_for_the_readers_after_it(tmp_path: Path) -> None:
+    process = hold(tmp_path / "lock")
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.communicate()
+    assert who(tmp_path / "lock") is not None
+    with (
+        guard(tmp_path / "lock", "the snapshots", alone=False, seconds=0),
+        pytest.raises(WorkspaceBusy, match=r"^Another command is using the snapshots \(waited"),
+        guard(tmp_path / "lock", "the snapshots", alone=True, seconds=0),
+    ):
+        pass
+
+
+def test_a_lock_without_a_name_is_not_called_by_the_name_of_who_waits(tmp_path: Path) -> None:
+    with (
+        (tmp_path / "lock").open("a") as file,
+        pytest.raises(WorkspaceBusy, match=r"^Another command is writing to this workspace"),
+    ):
+        fcntl.flock(file, fcntl.LOCK_EX)
+        exclusive(tmp_path / "lock", "doctor").__enter__()

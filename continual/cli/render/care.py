@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from continual.care.backup import Backup, Restored
+from continual.care.backup import Backup, Removed
 from continual.care.findings import Diagnosis
+from continual.care.restore import Restored
 from continual.cli.render.console import say
 
 
@@ -36,13 +37,30 @@ def print_backup(made: Backup) -> None:
     )
     for what in made.left_out:
         say(f"Left out: {what}.")
+    if made.replaced:
+        say(f"Replaced: {made.replaced:,} damaged files of the backup folder. Older backups use them too.")
     if made.verified:
         say("Every file was read back and has its digest.")
+    elif made.new_files < made.files:
+        say("Files that were there were not read again; --verify reads them, and replaces what is damaged.")
+
+
+def print_removed(removed: Removed) -> None:
+    """Print what was removed."""
+    say(
+        f"Removed the backup {removed.name} from {removed.store}, and {removed.files:,} files, "
+        f"{_megabytes(removed.bytes)}, that no other backup there needs."
+    )
 
 
 def print_restored(made: Restored) -> None:
     """Print where the workspace is."""
     say(f"Restored the backup {made.name}: {made.files:,} files, {_megabytes(made.bytes)}, in {made.directory}.")
+    if made.trust_reset:
+        say(
+            "Set trust_remote_code to false in continual.toml: a backup may come from a stranger. If you trust the "
+            "code of its models, set it to true again."
+        )
     say(f"Check it with `continual doctor --full -w {made.directory}`.")
 
 
