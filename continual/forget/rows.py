@@ -24,7 +24,7 @@ class Removed:
 
     Attributes:
         hashes: Hashes of removed rows, by id of the batch; only batches that lose rows.
-        texts: Their queries, positives, negatives and document ids.
+        texts: Their queries, positives and negatives. Ids of documents are not searched for: `17` is in any file.
     """
 
     hashes: dict[str, list[str]] = field(default_factory=dict)
@@ -44,7 +44,6 @@ def find_rows(batch: Batch, file: Path, selection: Selection, removed: Removed) 
             columns = taken.to_pydict()
             hashes += columns["row_hash"]
             removed.texts.update(columns["query"], columns["positive"], *columns["negatives"])
-            removed.texts.update(name for name in columns["doc_id"] if name is not None)
     if hashes:
         removed.hashes[batch.id] = hashes
 

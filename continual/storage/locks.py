@@ -28,6 +28,12 @@ UPDATE_LOCK = "update.lock"
 INGEST_LOCK = "ingest.lock"
 """Lock of the commands that store rows and tasks."""
 
+FORGETTING = "forgetting"
+"""Folder beside the lock files with what a running or killed `continual forget` is about to do."""
+
+FORGET = "forget"
+"""Name of the command that may lock a workspace with that folder: it finishes what was begun."""
+
 _ATTEMPTS = 5
 """Attempts to take a lock without waiting, because a process that calls `held` holds it for a moment too."""
 
@@ -107,13 +113,19 @@ def exclusive(path: Path, what: str, *, seconds: float = 0.0) -> Iterator[None]:
         seconds: Longest wait for another job.
 
     Raises:
-        WorkspaceBusy: Another process held the lock for longer.
+        WorkspaceBusy: Another process held the lock for longer; or it ended before its `continual forget` was finished.
         ResourceError: The workspace cannot be written.
     """
     global _writing
     with _opened(path, what, write=True) as file:
         assert file is not None
         _wait(file, path, fcntl.LOCK_EX, what, seconds)
+        if what != FORGET and (path.parent / FORGETTING).is_dir():
+            raise WorkspaceBusy(
+                f"A `continual forget` in {path.parent} was stopped before its end, so `continual {what}` would work "
+                "on rows that are to be removed. Run the command again: the next command finishes it first, as soon as "
+                "no other command reads the models."
+            )
         _record(file, what)
         _writing += 1
         try:
