@@ -231,8 +231,8 @@ def left_over(registry: Registry, certificate: Certificate) -> str:
     more = f" and {len(found) - 5} more" if found[5:] else ""
     return (
         f"The rows were removed, but a removed text is also in {', '.join(found[:5])}{more}, in {registry.root}. "
-        "Forget does not change these: remove files by hand if you know that nothing needs them, and look at columns of the "
-        "catalog, which hold names and settings, not rows. The certificate is "
+        "Forget does not change these: remove files by hand if you know that nothing needs them, and look at columns "
+        "of the catalog, which hold names and settings, not rows. The certificate is "
         f"{registry.path(str(certificate.path))}."
     )
 

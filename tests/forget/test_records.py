@@ -8,8 +8,11 @@ import pytest
 
 from continual import Workspace
 from continual.errors import DataError, WorkspaceBusy
+from continual.forget import journal
+from continual.registry import Registry
 from continual.storage.files import publish
 from continual.storage.locks import FORGETTING
+from tests.kills import PROCESSES
 from tests.pairs import Write, make_pairs
 
 
