@@ -17,10 +17,10 @@ from continual.care.targets import read_targets
 from continual.errors import NothingToDoError
 from continual.forget.certificate import Certificate, ChangedFile, lost_models, new_place, salted
 from continual.forget.journal import NEW, Intent, write_intent
-from continual.forget.rows import Removed, find_rows, write_rejects, write_without
+from continual.forget.rows import Removed, find_rows, text_columns, write_rejects, write_without
 from continual.forget.scan import TEXT_COLUMNS, Search, forms_elsewhere, parquet_cells, search_folder
 from continual.forget.select import Selection
-from continual.forget.taint import rows_trained, tainted
+from continual.forget.taint import rows_missed, rows_trained, tainted
 from continual.forget.tasks import ChangedTask, read_changed, write_changed
 from continual.registry import ROOT, Batch, Leak, Registry, Task
 from continual.registry.digests import FileDigest
@@ -120,7 +120,7 @@ def _finish(
     planned.removed += [path for path in CACHES if (root / path).exists()]
     planned.removed += [path.relative_to(root).as_posix() for path in root.glob(f"runs/{PHASE_RUN}*")]
     files, digests = _digests(planned)
-    missed = _missed(planned, batches)
+    missed = rows_missed(planned.erasure, batches)
     for name in {*planned.erasure.batches, *missed}:
         # The file can be ingested again, and then brings what the batch lacks.
         planned.erasure.batches.setdefault(name, {})["source_sha256"] = INCOMPLETE
@@ -152,24 +152,6 @@ def _finish(
     )
     write_intent(folder, Intent(erasure, certificate, planned.moved, planned.removed), sorted(alone), sorted(apart))
     return certificate
-
-
-def _missed(planned: Planned, batches: Sequence[Batch]) -> dict[str, int]:
-    """Return how many rows a batch that stays lost because of what goes away, at most, by id.
-
-    A row of another domain was dropped as a duplicate if the forgotten domain had it first. And a row was dropped as a
-    leak if a query or a document of a task that changes was like it.
-    """
-    dropped = [int(name[1:]) for name in planned.erasure.dropped_batches]
-    tasks = planned.erasure.dropped_tasks or planned.erasure.tasks
-    found = {}
-    for batch in batches:
-        if batch.id not in planned.erasure.dropped_batches:
-            later = bool(dropped) and int(batch.id[1:]) > min(dropped)
-            rows = (batch.duplicates if later else 0) + (batch.leaked if tasks else 0)
-            if rows:
-                found[batch.id] = rows
-    return found
 
 
 def _write_batches(planned: Planned, batches: Sequence[Batch], stored: dict[str, Path]) -> None:
@@ -309,7 +291,7 @@ def _write_rejects(planned: Planned, batches: Sequence[Batch], texts: set[str]) 
             planned.removed.append(path)
             continue
         target = planned.target(path)
-        kept, removed = write_rejects(root / path, planned.selection, texts, target)
+        kept, removed = write_rejects(root / path, planned.selection, texts, text_columns(owner), target)
         if not removed or not kept:
             target.unlink()
         if not removed:

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from continual.forget.scan import LEAST_BYTES, TEXT_COLUMNS
 from continual.forget.select import READ_ROWS, Selection
 from continual.registry import Batch
 from continual.registry.text import clean, hash_text
@@ -64,11 +65,14 @@ def _taken(batch: Batch, rows: Any, selection: Selection) -> Any:
     return pa.array([selection.takes(batch.domain, *each) for each in keys], pa.bool_())
 
 
-def write_rejects(file: Path, selection: Selection, texts: Collection[str], target: Path) -> tuple[int, int]:
+def write_rejects(
+    file: Path, selection: Selection, texts: Collection[str], columns: Collection[str], target: Path
+) -> tuple[int, int]:
     """Write the lines of a reject file that stay; return how many stay, and how many do not.
 
     Args:
         texts: Removed texts; a row with one of them is removed.
+        columns: Columns that were read as texts. Short texts are compared with these alone.
     """
     short = {str(shown(text)) for text in texts}
     kept = removed = 0
@@ -76,7 +80,7 @@ def write_rejects(file: Path, selection: Selection, texts: Collection[str], targ
     with file.open(encoding="utf-8") as lines, target.open("w", encoding="utf-8") as output:
         for line in lines:
             data = json.loads(line).get("data")
-            if _taken_reject(data, selection, short):
+            if _taken_reject(data, selection, short, columns):
                 removed += 1
             else:
                 kept += 1
@@ -84,13 +88,23 @@ def write_rejects(file: Path, selection: Selection, texts: Collection[str], targ
     return kept, removed
 
 
-def _taken_reject(data: Any, selection: Selection, texts: Collection[str]) -> bool:
+def _taken_reject(data: Any, selection: Selection, texts: Collection[str], columns: Collection[str]) -> bool:
     if json.dumps(data, sort_keys=True) in selection.rejects:
         return True
+    cells = data.items() if isinstance(data, dict) else [("", data)]
     return any(
         text in texts or clean(text) in texts or hash_text(_encodable(text)) == selection.query_hash
-        for text in _strings(data)
+        for column, cell in cells
+        for text in _strings(cell)
+        if column in columns or len(_encodable(text).encode()) >= LEAST_BYTES
     )
+
+
+def text_columns(batch: Batch | None) -> set[str]:
+    """Return the columns of a batch's file that were read as texts; the common names without a batch."""
+    if batch is None:
+        return set(TEXT_COLUMNS)
+    return {name for role in TEXT_COLUMNS for name in _strings(batch.columns.get(role) or [])}
 
 
 def _encodable(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from continual import Workspace
@@ -52,7 +53,6 @@ def test_without_such_rows_a_rebuild_is_exact(averaged: Workspace) -> None:
 
 def test_a_task_that_loses_a_query_had_made_a_batch_smaller(overlapping: Workspace) -> None:
     queries = overlapping.registry.task_folder(overlapping.registry.tasks()[0]) / "queries.parquet"
-    import pyarrow.parquet as pq
 
     done = overlapping.forget(query=str(pq.read_table(queries)["text"][0]))
     batches = {batch.id: batch.leaked for batch in overlapping.registry.batches() if batch.leaked}

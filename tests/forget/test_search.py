@@ -31,7 +31,7 @@ def certificate(workspace: Workspace) -> dict[str, object]:
 
 
 @pytest.fixture
-def unreadable(averaged: Workspace, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, Path]]:
+def unreadable(averaged: Workspace, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """A file beside the store and one in it that can't be read. The tests may run as root, who can read all."""
     files = (averaged.directory / "notes.txt", averaged.registry.path("tracking/notes.txt"))
     for file in files:
@@ -47,7 +47,7 @@ def unreadable(averaged: Workspace, monkeypatch: pytest.MonkeyPatch) -> Iterator
             return original(file, size, overlap)
 
         monkeypatch.setattr(scan, "chunks", chunks)
-    yield files
+    return files
 
 
 def test_files_that_cannot_be_read_are_listed(averaged: Workspace, unreadable: tuple[Path, Path], run: Run) -> None:
@@ -105,7 +105,12 @@ def test_ids_are_not_searched_for(averaged: Workspace, tmp_path: Path) -> None:
 
 
 def test_a_short_text_is_compared_with_text_columns_only(averaged: Workspace, tmp_path: Path, run: Run) -> None:
-    rows = [{"query": "accepted", "positive": "the order was taken"}, {"query": "other", "positive": "rejected"}]
+    rows = [
+        {"query": "accepted", "positive": "the order was taken", "status": "new"},
+        *({"query": f"other {number}", "positive": f"rejected {number}", "status": "new"} for number in range(40)),
+        {"query": "accepted", "positive": "", "status": "new"},
+        {"query": "of another person", "positive": "", "status": "accepted"},
+    ]
     (tmp_path / "states.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     averaged.ingest(tmp_path / "states.jsonl", holdout=0.0)
     lost = averaged.registry.path("lost/20260101/data/x/b9.parquet")
@@ -115,6 +120,8 @@ def test_a_short_text_is_compared_with_text_columns_only(averaged: Workspace, tm
     assert done.code == 0, done.err
     assert "perhaps by chance: lost/20260101/data/x/b9.parquet" in done.out
     assert lost.exists()
+    rejects = averaged.registry.path(str(averaged.registry.batches("states")[0].rejects_path)).read_text()
+    assert [json.loads(line)["data"]["query"] for line in rejects.splitlines()] == ["of another person"]
 
 
 def test_a_hit_in_the_catalog_names_the_column(averaged: Workspace, tmp_path: Path) -> None:
