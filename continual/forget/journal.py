@@ -159,8 +159,8 @@ def _change(registry: Registry) -> None:
     erase(registry.catalog, intent.erasure, place)
     for path in intent.removed:
         linked = registry.path(path).resolve()  # a part of the store may lie on another disk
+        remove(linked)  # first: without the link, a repetition would not find it
         remove(registry.path(path))
-        remove(linked)
     _remove_empty(registry.root)
     registry.catalog.rewrite()
 
@@ -201,7 +201,9 @@ def _search(registry: Registry, search: Search, progress: Progress) -> SearchRes
     for path in store.hits:
         if path not in found:
             (cleared if _clear(root, path) else found).append(path)
-    found += [f"{catalog.path.name} ({column})" for column in search.in_catalog(catalog)]
+    if columns := search.in_catalog(catalog):
+        found = [path for path in found if path != catalog.path.name]
+        found += [f"{catalog.path.name} ({column})" for column in columns]
     return SearchResult(
         texts=len(search.texts),
         whole_only=search.whole_only,

@@ -291,7 +291,8 @@ def _write_rejects(planned: Planned, batches: Sequence[Batch], texts: set[str]) 
             planned.removed.append(path)
             continue
         target = planned.target(path)
-        kept, removed = write_rejects(root / path, planned.selection, texts, text_columns(owner), target)
+        columns = None if owner is None else text_columns(owner)
+        kept, removed = write_rejects(root / path, planned.selection, texts, columns, target)
         if not removed or not kept:
             target.unlink()
         if not removed:
@@ -370,7 +371,7 @@ def _texts_of_tasks(registry: Registry, tasks: Sequence[Task]) -> set[str]:
 
 def _mentioned(registry: Registry, texts: set[str]) -> bool:
     """Return whether a file that no record names holds one of the texts, such as a file that was moved aside."""
-    owned = [registry.path(artifact.path) for artifact in registry.artifacts()]
+    owned = {registry.catalog.path, *(registry.path(artifact.path) for artifact in registry.artifacts())}
     search = Search(sorted(texts))
     return bool(texts) and bool(search_folder(registry.root, search, without=owned, follow=True).hits)
 

@@ -66,13 +66,13 @@ def _taken(batch: Batch, rows: Any, selection: Selection) -> Any:
 
 
 def write_rejects(
-    file: Path, selection: Selection, texts: Collection[str], columns: Collection[str], target: Path
+    file: Path, selection: Selection, texts: Collection[str], columns: Collection[str] | None, target: Path
 ) -> tuple[int, int]:
     """Write the lines of a reject file that stay; return how many stay, and how many do not.
 
     Args:
         texts: Removed texts; a row with one of them is removed.
-        columns: Columns that were read as texts. Short texts are compared with these alone.
+        columns: Columns that were read as texts: short texts are compared with these alone; None if that is unknown.
     """
     short = {str(shown(text)) for text in texts}
     kept = removed = 0
@@ -88,7 +88,7 @@ def write_rejects(
     return kept, removed
 
 
-def _taken_reject(data: Any, selection: Selection, texts: Collection[str], columns: Collection[str]) -> bool:
+def _taken_reject(data: Any, selection: Selection, texts: Collection[str], columns: Collection[str] | None) -> bool:
     if json.dumps(data, sort_keys=True) in selection.rejects:
         return True
     cells = data.items() if isinstance(data, dict) else [("", data)]
@@ -96,14 +96,12 @@ def _taken_reject(data: Any, selection: Selection, texts: Collection[str], colum
         text in texts or clean(text) in texts or hash_text(_encodable(text)) == selection.query_hash
         for column, cell in cells
         for text in _strings(cell)
-        if column in columns or len(_encodable(text).encode()) >= LEAST_BYTES
+        if columns is None or column in columns or len(_encodable(text).encode()) >= LEAST_BYTES
     )
 
 
-def text_columns(batch: Batch | None) -> set[str]:
-    """Return the columns of a batch's file that were read as texts; the common names without a batch."""
-    if batch is None:
-        return set(TEXT_COLUMNS)
+def text_columns(batch: Batch) -> set[str]:
+    """Return the columns of a batch's file that were read as texts."""
     return {name for role in TEXT_COLUMNS for name in _strings(batch.columns.get(role) or [])}
 
 

@@ -19,7 +19,7 @@ from continual.progress import SILENT, Progress
 from continual.registry import Registry
 from continual.registry.erase import Erasure
 from continual.storage.files import scratch
-from continual.storage.locks import FORGET, UPDATE_LOCK
+from continual.storage.locks import FORGET, UPDATE_LOCK, require_finished
 from continual.stream.sweep import sweep_ingest
 from continual.versions.sweep import sweep_steps
 
@@ -40,6 +40,7 @@ def forget(registry: Registry, config: Config, request: Request, progress: Progr
     if request.rebuild:
         # 4. Make the current version without the rows, and remove the models that learned them.
         with registry.lock(UPDATE_LOCK, FORGET):
+            require_finished(registry.root, FORGET)
             certificate = _rebuild(registry, config, certificate, progress)
     assert certificate is not None, "a request without rows rebuilds"
     return certificate
@@ -52,6 +53,7 @@ def _remove(registry: Registry, config: Config, request: Request, progress: Prog
         DataError: A removed text was found in the workspace afterwards; the certificate names the files.
     """
     with alone(registry):
+        require_finished(registry.root, FORGET)
         sweep_ingest(registry)
         sweep_steps(registry)
         # 1. Find the rows, and write everything new beside the workspace's files.

@@ -8,7 +8,7 @@ part of the base model's files or of other texts. An id or a status is no text, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -215,7 +215,7 @@ def search_folder(
     folder: Path,
     search: Search,
     *,
-    without: Sequence[Path] = (),
+    without: Collection[Path] = (),
     follow: bool = False,
     progress: Progress = SILENT,
 ) -> Found:
@@ -226,18 +226,21 @@ def search_folder(
         follow: Whether to follow links that lead out of the folder.
     """
     listed = walk(folder, without=without, follow=follow)
-    kinds: dict[str, list[str]] = {"text": [], "short": [], "unread": listed.unread}
+    read, kinds = 0, {"text": list[str](), "short": list[str](), "unread": listed.unread}
     progress.start("searching for removed texts", listed.bytes, "bytes")
     for file, size in listed.files:
+        hit: str | None = None
         try:
-            hit: str | None = search.in_file(file)
+            hit = search.in_file(file)
+            read += 1
+        except FileNotFoundError:
+            pass  # removed meanwhile
         except (OSError, pa.ArrowException, UnicodeDecodeError):
             hit = "unread"
         if hit is not None:
             kinds[hit].append(listed.name(file))
         progress.advance(size)
     progress.finish()
-    read = len(listed.files) - len({listed.name(file) for file, _ in listed.files} & set(kinds["unread"]))
     return Found(read, listed.bytes, kinds["text"], kinds["short"], sorted(kinds["unread"]), listed.links)
 
 

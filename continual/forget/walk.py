@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +35,7 @@ class Walk:
         return Path(path).relative_to(self.folder).as_posix()
 
 
-def walk(folder: Path, *, without: Sequence[Path] = (), follow: bool = False) -> Walk:
+def walk(folder: Path, *, without: Collection[Path] = (), follow: bool = False) -> Walk:
     """List the files below a folder.
 
     Args:

@@ -120,12 +120,8 @@ def exclusive(path: Path, what: str, *, seconds: float = 0.0) -> Iterator[None]:
     with _opened(path, what, write=True) as file:
         assert file is not None
         _wait(file, path, fcntl.LOCK_EX, what, seconds)
-        if what != FORGET and (path.parent / FORGETTING).is_dir():
-            raise WorkspaceBusy(
-                f"A `continual forget` in {path.parent} was stopped before its end, so `continual {what}` would work "
-                "on rows that are to be removed. Run the command again: the next command finishes it first, as soon as "
-                "no other command reads the models."
-            )
+        if what != FORGET:
+            require_finished(path.parent, what)
         _record(file, what)
         _writing += 1
         try:
@@ -133,6 +129,24 @@ def exclusive(path: Path, what: str, *, seconds: float = 0.0) -> Iterator[None]:
         finally:
             _writing -= 1
             _erase(file)
+
+
+def require_finished(root: Path, what: str) -> None:
+    """Check that no `continual forget` was killed before its end.
+
+    Args:
+        root: The folder of the lock files.
+        what: Name of the command that is to work there, and holds its lock.
+
+    Raises:
+        WorkspaceBusy: One was.
+    """
+    if (root / FORGETTING).is_dir():
+        raise WorkspaceBusy(
+            f"A `continual forget` in {root} was stopped before its end, so `continual {what}` would work on rows that "
+            "are to be removed. Run the command again: the next command finishes it first, as soon as no other command "
+            "reads the models."
+        )
 
 
 def writing() -> bool:

@@ -96,6 +96,9 @@ def test_a_forget_that_cannot_be_finished_leaves_readers_alone(
         workspace = Workspace(averaged.directory)
         assert workspace.version().id == "v3"
         assert "could not be finished" in caplog.text
+        for options in ({"domain": "first"}, {"rebuild": True}):
+            with pytest.raises(WorkspaceBusy, match="was stopped before its end"):
+                workspace.forget(**options)
         with pytest.raises(WorkspaceBusy, match="was stopped before its end"):
             workspace.update()
     assert [domain.name for domain in Workspace(averaged.directory).registry.domains()] == ["first", "third"]
