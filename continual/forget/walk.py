@@ -65,6 +65,7 @@ def walk(folder: Path, *, without: Collection[Path] = (), follow: bool = False) 
             except OSError:
                 found.unread.append(found.name(path))
     found.files.sort()
+    found.links.sort()
     return found
 
 

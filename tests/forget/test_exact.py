@@ -60,17 +60,18 @@ def test_a_task_that_loses_a_query_had_made_a_batch_smaller(overlapping: Workspa
     assert done.missed == batches
 
 
-def test_the_file_can_be_ingested_again(averaged: Workspace) -> None:
+def test_the_file_can_be_ingested_again(averaged: Workspace, three_from_base: Path) -> None:
+    file = three_from_base.parent / "third.parquet"
     row = make_pairs(60, seed=2)[0]
     held_out = averaged.registry.batches("third")[0].held_out
     done = averaged.forget(query=str(row["query"]))
     assert done.removed.get("rows", 0) + done.removed.get("task_queries", 0) == 1
-    averaged.ingest(averaged.directory.parent / "third.parquet")
+    averaged.ingest(file)
     (_, again) = averaged.registry.batches("third")
     assert again.kept == 1
     assert again.rows_in == 60
     assert held_out
-    assert averaged.ingest(averaged.directory.parent / "third.parquet").batch == again.id  # it is whole now
+    assert averaged.ingest(file).batch == again.id  # it is whole now
 
 
 def test_an_unknown_domain_is_said_before_anything_is_asked(averaged: Workspace, run: Run) -> None:

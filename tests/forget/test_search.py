@@ -100,7 +100,7 @@ def test_ids_are_not_searched_for(averaged: Workspace, tmp_path: Path) -> None:
     assert done.search is not None
     assert (done.search.found, done.search.cleared, done.search.short) == ([], [], [])
     assert lost.exists()
-    assert averaged.doctor(full=True).healthy is False  # the lost file
+    assert averaged.doctor(full=True).healthy
     assert next(task for task in averaged.registry.tasks() if task.name == "ood").documents == 40
 
 
@@ -154,7 +154,7 @@ def test_a_store_on_another_disk_is_searched_and_changed(averaged: Workspace, tm
         averaged.forget(query=QUERY)
     assert not (disk / "vectors").exists()
     (disk / "lost" / "mine.txt").unlink()
-    mine = [file for file in disk.rglob("*") if file.is_file()]
+    mine = [file for file in disk.rglob("*") if file.is_file() and not file.is_symlink()]
     assert len(mine) == 3
     first = str(pq.read_table(single)["query"][0])
     averaged.forget(query=first)
