@@ -134,9 +134,13 @@ def forget(
     that were trained on them. A certificate, without any of the texts, is kept in .continual/certificates.
     """
     from continual.cli.render import forget as render
+    from continual.forget.request import Request
 
     options: dict[str, Any] = {"domain": domain, "rows": rows, "query": query, "rebuild": rebuild}
     opened = open_workspace(workspace)
+    Request.of(**options, dry_run=dry_run).check()
+    if domain is not None:
+        opened.registry.domain_names([domain])  # an unknown one is said before anything is asked
     named = any(value is not None for value in (domain, rows, query))
     if not yes and not dry_run:
         if json or not sys.stdin.isatty():

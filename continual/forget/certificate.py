@@ -18,7 +18,7 @@ from continual.storage.files import publish
 FOLDER = "certificates"
 """Folder below `.continual/`."""
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,27 @@ class ChangedFile:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """The search of the files beside `.continual/`, in the folder of the workspace. They are the user's.
+
+    Attributes:
+        files: Number of files that were read.
+        bytes: Their size.
+        found: Files that hold a removed text.
+        unread: Files and folders that can't be read.
+        links: Links that lead out of the folder, and were not followed.
+    """
+
+    files: int
+    bytes: int
+    found: list[str]
+    unread: list[str]
+    links: list[str]
+
+
+@dataclass(frozen=True)
 class SearchResult:
-    """The search of every file for the removed texts.
+    """The search of every file of the workspace for the removed texts. Paths are relative to `.continual/`.
 
     Attributes:
         texts: Number of texts that were searched for.
@@ -46,9 +65,11 @@ class SearchResult:
             whole cells were compared with them.
         files: Number of files that were read.
         bytes: Their size.
-        cleared: Files without a record that held a removed text, and were removed, relative to `.continual/`.
-        found: Files of the workspace that still hold one; empty if all went well.
-        outside: Files beside `.continual/`, in the folder of the workspace, that hold one. They are the user's.
+        cleared: Files without a record that held a removed text, and were removed.
+        found: Files that still hold one, and columns of the catalog; empty if all went well.
+        short: Files without a record in which only a cell equals a short removed text. They stay.
+        unread: Files and folders that can't be read.
+        beside: The search beside `.continual/`; None if it was not made, because the command was killed.
     """
 
     texts: int
@@ -57,7 +78,9 @@ class SearchResult:
     bytes: int
     cleared: list[str]
     found: list[str]
-    outside: list[str]
+    short: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    beside: Beside | None = None
 
 
 @dataclass(frozen=True)
@@ -94,11 +117,13 @@ class Certificate:
 
     Attributes:
         selection: "domain", "rows" or "query"; None if only models were rebuilt.
-        selection_sha256: sha256 of the salt and what was selected.
-        salt: Random hex digits.
+        domain: The name of a forgotten domain, which is kept in clear; None for rows and queries.
+        selection_sha256: sha256 of the salt and of the rows or the query; None for a domain.
+        salt: Random hex digits; None for a domain.
         asked: Number of rows in the file of rows; 0 for the other two.
         removed: Numbers of removed things by name, such as "rows" and "task_queries".
         shared: Number of texts that stay, because rows that were not selected have them too.
+        missed: Number of rows that later files lost because of what is removed now, at most, by id of the batch.
         versions: Versions whose weights depend on the rows, with the reason in words.
         discarded: The interrupted update that was discarded.
         files: Files that were written again or removed.
@@ -111,11 +136,13 @@ class Certificate:
     """
 
     selection: str | None = None
+    domain: str | None = None
     selection_sha256: str | None = None
     salt: str | None = None
     asked: int = 0
     removed: dict[str, int] = field(default_factory=dict)
     shared: int = 0
+    missed: dict[str, int] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     discarded: str | None = None
     files: list[ChangedFile] = field(default_factory=list)

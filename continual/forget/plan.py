@@ -17,14 +17,14 @@ from continual.care.targets import read_targets
 from continual.errors import NothingToDoError
 from continual.forget.certificate import Certificate, ChangedFile, lost_models, new_place, salted
 from continual.forget.journal import NEW, Intent, write_intent
-from continual.forget.rows import Removed, find_rows, write_rejects, write_without
-from continual.forget.scan import Search, forms_elsewhere, parquet_texts, search_folder
+from continual.forget.rows import Removed, find_rows, text_columns, write_rejects, write_without
+from continual.forget.scan import TEXT_COLUMNS, Search, forms_elsewhere, parquet_cells, search_folder
 from continual.forget.select import Selection
-from continual.forget.taint import rows_trained, tainted
+from continual.forget.taint import rows_missed, rows_trained, tainted
 from continual.forget.tasks import ChangedTask, read_changed, write_changed
 from continual.registry import ROOT, Batch, Leak, Registry, Task
 from continual.registry.digests import FileDigest
-from continual.registry.erase import Erasure
+from continual.registry.erase import INCOMPLETE, Erasure
 from continual.stream.leaks import LEAKS
 from continual.stream.readers.base import file_sha256
 from continual.versions.build import PHASE_RUN
@@ -120,6 +120,10 @@ def _finish(
     planned.removed += [path for path in CACHES if (root / path).exists()]
     planned.removed += [path.relative_to(root).as_posix() for path in root.glob(f"runs/{PHASE_RUN}*")]
     files, digests = _digests(planned)
+    missed = rows_missed(planned.erasure, batches)
+    for name in {*planned.erasure.batches, *missed}:
+        # The file can be ingested again, and then brings what the batch lacks.
+        planned.erasure.batches.setdefault(name, {})["source_sha256"] = INCOMPLETE
     erasure = replace(
         planned.erasure,
         trained={name: before[name] + rows for name, rows in trained.items()},
@@ -128,14 +132,16 @@ def _finish(
         discarded=None if run is None else run.id,
     )
     at, path = new_place()
-    salt, sha256 = salted(selection.value)
+    salt, sha256 = (None, None) if selection.domain is not None else salted(selection.value)
     certificate = Certificate(
         selection=selection.by,
+        domain=selection.domain,
         selection_sha256=sha256,
         salt=salt,
         asked=selection.asked,
         removed={name: count for name, count in planned.counts.items() if count},
         shared=len(texts - alone),
+        missed=missed,
         versions=tainted(registry.versions(), trained),
         discarded=None if run is None else run.id,
         files=files,
@@ -176,8 +182,9 @@ def _shared(texts: set[str], rows: Sequence[Path], tasks: Sequence[ChangedTask])
         found.update(array.filter(pc.is_in(array, value_set=wanted)).to_pylist())
 
     for file in rows:
-        for array in parquet_texts(file):
-            look(array)
+        for name, array in parquet_cells(file):
+            if name in TEXT_COLUMNS:
+                look(array)
     for changed in tasks:
         for array in changed.needed():
             look(array)
@@ -191,13 +198,14 @@ def _kept_rows(planned: Planned, batches: Sequence[Batch]) -> Iterator[Path]:
 
 
 def _kept_texts(planned: Planned, batches: Sequence[Batch], tasks: Sequence[Task]) -> Iterator[Any]:
-    """Yield the texts of rows and tasks as they will be."""
+    """Yield the texts of rows and tasks as they will be, and their ids."""
     for file in _kept_rows(planned, batches):
-        yield from parquet_texts(file)
+        yield from (array for _, array in parquet_cells(file))
     for task in tasks:
         if task.mteb is None and task.path not in planned.removed:
             for name in ("queries", "corpus"):
-                yield from parquet_texts(planned.file(f"{task.path}/{name}.parquet"))
+                cells = parquet_cells(planned.file(f"{task.path}/{name}.parquet"))
+                yield from (array for _, array in cells)
 
 
 def _write_task(planned: Planned, changed: ChangedTask, texts: set[str]) -> None:
@@ -283,7 +291,8 @@ def _write_rejects(planned: Planned, batches: Sequence[Batch], texts: set[str]) 
             planned.removed.append(path)
             continue
         target = planned.target(path)
-        kept, removed = write_rejects(root / path, planned.selection, texts, target)
+        columns = None if owner is None else text_columns(owner)
+        kept, removed = write_rejects(root / path, planned.selection, texts, columns, target)
         if not removed or not kept:
             target.unlink()
         if not removed:
@@ -362,7 +371,9 @@ def _texts_of_tasks(registry: Registry, tasks: Sequence[Task]) -> set[str]:
 
 def _mentioned(registry: Registry, texts: set[str]) -> bool:
     """Return whether a file that no record names holds one of the texts, such as a file that was moved aside."""
-    return bool(texts) and bool(search_folder(registry.root, Search(sorted(texts))).hits)
+    owned = {registry.catalog.path, *(registry.path(artifact.path) for artifact in registry.artifacts())}
+    search = Search(sorted(texts))
+    return bool(texts) and bool(search_folder(registry.root, search, without=owned, follow=True).hits)
 
 
 def _nothing(selection: Selection) -> str:

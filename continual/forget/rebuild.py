@@ -22,7 +22,7 @@ from continual.models.weights import weights_sha256
 from continual.progress import SILENT, Progress
 from continual.registry import CURRENT, ROOT, Registry, Version
 from continual.registry.catalog import now
-from continual.registry.erase import FORGOTTEN
+from continual.registry.erase import FORGOTTEN, INCOMPLETE
 from continual.step.request import Request
 from continual.step.spec import prepare, rule_state
 from continual.step.update import update
@@ -49,7 +49,8 @@ def rebuild_lineage(registry: Registry, config: Config, progress: Progress = SIL
     old = registry.version(CURRENT)
     if old.id not in reasons:
         why = "The current version does not depend on the rows, so it stays."
-        return Rebuilt(old.id, old.id, [], True, why, None, None, [], [*reasons])
+        lost = _incomplete(registry, old)
+        return Rebuilt(old.id, old.id, [], not lost, f"{why}{lost}", None, None, [], [*reasons])
     lineage = registry.lineage(old)
     clean = [version for version in lineage if version.id not in reasons]
     steps = lineage[len(clean) :]
@@ -66,7 +67,8 @@ def rebuild_lineage(registry: Registry, config: Config, progress: Progress = SIL
         if version is not None:
             parent = version
             refused += [version.id] if version.status == "refused" and how == RETRAINED else []
-    exact, why = _exactness(steps, done)
+    lost = _incomplete(registry, parent)
+    exact, why = _exactness(steps, done, lost)
     distance, cosine = _distance(registry, config, old, parent, progress)
     return Rebuilt(old.id, parent.id, done, exact, why, distance, cosine, refused, [*reasons])
 
@@ -164,8 +166,39 @@ def _retrain(registry: Registry, step: Version, parent: Version, batches: list[s
     return result.version
 
 
-def _exactness(steps: Sequence[Version], done: Sequence[tuple[str, str | None, str]]) -> tuple[bool, str]:
-    """Return whether the new version equals one that never saw the rows, and why, as a sentence."""
+def _incomplete(registry: Registry, version: Version) -> str:
+    """Return a sentence on the batches of a version that would have other rows if the forgotten ones had never been.
+
+    The empty text if there are none.
+    """
+    learned = registry.learned(version)
+    batches = [batch for batch in registry.batches() if batch.id in learned and batch.source_sha256 == INCOMPLETE]
+    if not batches:
+        return ""
+    names = ", ".join(f"{batch.id} of {batch.domain}" for batch in batches)
+    dropped = sum(batch.duplicates + batch.leaked for batch in batches)
+    cure = f" Up to {dropped:,} rows were dropped as duplicates or leaks of them" if dropped else ""
+    sources = ", ".join(dict.fromkeys(batch.source for batch in batches))
+    return (
+        f" But {names} would have other rows if the forgotten ones had never been there.{cure}"
+        f"{f': ingest {sources} again, and learn what is new.' if dropped else ''}"
+    )
+
+
+def _exactness(steps: Sequence[Version], done: Sequence[tuple[str, str | None, str]], lost: str) -> tuple[bool, str]:
+    """Return whether the new version equals one that never saw the rows, and why, in sentences.
+
+    Args:
+        lost: What `_incomplete` returned.
+    """
+    exact, why = _exact_weights(steps, done)
+    if exact and lost and any(how == COMPOSED for _, _, how in done):
+        why = "All updates were trained from the root base without replay and merged again without the rows."
+    return exact and not lost, f"{why}{lost}"
+
+
+def _exact_weights(steps: Sequence[Version], done: Sequence[tuple[str, str | None, str]]) -> tuple[bool, str]:
+    """Return whether the weights equal those of the same batches without the rows, and why, as a sentence."""
     from continual.merge.methods import find_method
 
     by_id = {step.id: step for step in steps}

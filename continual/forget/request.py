@@ -27,6 +27,11 @@ class Request(Options):
     rebuild: bool = False
     dry_run: bool = False
 
+    @property
+    def selects(self) -> bool:
+        """Whether rows are named."""
+        return (self.domain, self.rows, self.query) != (None, None, None)
+
     def check(self) -> None:
         """Check that the options say what to forget.
 

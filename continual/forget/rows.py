@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from continual.forget.scan import LEAST_BYTES, TEXT_COLUMNS
 from continual.forget.select import READ_ROWS, Selection
 from continual.registry import Batch
 from continual.registry.text import clean, hash_text
@@ -24,7 +25,7 @@ class Removed:
 
     Attributes:
         hashes: Hashes of removed rows, by id of the batch; only batches that lose rows.
-        texts: Their queries, positives, negatives and document ids.
+        texts: Their queries, positives and negatives. Ids of documents are not searched for: `17` is in any file.
     """
 
     hashes: dict[str, list[str]] = field(default_factory=dict)
@@ -44,7 +45,6 @@ def find_rows(batch: Batch, file: Path, selection: Selection, removed: Removed) 
             columns = taken.to_pydict()
             hashes += columns["row_hash"]
             removed.texts.update(columns["query"], columns["positive"], *columns["negatives"])
-            removed.texts.update(name for name in columns["doc_id"] if name is not None)
     if hashes:
         removed.hashes[batch.id] = hashes
 
@@ -65,11 +65,14 @@ def _taken(batch: Batch, rows: Any, selection: Selection) -> Any:
     return pa.array([selection.takes(batch.domain, *each) for each in keys], pa.bool_())
 
 
-def write_rejects(file: Path, selection: Selection, texts: Collection[str], target: Path) -> tuple[int, int]:
+def write_rejects(
+    file: Path, selection: Selection, texts: Collection[str], columns: Collection[str] | None, target: Path
+) -> tuple[int, int]:
     """Write the lines of a reject file that stay; return how many stay, and how many do not.
 
     Args:
         texts: Removed texts; a row with one of them is removed.
+        columns: Columns that were read as texts: short texts are compared with these alone; None if that is unknown.
     """
     short = {str(shown(text)) for text in texts}
     kept = removed = 0
@@ -77,7 +80,7 @@ def write_rejects(file: Path, selection: Selection, texts: Collection[str], targ
     with file.open(encoding="utf-8") as lines, target.open("w", encoding="utf-8") as output:
         for line in lines:
             data = json.loads(line).get("data")
-            if _taken_reject(data, selection, short):
+            if _taken_reject(data, selection, short, columns):
                 removed += 1
             else:
                 kept += 1
@@ -85,13 +88,21 @@ def write_rejects(file: Path, selection: Selection, texts: Collection[str], targ
     return kept, removed
 
 
-def _taken_reject(data: Any, selection: Selection, texts: Collection[str]) -> bool:
+def _taken_reject(data: Any, selection: Selection, texts: Collection[str], columns: Collection[str] | None) -> bool:
     if json.dumps(data, sort_keys=True) in selection.rejects:
         return True
+    cells = data.items() if isinstance(data, dict) else [("", data)]
     return any(
         text in texts or clean(text) in texts or hash_text(_encodable(text)) == selection.query_hash
-        for text in _strings(data)
+        for column, cell in cells
+        for text in _strings(cell)
+        if columns is None or column in columns or len(_encodable(text).encode()) >= LEAST_BYTES
     )
+
+
+def text_columns(batch: Batch) -> set[str]:
+    """Return the columns of a batch's file that were read as texts."""
+    return {name for role in TEXT_COLUMNS for name in _strings(batch.columns.get(role) or [])}
 
 
 def _encodable(text: str) -> str:

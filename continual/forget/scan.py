@@ -1,17 +1,17 @@
 """Search for removed texts in every byte of a workspace: raw files, decoded Parquet cells, and cells of the catalog.
 
 A text is searched for in UTF-8 and in the two ways in which JSON escapes it. Texts that would be found by chance are
-compared only with whole cells: short ones, and those that are also a part of the base model's files or of other texts.
+compared only with whole cells of the columns that hold texts of rows and tasks: short ones, and those that are also a
+part of the base model's files or of other texts. An id or a status is no text, whatever it looks like.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from continual.forget.walk import chunks, walk
 from continual.progress import SILENT, Progress
 from continual.registry.catalog import Catalog
 from continual.stream.cells import SHOWN_CHARS
@@ -28,6 +29,12 @@ LEAST_BYTES = 12
 
 MOST_BYTES = 1024
 """Bytes of a text that are compared."""
+
+TEXT_COLUMNS = ("query", "positive", "negatives", "text")
+"""Columns of Parquet files that hold texts of rows and tasks."""
+
+Hit = Literal["text", "short"]
+"""What a file holds: a removed text, or only a whole cell that equals one of less than `LEAST_BYTES`."""
 
 CHUNK_BYTES = 8 << 20
 READ_ROWS = 10_000
@@ -39,17 +46,23 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True)
 class Found:
-    """The result of a search.
+    """The result of a search. Paths are relative to the folder.
 
     Attributes:
         files: Number of files that were read.
         bytes: Their size.
-        hits: Files that hold a removed text, relative to the folder.
+        hits: Files that hold a removed text.
+        short: Files in which only a whole cell equals a short removed text, perhaps by chance.
+        unread: Files and folders that can't be read.
+        links: Links that lead out of the folder and were not followed.
     """
 
     files: int
     bytes: int
     hits: list[str]
+    short: list[str]
+    unread: list[str]
+    links: list[str]
 
 
 class Searcher:
@@ -116,15 +129,17 @@ def texts_in(array: pa.Array) -> Iterator[pa.Array]:
             yield from texts_in(field)
 
 
-def parquet_texts(file: Path) -> Iterator[pa.Array]:
-    """Yield the texts of a Parquet file; nothing if it can't be read as one."""
-    try:
-        with pq.ParquetFile(file) as opened:
-            for batch in opened.iter_batches(READ_ROWS, use_threads=False):
-                for column in batch.columns:
-                    yield from texts_in(column)
-    except (pa.ArrowException, OSError, UnicodeDecodeError):
-        return
+def parquet_cells(file: Path) -> Iterator[tuple[str, pa.Array]]:
+    """Yield the names of the columns of a Parquet file with arrays of their texts.
+
+    Raises:
+        ArrowException: It can't be read as Parquet.
+    """
+    with pq.ParquetFile(file) as opened:
+        for batch in opened.iter_batches(READ_ROWS, use_threads=False):
+            for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                for array in texts_in(column):
+                    yield name, array
 
 
 def joined(array: pa.Array) -> bytes:
@@ -148,63 +163,85 @@ class Search:
         self.whole_only = sum(not own - apart for own in forms.values())
         self._cells = pa.array(self.texts, pa.string())
 
-    def in_file(self, file: Path) -> bool:
-        """Return whether a file holds a removed text."""
-        if any(self.in_chunk(chunk) for chunk in _chunks(file, self.searcher.longest)):
-            return True
-        return file.suffix in (".parquet", ".partial") and any(map(self.in_cells, parquet_texts(file)))
+    def in_file(self, file: Path) -> Hit | None:
+        """Return what of the removed texts a file holds.
 
-    def in_chunk(self, data: bytes) -> bool:
-        """Return whether data holds a removed text."""
-        return bool(self.searcher.find(data))
+        Raises:
+            OSError: It can't be read.
+            ArrowException: It is named as Parquet, and can't be read as such.
+        """
+        if any(self.searcher.find(chunk) for chunk in chunks(file, CHUNK_BYTES, self.searcher.longest)):
+            return "text"
+        if file.suffix not in (".parquet", ".partial"):
+            return None
+        found: Hit | None = None
+        try:
+            for name, array in parquet_cells(file):
+                whole = self._whole(array) if name in TEXT_COLUMNS else None
+                if whole == "text" or self.searcher.find(joined(array)):
+                    return "text"
+                found = found or whole
+        except (pa.ArrowException, UnicodeDecodeError):
+            if file.suffix == ".parquet":  # an unfinished file may be of any kind
+                raise
+        return found
 
-    def in_cells(self, array: pa.Array) -> bool:
-        """Return whether an array of texts has a removed text, as a whole or as a part."""
-        whole = pc.any(pc.is_in(array.cast(pa.string()), value_set=self._cells)).as_py()
-        return bool(whole) or bool(self.searcher.find(joined(array)))
+    def _whole(self, array: pa.Array) -> Hit | None:
+        """Return whether whole cells of an array equal removed texts, long or short ones."""
+        array = array.cast(pa.string())
+        equal = array.filter(pc.is_in(array, value_set=self._cells)).to_pylist()
+        if not equal:
+            return None
+        return "text" if any(len(text.encode()) >= LEAST_BYTES for text in equal) else "short"
 
-    def in_catalog(self, catalog: Catalog) -> bool:
-        """Return whether a value of the catalog holds a removed text; the file itself compresses them."""
+    def in_catalog(self, catalog: Catalog) -> list[str]:
+        """Return the columns of the catalog with a value that holds a removed text; the file compresses its values.
+
+        Short texts are not compared: the catalog holds names, states and settings, and no text of a row.
+        """
+        found = []
         with catalog.reading() as connection:
             for (table,) in connection.execute("SHOW TABLES").fetchall():
-                for row in connection.execute(f'SELECT * FROM "{table}"').fetchall():
-                    cells = [value for value in row if isinstance(value, str)]
-                    if cells and self.in_cells(pa.array(cells, pa.string())):
-                        return True
-        return False
+                cursor = connection.execute(f'SELECT * FROM "{table}"')
+                columns = [column[0] for column in cursor.description or []]
+                for column, values in zip(columns, zip(*cursor.fetchall(), strict=True), strict=False):
+                    texts = (value for value in values if isinstance(value, str))
+                    if self.searcher.find("\0".join(texts).encode()):
+                        found.append(f"{table}.{column}")
+        return found
 
 
-def search_folder(folder: Path, search: Search, *, without: Sequence[Path] = (), progress: Progress = SILENT) -> Found:
+def search_folder(
+    folder: Path,
+    search: Search,
+    *,
+    without: Collection[Path] = (),
+    follow: bool = False,
+    progress: Progress = SILENT,
+) -> Found:
     """Search all files below a folder.
 
     Args:
         without: Files and folders to leave out.
+        follow: Whether to follow links that lead out of the folder.
     """
-    files = [file for file in _files(folder) if not any(file.is_relative_to(path) for path in without)]
-    size, hits = sum(file.stat().st_size for file in files), []
-    progress.start("searching for removed texts", size, "bytes")
-    for file in files:
-        if search.in_file(file):
-            hits.append(file.relative_to(folder).as_posix())
-        progress.advance(file.stat().st_size)
+    listed = walk(folder, without=without, follow=follow)
+    read, kinds = 0, {"text": list[str](), "short": list[str](), "unread": listed.unread}
+    progress.start("searching for removed texts", listed.bytes, "bytes")
+    for file, size in listed.files:
+        hit: str | None = None
+        try:
+            hit = search.in_file(file)
+            read += 1
+        except FileNotFoundError:
+            pass  # removed meanwhile
+        except (OSError, pa.ArrowException, UnicodeDecodeError):
+            hit = "unread"
+        if hit is not None:
+            kinds[hit].append(listed.name(file))
+        progress.advance(size)
     progress.finish()
-    return Found(len(files), size, sorted(hits))
-
-
-def _files(folder: Path) -> list[Path]:
-    found = []
-    for place, _, names in os.walk(folder):
-        found += [Path(place, name) for name in names]
-    return sorted(file for file in found if file.is_file() and not file.is_symlink())
-
-
-def _chunks(file: Path, overlap: int) -> Iterator[bytes]:
-    """Yield a file in chunks that overlap, so that no text is cut."""
-    before = b""
-    with file.open("rb") as opened:
-        while chunk := opened.read(CHUNK_BYTES):
-            yield before + chunk
-            before = (before + chunk)[-max(overlap - 1, 1) :]
+    return Found(read, listed.bytes, kinds["text"], kinds["short"], sorted(kinds["unread"]), listed.links)
 
 
 def forms_elsewhere(searcher: Searcher, folder: Path, arrays: Iterable[Any]) -> set[bytes]:
@@ -216,9 +253,9 @@ def forms_elsewhere(searcher: Searcher, folder: Path, arrays: Iterable[Any]) -> 
         arrays: Arrays of texts that stay.
     """
     found: set[bytes] = set()
-    for file in _files(folder):
+    for file, _ in walk(folder, follow=True).files:
         if file.suffix != ".safetensors":  # weights hold no text
-            for chunk in _chunks(file, searcher.longest):
+            for chunk in chunks(file, CHUNK_BYTES, searcher.longest):
                 found |= searcher.find(chunk)
     for array in arrays:
         data = joined(array)

@@ -16,7 +16,6 @@ from continual.forget.request import Request
 from continual.progress import SILENT, Progress
 from continual.registry import Registry
 from continual.registry.text import clean, hash_row, hash_text
-from continual.storage.files import scratch
 from continual.stream.readers import Dialect, open_source
 from continual.stream.schema import NO_SCORE, Columns, resolve
 from continual.stream.stage import stage_all
@@ -60,8 +59,13 @@ class Selection:
         return hash_text(query) == self.query_hash or (bool(self.hashes) and hash_row(query, document) in self.hashes)
 
 
-def select(registry: Registry, config: IngestConfig, request: Request, progress: Progress = SILENT) -> Selection:
+def select(
+    registry: Registry, config: IngestConfig, request: Request, folder: Path, progress: Progress = SILENT
+) -> Selection:
     """Return the rows that a request means.
+
+    Args:
+        folder: Where to write intermediate results.
 
     Raises:
         NotFoundError: There is no such domain.
@@ -78,8 +82,7 @@ def select(registry: Registry, config: IngestConfig, request: Request, progress:
         key = hash_text(text)
         return Selection("query", key, query_hash=key, texts=frozenset([text]))
     assert request.rows is not None, "a request is checked"
-    with scratch(registry.root, "forget-rows") as folder:
-        return _read_file(request.rows, config, folder, progress)
+    return _read_file(request.rows, config, folder, progress)
 
 
 def _read_file(file: Path, config: IngestConfig, folder: Path, progress: Progress) -> Selection:

@@ -1,11 +1,14 @@
-"""Which versions were trained on rows, by the windows in their provenance, and which were made from those."""
+"""Which versions were trained on rows, by the windows in their provenance, and which were made from those.
+
+And which other rows were left out because of them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from continual.registry import Batch, Registry, Version, Window
-from continual.registry.erase import FORGOTTEN
+from continual.registry.erase import FORGOTTEN, Erasure
 
 
 def rows_trained(registry: Registry, removed: Mapping[str, Sequence[str]], batches: Sequence[Batch]) -> dict[str, int]:
@@ -60,3 +63,25 @@ def tainted(versions: Sequence[Version], trained: Mapping[str, int] | None = Non
         elif source is not None:
             reasons[version.id] = f"made from {source}"
     return reasons
+
+
+def rows_missed(erasure: Erasure, batches: Sequence[Batch]) -> dict[str, int]:
+    """Return how many rows the batches that stay lost because of what goes away, at most, by id.
+
+    A row of another domain was dropped as a duplicate if the forgotten domain had it first. And a row was dropped as a
+    leak if a query or a document of a task that changes was like it.
+    """
+    dropped = [_position(name) for name in erasure.dropped_batches]
+    tasks = bool(erasure.dropped_tasks or erasure.tasks)
+    found = {}
+    for batch in batches:
+        if batch.id not in erasure.dropped_batches:
+            later = bool(dropped) and _position(batch.id) > min(dropped)
+            rows = batch.duplicates * later + batch.leaked * tasks
+            if rows:
+                found[batch.id] = rows
+    return found
+
+
+def _position(batch: str) -> int:
+    return int(batch.removeprefix("b"))

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from continual.errors import DataError
+from continual.errors import DataError, WorkspaceBusy
 from continual.progress import SILENT, Progress
 from continual.registry.artifacts import Artifact
 from continual.registry.catalog import Catalog
 from continual.storage.files import publish
+from continual.storage.locks import FORGETTING
 
 if TYPE_CHECKING:
     import duckdb
@@ -144,6 +145,7 @@ class Digests:
         recorded = self.recorded(chosen)
         for damage in self.find_damage(chosen, recorded, full=full, progress=progress):
             if not (missing_ok and damage.missing):
+                self.require_settled(damage.artifact, changed=self.recorded(chosen) != recorded)
                 raise damage_error(self.root, damage)
         if full:
             self._adopt([artifact for artifact in chosen if artifact.path not in recorded])
@@ -195,6 +197,21 @@ class Digests:
             path = file.relative_to(self.root).as_posix()
             if path not in known:
                 yield Damage(artifact, path, "was added: it is not recorded in the catalog", added=True)
+
+    def require_settled(self, artifact: Artifact, *, changed: bool) -> None:
+        """Check that what looks damaged or missing is not what a `continual forget` changes at this moment.
+
+        Args:
+            changed: Whether the record differs from the one that the files were compared with.
+
+        Raises:
+            WorkspaceBusy: It is.
+        """
+        if changed or (self.root / FORGETTING).is_dir():
+            raise WorkspaceBusy(
+                f"{artifact.path}, a part of {artifact.owner}, was changed while it was read, by another command such "
+                "as `continual forget`. Run the command again."
+            )
 
     def _adopt(self, artifacts: Sequence[Artifact]) -> None:
         """Record the digests of artifacts that have none, because an older release made them."""

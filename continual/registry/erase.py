@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from continual.registry.catalog import Catalog, now
 from continual.registry.digests import FileDigest, insert_digests
-from continual.registry.records import Leak
-from continual.registry.rows import alias_target, append_alias, encode_value, insert_record
+from continual.registry.records import CURRENT, FORGOTTEN, Leak
+from continual.registry.rows import alias_target, append_alias, encode_value, insert_record, keep_position
+from continual.storage.locks import FORGETTING
 
 if TYPE_CHECKING:
     import duckdb
 
-CURRENT = "current"
+__all__ = ["FORGETTING", "FORGOTTEN", "INCOMPLETE", "Erasure", "erase"]
 
-FORGETTING = "forgetting"
-"""Folder below `.continual/` with what a running or killed `continual forget` is about to do."""
-
-FORGOTTEN = "forgotten"
-"""Status of a version whose model was removed because it was trained on rows that were forgotten."""
+INCOMPLETE = ""
+"""`source_sha256` of a batch that no longer has, or never had, all rows of its file that it would have now."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +57,16 @@ class Erasure:
     discarded: str | None = None
 
 
-def erase(catalog: Catalog, changes: Erasure) -> None:
-    """Apply changes in one transaction."""
+def erase(catalog: Catalog, changes: Erasure, place: Callable[[], None] = lambda: None) -> None:
+    """Apply changes in one transaction.
+
+    Args:
+        place: Puts the new files into their places; called just before the commit, while no other process can open the
+            catalog. So who reads records and files sees old ones or new ones.
+    """
     with catalog.transaction() as connection:
+        if changes.dropped_batches:
+            keep_position(connection, "batches")
         for table, key, rows in (("batches", "id", changes.batches), ("tasks", "name", changes.tasks)):
             for name, values in rows.items():
                 columns = ", ".join(f'"{column}" = ?' for column in values)
@@ -93,6 +98,7 @@ def erase(catalog: Catalog, changes: Erasure) -> None:
             )
         if changes.current is not None and alias_target(connection, CURRENT) != changes.current:
             append_alias(connection, CURRENT, changes.current, "the lineage was rebuilt without forgotten rows")
+        place()
 
 
 def _delete(connection: duckdb.DuckDBPyConnection, table: str, column: str, names: Sequence[str]) -> None:

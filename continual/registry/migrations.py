@@ -184,6 +184,15 @@ m009_digests = [
     """,
 ]
 
+m010_counters = [
+    """
+    CREATE TABLE counters (
+        name VARCHAR PRIMARY KEY,              -- a table with a position, such as batches
+        last INTEGER NOT NULL                  -- the highest position of a row that was deleted
+    )
+    """,
+]
+
 MIGRATIONS: list[list[str]] = [
     m001_initial,
     m002_pins,
@@ -194,5 +203,6 @@ MIGRATIONS: list[list[str]] = [
     m007_kinds,
     m008_names,
     m009_digests,
+    m010_counters,
 ]
 """Migration n is `MIGRATIONS[n - 1]`."""

@@ -19,6 +19,9 @@ CURRENT = "current"
 MTEB = "mteb:"
 """Prefix of mteb's tasks and benchmarks, on the command line and in a task's origin."""
 
+FORGOTTEN = "forgotten"
+"""Status of a version whose model was removed because it was trained on rows that were forgotten."""
+
 RETRIEVAL = "retrieval"
 
 GRADED = "graded"
@@ -70,6 +73,8 @@ class Batch:
 
     Attributes:
         source: The file or data set, as it was named at ingest.
+        source_sha256: Of its content; "" after `continual forget` if the batch lacks rows of it, so that it can be
+            ingested again.
         columns: Names of the columns that were read, by role: query, positive, negatives, doc_id.
         license: Licence of the data, such as "cc-by-4.0"; None if it is unknown.
     """

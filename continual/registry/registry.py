@@ -25,6 +25,7 @@ from continual.registry.comparable import common_settings
 from continual.registry.digests import Digests, insert_digests
 from continual.registry.records import (
     CURRENT,
+    FORGOTTEN,
     RETRIEVAL,
     Alias,
     Batch,
@@ -215,6 +216,7 @@ class Registry:
         files = [self.path(batch.path) for batch in batches]
         for file, batch in zip(files, batches, strict=True):
             if not file.is_file():
+                self.digests.require_settled(rows_of(batch), changed=batch not in self.batches())
                 raise DataError(
                     f"{file} is missing; it holds the rows of the domain {batch.domain} from {batch.source}. Restore "
                     "it from a backup."
@@ -242,6 +244,7 @@ class Registry:
         """
         for task in tasks:
             if missing := self._missing_files(task):
+                self.digests.require_settled(folder_of(task), changed=task not in self.tasks())
                 raise DataError(f"{missing[0]}, a file of the task {task.name}, is missing. {folder_of(task).cure}")
         self.digests.check(*map(folder_of, tasks), full=full)
         return [self.path(task.path) for task in tasks]
@@ -397,11 +400,12 @@ class Registry:
         """Return the version that an alias goes back to in a rollback; None if it has always named the same one.
 
         Versions that were rolled back are left out: after v1, v2, v3 and a rollback to v2 the result is v1. So repeated
-        rollbacks end at the first version.
+        rollbacks end at the first version. Versions whose models were removed by `continual forget` are left out too.
         """
+        forgotten = {version.id for version in self.versions() if version.status == FORGOTTEN}
         served: list[str] = []
         for event in self.alias_events():
-            if event.alias == name:
+            if event.alias == name and event.version not in {*forgotten, *served[-1:]}:
                 is_rollback = served[-2:-1] == [event.version]
                 served = served[:-1] if is_rollback else [*served, event.version]
         return served[-2] if len(served) > 1 else None

@@ -59,10 +59,22 @@ def insert_record(connection: duckdb.DuckDBPyConnection, table: str, record: Any
 
 
 def next_position(connection: duckdb.DuckDBPyConnection, table: str) -> int:
-    """Return the position that the next row of a table gets: versions count from 0, other tables from 1."""
+    """Return the position that the next row of a table gets: versions count from 0, other tables from 1.
+
+    The position of a deleted row is not given out again; see `keep_position`.
+    """
     first = 0 if table == "versions" else 1
-    ((position,),) = connection.execute(f"SELECT coalesce(max(position) + 1, {first}) FROM {table}").fetchall()
+    ((position,),) = connection.execute(
+        f"SELECT greatest(coalesce(max(position) + 1, {first}), (SELECT coalesce(max(last) + 1, 0) FROM counters "
+        f"WHERE name = '{table}')) FROM {table}"
+    ).fetchall()
     return int(position)
+
+
+def keep_position(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Remember the highest position of a table before rows are deleted: ids have it, and name one record for ever."""
+    last = next_position(connection, table) - 1
+    connection.execute("INSERT OR REPLACE INTO counters VALUES (?, ?)", [table, last])
 
 
 def insert_task(connection: duckdb.DuckDBPyConnection, task: Task) -> None:

@@ -28,6 +28,12 @@ UPDATE_LOCK = "update.lock"
 INGEST_LOCK = "ingest.lock"
 """Lock of the commands that store rows and tasks."""
 
+FORGETTING = "forgetting"
+"""Folder beside the lock files with what a running or killed `continual forget` is about to do."""
+
+FORGET = "forget"
+"""Name of the command that may lock a workspace with that folder: it finishes what was begun."""
+
 _ATTEMPTS = 5
 """Attempts to take a lock without waiting, because a process that calls `held` holds it for a moment too."""
 
@@ -111,13 +117,15 @@ def exclusive(path: Path, what: str, *, seconds: float = 0.0) -> Iterator[None]:
         seconds: Longest wait for another job.
 
     Raises:
-        WorkspaceBusy: Another process held the lock for longer.
+        WorkspaceBusy: Another process held the lock for longer; or it ended before its `continual forget` was finished.
         ResourceError: The workspace cannot be written.
     """
     global _writing
     with _opened(path, f"`continual {what}` writes to the workspace", write=True) as file:
         assert file is not None
         _wait(file, path, fcntl.LOCK_EX, seconds, "is writing to this workspace")
+        if what != FORGET:
+            require_finished(path.parent, what)
         _record(file, what)
         _writing += 1
         try:
@@ -125,6 +133,24 @@ def exclusive(path: Path, what: str, *, seconds: float = 0.0) -> Iterator[None]:
         finally:
             _writing -= 1
             _erase(file)
+
+
+def require_finished(root: Path, what: str) -> None:
+    """Check that no `continual forget` was killed before its end.
+
+    Args:
+        root: The folder of the lock files.
+        what: Name of the command that is to work there, and holds its lock.
+
+    Raises:
+        WorkspaceBusy: One was.
+    """
+    if (root / FORGETTING).is_dir():
+        raise WorkspaceBusy(
+            f"A `continual forget` in {root} was stopped before its end, so `continual {what}` would work on rows that "
+            "are to be removed. Run the command again: the next command finishes it first, as soon as no other command "
+            "reads the models."
+        )
 
 
 def writing() -> bool:

@@ -257,7 +257,8 @@ def test_backups_are_named(averaged: Workspace, tmp_path: Path, run: Run) -> Non
     (certificate,) = averaged.registry.path("certificates").glob("*.json")
     data = json.loads(certificate.read_text())
     assert data["backups"] == [str(tmp_path / "store")]
-    assert "third" not in data["selection_sha256"]
+    assert (data["domain"], data["selection_sha256"], data["salt"]) == ("third", None, None)
+    assert "The name third itself is kept" in done.out
     assert averaged.backup(tmp_path / "new").left_out == []
 
 
@@ -331,7 +332,7 @@ def test_a_text_that_is_left_is_an_error(averaged: Workspace, monkeypatch: pytes
         place.write_text(query)
 
     monkeypatch.setattr(journal, "erase", erase)
-    with pytest.raises(DataError, match=r"found in versions/v1/README\.md"):
+    with pytest.raises(DataError, match=r"is also in versions/v1/README\.md"):
         averaged.forget(query=query)
     (certificate,) = averaged.registry.path("certificates").glob("*.json")
     assert json.loads(certificate.read_text())["search"]["found"] == ["versions/v1/README.md"]
@@ -363,7 +364,9 @@ def test_texts_are_found_in_every_form(tmp_path: Path, text: str) -> None:
 
 def test_short_texts_are_compared_with_cells_only(tmp_path: Path) -> None:
     assert forms_of("joy") == set()
-    pq.write_table(pa.table({"label": ["joy", "joyful"]}), tmp_path / "labels.parquet")
+    pq.write_table(pa.table({"positive": ["joy", "joyful"]}), tmp_path / "labels.parquet")
+    pq.write_table(pa.table({"doc_id": ["joy", "joyful"]}), tmp_path / "ids.parquet")
     (tmp_path / "vocabulary.txt").write_text("joy\n")
-    assert search_folder(tmp_path, Search(["joy"])).hits == ["labels.parquet"]
-    assert search_folder(tmp_path, Search(["ful"])).hits == []
+    assert search_folder(tmp_path, Search(["joy"])).short == ["labels.parquet"]
+    assert search_folder(tmp_path, Search(["ful"])).short == []
+    assert search_folder(tmp_path, Search(["joy"])).hits == []

@@ -18,6 +18,9 @@ NAMES = {
     "domains": "domain",
 }
 
+SHOWN = 10
+"""Paths of a list that are printed."""
+
 PLURALS = {"query of a task": "queries of tasks", "document of a task": "documents of tasks", "batch": "batches"}
 
 
@@ -30,6 +33,13 @@ def print_certificate(done: Certificate, *, dry_run: bool = False) -> None:
         if done.shared:
             verb = "stays" if done.shared == 1 else "stay"
             say(f"{_count(done.shared, 'text')} {verb}, because rows that were not selected have the same text.")
+        if done.missed:
+            say(
+                f"Up to {_count(sum(done.missed.values()), 'row')} of {', '.join(done.missed)} were dropped before, "
+                "as duplicates or leaks of what is removed. Ingest the files again to add them."
+            )
+        if done.domain is not None and not dry_run:
+            say(f"The name {done.domain} itself is kept, in the certificate and in the records of versions.")
         if done.discarded is not None:
             say(f"{'Would discard' if dry_run else 'Discarded'} the unfinished update to {done.discarded}.")
     if done.search is not None:
@@ -49,8 +59,20 @@ def _print_search(search: SearchResult) -> None:
     result = f"found in {', '.join(search.found)}" if search.found else "none was found"
     read = f"{_count(search.files, 'file')}, {search.bytes / 1e6:,.1f} MB"
     say(f"Searched {read}, for {_count(search.texts, 'removed text')}{apart}: {result}.")
-    if search.outside:
-        say(f"These files of yours in the folder of the workspace still hold them: {', '.join(search.outside)}.")
+    if search.short:
+        say(
+            f"Look at these files that no record names: a cell equals a short removed text, perhaps by chance: "
+            f"{_some(search.short)}."
+        )
+    if search.unread:
+        say(f"Not searched, because they can't be read: {_some(search.unread)} in .continual.")
+    beside = search.beside
+    if beside is None:
+        return
+    if beside.found:
+        say(f"These files of yours in the folder of the workspace still hold them: {_some(beside.found)}.")
+    if skipped := [*beside.unread, *beside.links]:
+        say(f"Not searched in the folder of the workspace, links and what can't be read: {_some(skipped)}.")
 
 
 def _print_versions(done: Certificate) -> None:
@@ -92,6 +114,12 @@ def _print_elsewhere(done: Certificate) -> None:
         say(f"Backups that were made before still hold the rows: {', '.join(done.backups)}.")
     else:
         say("Backups and exports that were made before still hold the rows.")
+
+
+def _some(paths: list[str]) -> str:
+    """Return the first paths; the certificate has all."""
+    more = f" and {len(paths) - SHOWN:,} more" if paths[SHOWN:] else ""
+    return f"{', '.join(paths[:SHOWN])}{more}"
 
 
 def _count(number: int, what: str) -> str:
