@@ -28,9 +28,18 @@ from continual.stream.graded import add_negatives
 from continual.stream.leaks import count_leaks, find_leaks, write_leaks
 from continual.stream.options import IngestOptions, check_options
 from continual.stream.ordered import write_rows
-from continual.stream.readers import Dialect, Source, TextFiles, open_ids, open_source, text_columns
+from continual.stream.readers import (
+    Dialect,
+    IdSource,
+    Source,
+    TextFiles,
+    WatchedSource,
+    open_ids,
+    open_source,
+    text_columns,
+)
 from continual.stream.report import IngestReport, Read, report_rows, report_unchanged
-from continual.stream.schema import Columns, Mapping, resolve
+from continual.stream.schema import Columns, Mapping, check_unread, resolve
 from continual.stream.split import Split, split_rows
 from continual.stream.stage import Staged, stage_all
 from continual.stream.sweep import ANNOUNCED, KEPT, NEGATIVES, REJECTS, ROWS, TASK, staging
@@ -108,6 +117,8 @@ def ingest(
     # 1. Check the options and open the source.
     texts = TextFiles(corpus, queries)
     opened = open_ids(source, dialect, texts, columns) if texts else open_source(source, dialect)
+    if not isinstance(opened, IdSource):
+        opened = WatchedSource(opened)
     columns = text_columns(columns, texts)
     options = check_options(IngestOptions(domain, columns, holdout, task, license, kind, instruction))
     name = check_name(opened.stem if options.domain is None else options.domain, "domain")
@@ -134,7 +145,10 @@ def ingest(
             if staged.rejected > config.max_reject_share * staged.rows_in:
                 rejects = registry.path(_publish_rejects(registry, folder, name, content))
                 raise too_many_rejects(source, staged, config.max_reject_share, rejects)
-            check_read(source, mapping, staged)
+            asked = bool(texts) or (options.columns.query is not None and options.columns.positive is not None)
+            check_read(source, mapping, staged, asked=asked)
+            if mapping.score_name is None and wanted.score is None:
+                check_unread(source, opened.suspects())
             given_range = mapping.score_range
             mapping = with_range(source, mapping, staged)
             score_range = mapping.score_range

@@ -12,6 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -28,7 +29,7 @@ from continual.stream.cells import (
     read_score,
     shown,
 )
-from continual.stream.readers.base import Piece, Source
+from continual.stream.readers.base import Piece, Source, schema_of
 from continual.stream.schema import Columns, Mapping, resolve
 from continual.stream.sweep import NEGATIVES, REJECTS, ROWS
 
@@ -158,6 +159,7 @@ def stage(
         DataError: The source is damaged.
     """
     staged = Staged()
+    mapping = _as_stored(source, mapping)
     options = {"compression": "lz4", "use_dictionary": False, "write_statistics": False}
     progress.start("checking rows", source.rows, "rows")
     with (
@@ -182,6 +184,16 @@ def stage(
             progress.advance(len(piece.numbers))
     progress.finish()
     return staged
+
+
+def _as_stored(source: Source, mapping: Mapping) -> Mapping:
+    """Return a mapping whose limits are numbers of the type of its scores: a float32 0.7 is at least 0.7."""
+    schema, name = schema_of(source), mapping.score_name
+    if schema is None or name is None:
+        return mapping
+    kinds = {pa.float16(): np.float16, pa.float32(): np.float32}
+    kind = kinds.get(schema.field(name).type)
+    return mapping if kind is None else mapping.rounded(lambda limit: float(kind(limit)))
 
 
 def _check(

@@ -20,7 +20,9 @@ import pyarrow as pa
 
 from continual.errors import DataError
 from continual.stream.database import count, database
-from continual.stream.readers.base import PIECE_BYTES, Piece, Source
+from continual.stream.readers.base import NO_NAME, PIECE_BYTES, Piece, Source, schema_of
+from continual.stream.readers.shapes import check_third, places
+from continual.stream.readers.watched import WatchedSource
 from continual.stream.schema import Columns, id_column, id_columns
 from continual.stream.schema import Mapping as ColumnMapping
 
@@ -32,6 +34,8 @@ MAX_NEGATIVES = 32
 """Most negatives of a pair that has them in rows of their own; the first by hash."""
 READ_ROWS = 10_000
 
+_TEXTS = "(id VARCHAR, start BIGINT, size BIGINT)"
+"""The columns of a table of texts."""
 _TYPES = {"seq": pa.int64(), "row": pa.int64(), "number": pa.int64(), "place": pa.int64(), "start": pa.int64()}
 
 
@@ -50,13 +54,14 @@ class TextFiles:
 class Roles:
     """The columns of a file of rows: those with ids, and the others by the names that they get.
 
-    A role without columns is not read by id.
+    A role without columns is not read by id. `guessed`: only its place says that a column holds ids of negatives.
     """
 
     query: tuple[str, ...] = ()
     positive: tuple[str, ...] = ()
     negatives: tuple[str, ...] = ()
     others: Mapping[str, str] | None = None
+    guessed: bool = False
 
     @property
     def by_id(self) -> dict[str, list[str]]:
@@ -70,22 +75,37 @@ class Roles:
         return [*self.by_id, *(["doc_id"] if self.positive else [])]
 
 
-def find_roles(source: Source, texts: TextFiles, wanted: Columns) -> Roles:
+def find_roles(source: Source, texts: TextFiles, wanted: Columns, bare: Sequence[str] = ()) -> Roles:
     """Find the columns with ids, by request or by their common names; see `continual.stream.schema.ID_NAMES`.
+
+    Args:
+        source: The file of rows.
+        texts: The files with the texts.
+        wanted: The columns that the caller asks for.
+        bare: The first line of a file without a header line, whose columns are known by their places.
 
     Raises:
         DataError: A column is missing, or the file has ids and texts for one role.
     """
     names = source.columns
+    known: dict[str, str] = {}
+    if bare and ((texts.queries and not wanted.query) or (texts.corpus and not wanted.positive)):
+        known = places(source.name, bare)
+        wanted = replace(wanted, query=wanted.query or known["query"], positive=wanted.positive or known["positive"])
+    guessed = bool(texts.corpus) and "negatives" in known and not wanted.negatives and not wanted.score
+    if guessed:
+        wanted = replace(wanted, negatives=known["negatives"])
     query = (id_column("query", wanted.query, names, source.name),) if texts.queries else ()
     positive: tuple[str, ...] = ()
     negatives: tuple[str, ...] = ()
     if texts.corpus:
         positive = (id_column("positive", wanted.positive, names, source.name),)
         negatives = id_columns(wanted.negatives, names, source.name)
-    roles = Roles(query, positive, negatives)
+    roles = Roles(query, positive, negatives, guessed=guessed)
     used = {*query, *positive, *negatives}
     others = {name: name for name in names if name not in used}
+    if "score" in known and wanted.score in (None, "score") and others.pop(known["score"], None):
+        others["score"] = known["score"]
     if both := sorted(set(roles.joined) & others.keys()):
         raise DataError(
             f"{source.name} has a column {both[0]!r} besides the ids in {', '.join(map(repr, sorted(used)))}. Rename "
@@ -116,7 +136,19 @@ class IdSource:
         self.dialect: dict[str, Any] = rows.dialect | {"ids": roles.by_id}
         self._notes = list(notes)
         self.warnings: list[str] = list(notes)
-        self._rows, self._corpus, self._queries, self._roles = rows, corpus, queries, roles
+        self._rows, self._corpus, self._queries, self._roles = WatchedSource(rows), corpus, queries, roles
+
+    @property
+    def schema(self) -> Any:
+        """Return the Arrow types of the columns that are not joined; None if their values have none."""
+        schema = schema_of(self._rows)
+        if schema is None:
+            return None
+        return pa.schema([schema.field(name).with_name(own) for own, name in (self._roles.others or {}).items()])
+
+    def suspects(self) -> dict[str, str]:
+        """Return the unread columns of the file of rows that may be labels or scores, with some of their values."""
+        return self._rows.suspects()
 
     def sha256(self) -> str:
         """Return a SHA-256 of the contents of all files."""
@@ -140,9 +172,14 @@ class IdSource:
             (Path(folder) / "texts").open("w+b") as file,
         ):
             for table, source in (("corpus", self._corpus), ("queries", self._queries)):
-                _load_texts(connection, table, source, file)
+                if source is None:
+                    connection.execute(f"CREATE TABLE {table} {_TEXTS}")
+                else:
+                    self.warnings += _load_texts(connection, table, source, file)
             yield from self._load_rows(connection, columns, others)
             self.warnings += self._rows.warnings
+            if self._roles.guessed:
+                check_third(connection, self._rows.name)
             self._join(connection, grouped=bool(self._roles.negatives) and not others)
             for found in _found(connection, min(batch_rows, READ_ROWS)):
                 yield self._piece(found, columns, file)
@@ -305,15 +342,16 @@ def _rows(result: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
         yield from rows
 
 
-def _load_texts(connection: duckdb.DuckDBPyConnection, table: str, source: Source | None, file: BinaryIO) -> None:
+def _load_texts(connection: duckdb.DuckDBPyConnection, table: str, source: Source, file: BinaryIO) -> list[str]:
     """Create a table of the texts of a source: id, start and size in the file of texts. A title comes before its text.
 
+    Returns:
+        What was left out of the source, as sentences.
+
     Raises:
-        DataError: The source lacks a column, or repeats an id.
+        DataError: The source lacks a column, or repeats an id, or too many of its rows can't be read.
     """
-    connection.execute(f"CREATE TABLE {table} (id VARCHAR, start BIGINT, size BIGINT)")
-    if source is None:
-        return
+    connection.execute(f"CREATE TABLE {table} {_TEXTS}")
     identity, text = (next((name for name in known if name in source.columns), None) for known in (IDS, TEXT))
     if identity is None and source.columns == ["1", "2"]:
         identity, text = source.columns
@@ -323,9 +361,14 @@ def _load_texts(connection: duckdb.DuckDBPyConnection, table: str, source: Sourc
         )
     title = ["title"] if table == "corpus" and "title" in source.columns else []
     start = file.seek(0, 2)
+    rows, faults = 0, list[tuple[int, str]]()
     for piece in source.read([identity, text, *title], READ_ROWS):
         lines: list[tuple[Any, ...]] = []
+        rows += len(piece.numbers)
+        faults += [(piece.numbers[index], reason) for index, reason in sorted(piece.faults.items())]
         for index, name in enumerate(piece.columns[identity]):
+            if index in piece.faults:
+                continue
             parts = (piece.columns[column][index] for column in (*title, text))
             joined = " ".join(part for part in parts if isinstance(part, str) and part)
             size = file.write(joined.encode("utf-8", "surrogatepass"))
@@ -336,6 +379,18 @@ def _load_texts(connection: duckdb.DuckDBPyConnection, table: str, source: Sourc
     repeated = count(connection, f"SELECT count(*) - count(DISTINCT id) FROM {table}")
     if repeated:
         raise DataError(f"{source.name} has {repeated:,} rows without an id of their own. Ids must be unique.")
+    told = []
+    if faults:
+        number, reason = faults[0]
+        told.append(
+            f"{len(faults):,} of {rows:,} rows of {source.name} can't be read (line {number}: {reason}), such as a "
+            "text with a delimiter in it. Their ids have no text."
+        )
+        if len(faults) > MAX_ABSENT * rows:
+            raise DataError(f"{told[0]} Write them again without it, or in JSONL.")
+    if unread := [name or NO_NAME for name in source.columns if name not in (identity, text, *title)]:
+        told.append(f"{source.name} has columns that are not read: {', '.join(unread)}.")
+    return told
 
 
 def _text(file: BinaryIO, place: _Place) -> str:
