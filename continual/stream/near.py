@@ -95,8 +95,8 @@ def _table(text_kind: str, texts: npt.NDArray[Any], sizes: npt.NDArray[np.int64]
 def find_near(connection: duckdb.DuckDBPyConnection, rows: Iterable[Any], tasks: Sequence[Path]) -> None:
     """Create the table `near`: one row per near duplicate, with its `place` and `task`, an index into `tasks`.
 
-    A row is near a task if its query or its positive is near a query of the task, or near a document that is relevant in
-    it: of pairs that mean the same, either text can be the query.
+    A row is near a task if its query or its positive is near a query of the task, or near a document that is relevant
+    in it: of pairs that mean the same, either text can be the query.
 
     Args:
         connection: Any database; it gets the view `postings` and the tables `candidates` and `near`.
@@ -183,6 +183,7 @@ def _count_exactly(connection: duckdb.DuckDBPyConnection) -> None:
                  JOIN matching USING (kind, task, text, shingle)
                  GROUP BY kind, place, task, text, pairs.size, other
              )
-        SELECT DISTINCT place // {len(COLUMNS)} AS place, task FROM shared WHERE common >= {least} * (size + other - common) - {SLACK}
+        SELECT DISTINCT place // {len(COLUMNS)} AS place, task FROM shared
+        WHERE common >= {least} * (size + other - common) - {SLACK}
         """
     )

@@ -55,6 +55,8 @@ def print_ingest(report: IngestReport, store: Path) -> None:
         say(f"  instruction: {report.instruction}")
     if report.task_reading is not None:
         print_reading(report.task_reading)
+    if report.dropped_negatives:
+        say(f"{report.dropped_negatives:,} negatives were left out: they are positives of the same query in the file.")
     if report.without_negatives:
         say(
             f"{report.without_negatives:,} of the kept rows have no negatives. Updates skip them, because rows of a "

@@ -104,8 +104,8 @@ def find_roles(source: Source, texts: TextFiles, wanted: Columns, bare: Sequence
     roles = Roles(query, positive, negatives, guessed=guessed)
     used = {*query, *positive, *negatives}
     others = {name: name for name in names if name not in used}
-    if "score" in known and wanted.score in (None, "score") and others.pop(known["score"], None):
-        others["score"] = known["score"]
+    if "score" in known and wanted.score in (None, "score") and known["score"] in others:
+        others["score"] = others.pop(known["score"])
     if both := sorted(set(roles.joined) & others.keys()):
         raise DataError(
             f"{source.name} has a column {both[0]!r} besides the ids in {', '.join(map(repr, sorted(used)))}. Rename "

@@ -17,19 +17,10 @@ class WatchedSource:
 
     def __init__(self, source: Source) -> None:
         self.name, self.stem, self.rows, self.dialect = source.name, source.stem, source.rows, source.dialect
+        self.columns, self.warnings = source.columns, source.warnings
         self._source = source
         self._read: set[str] = set()
         self._values: dict[str, Values] = {}
-
-    @property
-    def columns(self) -> list[str]:
-        """Return the columns of the source."""
-        return self._source.columns
-
-    @property
-    def warnings(self) -> list[str]:
-        """Return the warnings of the source."""
-        return self._source.warnings
 
     @property
     def schema(self) -> Any:
@@ -70,6 +61,7 @@ class WatchedSource:
                 values.add([value for i, value in enumerate(piece.columns[name]) if i not in piece.faults])
             kept = {name: piece.columns[name] for name in columns}
             yield Piece(piece.numbers, kept, piece.faults, piece.file)
+        self.columns, self.warnings = self._source.columns, self._source.warnings
 
     def _simple(self) -> list[str]:
         """Return the columns whose type can hold labels and scores."""
