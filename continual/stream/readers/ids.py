@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,23 +19,15 @@ import pyarrow as pa
 
 from continual.errors import DataError
 from continual.stream.database import count, database
-from continual.stream.readers.base import NO_NAME, PIECE_BYTES, Piece, Source, schema_of
+from continual.stream.readers.base import PIECE_BYTES, Piece, Source, schema_of
 from continual.stream.readers.shapes import check_third, places
+from continual.stream.readers.texts import MAX_ABSENT, READ_ROWS, TEXT_COLUMNS, ids_in, insert, load_texts
 from continual.stream.readers.watched import WatchedSource
 from continual.stream.schema import Columns, id_column, id_columns
 from continual.stream.schema import Mapping as ColumnMapping
 
-IDS = ("_id", "id", "doc_id", "corpus_id", "corpus-id", "query_id", "query-id", "docid", "pid", "qid")
-TEXT = ("text", "passage", "query", "contents", "body")
-MAX_ABSENT = 0.1
-"""Largest share of negatives whose id has no text."""
 MAX_NEGATIVES = 32
 """Most negatives of a pair that has them in rows of their own; the first by hash."""
-READ_ROWS = 10_000
-
-_TEXTS = "(id VARCHAR, start BIGINT, size BIGINT)"
-"""The columns of a table of texts."""
-_TYPES = {"seq": pa.int64(), "row": pa.int64(), "number": pa.int64(), "place": pa.int64(), "start": pa.int64()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +164,9 @@ class IdSource:
         ):
             for table, source in (("corpus", self._corpus), ("queries", self._queries)):
                 if source is None:
-                    connection.execute(f"CREATE TABLE {table} {_TEXTS}")
+                    connection.execute(f"CREATE TABLE {table} {TEXT_COLUMNS}")
                 else:
-                    self.warnings += _load_texts(connection, table, source, file)
+                    self.warnings += load_texts(connection, table, source, file)
             yield from self._load_rows(connection, columns, others)
             self.warnings += self._rows.warnings
             if self._roles.guessed:
@@ -212,8 +203,8 @@ class IdSource:
                     seq += 1
                 given += [(row, place, name) for place, name in enumerate(lists[index])]
                 row += 1
-            _insert(connection, "pairs", ("seq", "row", "number", "file", "query", "positive", "others"), pairs)
-            _insert(connection, "given", ("row", "place", "id"), given)
+            insert(connection, "pairs", ("seq", "row", "number", "file", "query", "positive", "others"), pairs)
+            insert(connection, "given", ("row", "place", "id"), given)
             if piece.faults:
                 places = sorted(piece.faults)
                 empty = {name: [None] * len(places) for name in columns}
@@ -226,7 +217,7 @@ class IdSource:
         found: list[list[str]] = [[] for _ in piece.numbers]
         for name in columns:
             for own, value in zip(found, piece.columns[name], strict=True):
-                own += _ids(value)
+                own += ids_in(value)
         return found
 
     def _join(self, connection: duckdb.DuckDBPyConnection, *, grouped: bool) -> None:
@@ -342,85 +333,6 @@ def _rows(result: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
         yield from rows
 
 
-def _load_texts(connection: duckdb.DuckDBPyConnection, table: str, source: Source, file: BinaryIO) -> list[str]:
-    """Create a table of the texts of a source: id, start and size in the file of texts. A title comes before its text.
-
-    Returns:
-        What was left out of the source, as sentences.
-
-    Raises:
-        DataError: The source lacks a column, or repeats an id, or too many of its rows can't be read.
-    """
-    connection.execute(f"CREATE TABLE {table} {_TEXTS}")
-    identity, text = (next((name for name in known if name in source.columns), None) for known in (IDS, TEXT))
-    if identity is None and source.columns == ["1", "2"]:
-        identity, text = source.columns
-    if identity is None or text is None:
-        raise DataError(
-            f"{source.name} has the columns {', '.join(source.columns)}, but an id ({IDS[0]}) and a text are expected."
-        )
-    title = ["title"] if table == "corpus" and "title" in source.columns else []
-    start = file.seek(0, 2)
-    rows, faults = 0, list[tuple[int, str]]()
-    for piece in source.read([identity, text, *title], READ_ROWS):
-        lines: list[tuple[Any, ...]] = []
-        rows += len(piece.numbers)
-        faults += [(piece.numbers[index], reason) for index, reason in sorted(piece.faults.items())]
-        for index, name in enumerate(piece.columns[identity]):
-            if index in piece.faults:
-                continue
-            parts = (piece.columns[column][index] for column in (*title, text))
-            joined = " ".join(part for part in parts if isinstance(part, str) and part)
-            size = file.write(joined.encode("utf-8", "surrogatepass"))
-            lines.append((next(iter(_ids(name)), None), start, size))
-            start += size
-        _insert(connection, table, ("id", "start", "size"), lines)
-    file.flush()
-    repeated = count(connection, f"SELECT count(*) - count(DISTINCT id) FROM {table}")
-    if repeated:
-        raise DataError(f"{source.name} has {repeated:,} rows without an id of their own. Ids must be unique.")
-    told = []
-    if faults:
-        number, reason = faults[0]
-        told.append(
-            f"{len(faults):,} of {rows:,} rows of {source.name} can't be read (line {number}: {reason}), such as a "
-            "text with a delimiter in it. Their ids have no text."
-        )
-        if len(faults) > MAX_ABSENT * rows:
-            raise DataError(f"{told[0]} Write them again without it, or in JSONL.")
-    if unread := [name or NO_NAME for name in source.columns if name not in (identity, text, *title)]:
-        told.append(f"{source.name} has columns that are not read: {', '.join(unread)}.")
-    return told
-
-
 def _text(file: BinaryIO, place: _Place) -> str:
     file.seek(place[0])
     return file.read(place[1]).decode("utf-8", "surrogatepass")
-
-
-def _ids(value: Any) -> list[str]:
-    """Return the ids in a cell: one, or a list of them, which may be JSON. What can't be an id is left out."""
-    if isinstance(value, str) and not value.startswith("["):
-        return [text] if (text := value.strip()) else []
-    if isinstance(value, str) and value.endswith("]"):
-        with suppress(ValueError, RecursionError):
-            value = json.loads(value)
-    found = []
-    for item in value if isinstance(value, list) else [value]:
-        name = int(item) if isinstance(item, float) and item.is_integer() else item
-        if isinstance(name, (str, int)) and not isinstance(name, bool) and (text := str(name).strip()):
-            found.append(text)
-    return found
-
-
-def _insert(
-    connection: duckdb.DuckDBPyConnection, table: str, names: Sequence[str], rows: Iterable[tuple[Any, ...]]
-) -> None:
-    columns = list(zip(*rows, strict=True))
-    if not columns:
-        return
-    types = [_TYPES.get(name, pa.int64() if name == "size" else pa.string()) for name in names]
-    arrays = [pa.array(values, kind) for values, kind in zip(columns, types, strict=True)]
-    connection.register("piece", pa.table(arrays, names=list(names)))
-    connection.execute(f"INSERT INTO {table} SELECT * FROM piece")
-    connection.unregister("piece")

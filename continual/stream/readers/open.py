@@ -12,9 +12,10 @@ from continual.stream.readers.beir import find_beir, open_beir
 from continual.stream.readers.delimited import DelimitedSource
 from continual.stream.readers.dialect import DELIMITERS, Dialect, check_dialect
 from continual.stream.readers.folder import FolderSource, check_columns
-from continual.stream.readers.ids import IDS, TEXT, IdSource, TextFiles, find_roles
+from continual.stream.readers.ids import IdSource, TextFiles, find_roles
 from continual.stream.readers.shapes import is_bare
 from continual.stream.readers.text import JsonLinesSource
+from continual.stream.readers.texts import IDS, TEXT
 from continual.stream.schema import Columns
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
