@@ -79,7 +79,7 @@ def test_other_numbers_are_labels_if_the_name_hints_at_one(registry: Registry, t
 INNOCENT: dict[str, tuple[str, list[object]]] = {
     "row numbers": ("zz", list(range(20))),
     "two row numbers": ("zz", [0, 1]),
-    "pandas": ("", [0, 1] * 10),
+    "pandas": ("", list(range(20))),
     "an id": ("topic_id", [0, 1] * 10),
     "an id of the pair": ("match_id", [10, 11] * 10),
     "an index": ("chunkIndex", [0, 1] * 10),
