@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from continual.storage.terminal import harmless, say
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 UsageError: Any = typer.BadParameter.__base__
 """click's error about wrong options. Newer versions of typer have a copy of click within them."""
 
@@ -29,6 +30,28 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
 
 
+class Command(TyperCommand):
+    """A command that takes an option with one value only once, where click would silently use the last one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the options; raise `UsageError` if one is repeated or contradicted."""
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        options = [param for param in order if isinstance(param, TyperOption) and not (param.multiple or param.count)]
+        for param in options:
+            harmless_flag = param.is_flag and not param.secondary_opts  # --json --json says one thing
+            if sum(each is param for each in options) > 1 and not harmless_flag:
+                raise UsageError(f"{'/'.join([*param.opts, *param.secondary_opts])} is given twice. Give it once.", ctx)
+        return super().parse_args(ctx, args)
+
+
+class App(typer.Typer):
+    """A group whose commands are `Command`."""
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[_Function], _Function]:
+        """Return the decorator that adds a command."""
+        return super().command(name, **({"cls": Command} | options))
+
+
 @contextmanager
 def _harmless_errors() -> Iterator[None]:
     try:
@@ -38,7 +61,7 @@ def _harmless_errors() -> Iterator[None]:
         raise
 
 
-app = typer.Typer(
+app = App(
     name="continual",
     cls=Commands,
     help="Continual learning for text-embedding models: learn a new domain, measure what was forgotten, refuse a bad "
@@ -52,10 +75,10 @@ app = typer.Typer(
     "bug in continual, 2 wrong input or options, or a finding of doctor, 3 the gate refused the update, 4 the "
     "workspace is busy, 130 interrupted by Ctrl-C or SIGTERM.",
 )
-task_app = typer.Typer(help="Evaluation tasks, which versions are scored on.", no_args_is_help=True)
-versions_app = typer.Typer(help="Versions: how each was made, and which is current.", no_args_is_help=True)
-index_app = typer.Typer(help="The index of an earlier version: what updates do to it.", no_args_is_help=True)
-analyze_app = typer.Typer(help="How domains affect each other.", no_args_is_help=True)
+task_app = App(help="Evaluation tasks, which versions are scored on.", no_args_is_help=True)
+versions_app = App(help="Versions: how each was made, and which is current.", no_args_is_help=True)
+index_app = App(help="The index of an earlier version: what updates do to it.", no_args_is_help=True)
+analyze_app = App(help="How domains affect each other.", no_args_is_help=True)
 app.add_typer(task_app, name="task")
 app.add_typer(versions_app, name="versions")
 app.add_typer(index_app, name="index")

@@ -16,7 +16,9 @@ MAX_TEXTS = 10_000
 """Most positives or negatives of a row, which bounds the memory that one row needs."""
 QUOTED_LIST = re.compile(r"""\[\s*["']""")
 """The beginning of a list of texts as Python or numpy write it."""
-WORDS = {"true": 1, "false": 0, "yes": 1, "no": 0}
+WORDS = {"true": 1, "false": 0}
+NULLS = ("\\N", "NULL", "null", "NaN", "nan", "None", "NA", "<NA>", "N/A", "#N/A")
+"""Cells of CSV and TSV files that databases, pandas and spreadsheets write for a missing value."""
 
 
 class BadRow(Exception):
@@ -88,6 +90,8 @@ def read_score(value: object) -> float:
         word = value.strip().lower()
         try:
             value = WORDS[word] if word in WORDS else float(word) if word else None
+            if "_" in word:
+                raise ValueError(word)  # Python's own spelling of numbers
         except ValueError:
             raise BadRow("score: not a number but text") from None
     if _missing(value):

@@ -1,7 +1,8 @@
-"""Rows with a low score: their texts become hard negatives of the rows with the same query."""
+"""The negatives of rows: positives of the same query are left out, and texts of rows with a low score are added."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +33,68 @@ def add_negatives(rows: Path, negatives: Path, spill: Path) -> int:
     with database(spill) as connection:
         _choose(connection, rows, negatives)
         used = count(connection, "SELECT count(*) FROM chosen")
-        if not used:
-            return 0
-        target = rows.with_suffix(".partial")
-        options = {"compression": "lz4", "use_dictionary": False, "write_statistics": False}
-        with (
-            pq.ParquetFile(rows, buffer_size=1 << 20, pre_buffer=False) as file,
-            pq.ParquetWriter(target, STAGED_SCHEMA, **options) as writer,
-        ):
-            for group in range(file.num_row_groups):
-                table = file.read_row_group(group, use_threads=False)
-                for first in range(0, table.num_rows, SLICE_ROWS):
-                    _write(connection, table.slice(first, SLICE_ROWS), writer)
-    target.replace(rows)
+        if used:
+            _rewrite(rows, lambda table, writer: _write_added(connection, table, writer))
     return used
+
+
+def drop_positives(rows: Path, spill: Path) -> int:
+    """Remove the negatives of good rows that are positives of the same query in the file, and return their number.
+
+    Args:
+        rows: The staging file of the good rows; it is replaced.
+        spill: Folder for temporary files.
+    """
+    with database(spill) as connection:
+        staged = f"read_parquet({literal(rows)})"
+        connection.execute(
+            f"""
+            CREATE TABLE dropped AS
+            WITH given AS (
+                SELECT seq, query_hash::UUID AS query, unnest(negative_hashes)::UUID AS hash,
+                    unnest(range(len(negative_hashes))) AS place
+                FROM {staged}
+            )
+            SELECT seq, place FROM given
+            SEMI JOIN (SELECT query_hash::UUID AS query, positive_hash::UUID AS hash FROM {staged}) USING (query, hash)
+            """
+        )
+        dropped = count(connection, "SELECT count(*) FROM dropped")
+        if dropped:
+            _rewrite(rows, lambda table, writer: _write_dropped(connection, table, writer))
+    return dropped
+
+
+def _rewrite(rows: Path, write: Callable[[Any, Any], None]) -> None:
+    """Replace the staging file by what `write` makes of its tables, each of bounded size."""
+    target = rows.with_suffix(".partial")
+    options = {"compression": "lz4", "use_dictionary": False, "write_statistics": False}
+    with (
+        pq.ParquetFile(rows, buffer_size=1 << 20, pre_buffer=False) as file,
+        pq.ParquetWriter(target, STAGED_SCHEMA, **options) as writer,
+    ):
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, use_threads=False)
+            for first in range(0, table.num_rows, SLICE_ROWS):
+                write(table.slice(first, SLICE_ROWS), writer)
+    target.replace(rows)
+
+
+def _write_dropped(connection: duckdb.DuckDBPyConnection, table: Any, writer: Any) -> None:
+    """Write rows without the negatives in `dropped`."""
+    numbers = table["seq"].to_pylist()
+    found = connection.execute(
+        "SELECT seq, list(place) FROM dropped WHERE seq BETWEEN ? AND ? GROUP BY seq", [numbers[0], numbers[-1]]
+    ).fetchall()
+    places: dict[int, list[int]] = dict(found)
+    for name in ("negatives", "negative_hashes") if places else ():
+        lists = [
+            [item for place, item in enumerate(items) if place not in places.get(seq, ())]
+            for seq, items in zip(numbers, table[name].to_pylist(), strict=True)
+        ]
+        field = STAGED_SCHEMA.field(name)
+        table = table.set_column(table.schema.get_field_index(name), field, pa.array(lists, field.type))
+    writer.write_table(table.cast(STAGED_SCHEMA))
 
 
 def _choose(connection: duckdb.DuckDBPyConnection, rows: Path, negatives: Path) -> None:
@@ -75,7 +124,7 @@ def _choose(connection: duckdb.DuckDBPyConnection, rows: Path, negatives: Path) 
     )
 
 
-def _write(connection: duckdb.DuckDBPyConnection, table: Any, writer: Any) -> None:
+def _write_added(connection: duckdb.DuckDBPyConnection, table: Any, writer: Any) -> None:
     """Write rows with their negatives, in pieces of bounded size."""
     connection.register("slice_rows", table.select(["query_hash"]))
     found = connection.execute(

@@ -37,8 +37,9 @@ def hold_out(connection: duckdb.DuckDBPyConnection, share: float, max_queries: i
     Returns:
         The number of documents held out; 0 if `share` of them is less than half a document.
     """
-    connection.execute("CREATE TABLE stored_queries AS SELECT query FROM clean SEMI JOIN stored USING (query)")
-    connection.execute("CREATE TABLE stored_positives AS SELECT positive FROM clean SEMI JOIN stored USING (positive)")
+    for role, name in (("query", "stored_queries"), ("positive", "stored_positives")):
+        texts = f"SELECT query AS {role} FROM stored UNION ALL SELECT positive AS {role} FROM stored"
+        connection.execute(f"CREATE TABLE {name} AS SELECT {role} FROM clean SEMI JOIN ({texts}) USING ({role})")
     wanted = int(share * count(connection, "SELECT count(DISTINCT document) FROM clean") + 0.5)
     connection.execute(
         """

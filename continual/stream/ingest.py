@@ -24,13 +24,22 @@ from continual.stream.checks import (
     with_range,
 )
 from continual.stream.domain import Target, find_target, holdout_share, stored_files
-from continual.stream.graded import add_negatives
+from continual.stream.graded import add_negatives, drop_positives
 from continual.stream.leaks import count_leaks, find_leaks, write_leaks
 from continual.stream.options import IngestOptions, check_options
 from continual.stream.ordered import write_rows
-from continual.stream.readers import Dialect, Source, TextFiles, open_ids, open_source, text_columns
+from continual.stream.readers import (
+    Dialect,
+    IdSource,
+    Source,
+    TextFiles,
+    WatchedSource,
+    open_ids,
+    open_source,
+    text_columns,
+)
 from continual.stream.report import IngestReport, Read, report_rows, report_unchanged
-from continual.stream.schema import Columns, Mapping, resolve
+from continual.stream.schema import Columns, Mapping, check_unread, resolve
 from continual.stream.split import Split, split_rows
 from continual.stream.stage import Staged, stage_all
 from continual.stream.sweep import ANNOUNCED, KEPT, NEGATIVES, REJECTS, ROWS, TASK, staging
@@ -107,7 +116,8 @@ def ingest(
     """
     # 1. Check the options and open the source.
     texts = TextFiles(corpus, queries)
-    opened = open_ids(source, dialect, texts, columns) if texts else open_source(source, dialect)
+    opened: IdSource | WatchedSource
+    opened = open_ids(source, dialect, texts, columns) if texts else WatchedSource(open_source(source, dialect))
     columns = text_columns(columns, texts)
     options = check_options(IngestOptions(domain, columns, holdout, task, license, kind, instruction))
     name = check_name(opened.stem if options.domain is None else options.domain, "domain")
@@ -134,10 +144,14 @@ def ingest(
             if staged.rejected > config.max_reject_share * staged.rows_in:
                 rejects = registry.path(_publish_rejects(registry, folder, name, content))
                 raise too_many_rejects(source, staged, config.max_reject_share, rejects)
-            check_read(source, mapping, staged)
+            asked = bool(texts) or (options.columns.query is not None and options.columns.positive is not None)
+            check_read(source, mapping, staged, asked=asked)
+            if mapping.score_name is None and wanted.score is None:
+                check_unread(source, opened.suspects())
             given_range = mapping.score_range
             mapping = with_range(source, mapping, staged)
             score_range = mapping.score_range
+            dropped = drop_positives(folder / ROWS, folder / "spill") if staged.given else 0
             negatives = add_negatives(folder / ROWS, folder / NEGATIVES, folder / "spill") if staged.negatives else 0
 
             # 4. Split the good rows into duplicates, leaks, held-out and kept rows.
@@ -164,7 +178,9 @@ def ingest(
             if batch is None and options.task is not None:
                 raise task_without_rows(source, name, options.task, staged, split.counts, rejects_path)
             warnings = [*opened.warnings, *(_task_warnings(name, split, max_forgetting) if batch is not None else [])]
-            read = Read(mapping, staged, negatives, opened.columns, warnings, None if given_range else score_range)
+            read = Read(
+                mapping, staged, negatives, dropped, opened.columns, warnings, None if given_range else score_range
+            )
             return report_rows(target, source, read, split, batch, rejects_path, options.license, without_negatives)
 
 

@@ -36,8 +36,8 @@ READ_ROWS = 10_000
 def find_leaks(registry: Registry, tasks: Mapping[str, Path]) -> dict[str, Any]:
     """Return, by task, the stored rows that leak into it: Arrow tables with `LEAKS_SCHEMA`.
 
-    Rows with `near` are near duplicates of the task's texts. The others have exactly a query of the task, or exactly a
-    document that is relevant in it.
+    Rows with `near` are near duplicates of the task's texts. The others have exactly a query of the task or a document
+    that is relevant in it, as their query or as their positive.
 
     Args:
         registry: The texts of all its batches are read.
@@ -67,12 +67,11 @@ def _add_equal(connection: duckdb.DuckDBPyConnection, keys: Sequence[Path], file
         for batch, file in files.items()
     )
     for number, file in enumerate(keys):
-        hashes = scan([file], "kind, hash")
+        hashes = scan([file], "hash")
         connection.execute(
             f"""
             INSERT INTO leaks SELECT {number}, batch, row_hash, false FROM ({history})
-            WHERE query_hash IN (SELECT hash FROM {hashes} WHERE kind = 'query')
-               OR positive_hash IN (SELECT hash FROM {hashes} WHERE kind = 'document')
+            WHERE query_hash IN (SELECT hash FROM {hashes}) OR positive_hash IN (SELECT hash FROM {hashes})
             """
         )
 

@@ -29,8 +29,9 @@ SHINGLES_SCHEMA = pa.schema(
         pa.field("shingle", pa.uint64(), False),
     ]
 )
-COLUMNS = {"query": "query", "document": "positive"}
-"""The column of a row that is compared with the queries of a task, and with its documents."""
+COLUMNS = ("query", "positive")
+"""The columns of a row that are compared with the queries and the documents of a task."""
+KINDS = ("query", "document")
 
 NEAR = {"query": 0.8, "document": 0.9}
 """Lowest Jaccard similarity of near duplicates. It is higher for documents, because many share most of their text with
@@ -94,8 +95,8 @@ def _table(text_kind: str, texts: npt.NDArray[Any], sizes: npt.NDArray[np.int64]
 def find_near(connection: duckdb.DuckDBPyConnection, rows: Iterable[Any], tasks: Sequence[Path]) -> None:
     """Create the table `near`: one row per near duplicate, with its `place` and `task`, an index into `tasks`.
 
-    A row is near a task if its query is near a query of the task, or its positive is near a document that is relevant
-    in the task.
+    A row is near a task if its query or its positive is near a query of the task, or near a document that is relevant
+    in it: of pairs that mean the same, either text can be the query.
 
     Args:
         connection: Any database; it gets the view `postings` and the tables `candidates` and `near`.
@@ -106,15 +107,17 @@ def find_near(connection: duckdb.DuckDBPyConnection, rows: Iterable[Any], tasks:
     none = "SELECT 0 AS task, ''::VARCHAR AS kind, 0 AS text, 0 AS size, 0::UBIGINT AS shingle WHERE false"
     connection.execute(f"CREATE OR REPLACE VIEW postings AS {' UNION ALL '.join(scans) or none}")
     connection.execute("CREATE OR REPLACE TABLE candidates (kind VARCHAR, place BIGINT, size INTEGER, shingle UBIGINT)")
-    bitmaps = {text_kind: Bitmap() for text_kind in COLUMNS}
+    bitmaps = {text_kind: Bitmap() for text_kind in KINDS}
     for text_kind, bitmap in bitmaps.items():
         query = f"SELECT shingle FROM postings WHERE kind = '{text_kind}'"
         for batch in connection.sql(query).to_arrow_reader(1 << 20):
             bitmap.add(batch.column(0).to_numpy())
     for table in _pieces(rows):
-        for text_kind, column in COLUMNS.items():
-            places, texts = table["place"].to_numpy(), table[column].to_pylist()
-            _keep_candidates(connection, text_kind, bitmaps[text_kind], places, texts)
+        for number, column in enumerate(COLUMNS):
+            places = table["place"].to_numpy() * len(COLUMNS) + number  # a number for each text
+            values, sizes = shingles(table[column].to_pylist())
+            for text_kind, bitmap in bitmaps.items():
+                _keep_candidates(connection, text_kind, bitmap, places, values, sizes)
     _count_exactly(connection)
 
 
@@ -129,12 +132,12 @@ def _keep_candidates(
     text_kind: str,
     task_shingles: Bitmap,
     places: npt.NDArray[np.int64],
-    texts: list[str],
+    values: Shingles,
+    sizes: npt.NDArray[np.int64],
 ) -> None:
     """Add to `candidates` the shingles of texts that share enough of them with the tasks."""
-    values, sizes = shingles(texts)
-    owner = np.repeat(np.arange(len(texts)), sizes)
-    shared = np.bincount(owner[task_shingles.has(values)], minlength=len(texts))
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    shared = np.bincount(owner[task_shingles.has(values)], minlength=len(sizes))
     enough = (sizes > 0) & (shared >= NEAR[text_kind] * sizes - SLACK)
     if enough.any():
         kept = enough[owner]
@@ -180,6 +183,7 @@ def _count_exactly(connection: duckdb.DuckDBPyConnection) -> None:
                  JOIN matching USING (kind, task, text, shingle)
                  GROUP BY kind, place, task, text, pairs.size, other
              )
-        SELECT DISTINCT place, task FROM shared WHERE common >= {least} * (size + other - common) - {SLACK}
+        SELECT DISTINCT place // {len(COLUMNS)} AS place, task FROM shared
+        WHERE common >= {least} * (size + other - common) - {SLACK}
         """
     )

@@ -116,5 +116,7 @@ def _kept(staged: Path, kept: npt.NDArray[np.bool_], grades: tuple[float, float]
             table = table.filter(mask)
             if grades is not None:
                 shares = pc.divide(pc.subtract(table["score"], grades[0]), grades[1] - grades[0])
+                # A limit that was rounded as the column is may be beyond the range by a hair.
+                shares = pc.min_element_wise(pc.max_element_wise(shares, 0.0), 1.0)
                 table = table.set_column(table.column_names.index("score"), "score", shares)
             yield table.cast(schema)

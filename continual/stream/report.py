@@ -46,6 +46,8 @@ class IngestReport:
         between: Of these, rows that are left out, because their score is above `Columns.negative_at`.
         hard_negatives: Different pairs of a query and a text that the other of these rows gave as a negative to rows
             with the same query, at most `MAX_NEGATIVES` per query; 0 if `unchanged`, like `between`.
+        dropped_negatives: Negatives of rows that were left out, because they are positives of the same query in the
+            file; 0 if `unchanged`.
         scores: Smallest and largest score; None without a score column.
         several_positives: Rows with a list of several positives, each of which is a row of its own.
         unread: Columns that were not read.
@@ -77,6 +79,7 @@ class IngestReport:
     not_positive: int = 0
     between: int = 0
     hard_negatives: int = 0
+    dropped_negatives: int = 0
     scores: tuple[float, float] | None = None
     several_positives: int = 0
     unread: list[str] = field(default_factory=list)
@@ -92,6 +95,7 @@ class Read:
         mapping: The columns that were read.
         staged: The counts of the first pass.
         negatives: Pairs of a query and a hard negative.
+        dropped: Negatives left out because they are positives of their query.
         columns: All columns.
         warnings: What may be wrong with the file.
         observed: Range of the scores of graded pairs, if it was only found in the file.
@@ -100,6 +104,7 @@ class Read:
     mapping: Mapping
     staged: Staged
     negatives: int
+    dropped: int
     columns: list[str]
     warnings: list[str]
     observed: tuple[float, float] | None = None
@@ -142,6 +147,7 @@ def report_rows(
         not_positive=staged.not_positive,
         between=staged.between,
         hard_negatives=read.negatives,
+        dropped_negatives=read.dropped,
         scores=staged.scores,
         several_positives=staged.several,
         unread=[name for name in read.columns if name not in mapping.names],

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from continual.errors import DataError, InputError, did_you_mean
+from continual.stream.labels import is_score_name, plain_name
 
 # The first name of a role wins over its synonyms; without it, only one synonym may occur.
 NAMES = {
     "query": ("query", "anchor", "question", "sentence1", "sentence_1", "queries"),
     "positive": ("positive", "document", "passage", "answer", "sentence2", "sentence_2", "pos", "response"),
     "negatives": ("negatives", "negative", "neg", "hard_negatives"),
-    "doc_id": ("doc_id", "document_id", "docid", "passage_id", "corpus_id", "corpus-id"),
+    "doc_id": ("doc_id", "document_id", "docid", "passage_id", "corpus_id"),
 }
 # A "text" column is the query if the file has documents, and the document if the file has queries.
 EITHER = "text"
-# A column of one of these names may say that a pair is not a positive, so it is never ignored without being asked for.
-SCORES = (
-    *("score", "scores", "label", "labels", "similarity", "similarity_score", "relevance", "relevance_score"),
-    *("relevance_label", "rating", "grade", "gold_label", "gold_score", "is_duplicate", "is_relevant", "is_positive"),
-)
 GIVE_TEXTS = (
     "Give the files with the texts, such as --corpus collection.tsv --queries queries.tsv, or name the columns that "
     "hold texts with --query-column and --positive-column."
@@ -32,11 +29,11 @@ NO_SCORE = "none"
 """What `Columns.score` is if no column is about the pair."""
 # Names of columns with ids, whose texts are in files of their own. Those of texts are recognised too.
 ID_NAMES = {
-    "query": ("query_id", "query-id", "qid", "queryid", "topic_id"),
+    "query": ("query_id", "qid", "queryid", "topic_id"),
     "positive": (
         *("positive_id", "positive_ids", "positive_pid", "positive_pids", "positive_doc_id", "positive_doc_ids"),
         *("positive_passage_id", "positive_passage_ids", "pos_id", "pos_ids", "pos_pid", "pos_pids"),
-        *("corpus_id", "corpus-id", "doc_id", "docid", "document_id", "passage_id", "pid"),
+        *("corpus_id", "doc_id", "docid", "document_id", "passage_id", "pid"),
     ),
     "negatives": (
         *("negative_ids", "negative_id", "negative_pid", "negative_pids", "negative_doc_id", "negative_doc_ids"),
@@ -44,8 +41,8 @@ ID_NAMES = {
         "hard_negative_ids",
     ),
 }
-NUMBERED_ID = re.compile(r"(?:hard_)?neg(?:ative)?s?(?:_[a-z]*ids?)?[_-]?(\d+)(?:_ids?)?", re.IGNORECASE)
-NUMBERED_NEGATIVE = re.compile(r"(?:hard_)?neg(?:ative)?s?[_-]?(\d+)", re.IGNORECASE)
+NUMBERED_ID = re.compile(r"(?:hard_)?neg(?:ative)?s?(?:_[a-z]*ids?)?_?(\d+)(?:_ids?)?")
+NUMBERED_NEGATIVE = re.compile(r"(?:hard_)?neg(?:ative)?s?_?(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +117,19 @@ class Mapping:
         others = [self.doc_id, self.score_name]
         return list(dict.fromkeys([self.query, self.positive, *self.negatives, *(name for name in others if name)]))
 
+    def rounded(self, to: Callable[[float], float]) -> Mapping:
+        """Return the mapping with its limits rounded by a function, as the column of the scores rounds them."""
+        if self.score is not None:
+            low = self.score.negative_at
+            score = replace(
+                self.score, positive_at=to(self.score.positive_at), negative_at=None if low is None else to(low)
+            )
+            return replace(self, score=score)
+        if self.grades is not None and self.grades.range is not None:
+            low, high = self.grades.range
+            return replace(self, grades=replace(self.grades, range=(to(low), to(high))))
+        return self
+
     def describe(self) -> dict[str, str]:
         """Return the columns by role, for display; roles without a column are left out."""
         columns = {"query": self.query, "positive": self.positive, "negatives": ", ".join(self.negatives)}
@@ -138,12 +148,13 @@ class Mapping:
 
 
 def resolve(wanted: Columns, names: Sequence[str], source: str, *, graded: bool = False) -> Mapping:
-    """Find the columns of a file, by request or by their common names (in upper or lower case).
+    """Find the columns of a file, by request or by their common names as `plain_name` compares them.
 
     A requested name is used as it is. Otherwise `query`, `positive`, `negatives` and `doc_id` win over their common
     synonyms; two synonyms without the proper name are ambiguous. A column `text` is the positive if the query has a
     column, and the query if the positive has one. Columns `negative_1`, `negative_2`, ... are read in the order of
-    their numbers. A column with a name of `SCORES` must be asked for, or declared to be not about the pair.
+    their numbers. A column with the name of a score must be asked for, or declared to be not about the pair; the values
+    of other columns are looked at while the file is read, see `continual.stream.labels.Values`.
 
     Args:
         wanted: The columns that the caller asks for.
@@ -171,9 +182,9 @@ def resolve(wanted: Columns, names: Sequence[str], source: str, *, graded: bool 
     # A score column that is asked for has no other role.
     free = [name for name in free if name != wanted.score]
     columns = {role: [getattr(wanted, role)] if getattr(wanted, role) else _named(role, free) for role in NAMES}
-    text = next((name for name in free if name.lower() == EITHER), None)
-    if text is not None and bool(columns["query"]) != bool(columns["positive"]):
-        columns["positive" if columns["query"] else "query"] = [text]
+    texts = [name for name in free if plain_name(name) == EITHER]
+    if texts and bool(columns["query"]) != bool(columns["positive"]):
+        columns["positive" if columns["query"] else "query"] = texts
     _check_texts(columns, free, source)
     problems = [
         f"{'no column' if not columns[role] else f'{len(columns[role])} columns ({_list(columns[role])})'} "
@@ -205,7 +216,7 @@ def _check_texts(columns: dict[str, list[str]], names: Sequence[str], source: st
 
 
 def id_column(role: str, wanted: str | None, names: Sequence[str], source: str) -> str:
-    """Return the column with the ids of a role, asked for or recognised by its name or its place in the first three.
+    """Return the column with the ids of a role, asked for or recognised by its name.
 
     Raises:
         DataError: There is none, or there are several.
@@ -215,8 +226,6 @@ def id_column(role: str, wanted: str | None, names: Sequence[str], source: str) 
             raise DataError(f"{source} has no column {wanted!r} for {_flag(role)}.{did_you_mean(wanted, names)}")
         return wanted
     found = _id_names(role, names) or _named(role, names)
-    if not found and list(names[:3]) == ["1", "2", "3"][: len(names)]:
-        return "1" if role == "query" else "2"
     if len(found) != 1:
         problem = f"{len(found)} columns ({_list(found)})" if found else f"the columns {_list(names)} and none"
         raise DataError(f"{source} has {problem} for the id of the {role}: name it with {_flag(role)} C.")
@@ -225,18 +234,17 @@ def id_column(role: str, wanted: str | None, names: Sequence[str], source: str) 
 
 def id_columns(wanted: str | None, names: Sequence[str], source: str) -> tuple[str, ...]:
     """Return the columns with the ids of negatives, as `id_column` does; none if there is none."""
-    numbered = [(int(match[1]), name) for name in names if (match := NUMBERED_ID.fullmatch(name))]
+    numbered = [(int(match[1]), name) for name in names if (match := NUMBERED_ID.fullmatch(plain_name(name)))]
     found = _id_names("negatives", names) or _named("negatives", names)
     if wanted is None and not found:
-        bare = list(names) == ["1", "2", "3"]
-        return ("3",) if bare else tuple(name for _, name in sorted(numbered))
+        return tuple(name for _, name in sorted(numbered))
     return (id_column("negatives", wanted, names, source),)
 
 
 def _id_names(role: str, names: Sequence[str]) -> list[str]:
     """Return the columns with the name of an id of a role; the names of the role itself win over general ones."""
-    known = [name for name in names if name.lower() in ID_NAMES[role]]
-    own = [name for name in known if name.lower().startswith(role[:3])]
+    known = [name for name in names if plain_name(name) in ID_NAMES[role]]
+    own = [name for name in known if plain_name(name).startswith(role[:3])]
     return own or known
 
 
@@ -274,21 +282,48 @@ def _score(wanted: Columns, free: Sequence[str], source: str) -> ScoreColumn | N
     """Return the score column, asked for or recognised by its name; None if there is none or it is not wanted."""
     if wanted.score == NO_SCORE:
         return None
-    found = [name for name in free if name.lower() in SCORES] if wanted.score is None else [wanted.score]
+    found = [name for name in free if is_score_name(name)] if wanted.score is None else [wanted.score]
     if wanted.positive_at is None:
         if not found:
             return None
         subject = f"the column {found[0]!r}" if len(found) == 1 else f"the columns {_list(found)}"
-        raise DataError(
-            f"{source} has {subject}, which may say that a pair is not a positive, and ingest would train on every "
-            f"row. Give the least score of a positive pair with --score-column {found[0]} --positive-at X (and the "
-            "largest score of a negative pair with --negative-at Y); train on the scores themselves with --kind "
-            "graded; or use --score-column none if no column is about the pair."
-        )
+        raise unknown_score(source, subject, found[0])
     if len(found) != 1:
         problem = f"{len(found)} columns ({_list(found)})" if found else "no column"
         raise DataError(f"{source} has {problem} for the score: name it with --score-column C.")
     return ScoreColumn(found[0], float(wanted.positive_at), wanted.negative_at)
+
+
+def unknown_score(source: str, subject: str, column: str) -> DataError:
+    """Return the error for a file with a column that may be a score or a label, if nothing says what it means.
+
+    Args:
+        source: The file.
+        subject: What may be one, such as "the column 'label'".
+        column: Its name.
+    """
+    return DataError(
+        f"{source} has {subject}, which may say that a pair is not a positive, and ingest would train on every "
+        f"row. Give the least score of a positive pair with --score-column {shlex.quote(column)} --positive-at X (and "
+        "the largest score of a negative pair with --negative-at Y); train on the scores themselves with --kind "
+        "graded; or use --score-column none if no column is about the pair."
+    )
+
+
+def check_unread(source: str, suspects: dict[str, str]) -> None:
+    """Check that no column that is not read has the values of a label or a score.
+
+    Args:
+        source: The file.
+        suspects: Some of their values, by the names of the columns that have such values.
+
+    Raises:
+        DataError: There is one.
+    """
+    if suspects:
+        found = [f"{name!r} with the values {values}" for name, values in suspects.items()]
+        subject = f"the column{'s' if len(found) > 1 else ''} {', '.join(found)}"
+        raise unknown_score(source, subject, next(iter(suspects)))
 
 
 def _check_graded(wanted: Columns) -> None:
@@ -308,7 +343,7 @@ def _check_graded(wanted: Columns) -> None:
 
 def _grades(wanted: Columns, free: Sequence[str], source: str) -> Grades:
     """Return the column with the scores of graded pairs, asked for or recognised by its name."""
-    found = [name for name in free if name.lower() in SCORES] if wanted.score is None else [wanted.score]
+    found = [name for name in free if is_score_name(name)] if wanted.score is None else [wanted.score]
     if len(found) != 1:
         problem = f"{len(found)} columns ({_list(found)})" if found else "no column"
         raise DataError(
@@ -320,12 +355,12 @@ def _grades(wanted: Columns, free: Sequence[str], source: str) -> Grades:
 
 def _named(role: str, names: Sequence[str]) -> list[str]:
     proper, *_ = synonyms = NAMES[role]
-    exact = [name for name in names if name == proper] or [name for name in names if name.lower() == proper]
-    return exact or [name for name in names if name.lower() in synonyms]
+    exact = [name for name in names if plain_name(name) == proper]
+    return exact or [name for name in names if plain_name(name) in synonyms]
 
 
 def _numbered(names: Sequence[str]) -> list[str]:
-    matches = [(int(match[1]), name) for name in names if (match := NUMBERED_NEGATIVE.fullmatch(name))]
+    matches = [(int(match[1]), name) for name in names if (match := NUMBERED_NEGATIVE.fullmatch(plain_name(name)))]
     return [name for _, name in sorted(matches)]
 
 

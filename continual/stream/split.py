@@ -162,41 +162,48 @@ def _drop_duplicates(connection: duckdb.DuckDBPyConnection) -> None:
 def _drop_leaks(connection: duckdb.DuckDBPyConnection, keys: Sequence[Path], stored: StoredFiles) -> int:
     """Create `unknown` and `clean`, and return the number of clean rows.
 
-    `unknown` holds the fresh rows whose query and positive are in no evaluation task. `clean` leaves out the rows of
-    documents that were held out before: rows with a positive held out of any domain, or a document id held out of the
-    same domain.
+    `unknown` holds the fresh rows whose query and positive are in no evaluation task, neither as a query nor as a
+    relevant document. `clean` leaves out the rows of documents that were held out before: rows with a text that was a
+    positive held out of any domain, or a document id held out of the same domain.
 
     Args:
         connection: Holds the table `fresh`.
         keys: Hashes of the texts of all tasks; see `write_keys`.
         stored: Its files of held-out hashes are used.
     """
-    connection.execute(f"CREATE TABLE keys AS SELECT * FROM {scan(keys, 'kind, hash::UUID AS hash')}")
+    connection.execute(f"CREATE TABLE keys AS SELECT DISTINCT hash FROM {scan(keys, 'hash::UUID AS hash')}")
     connection.execute(
         """
         CREATE TABLE unknown AS
         SELECT * FROM fresh
-        ANTI JOIN (SELECT hash AS query FROM keys WHERE kind = 'query') USING (query)
-        ANTI JOIN (SELECT hash AS positive FROM keys WHERE kind = 'document') USING (positive)
+        ANTI JOIN (SELECT hash AS query FROM keys) USING (query)
+        ANTI JOIN (SELECT hash AS positive FROM keys) USING (positive)
         """
     )
-    hashes = "(SELECT hash AS {0} FROM {1} WHERE kind = '{0}')"
+    hashes = "(SELECT hash AS {0} FROM {1} WHERE kind = '{2}')"
     columns = "kind, hash::UUID AS hash"
+    held = scan(stored.held, columns)
     connection.execute(
         f"""
         CREATE TABLE clean AS
         SELECT * FROM unknown
-        ANTI JOIN {hashes.format("positive", scan(stored.held, columns))} USING (positive)
-        ANTI JOIN {hashes.format("document", scan(stored.own_held, columns))} USING (document)
+        ANTI JOIN {hashes.format("positive", held, "positive")} USING (positive)
+        ANTI JOIN {hashes.format("query", held, "positive")} USING (query)
+        ANTI JOIN {hashes.format("document", scan(stored.own_held, columns), "document")} USING (document)
         """
     )
     return count(connection, "SELECT count(*) FROM clean")
 
 
 def _keep_rest(connection: duckdb.DuckDBPyConnection) -> None:
-    """Create `kept`: clean rows that are not held out, and whose query is not a held-out query."""
+    """Create `kept`: clean rows that are not held out, with no text of a held-out query or a held-out positive."""
     connection.execute(
-        "CREATE TABLE kept AS SELECT * FROM clean ANTI JOIN held USING (seq) ANTI JOIN judged USING (query)"
+        """
+        CREATE TABLE kept AS
+        SELECT * FROM clean ANTI JOIN held USING (seq) ANTI JOIN judged USING (query)
+        ANTI JOIN (SELECT query AS positive FROM judged) USING (positive)
+        ANTI JOIN (SELECT positive AS query FROM held) USING (query)
+        """
     )
 
 

@@ -12,6 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -28,7 +29,7 @@ from continual.stream.cells import (
     read_score,
     shown,
 )
-from continual.stream.readers.base import Piece, Source
+from continual.stream.readers.base import Piece, Source, schema_of
 from continual.stream.schema import Columns, Mapping, resolve
 from continual.stream.sweep import NEGATIVES, REJECTS, ROWS
 
@@ -47,7 +48,7 @@ BATCH_SCHEMA = pa.schema(
 # A stored row of a graded domain.
 GRADED_SCHEMA = BATCH_SCHEMA.append(pa.field("score", pa.float64(), nullable=False))
 # A staged row also has its position in the file, the document that it is held out with, its rank among equal pairs, and
-# if it is graded its score as in the file.
+# if it is graded its score as in the file, and the hashes of its negatives.
 STAGED_SCHEMA = pa.schema(
     [
         pa.field("seq", pa.int64(), nullable=False),
@@ -55,6 +56,7 @@ STAGED_SCHEMA = pa.schema(
         pa.field("document_hash", pa.string(), nullable=False),
         pa.field("rank", pa.int64(), nullable=False),
         pa.field("score", pa.float64()),
+        pa.field("negative_hashes", pa.list_(pa.field("element", pa.string(), nullable=False)), nullable=False),
     ]
 )
 # A negative of a query, from a row with a low score.
@@ -81,6 +83,7 @@ class Staged:
         low: Rows whose score makes them negatives.
         between: Rows that are left out, because their score is neither that of a positive nor that of a negative.
         negatives: Rows of the file of negatives.
+        given: Good rows of the source with negatives of their own.
         scores: Smallest and largest score; None without a score column.
         numbers: Good rows whose query and positive are numbers.
     """
@@ -91,6 +94,7 @@ class Staged:
     low: int = 0
     between: int = 0
     negatives: int = 0
+    given: int = 0
     scores: tuple[float, float] | None = None
     numbers: int = 0
 
@@ -158,6 +162,7 @@ def stage(
         DataError: The source is damaged.
     """
     staged = Staged()
+    mapping = _as_stored(source, mapping)
     options = {"compression": "lz4", "use_dictionary": False, "write_statistics": False}
     progress.start("checking rows", source.rows, "rows")
     with (
@@ -182,6 +187,17 @@ def stage(
             progress.advance(len(piece.numbers))
     progress.finish()
     return staged
+
+
+def _as_stored(source: Source, mapping: Mapping) -> Mapping:
+    """Return a mapping whose limits are numbers of the type of its scores: a float32 0.7 is at least 0.7."""
+    schema, name = schema_of(source), mapping.score_name
+    if schema is None or name is None:
+        return mapping
+    kind = schema.field(name).type
+    if kind not in (pa.float16(), pa.float32()):
+        return mapping
+    return mapping.rounded(lambda limit: float(np.array(limit, kind.to_pandas_dtype())))
 
 
 def _check(
@@ -228,9 +244,11 @@ def _check(
             staged.low += len(texts)
             _add_negatives(low, staged, query_key, [*texts, *((text, normalise(text)) for text in given)])
             continue
+        hashes = [hash_normalised(normalise(text)) for text in given]
+        staged.given += bool(given)
         for positive, positive_key in texts:
             grade = None if mapping.grades is None else score
-            _add_row(good, staged, (query, query_key), (positive, positive_key), given, doc_id, grade)
+            _add_row(good, staged, (query, query_key), (positive, positive_key), given, hashes, doc_id, grade)
     return good, low, bad
 
 
@@ -240,6 +258,7 @@ def _add_row(
     query: tuple[str, str],
     positive: tuple[str, str],
     given: list[str],
+    hashes: list[str],
     doc_id: str | None,
     grade: float | None,
 ) -> None:
@@ -257,6 +276,7 @@ def _add_row(
         positive_hash if doc_id is None else hash_normalised(doc_id),
         _rank(query[0], positive[0], [*given, *([] if grade is None else [repr(grade)])], doc_id),
         grade,
+        hashes,
     )
     for column, value in zip(columns, row, strict=True):
         column.append(value)

@@ -143,7 +143,7 @@ def write_keys(folder: Path, queries: Iterable[str], documents: Iterable[str]) -
     """Create a task's folder with the files for leakage checks: keys.parquet and the shingles.
 
     keys.parquet has the columns `kind` ("query" or "document") and `hash` (32 hex digits). A training row leaks into
-    the task if its query is an exact or near duplicate of one of the queries, or its positive of one of the documents.
+    the task if its query or its positive is an exact or near duplicate of one of these texts.
     """
     texts = {"document": sorted(set(documents)), "query": sorted(set(queries))}
     hashes = {text_kind: sorted({hash_text(text) for text in of_kind}) for text_kind, of_kind in texts.items()}

@@ -5,10 +5,43 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from continual.cli import app
 from continual.cli.render.ingest import print_ingest
 from continual.stream import Columns, ingest
 from tests.stream.rows import CONFIG, new_registry
+
+
+def test_reasons_and_columns_without_a_name_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(",query,positive\n" + "".join(f"{n},q{n},p{n}\n" for n in range(30)) + "30\n", "utf-8")
+    registry = new_registry(tmp_path)
+    print_ingest(ingest(registry, CONFIG, str(path), holdout=0), registry.root)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "rejected 1 1 field instead of 3 (1)" in printed
+    assert "not read: (no name)" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["ingest", "a.csv", "--positive-at", "1", "--positive-at", "0"], "--positive-at"),
+        (["ingest", "a.csv", "--quote", "--no-quote"], "--quote/--no-quote"),
+        (["task", "add", "a", "b", "--domain", "c", "--domain", "d"], "--domain"),
+    ],
+)
+def test_options_with_one_value_are_given_once(arguments: list[str], option: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert f"{option} is given twice" in result.output
+
+
+def test_repeatable_options_and_flags_may_be_repeated(tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        app, ["update", "--domain", "a", "--domain", "b", "--json", "--json", "-w", str(tmp_path)]
+    )
+    assert "given twice" not in result.output
 
 
 def test_scores_unread_columns_and_warnings_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

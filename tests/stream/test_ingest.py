@@ -210,20 +210,20 @@ LEAKS = [
     {"query": "the  question ", "positive": "its query is in the task"},
     {"query": "its positive is relevant", "positive": "\u00a0answer"},
     {"query": "its positive is only a distractor", "positive": "distractor"},
-    {"query": "answer", "positive": "a document as a query is no leak"},
+    {"query": "answer", "positive": "the document as a query"},
 ]
 
 
 def test_rows_that_leak_into_a_task_are_held_back(registry: Registry, tmp_path: Path, beir: Path) -> None:
     import_task(registry, "ood", beir)
     report = ingest(registry, CONFIG, write_rows(tmp_path / "a.parquet", LEAKS), holdout=0)
-    assert (report.kept, report.leaked, report.near) == (3, 3, 1)
-    assert {row["query"] for row in stored(registry, "b1")} == {LEAKS[1]["query"], LEAKS[4]["query"], LEAKS[5]["query"]}
+    assert (report.kept, report.leaked, report.near) == (2, 4, 1)
+    assert {row["query"] for row in stored(registry, "b1")} == {LEAKS[1]["query"], LEAKS[4]["query"]}
 
 
 def test_a_folder_as_the_domains_task(registry: Registry, tmp_path: Path, beir: Path) -> None:
     report = ingest(registry, CONFIG, write_rows(tmp_path / "a.parquet", LEAKS), task=beir)
-    assert (report.kept, report.leaked, report.held_out, report.task) == (3, 3, 0, "a")
+    assert (report.kept, report.leaked, report.held_out, report.task) == (2, 4, 0, "a")
     (task,) = registry.tasks()
     assert (task.name, task.domain, task.queries, task.documents, task.origin) == ("a", "a", 1, 2, str(beir))
     assert len(task_rows(registry, "a")["keys"]) == 2

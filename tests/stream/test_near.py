@@ -28,7 +28,7 @@ from continual.stream.near import (
 )
 from continual.stream.shingles import TEXTS, shingles, words
 from tests.pairs import WORDS, make_pairs, sentence
-from tests.stream.rows import stored, write_rows
+from tests.stream.rows import new_registry, stored, task_rows, write_rows
 from tests.tasks import write_beir
 
 CONFIG = IngestConfig()
@@ -115,7 +115,8 @@ def test_what_is_found_is_what_comparing_all_pairs_finds(tmp_path: Path) -> None
         (place, task)
         for place in range(300)
         for task, texts in enumerate(tasks)
-        for column, kind in (("query", "query"), ("positive", "document"))
+        for column in rows
+        for kind in NEAR
         if any(similarity(rows[column][place], text) >= NEAR[kind] - 1e-9 for text in texts[kind])
     }
     assert found == expected
@@ -142,8 +143,8 @@ NEARLY = [
 FAR = [
     {"query": QUESTION.replace("side effects", "risks"), "positive": "third"},
     {"query": "third", "positive": " ".join(reversed(ANSWER.split()))},
-    {"query": ANSWER, "positive": QUESTION},
 ]
+SWAPPED = {"query": ANSWER, "positive": QUESTION}
 
 
 @pytest.fixture
@@ -156,9 +157,45 @@ def folder(tmp_path: Path) -> Path:
 def test_near_duplicates_are_dropped_and_counted(registry: Registry, folder: Path, tmp_path: Path) -> None:
     import_task(registry, "ood", folder)
     report = ingest(registry, CONFIG, write_rows(tmp_path / "a.parquet", [*NEARLY, *FAR]), holdout=0)
-    assert (report.kept, report.leaked, report.near) == (3, 3, 3)
+    assert (report.kept, report.leaked, report.near) == (2, 3, 3)
     assert {row["query"] for row in stored(registry, "b1")} == {row["query"] for row in FAR}
     assert registry.leaks() == []
+
+
+def test_swapped_pairs_leak_exactly_and_nearly(registry: Registry, folder: Path, tmp_path: Path) -> None:
+    import_task(registry, "ood", folder)
+    near = [{"query": ANSWER.replace("word7 ", "date "), "positive": f"p{n} is of its own"} for n in range(2)]
+    near.append({"query": "an own query", "positive": QUESTION.removesuffix(" last week?")})
+    source = write_rows(tmp_path / "a.parquet", [SWAPPED, *near, *FAR])
+    report = ingest(registry, CONFIG, source, holdout=0)
+    assert (report.kept, report.leaked, report.near) == (2, 4, 3)
+    later = Registry(tmp_path / "later" / ".continual", busy_seconds=0.0)
+    later.catalog.create()
+    ingest(later, CONFIG, source, holdout=0)
+    found = import_task(later, "ood", folder)
+    assert (found.leaked_rows, found.near_rows) == (4, 3)
+
+
+def test_held_out_pairs_are_not_trained_on_the_other_way_round(registry: Registry, tmp_path: Path) -> None:
+    pairs = make_pairs(60)
+    swapped = [{"query": row["positive"], "positive": row["query"]} for row in pairs]
+    report = ingest(registry, CONFIG, write_rows(tmp_path / "a.jsonl", pairs), holdout=0.2)
+    held = report.held_out
+    assert held > 0
+    later = ingest(registry, CONFIG, write_rows(tmp_path / "b.jsonl", swapped), domain="a")
+    assert (later.kept, later.leaked) == (60 - held, held)
+    both = ingest(new_registry(tmp_path / "c"), CONFIG, write_rows(tmp_path / "c.jsonl", [*pairs, *swapped]))
+    assert both.held_out > 0
+    assert both.leaked >= both.held_out
+
+
+def test_what_was_trained_on_is_not_held_out_the_other_way_round(registry: Registry, tmp_path: Path) -> None:
+    pairs = make_pairs(40)
+    ingest(registry, CONFIG, write_rows(tmp_path / "a.jsonl", pairs[:30]), holdout=0)
+    swapped = [{"query": row["positive"], "positive": row["query"]} for row in pairs]
+    ingest(registry, CONFIG, write_rows(tmp_path / "b.jsonl", swapped), holdout=1)
+    held = {row["text"] for row in task_rows(registry, "b")["queries"]}
+    assert held <= {row["positive"] for row in pairs[30:]}
 
 
 def test_near_duplicates_of_a_domains_own_task_are_dropped(registry: Registry, tmp_path: Path) -> None:
@@ -188,7 +225,7 @@ def test_rows_stored_before_the_task_are_counted_and_never_drawn(
     assert [(leak.batch, leak.rows, leak.near) for leak in registry.leaks()] == [("b1", 2, 1), ("b2", 2, 2)]
     with RowReader(registry) as rows:
         assert rows.guarded == ["ood"]
-        assert rows.count(registry.batches()) == {"a": 3, "b": 5}
+        assert rows.count(registry.batches()) == {"a": 2, "b": 5}
     again = import_task(registry, "ood", folder)
     assert (again.unchanged, again.leaked_rows) == (True, 4)
     assert len(registry.leaks()) == 2

@@ -124,7 +124,7 @@ def test_csv_with_ragged_rows_long_fields_and_line_ends(tmp_path: Path) -> None:
     assert numbers == [2, 4, 6, 7]  # the lines that an editor shows
     assert values["query"] == ['a "b"\r\nc', "only", "1", "e"]
     assert values["positive"] == ["d", None, "2", long]
-    assert faults == {4: "1 fields instead of 2", 6: "3 fields instead of 2"}
+    assert faults == {4: "1 field instead of 2", 6: "3 fields instead of 2"}
 
 
 def damaged(folder: Path) -> dict[str, tuple[Path, str]]:

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from continual.cli.render.console import console, say, table
 from continual.cli.render.reading import print_reading
+from continual.stream.readers.base import NO_NAME
 
 if TYPE_CHECKING:
     from continual.stream import IngestReport
@@ -31,7 +32,7 @@ def print_ingest(report: IngestReport, store: Path) -> None:
     rows = table("", "", "", numbers=(1, 2), show_header=False)
     rows.columns[2].style = "dim"
     task = f"for the task {report.task}" if report.task and report.held_out else ""
-    rejects = ", ".join(f"{count:,} {reason}" for reason, count in report.reject_reasons.items())
+    rejects = ", ".join(f"{reason} ({count:,})" for reason, count in report.reject_reasons.items())
     mapped = report.scores and not report.score_range
     for label, count, note in (
         ("rows in", report.rows_in, _several(report)),
@@ -49,11 +50,13 @@ def print_ingest(report: IngestReport, store: Path) -> None:
         least, largest = report.score_range
         say(f"  graded pairs: scores from {least:g} to {largest:g} are stored as 0 to 1")
     if report.unread:
-        say(f"  not read: {', '.join(report.unread)}")
+        say(f"  not read: {', '.join(name if name.strip() else NO_NAME for name in report.unread)}")
     if report.instruction:
         say(f"  instruction: {report.instruction}")
     if report.task_reading is not None:
         print_reading(report.task_reading)
+    if report.dropped_negatives:
+        say(f"{report.dropped_negatives:,} negatives were left out: they are positives of the same query in the file.")
     if report.without_negatives:
         say(
             f"{report.without_negatives:,} of the kept rows have no negatives. Updates skip them, because rows of a "

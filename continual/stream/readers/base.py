@@ -16,6 +16,8 @@ from continual.stream.schema import Mapping
 
 HUB = "hf:"
 COMPRESSED = (".gz", ".zst")
+NO_NAME = "(no name)"
+"""How a column with an empty name is called in messages, such as the row numbers that pandas writes."""
 PIECE_BYTES = 8 << 20
 """Approximate bytes of text in a piece; together with `batch_rows` it bounds the memory of an ingest."""
 
@@ -64,6 +66,11 @@ class Source(Protocol):
 
     def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Piece]:
         """Yield these columns of all rows in order, at most `batch_rows` rows at a time."""
+
+
+def schema_of(source: Source) -> Any:
+    """Return the Arrow schema of a source of typed columns; None if its values have no types, as in text files."""
+    return getattr(source, "schema", None)
 
 
 def file_sha256(path: Path) -> str:

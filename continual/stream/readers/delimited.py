@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 from continual.errors import DataError
+from continual.stream.cells import NULLS
 from continual.stream.readers.base import PIECE_BYTES, Piece
 from continual.stream.readers.dialect import Dialect, layout_of, record_dialect
 from continual.stream.readers.text import LINE_BYTES, TextFile
@@ -60,10 +61,14 @@ class DelimitedSource(TextFile):
             if not piece:
                 break
             faults = {
-                i: f"{len(record)} fields instead of {width}" for i, record in enumerate(piece) if len(record) != width
+                i: f"{len(record)} field{'s' if len(record) > 1 else ''} instead of {width}"
+                for i, record in enumerate(piece)
+                if len(record) != width
             }
             values = {
-                name: [record[place] if place < len(record) else None for record in piece]
+                name: [
+                    record[place] if place < len(record) and record[place] not in NULLS else None for record in piece
+                ]
                 for name, place in zip(columns, places, strict=True)
             }
             yield Piece(numbers, values, faults)

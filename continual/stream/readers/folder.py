@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.errors import DataError
-from continual.stream.readers.base import Piece, Source
+from continual.stream.readers.base import Piece, Source, schema_of
 from continual.stream.schema import Mapping
 
 SPLIT = re.compile(r"(?:^|[-_.])(train|test|validation|valid|val|dev|eval)(?=[-_.]|$)", re.IGNORECASE)
@@ -43,6 +43,11 @@ class FolderSource:
         self._sources = dict(zip((file.name for file in files), sources, strict=True))
         _check_splits(name, files)
         self.columns = self._all_columns()
+
+    @property
+    def schema(self) -> Any:
+        """Return the Arrow schema of the files; None if their values have no types."""
+        return schema_of(next(iter(self._sources.values())))
 
     def sha256(self) -> str:
         """Return a SHA-256 of the contents of the files, which doesn't depend on their names."""
@@ -86,9 +91,11 @@ def check_columns(name: str, sources: Sequence[Source]) -> None:
 def _check_splits(name: str, files: Sequence[Path]) -> None:
     splits = sorted({match[1].lower() for file in files if (match := SPLIT.search(file.name))})
     if len(splits) > 1 or (splits and splits != ["train"] and any(not SPLIT.search(file.name) for file in files)):
+        own = [file for file in files if (match := SPLIT.search(file.name)) is None or match[1].lower() == "train"]
+        example = f", such as {own[0]}," if own else ""
         raise DataError(
             f"{name} holds files of different splits by their names ({', '.join(splits)}), and ingest would train on "
-            f"all of them. Name the files to read, such as {Path(name) / (splits[-1] + '-*')}, with --domain."
+            f"all of them. Name the files to read{example} with --domain."
         )
 
 

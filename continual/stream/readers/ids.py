@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,19 +19,15 @@ import pyarrow as pa
 
 from continual.errors import DataError
 from continual.stream.database import count, database
-from continual.stream.readers.base import PIECE_BYTES, Piece, Source
+from continual.stream.readers.base import PIECE_BYTES, Piece, Source, schema_of
+from continual.stream.readers.shapes import check_third, places
+from continual.stream.readers.texts import MAX_ABSENT, READ_ROWS, TEXT_COLUMNS, ids_in, insert, load_texts
+from continual.stream.readers.watched import WatchedSource
 from continual.stream.schema import Columns, id_column, id_columns
 from continual.stream.schema import Mapping as ColumnMapping
 
-IDS = ("_id", "id", "doc_id", "corpus_id", "corpus-id", "query_id", "query-id", "docid", "pid", "qid")
-TEXT = ("text", "passage", "query", "contents", "body")
-MAX_ABSENT = 0.1
-"""Largest share of negatives whose id has no text."""
 MAX_NEGATIVES = 32
 """Most negatives of a pair that has them in rows of their own; the first by hash."""
-READ_ROWS = 10_000
-
-_TYPES = {"seq": pa.int64(), "row": pa.int64(), "number": pa.int64(), "place": pa.int64(), "start": pa.int64()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +45,14 @@ class TextFiles:
 class Roles:
     """The columns of a file of rows: those with ids, and the others by the names that they get.
 
-    A role without columns is not read by id.
+    A role without columns is not read by id. `guessed`: only its place says that a column holds ids of negatives.
     """
 
     query: tuple[str, ...] = ()
     positive: tuple[str, ...] = ()
     negatives: tuple[str, ...] = ()
     others: Mapping[str, str] | None = None
+    guessed: bool = False
 
     @property
     def by_id(self) -> dict[str, list[str]]:
@@ -70,22 +66,37 @@ class Roles:
         return [*self.by_id, *(["doc_id"] if self.positive else [])]
 
 
-def find_roles(source: Source, texts: TextFiles, wanted: Columns) -> Roles:
+def find_roles(source: Source, texts: TextFiles, wanted: Columns, bare: Sequence[str] = ()) -> Roles:
     """Find the columns with ids, by request or by their common names; see `continual.stream.schema.ID_NAMES`.
+
+    Args:
+        source: The file of rows.
+        texts: The files with the texts.
+        wanted: The columns that the caller asks for.
+        bare: The first line of a file without a header line, whose columns are known by their places.
 
     Raises:
         DataError: A column is missing, or the file has ids and texts for one role.
     """
     names = source.columns
+    known: dict[str, str] = {}
+    if bare and ((texts.queries and not wanted.query) or (texts.corpus and not wanted.positive)):
+        known = places(source.name, bare)
+        wanted = replace(wanted, query=wanted.query or known["query"], positive=wanted.positive or known["positive"])
+    guessed = bool(texts.corpus) and "negatives" in known and not wanted.negatives and not wanted.score
+    if guessed:
+        wanted = replace(wanted, negatives=known["negatives"])
     query = (id_column("query", wanted.query, names, source.name),) if texts.queries else ()
     positive: tuple[str, ...] = ()
     negatives: tuple[str, ...] = ()
     if texts.corpus:
         positive = (id_column("positive", wanted.positive, names, source.name),)
         negatives = id_columns(wanted.negatives, names, source.name)
-    roles = Roles(query, positive, negatives)
+    roles = Roles(query, positive, negatives, guessed=guessed)
     used = {*query, *positive, *negatives}
     others = {name: name for name in names if name not in used}
+    if "score" in known and wanted.score in (None, "score") and known["score"] in others:
+        others["score"] = others.pop(known["score"])
     if both := sorted(set(roles.joined) & others.keys()):
         raise DataError(
             f"{source.name} has a column {both[0]!r} besides the ids in {', '.join(map(repr, sorted(used)))}. Rename "
@@ -116,7 +127,19 @@ class IdSource:
         self.dialect: dict[str, Any] = rows.dialect | {"ids": roles.by_id}
         self._notes = list(notes)
         self.warnings: list[str] = list(notes)
-        self._rows, self._corpus, self._queries, self._roles = rows, corpus, queries, roles
+        self._rows, self._corpus, self._queries, self._roles = WatchedSource(rows), corpus, queries, roles
+
+    @property
+    def schema(self) -> Any:
+        """Return the Arrow types of the columns that are not joined; None if their values have none."""
+        schema = schema_of(self._rows)
+        if schema is None:
+            return None
+        return pa.schema([schema.field(name).with_name(own) for own, name in (self._roles.others or {}).items()])
+
+    def suspects(self) -> dict[str, str]:
+        """Return the unread columns of the file of rows that may be labels or scores, with some of their values."""
+        return self._rows.suspects()
 
     def sha256(self) -> str:
         """Return a SHA-256 of the contents of all files."""
@@ -140,9 +163,14 @@ class IdSource:
             (Path(folder) / "texts").open("w+b") as file,
         ):
             for table, source in (("corpus", self._corpus), ("queries", self._queries)):
-                _load_texts(connection, table, source, file)
+                if source is None:
+                    connection.execute(f"CREATE TABLE {table} {TEXT_COLUMNS}")
+                else:
+                    self.warnings += load_texts(connection, table, source, file)
             yield from self._load_rows(connection, columns, others)
             self.warnings += self._rows.warnings
+            if self._roles.guessed:
+                check_third(connection, self._rows.name)
             self._join(connection, grouped=bool(self._roles.negatives) and not others)
             for found in _found(connection, min(batch_rows, READ_ROWS)):
                 yield self._piece(found, columns, file)
@@ -175,8 +203,8 @@ class IdSource:
                     seq += 1
                 given += [(row, place, name) for place, name in enumerate(lists[index])]
                 row += 1
-            _insert(connection, "pairs", ("seq", "row", "number", "file", "query", "positive", "others"), pairs)
-            _insert(connection, "given", ("row", "place", "id"), given)
+            insert(connection, "pairs", ("seq", "row", "number", "file", "query", "positive", "others"), pairs)
+            insert(connection, "given", ("row", "place", "id"), given)
             if piece.faults:
                 places = sorted(piece.faults)
                 empty = {name: [None] * len(places) for name in columns}
@@ -189,7 +217,7 @@ class IdSource:
         found: list[list[str]] = [[] for _ in piece.numbers]
         for name in columns:
             for own, value in zip(found, piece.columns[name], strict=True):
-                own += _ids(value)
+                own += ids_in(value)
         return found
 
     def _join(self, connection: duckdb.DuckDBPyConnection, *, grouped: bool) -> None:
@@ -305,67 +333,6 @@ def _rows(result: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
         yield from rows
 
 
-def _load_texts(connection: duckdb.DuckDBPyConnection, table: str, source: Source | None, file: BinaryIO) -> None:
-    """Create a table of the texts of a source: id, start and size in the file of texts. A title comes before its text.
-
-    Raises:
-        DataError: The source lacks a column, or repeats an id.
-    """
-    connection.execute(f"CREATE TABLE {table} (id VARCHAR, start BIGINT, size BIGINT)")
-    if source is None:
-        return
-    identity, text = (next((name for name in known if name in source.columns), None) for known in (IDS, TEXT))
-    if identity is None and source.columns == ["1", "2"]:
-        identity, text = source.columns
-    if identity is None or text is None:
-        raise DataError(
-            f"{source.name} has the columns {', '.join(source.columns)}, but an id ({IDS[0]}) and a text are expected."
-        )
-    title = ["title"] if table == "corpus" and "title" in source.columns else []
-    start = file.seek(0, 2)
-    for piece in source.read([identity, text, *title], READ_ROWS):
-        lines: list[tuple[Any, ...]] = []
-        for index, name in enumerate(piece.columns[identity]):
-            parts = (piece.columns[column][index] for column in (*title, text))
-            joined = " ".join(part for part in parts if isinstance(part, str) and part)
-            size = file.write(joined.encode("utf-8", "surrogatepass"))
-            lines.append((next(iter(_ids(name)), None), start, size))
-            start += size
-        _insert(connection, table, ("id", "start", "size"), lines)
-    file.flush()
-    repeated = count(connection, f"SELECT count(*) - count(DISTINCT id) FROM {table}")
-    if repeated:
-        raise DataError(f"{source.name} has {repeated:,} rows without an id of their own. Ids must be unique.")
-
-
 def _text(file: BinaryIO, place: _Place) -> str:
     file.seek(place[0])
     return file.read(place[1]).decode("utf-8", "surrogatepass")
-
-
-def _ids(value: Any) -> list[str]:
-    """Return the ids in a cell: one, or a list of them, which may be JSON. What can't be an id is left out."""
-    if isinstance(value, str) and not value.startswith("["):
-        return [text] if (text := value.strip()) else []
-    if isinstance(value, str) and value.endswith("]"):
-        with suppress(ValueError, RecursionError):
-            value = json.loads(value)
-    found = []
-    for item in value if isinstance(value, list) else [value]:
-        name = int(item) if isinstance(item, float) and item.is_integer() else item
-        if isinstance(name, (str, int)) and not isinstance(name, bool) and (text := str(name).strip()):
-            found.append(text)
-    return found
-
-
-def _insert(
-    connection: duckdb.DuckDBPyConnection, table: str, names: Sequence[str], rows: Iterable[tuple[Any, ...]]
-) -> None:
-    columns = list(zip(*rows, strict=True))
-    if not columns:
-        return
-    types = [_TYPES.get(name, pa.int64() if name == "size" else pa.string()) for name in names]
-    arrays = [pa.array(values, kind) for values, kind in zip(columns, types, strict=True)]
-    connection.register("piece", pa.table(arrays, names=list(names)))
-    connection.execute(f"INSERT INTO {table} SELECT * FROM piece")
-    connection.unregister("piece")

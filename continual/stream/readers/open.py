@@ -12,8 +12,10 @@ from continual.stream.readers.beir import find_beir, open_beir
 from continual.stream.readers.delimited import DelimitedSource
 from continual.stream.readers.dialect import DELIMITERS, Dialect, check_dialect
 from continual.stream.readers.folder import FolderSource, check_columns
-from continual.stream.readers.ids import IDS, TEXT, IdSource, TextFiles, find_roles
+from continual.stream.readers.ids import IdSource, TextFiles, find_roles
+from continual.stream.readers.shapes import is_bare
 from continual.stream.readers.text import JsonLinesSource
+from continual.stream.readers.texts import IDS, TEXT
 from continual.stream.schema import Columns
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -62,10 +64,10 @@ def open_ids(source: str, dialect: Dialect, texts: TextFiles, columns: Columns) 
         InputError: The dialect is wrong.
     """
     asked = {name for name in (columns.query, columns.positive, columns.negatives) if name}
-    first = _first_cells(source, dialect)
-    bare = bool(first) and all(cell.isdecimal() for cell in first) and not asked & set(first)
+    first = _first_cells(source, replace(dialect, header=True))
+    bare = is_bare(first) and not (asked & set(first) and dialect.header)
     rows = open_source(source, replace(dialect, header=False) if bare else dialect)
-    roles = find_roles(rows, texts, columns)
+    roles = find_roles(rows, texts, columns, first if bare or not dialect.header else ())
     opened = [None if file is None else _open_texts(str(file)) for file in (texts.corpus, texts.queries)]
     read = ", ".join(f"{role} ids are read from {', '.join(names)}" for role, names in roles.by_id.items())
     note = f"{source} has no header line, so its columns are called 1, 2, ...; {read}." if bare else f"The {read}."
@@ -93,7 +95,8 @@ def _open_folder(name: str, dialect: Dialect) -> Source:
     if beir is not None:
         _check_no_dialect(name, dialect)
         return open_beir(name, beir, lambda path: _open_file(str(path), Dialect()))
-    entries = sorted(path for path in Path(name).iterdir() if not path.name.startswith((".", "_")))
+    hidden = {path for path in Path(name).iterdir() if path.name.startswith((".", "_"))}
+    entries = sorted(path for path in Path(name).iterdir() if path not in hidden)
     formats: dict[str, list[Path]] = {}
     for path in entries:
         suffix = format_of(path) if path.is_file() else None
@@ -111,7 +114,9 @@ def _open_folder(name: str, dialect: Dialect) -> Source:
     sources = [_open_file(str(file), dialect) for file in files]
     if suffix not in JSON_LINES:
         check_columns(name, sources)
-    return FolderSource(name, files, sources, [path.name for path in entries if path not in files])
+    # Files such as _SUCCESS and .git are not worth a word; a hidden file of rows may be forgotten.
+    unread = [*(path for path in entries if path not in files), *sorted(path for path in hidden if format_of(path))]
+    return FolderSource(name, files, sources, [path.name for path in unread])
 
 
 def _open_file(source: str, dialect: Dialect) -> Source:
