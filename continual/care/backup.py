@@ -25,6 +25,7 @@ from continual.registry.artifacts import Artifact, snapshot_of
 from continual.registry.catalog import now
 from continual.registry.digests import FileDigest, files_below
 from continual.registry.erase import FORGOTTEN
+from continual.storage.locks import require_finished
 from continual.versions.build import share_snapshots
 from continual.versions.create import SETTINGS, STORE
 
@@ -132,6 +133,7 @@ def backup(
     if store.folder is not None and store.folder.resolve().is_relative_to(directory.resolve()):
         raise InputError(f"{url} is inside the workspace. Choose a folder outside {directory}.")
     store.create()
+    require_finished(registry.root, "backup")
     remember_target(registry.root, url)  # first: `forget` must name the place even if it runs meanwhile
     with store.in_use(alone=False, seconds=registry.catalog.busy_seconds):
         copied, left_out = _copy_all(directory, registry, store, verify=verify, progress=progress)
