@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.errors import ModelError
-from continual.models.folder import ADAPTER, read_json
+from continual.models.folder import ADAPTER, check_links, read_json
 
 ADAPTER_CONFIG = ADAPTER
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -83,6 +83,7 @@ def read_adapter(adapter: Path) -> AdapterConfig:
     Raises:
         ModelError: The adapter cannot be read or cannot be folded; the message says why and what to do.
     """
+    check_links(adapter)
     path = adapter / ADAPTER_CONFIG
     config = read_json(path, dict)
     if not (adapter / ADAPTER_WEIGHTS).is_file():

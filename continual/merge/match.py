@@ -12,7 +12,7 @@ from typing import Any
 
 from continual.errors import ModelError
 from continual.merge.sources import transformer_folder
-from continual.models.folder import CONFIG, LIBRARY, read_json, read_modules
+from continual.models.folder import CONFIG, LIBRARY, Module, read_json, read_modules
 
 _MAY_DIFFER = re.compile(
     r"_?name_or_path|architectures|(torch_)?dtype|.*_version|__version__|_.*|.*dropout.*|initializer_.*|use_cache|"
@@ -100,7 +100,8 @@ def _same_module_files(ours: Path, theirs: Path) -> bool:
 
     def stored(model: Path) -> list[Any]:
         modules = read_modules(model)
-        return [(module.type, module.path and _settings(model / module.path / CONFIG)) for module in modules[1:]]
+        stated = [(module.type, module.path and _settings(model / module.path / CONFIG)) for module in modules[1:]]
+        return [None if modules[0].of_library else modules[0].type, *stated]
 
     return stored(ours) == stored(theirs)
 
@@ -108,22 +109,48 @@ def _same_module_files(ours: Path, theirs: Path) -> bool:
 def _modules(model: Path) -> dict[str, Any]:
     """Return the modules after the transformer with their settings, as sentence-transformers reads them.
 
-    Versions of the library write the same settings differently, so the files themselves cannot be compared.
+    Versions of the library write the same settings differently, so the files themselves cannot be compared. Only
+    modules of the library are loaded. A module of another package is compared by its import path and its file.
     """
-    from sentence_transformers.util import import_from_string
-
     modules: dict[str, Any] = {}
     for number, module in enumerate(read_modules(model)):
-        modules[f"{number}"] = module.class_name
+        modules[f"{number}"] = module.class_name if module.of_library else module.type
         if number:
             folder = model / module.path
-            try:
-                loaded = import_from_string(module.type).load(str(folder), local_files_only=True)
-                settings = loaded.get_config_dict()
-            except (ImportError, AttributeError, TypeError, OSError, ValueError, KeyError):
-                settings = _settings(folder / CONFIG)  # the model's own code, or settings that the class rejects
+            settings = _loaded_settings(module, folder) if module.of_library else None
+            if settings is None:
+                settings = _settings(folder / CONFIG)
             modules |= {f"{number} ({module.class_name}) {key}": value for key, value in settings.items()}
     return modules
+
+
+def _loaded_settings(module: Module, folder: Path) -> dict[str, Any] | None:
+    """Return the settings of a module of sentence-transformers with their defaults; None if it cannot be loaded."""
+    from safetensors import SafetensorError
+    from sentence_transformers.base.modules import Module as LibraryModule
+    from sentence_transformers.util import import_module_class
+
+    try:
+        kind = import_module_class(module.type, str(folder), trust_remote_code=False, local_files_only=True)
+        if not (isinstance(kind, type) and issubclass(kind, LibraryModule)):
+            return None  # a name that the library itself imports, such as torch
+        settings = dict(kind.load(str(folder), local_files_only=True, trust_remote_code=False).get_config_dict())
+    except (
+        ImportError,
+        AttributeError,
+        TypeError,
+        OSError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        MemoryError,
+        SafetensorError,
+    ):
+        return None  # settings that the class rejects, or weights that do not fit them
+    stated = _settings(folder / CONFIG).get("activation_function")
+    if isinstance(stated, str) and not stated.startswith("torch."):
+        settings["activation_function"] = stated  # the library loads Tanh instead
+    return settings
 
 
 def _architecture(model: Path) -> dict[str, Any]:
@@ -134,7 +161,8 @@ def _architecture(model: Path) -> dict[str, Any]:
         from transformers import AutoConfig
 
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError):
-            config = AutoConfig.from_pretrained(path.parent, local_files_only=True).to_dict()
+            loaded = AutoConfig.from_pretrained(path.parent, local_files_only=True, trust_remote_code=False)
+            config = loaded.to_dict()
     return _stated(_CONFIG_DEFAULTS | _without(config, _MAY_DIFFER))
 
 
