@@ -94,9 +94,7 @@ class TrainConfig(ConfigSection):
     """Training of the update model: LoRA on all linear layers, with the InfoNCE loss."""
 
     epochs: Positive = Field(1, description="Passes over the training rows.")
-    batch_size: Pairs = Field(
-        32, description="Pairs per batch; they share in-batch negatives."
-    )
+    batch_size: Pairs = Field(32, description="Pairs per batch; they share in-batch negatives.")
     batch_sizes: list[BatchBand] = Field(
         [],
         description=(

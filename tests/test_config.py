@@ -102,7 +102,10 @@ def test_numbers_beyond_range_are_refused_in_a_short_message(value: str, tmp_pat
         ("trust_remote_code = 'true'", r"trust_remote_code: must be true or false \(got 'true'\)"),
         ("train.matryoshka = ['16']", r"train.matryoshka: must be a whole number \(got '16'\)"),
         ("train.matryoshka = 16", r"train.matryoshka: must be a list \(got 16\)"),
-        ("train.batch_sizes = [{tokens = '9', pairs = true}]", r"tokens: must be a whole number.*pairs: must be a whole"),
+        (
+            "train.batch_sizes = [{tokens = '9', pairs = true}]",
+            r"tokens: must be a whole number.*pairs: must be a whole",
+        ),
         ("merge.parameters = {density = '0.5'}", r"merge.parameters.density: must be a number \(got '0.5'\)"),
         ("merge.weight = true", r"merge.weight: must be a number \(got True\)"),
         ("merge.method = 3", r"merge.method: must be a text \(got 3\)"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.errors import ModelError
+from continual.merge.match_tokens import TOKENIZER_CONFIG, token_defaults, token_settings
 from continual.merge.sources import transformer_folder
 from continual.models.folder import CONFIG, LIBRARY, Module, read_json, read_modules
 
@@ -35,13 +36,6 @@ _TRANSFORMER_DEFAULTS: dict[str, Any] = {
     "module_output_name": "token_embeddings",
 }
 
-_TOKENIZER_MAY_DIFFER = re.compile(
-    r"_?name_or_path|.*_version|.*_file|.*tokenizer_class|auto_map|model_max_length|max_length|backend|is_local|"
-    r"local_files_only|added_tokens_decoder|(additional_|extra_)?special_tokens(_map)?|pad_to_multiple_of|stride|"
-    r"pad_token_type_id|padding|truncation(_strategy)?|legacy|clean_up_tokenization_spaces|never_split|do_basic_tokenize"
-)
-"""Keys of a tokenizer_config.json that do not decide the tokens of a text; the special tokens are compared as such."""
-
 _VOCABULARIES = ("vocab.*", "merges.txt", "*.model", "*.spm", "*.tiktoken")
 """Vocabulary files of a tokenizer without tokenizer.json."""
 
@@ -57,9 +51,13 @@ def check_match(ours: Path, theirs: Path) -> None:
         if aspect == "module" and _same_module_files(ours, theirs):
             continue  # saves the import of sentence-transformers, which takes seconds
         a, b = read(ours), read(theirs)
-        if aspect in _STATED_BY_BOTH:
-            shared = a.keys() & b.keys()
-            a, b = ({key: side[key] for key in shared} for side in (a, b))
+        if aspect == TOKENIZER_CONFIG and a.keys() != b.keys():
+            # Versions of the library leave out different settings.
+            every = a.keys() | b.keys()
+            a, b = (
+                {key: token_defaults(model).get(key) for key in every} | side
+                for model, side in ((ours, a), (theirs, b))
+            )
         if aspect == "tokenizer" and ("tokenizer.json" in a) != ("tokenizer.json" in b):
             lacking, other = (theirs, ours) if "tokenizer.json" in a else (ours, theirs)
             raise ModelError(
@@ -91,7 +89,7 @@ def stored_length(model: Path) -> int | None:
     """Return the number of tokens at which a model cuts texts, as stored; None if no file says so."""
     length = _transformer_settings(model).get("max_seq_length")
     if length is None:
-        length = _settings(model / transformer_folder(model) / "tokenizer_config.json").get("model_max_length")
+        length = _settings(model / transformer_folder(model) / TOKENIZER_CONFIG).get("model_max_length")
     return int(length) if isinstance(length, int | float) and length < 1e9 else None
 
 
@@ -178,15 +176,6 @@ def _text_settings(model: Path) -> dict[str, Any]:
     return _stated(_without(_TRANSFORMER_DEFAULTS | settings, re.compile("max_seq_length")))
 
 
-def _token_settings(model: Path) -> dict[str, Any]:
-    settings = _settings(model / transformer_folder(model) / "tokenizer_config.json")
-    named = {  # a special token is a text, or an object with the text
-        key: value["content"] if isinstance(value, dict) and "content" in value else value
-        for key, value in settings.items()
-    }
-    return _without(named, _TOKENIZER_MAY_DIFFER)
-
-
 def _transformer_settings(model: Path) -> dict[str, Any]:
     files = sorted((model / transformer_folder(model)).glob("sentence_*_config.json"))
     return _settings(files[0]) if files else {}
@@ -213,13 +202,10 @@ _COMPARED: dict[str, Callable[[Path], dict[str, Any]]] = {
     LIBRARY: _library,
     "sentence_bert_config.json": _text_settings,
     "tokenizer": _tokenizer,
-    "tokenizer_config.json": _token_settings,
+    TOKENIZER_CONFIG: token_settings,
     "module": _modules,
 }
 """What is compared, by the name for messages."""
-
-_STATED_BY_BOTH = ("tokenizer_config.json",)
-"""Files in which versions of the library leave out different settings, so only those that both hold are compared."""
 
 
 def _without(settings: Mapping[str, Any], keys: re.Pattern[str]) -> dict[str, Any]:

@@ -24,8 +24,8 @@ UNUSED = [
     "openvino",
     ".*",
 ]
-"""Files of a model folder that are not copied: other formats of the same weights, which are never read, and hidden files
-such as .gitattributes, which no loader reads."""
+"""Files of a model folder that are not copied: other formats of the same weights, which are never read, and hidden
+files such as .gitattributes, which no loader reads."""
 
 
 def resolve_base(name: str) -> Path:

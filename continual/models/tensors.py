@@ -135,9 +135,7 @@ def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
                 raise ValueError(f"{name} takes {stop - start:,} bytes, but its shape needs {entries[name].bytes:,}")
             end = stop
         if end != size - _LENGTH - length:
-            raise ValueError(
-                f"its tensors take {end:,} bytes, but {size - _LENGTH - length:,} bytes follow its header"
-            )
+            raise ValueError(f"its tensors take {end:,} bytes, but {size - _LENGTH - length:,} bytes follow its header")
     except (ValueError, RecursionError) as error:
         reason = "its header is nested too deeply" if isinstance(error, RecursionError) else error
         raise ModelError(
