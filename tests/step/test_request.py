@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from continual import Workspace
 from continual.config import Config
-from continual.errors import InputError
+from continual.errors import InputError, NothingToDoError
 from continual.step.request import Request
 
 
@@ -40,3 +41,11 @@ def test_an_option_and_a_setting_that_agree_are_taken() -> None:
     config = request.resolve(Config())
     assert (config.replay.share, config.merge.method, config.merge.weight) == (0.5, "ties", 0.4)
     assert config.train.anchor == "current"
+
+
+def test_a_restart_without_an_interrupted_update_is_said(
+    workspace: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(NothingToDoError):
+        workspace.update(restart=True)
+    assert "No update was interrupted, so --restart discards nothing" in caplog.text
