@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -130,7 +131,7 @@ def _loaded_settings(module: Module, folder: Path) -> dict[str, Any] | None:
 
     try:
         kind = import_module_class(module.type, str(folder), trust_remote_code=False, local_files_only=True)
-        if not (isinstance(kind, type) and issubclass(kind, LibraryModule)):
+        if not (inspect.isclass(kind) and issubclass(kind, LibraryModule)):
             return None  # a name that the library itself imports, such as torch
         settings = dict(kind.load(str(folder), local_files_only=True, trust_remote_code=False).get_config_dict())
     except (

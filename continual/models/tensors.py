@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -172,7 +172,7 @@ def _type(name: str, item: dict[str, Any]) -> tuple[torch.dtype, tuple[int, ...]
     return DTYPES[dtype], tuple(shape)
 
 
-def _are_sizes(values: Any) -> bool:
+def _are_sizes(values: object) -> TypeGuard[list[int]]:
     return isinstance(values, list) and all(type(value) is int and 0 <= value <= _MOST_ELEMENTS for value in values)
 
 
