@@ -130,10 +130,11 @@ def _loaded_settings(module: Module, folder: Path) -> dict[str, Any] | None:
     from sentence_transformers.util import import_module_class
 
     try:
-        kind: Any = import_module_class(module.type, str(folder), trust_remote_code=False, local_files_only=True)
+        kind = import_module_class(module.type, str(folder), trust_remote_code=False, local_files_only=True)
         if not (inspect.isclass(kind) and issubclass(kind, LibraryModule)):
             return None  # a name that the library itself imports, such as torch
-        settings = dict(kind.load(str(folder), local_files_only=True, trust_remote_code=False).get_config_dict())
+        loader: Any = kind
+        settings = dict(loader.load(str(folder), local_files_only=True, trust_remote_code=False).get_config_dict())
     except (
         ImportError,
         AttributeError,
