@@ -219,7 +219,7 @@ class Cell:
         train = dict(REGIMES[self.regime][1])
         for word, setting in SETTINGS.items():
             if word in self.words:
-                train[setting] = json.loads(self.words[word]) if _number(self.words[word]) else self.words[word]
+                train[setting] = _value(self.words[word])
         data = base.model_dump(mode="json")
         data["train"] |= train
         if "replay" in self.words:
@@ -249,6 +249,11 @@ class Cell:
 
 def _same(value: str, other: Any) -> bool:
     return float(value) == float(other) if _number(value) and _number(str(other)) else value == other
+
+
+def _value(text: str) -> object:
+    """Return a word of a cell as a number, true or false, or a text."""
+    return json.loads(text) if _number(text) or text in ("true", "false") else text
 
 
 def _number(text: str) -> bool:

@@ -20,17 +20,29 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 LARGEST = 2**31 - 1
 """Largest whole number of a setting. Larger ones overflow in the libraries."""
 
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Count = Annotated[int, Field(ge=0, le=LARGEST)]
-Positive = Annotated[int, Field(ge=1, le=LARGEST)]
+Whole = BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)
+"""Accepts 1e4 as a whole number. Texts and booleans are never converted: `guide_margin = false` is not 0."""
+
+Seed = Annotated[int, Whole, Field(ge=0, lt=2**63)]
+Count = Annotated[int, Whole, Field(ge=0, le=LARGEST)]
+Positive = Annotated[int, Whole, Field(ge=1, le=LARGEST)]
+Pairs = Annotated[int, Whole, Field(ge=2, le=LARGEST)]
+Parameter = Annotated[float, BeforeValidator(lambda value: float(value) if isinstance(value, bool) else value)]
+"""A number, or a switch of a merge method, such as `normalize = true`."""
+
 Names = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 """A list of names. A single name may be given without brackets, as in `--set track.trackers=tensorboard`."""
 
 
 class ConfigSection(BaseModel):
-    """A frozen group of settings that rejects unknown keys."""
+    """A frozen group of settings that rejects unknown keys and values of another type."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _list(cls, value: object) -> object:
+        return list(value) if isinstance(value, tuple) else value
 
 
 class IngestConfig(ConfigSection):
@@ -71,7 +83,7 @@ class BatchBand(ConfigSection):
     """Batch size of the rows whose longest text has a certain length."""
 
     tokens: Positive = Field(description="Most tokens of a row's longest text.")
-    pairs: Annotated[int, Field(ge=2, le=LARGEST)] = Field(description="Pairs per batch.")
+    pairs: Pairs = Field(description="Pairs per batch.")
 
 
 RUNTIME_ONLY = frozenset({"checkpoint_seconds"})
@@ -82,9 +94,7 @@ class TrainConfig(ConfigSection):
     """Training of the update model: LoRA on all linear layers, with the InfoNCE loss."""
 
     epochs: Positive = Field(1, description="Passes over the training rows.")
-    batch_size: Annotated[int, Field(ge=2, le=LARGEST)] = Field(
-        32, description="Pairs per batch; they share in-batch negatives."
-    )
+    batch_size: Pairs = Field(32, description="Pairs per batch; they share in-batch negatives.")
     batch_sizes: list[BatchBand] = Field(
         [],
         description=(
@@ -236,7 +246,7 @@ class MergeConfig(ConfigSection):
         ge=0,
         description="For rules that search: largest allowed rise of a domain's loss, as a share of its loss now.",
     )
-    parameters: dict[str, float] = Field({}, description="Parameters of the merge method, such as {density = 0.5}.")
+    parameters: dict[str, Parameter] = Field({}, description="Parameters of the merge method, such as {density = 0.5}.")
 
 
 class EvalConfig(ConfigSection):
@@ -473,22 +483,40 @@ def validate(data: dict[str, object], source: str) -> Config:
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        faults = []
+        faults = dict[str, str]()
+        rules = dict[tuple[str, str], list[str]]()  # a union has one rule for each of its types
         for fault in error.errors():
             path = [str(part) for part in fault["loc"]]
             if fault["type"] == "extra_forbidden":
-                faults.append(f"{'.'.join(path)}: unknown setting.{did_you_mean(path[-1], _setting_names(path[:-1]))}")
+                name = ".".join(path)
+                faults[name] = f"{name}: unknown setting.{did_you_mean(path[-1], _setting_names(path[:-1]))}"
             else:
                 where = ".".join(part for part in path if part.isidentifier())  # without the branch of a union
-                faults.append(f"{where}: {_plain(fault['msg'])} (got {reprlib.repr(fault['input'])})")
-        raise ConfigError(f"{source} has invalid settings: " + "; ".join(faults)) from None
+                got = reprlib.repr(fault["input"])
+                found = rules.setdefault((where, got), [])
+                found.append(_plain(fault["msg"]).removeprefix("must be " if found else ""))
+                faults[f"{where} {got}"] = f"{where}: {' or '.join(found)} (got {got})"
+        raise ConfigError(f"{source} has invalid settings: " + "; ".join(faults.values())) from None
+
+
+_WORDS = {
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid boolean": "true or false",
+    "a valid string": "a text",
+    "a valid list": "a list",
+    "a valid dictionary": "a table",
+}
 
 
 def _plain(message: str) -> str:
     """Return pydantic's message in our words."""
     rule, _, _ = message.partition(", unable to parse")
+    rule, _, _ = rule.partition(" or instance of")
     rule = rule.removeprefix("Value error, ").replace("Input should be", "must be")
-    return rule.replace("valid integer", "whole number").replace("valid number", "number")
+    for theirs, ours in _WORDS.items():
+        rule = rule.replace(theirs, ours)
+    return rule
 
 
 def _merged(settings: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:

@@ -85,3 +85,55 @@ def test_numbers_beyond_range_are_refused_in_a_short_message(value: str, tmp_pat
         assert len(str(error.value)) < 300 + len(str(path))
         with pytest.raises(ConfigError):
             Config().change(parse_settings([f"{setting}={value}"]) or {})
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("train.guide_margin = false", r"train.guide_margin: must be a number or 'off' \(got False\)"),
+        ("train.guide_margin = '0.1'", r"train.guide_margin: must be a number or 'off' \(got '0.1'\)"),
+        ("train.distillation_scale = false", r"train.distillation_scale: must be a number or 'off' \(got False\)"),
+        ("train.learning_rate = true", r"train.learning_rate: must be a number \(got True\)"),
+        ("train.epochs = true", r"train.epochs: must be a whole number \(got True\)"),
+        ("train.epochs = '2'", r"train.epochs: must be a whole number \(got '2'\)"),
+        ("train.epochs = 1.5", r"train.epochs: must be a whole number \(got 1.5\)"),
+        ("train.bidirectional = 'yes'", r"train.bidirectional: must be true or false \(got 'yes'\)"),
+        ("train.bidirectional = 1", r"train.bidirectional: must be true or false \(got 1\)"),
+        ("trust_remote_code = 'true'", r"trust_remote_code: must be true or false \(got 'true'\)"),
+        ("train.matryoshka = ['16']", r"train.matryoshka: must be a whole number \(got '16'\)"),
+        ("train.matryoshka = 16", r"train.matryoshka: must be a list \(got 16\)"),
+        (
+            "train.batch_sizes = [{tokens = '9', pairs = true}]",
+            r"tokens: must be a whole number.*pairs: must be a whole",
+        ),
+        ("merge.parameters = {density = '0.5'}", r"merge.parameters.density: must be a number \(got '0.5'\)"),
+        ("merge.weight = true", r"merge.weight: must be a number \(got True\)"),
+        ("merge.method = 3", r"merge.method: must be a text \(got 3\)"),
+        ("replay.rows = false", r"replay.rows: must be a whole number \(got False\)"),
+        ("suites.step.queries = '9'", r"suites.step.queries: must be a whole number \(got '9'\)"),
+        ("train = 3", r"train: must be a table \(got 3\)"),
+    ],
+)
+def test_no_value_is_converted_from_another_type(line: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "continual.toml").write_text(line)
+    with pytest.raises(ConfigError, match=message):
+        load_config(tmp_path / "continual.toml")
+    name, _, value = line.partition(" = ")
+    if "." in name:  # the value on a command line is TOML too
+        with pytest.raises(ConfigError, match=message):
+            Config().change(parse_settings([f"{name}={value}"]) or {})
+
+
+def test_numbers_and_words_are_read_as_before(tmp_path: Path) -> None:
+    text = "train.epochs = 2.0\ningest.batch_rows = 1e4\ntrain.max_grad_norm = 2\nmerge.parameters.normalize = true\n"
+    (tmp_path / "continual.toml").write_text(text)
+    config = load_config(tmp_path / "continual.toml")
+    assert (config.train.epochs, config.ingest.batch_rows, config.train.max_grad_norm) == (2, 10_000, 2.0)
+    assert config.merge.parameters == {"normalize": 1.0}
+    given = ["train.guide_margin=off", "train.bidirectional=true", "replay.rows=9", "replay.share=1"]
+    changed = config.change(parse_settings(given) or {})
+    assert changed.train.guide_margin == "off"
+    assert changed.train.bidirectional is True
+    assert (changed.replay.rows, changed.replay.share) == (9, 1.0)
+    assert config.change({"train": {"matryoshka": (8, 16)}}).train.matryoshka == [8, 16]
+    assert validate(changed.model_dump(mode="json"), "a record") == changed

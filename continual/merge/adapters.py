@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from continual.errors import ModelError
-from continual.models.folder import ADAPTER, read_json
+from continual.models.folder import ADAPTER, check_links, read_json
 
 ADAPTER_CONFIG = ADAPTER
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -28,17 +28,44 @@ FOLD_WITH_PEFT = (
 _BASE_CHANGING_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """LoRA initialisations that change the base's weights."""
 
-_EXTRA_SETTINGS = (
-    "lora_bias",
-    "modules_to_save",
-    "trainable_token_indices",
-    "target_parameters",
-    "layer_replication",
-    "alora_invocation_tokens",
-    "use_qalora",
-    "use_bdlora",
+_TARGETS = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
+
+_UNDERSTOOD = frozenset(
+    (
+        "task_type",
+        "auto_mapping",
+        "peft_type",
+        "peft_version",
+        "base_model_name_or_path",
+        "revision",
+        "inference_mode",
+        "r",
+        "lora_alpha",
+        "rank_pattern",
+        "alpha_pattern",
+        "use_rslora",
+        "use_dora",
+        "fan_in_fan_out",
+        "bias",
+        "target_modules",
+        "exclude_modules",
+        "layers_to_transform",
+        "layers_pattern",
+        "lora_dropout",
+        "init_lora_weights",
+        "loftq_config",
+        "eva_config",
+        "corda_config",
+        "lora_ga_config",
+        "velora_config",
+        "qalora_group_size",
+        "megatron_core",
+        "ensure_weight_tying",
+        "runtime_config",
+    )
 )
-"""peft settings under which an adapter holds more than two factors per linear layer."""
+"""peft settings that are read here, or that change nothing in a trained adapter of linear layers. With any other one,
+the adapter can hold or compute something else."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +80,9 @@ class AdapterConfig:
         alphas: Alphas by layer pattern.
         rslora: Whether the scale is alpha / sqrt(rank) instead of alpha / rank.
         dora: Whether each row of a layer has a learned length (DoRA).
-        transposed: Whether layers store their weights as [inputs, outputs].
+        transposed: Whether layers are said to store their weights as [inputs, outputs].
         base: Name of the base model, as the trainer wrote it; empty if missing.
+        targets: The settings that select layers, by name.
     """
 
     path: Path
@@ -66,6 +94,7 @@ class AdapterConfig:
     dora: bool
     transposed: bool
     base: str
+    targets: Mapping[str, Any]
 
     def rank_of(self, layer: str) -> int:
         """Return the rank of a layer's factors."""
@@ -76,6 +105,30 @@ class AdapterConfig:
         alpha, rank = float(_of_pattern(self.alphas, layer, self.alpha)), self.rank_of(layer)
         return alpha / rank**0.5 if self.rslora else alpha / rank
 
+    def check_targets(self, layers: Iterable[str]) -> None:
+        """Check that the settings select the layers, because peft ignores the factors of all others.
+
+        Raises:
+            ModelError: They do not select one of them, or are no settings that peft takes.
+        """
+        from peft import LoraConfig
+        from peft.tuners.tuners_utils import check_target_module_exists
+
+        stated = ", ".join(f"{name}: {value}" for name, value in self.targets.items())
+        try:
+            chosen = LoraConfig(**self.targets)
+            ignored = [layer for layer in layers if not check_target_module_exists(chosen, layer)]
+        except (ValueError, TypeError, AttributeError, re.error) as error:
+            raise ModelError(
+                f"{self.path} does not select layers as peft does ({stated or 'target_modules is missing'}): {error}. "
+                "Copy the file again as peft saved it."
+            ) from None
+        if ignored and self.targets.get("target_modules") != "all-linear":
+            raise ModelError(
+                f"{self.path} does not select {ignored[0]} ({stated}), but the weights hold an update of it, which "
+                "peft would ignore. Restore the settings that were saved with these weights."
+            )
+
 
 def read_adapter(adapter: Path) -> AdapterConfig:
     """Return the settings of an adapter.
@@ -83,6 +136,7 @@ def read_adapter(adapter: Path) -> AdapterConfig:
     Raises:
         ModelError: The adapter cannot be read or cannot be folded; the message says why and what to do.
     """
+    check_links(adapter)
     path = adapter / ADAPTER_CONFIG
     config = read_json(path, dict)
     if not (adapter / ADAPTER_WEIGHTS).is_file():
@@ -104,6 +158,7 @@ def read_adapter(adapter: Path) -> AdapterConfig:
         dora=bool(config.get("use_dora")),
         transposed=bool(config.get("fan_in_fan_out")),
         base=str(config.get("base_model_name_or_path") or ""),
+        targets={name: config[name] for name in _TARGETS if config.get(name) is not None},
     )
 
 
@@ -118,10 +173,8 @@ def _check_foldable(adapter: Path, config: Mapping[str, Any]) -> None:
         cause = f"biases were trained with it (bias: {bias})"
     elif start.startswith(_BASE_CHANGING_STARTS):
         cause = f"its initialisation ({start}) changed the weights of its base"
-    elif config.get("use_dora") and config.get("fan_in_fan_out"):
-        cause = "it is a DoRA of transposed layers (fan_in_fan_out)"
     else:
-        extra = [name for name in _EXTRA_SETTINGS if config.get(name)]
+        extra = [name for name, value in config.items() if value and name not in _UNDERSTOOD]
         if extra:
             cause = f"it was trained with {extra[0]}: {config[extra[0]]}"
     if cause:

@@ -79,6 +79,8 @@ def merge_folders(
     for model in [*opened[1:], *([root] if root else [])]:
         check_match(opened[0].folder, model.folder)
     _warn_of_what_is_kept(opened)
+    if dtype is None:
+        _warn_of_types([*opened, *([root] if joined and root else [])])
     options: dict[str, Any] = {"parameters": parameters or {}, "dtype": DTYPES.get(dtype or ""), "progress": progress}
     try:
         with scratch(target.parent, target.name) as folder:
@@ -201,6 +203,24 @@ def _warn_of_what_is_kept(models: Sequence[Model]) -> None:
                     what,
                     first,
                 )
+
+
+def _warn_of_types(models: Sequence[Model]) -> None:
+    """Warn if the models are stored in different types, because the result then takes the widest."""
+    types: dict[str, set[torch.dtype]] = {}
+    for model in models:
+        stored = {entry.dtype for entry in model.entries.values() if entry.dtype.is_floating_point}
+        types.setdefault(str(model), set()).update(stored)
+    if len(set().union(*types.values())) > 1:
+        named = "; ".join(
+            f"{name}: {', '.join(sorted(str(dtype).removeprefix('torch.') for dtype in stored))}"
+            for name, stored in types.items()
+        )
+        _logger.warning(
+            "The models are stored in different types (%s). Each tensor of the result has the widest type that it has "
+            "in them. Choose one for all with --dtype.",
+            named,
+        )
 
 
 def _vector_weights(method: Method, weights: Sequence[float] | None, has_base: bool) -> list[float] | None:

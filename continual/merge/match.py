@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -11,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from continual.errors import ModelError
+from continual.merge.match_tokens import TOKENIZER_CONFIG, token_defaults, token_settings
 from continual.merge.sources import transformer_folder
-from continual.models.folder import CONFIG, LIBRARY, read_json, read_modules
+from continual.models.folder import CONFIG, LIBRARY, Module, read_json, read_modules
 
 _MAY_DIFFER = re.compile(
     r"_?name_or_path|architectures|(torch_)?dtype|.*_version|__version__|_.*|.*dropout.*|initializer_.*|use_cache|"
@@ -35,13 +37,6 @@ _TRANSFORMER_DEFAULTS: dict[str, Any] = {
     "module_output_name": "token_embeddings",
 }
 
-_TOKENIZER_MAY_DIFFER = re.compile(
-    r"_?name_or_path|.*_version|.*_file|.*tokenizer_class|auto_map|model_max_length|max_length|backend|is_local|"
-    r"local_files_only|added_tokens_decoder|(additional_|extra_)?special_tokens(_map)?|pad_to_multiple_of|stride|"
-    r"pad_token_type_id|padding|truncation(_strategy)?|legacy|clean_up_tokenization_spaces|never_split|do_basic_tokenize"
-)
-"""Keys of a tokenizer_config.json that do not decide the tokens of a text; the special tokens are compared as such."""
-
 _VOCABULARIES = ("vocab.*", "merges.txt", "*.model", "*.spm", "*.tiktoken")
 """Vocabulary files of a tokenizer without tokenizer.json."""
 
@@ -57,9 +52,13 @@ def check_match(ours: Path, theirs: Path) -> None:
         if aspect == "module" and _same_module_files(ours, theirs):
             continue  # saves the import of sentence-transformers, which takes seconds
         a, b = read(ours), read(theirs)
-        if aspect in _STATED_BY_BOTH:
-            shared = a.keys() & b.keys()
-            a, b = ({key: side[key] for key in shared} for side in (a, b))
+        if aspect == TOKENIZER_CONFIG and a.keys() != b.keys():
+            # Versions of the library leave out different settings.
+            every = a.keys() | b.keys()
+            a, b = (
+                {key: token_defaults(model).get(key) for key in every} | side
+                for model, side in ((ours, a), (theirs, b))
+            )
         if aspect == "tokenizer" and ("tokenizer.json" in a) != ("tokenizer.json" in b):
             lacking, other = (theirs, ours) if "tokenizer.json" in a else (ours, theirs)
             raise ModelError(
@@ -91,7 +90,7 @@ def stored_length(model: Path) -> int | None:
     """Return the number of tokens at which a model cuts texts, as stored; None if no file says so."""
     length = _transformer_settings(model).get("max_seq_length")
     if length is None:
-        length = _settings(model / transformer_folder(model) / "tokenizer_config.json").get("model_max_length")
+        length = _settings(model / transformer_folder(model) / TOKENIZER_CONFIG).get("model_max_length")
     return int(length) if isinstance(length, int | float) and length < 1e9 else None
 
 
@@ -100,7 +99,8 @@ def _same_module_files(ours: Path, theirs: Path) -> bool:
 
     def stored(model: Path) -> list[Any]:
         modules = read_modules(model)
-        return [(module.type, module.path and _settings(model / module.path / CONFIG)) for module in modules[1:]]
+        stated = [(module.type, module.path and _settings(model / module.path / CONFIG)) for module in modules[1:]]
+        return [None if modules[0].of_library else modules[0].type, *stated]
 
     return stored(ours) == stored(theirs)
 
@@ -108,22 +108,49 @@ def _same_module_files(ours: Path, theirs: Path) -> bool:
 def _modules(model: Path) -> dict[str, Any]:
     """Return the modules after the transformer with their settings, as sentence-transformers reads them.
 
-    Versions of the library write the same settings differently, so the files themselves cannot be compared.
+    Versions of the library write the same settings differently, so the files themselves cannot be compared. Only
+    modules of the library are loaded. A module of another package is compared by its import path and its file.
     """
-    from sentence_transformers.util import import_from_string
-
     modules: dict[str, Any] = {}
     for number, module in enumerate(read_modules(model)):
-        modules[f"{number}"] = module.class_name
+        modules[f"{number}"] = module.class_name if module.of_library else module.type
         if number:
             folder = model / module.path
-            try:
-                loaded = import_from_string(module.type).load(str(folder), local_files_only=True)
-                settings = loaded.get_config_dict()
-            except (ImportError, AttributeError, TypeError, OSError, ValueError, KeyError):
-                settings = _settings(folder / CONFIG)  # the model's own code, or settings that the class rejects
+            settings = _loaded_settings(module, folder) if module.of_library else None
+            if settings is None:
+                settings = _settings(folder / CONFIG)
             modules |= {f"{number} ({module.class_name}) {key}": value for key, value in settings.items()}
     return modules
+
+
+def _loaded_settings(module: Module, folder: Path) -> dict[str, Any] | None:
+    """Return the settings of a module of sentence-transformers with their defaults; None if it cannot be loaded."""
+    from safetensors import SafetensorError
+    from sentence_transformers.base.modules import Module as LibraryModule
+    from sentence_transformers.util import import_module_class
+
+    try:
+        kind = import_module_class(module.type, str(folder), trust_remote_code=False, local_files_only=True)
+        if not (inspect.isclass(kind) and issubclass(kind, LibraryModule)):
+            return None  # a name that the library itself imports, such as torch
+        loader: Any = kind
+        settings = dict(loader.load(str(folder), local_files_only=True, trust_remote_code=False).get_config_dict())
+    except (
+        ImportError,
+        AttributeError,
+        TypeError,
+        OSError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        MemoryError,
+        SafetensorError,
+    ):
+        return None  # settings that the class rejects, or weights that do not fit them
+    stated = _settings(folder / CONFIG).get("activation_function")
+    if isinstance(stated, str) and not stated.startswith("torch."):
+        settings["activation_function"] = stated  # the library loads Tanh instead
+    return settings
 
 
 def _architecture(model: Path) -> dict[str, Any]:
@@ -134,7 +161,8 @@ def _architecture(model: Path) -> dict[str, Any]:
         from transformers import AutoConfig
 
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError):
-            config = AutoConfig.from_pretrained(path.parent, local_files_only=True).to_dict()
+            loaded = AutoConfig.from_pretrained(path.parent, local_files_only=True, trust_remote_code=False)
+            config = loaded.to_dict()
     return _stated(_CONFIG_DEFAULTS | _without(config, _MAY_DIFFER))
 
 
@@ -148,15 +176,6 @@ def _text_settings(model: Path) -> dict[str, Any]:
     """Return the settings of the transformer module, except the maximum length, which `stored_length` returns."""
     settings = {key: value for key, value in _transformer_settings(model).items() if value is not None}
     return _stated(_without(_TRANSFORMER_DEFAULTS | settings, re.compile("max_seq_length")))
-
-
-def _token_settings(model: Path) -> dict[str, Any]:
-    settings = _settings(model / transformer_folder(model) / "tokenizer_config.json")
-    named = {  # a special token is a text, or an object with the text
-        key: value["content"] if isinstance(value, dict) and "content" in value else value
-        for key, value in settings.items()
-    }
-    return _without(named, _TOKENIZER_MAY_DIFFER)
 
 
 def _transformer_settings(model: Path) -> dict[str, Any]:
@@ -185,13 +204,10 @@ _COMPARED: dict[str, Callable[[Path], dict[str, Any]]] = {
     LIBRARY: _library,
     "sentence_bert_config.json": _text_settings,
     "tokenizer": _tokenizer,
-    "tokenizer_config.json": _token_settings,
+    TOKENIZER_CONFIG: token_settings,
     "module": _modules,
 }
 """What is compared, by the name for messages."""
-
-_STATED_BY_BOTH = ("tokenizer_config.json",)
-"""Files in which versions of the library leave out different settings, so only those that both hold are compared."""
 
 
 def _without(settings: Mapping[str, Any], keys: re.Pattern[str]) -> dict[str, Any]:

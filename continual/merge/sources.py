@@ -7,6 +7,7 @@ of sentence-transformers have `0_Transformer`) and a prefix that all names of th
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from functools import cached_property
@@ -32,6 +33,8 @@ from continual.models.folder import (
 )
 from continual.models.tensors import Entry, is_finite, read_header
 from continual.models.weights import weight_files, weights_sha256
+
+_logger = logging.getLogger(__name__)
 
 _WRAPPERS = {"base_model", "model", "module", "0", "auto_model", "transformers_model", "encoder_model"}
 """Names of a transformer within the models that it is trained in."""
@@ -144,6 +147,15 @@ class Adapted(Model):
                 )
             self._layers[key] = layer
             self._check_factors(key, layer)
+        self.config.check_targets(self._layers.values())
+        if any(self._transposed(key) != self.config.transposed for key in self._layers):
+            _logger.warning(
+                "%s says fan_in_fan_out: %s, but the layers of %s are stored the other way, so the adapter is folded "
+                "that way, as peft does.",
+                self.config.path,
+                str(self.config.transposed).lower(),
+                folder,
+            )
 
     def _check_factors(self, key: str, layer: str) -> None:
         """Check that the factors of a layer fit its weight and have the rank in the settings, which sets the scale."""
@@ -160,7 +172,13 @@ class Adapted(Model):
                 f"{self.config.path} says rank {rank} for {layer}, but its factors have rank {actual}, so the scale "
                 "would be wrong. Restore the settings that were saved with these weights."
             )
-        if self.entries[key].shape != (shape[::-1] if self.config.transposed else shape):
+        transposed = self._transposed(key)
+        if transposed and self.config.dora:
+            raise ModelError(
+                f"{self.adapter} cannot be folded here: it is a DoRA, but {layer} stores its weights as [inputs, "
+                f"outputs]. {FOLD_WITH_PEFT}"
+            )
+        if self.entries[key].shape != (shape[::-1] if transposed else shape):
             raise ModelError(
                 f"{self.adapter} does not belong to {self.folder}: {key} has shape {list(self.entries[key].shape)}, "
                 f"but its update has {list(shape)}. Name the model that the adapter was trained on."
@@ -179,11 +197,28 @@ class Adapted(Model):
             return tensor
         a, b = (self._factor(layer, part).read().float() for part in ("lora_A.weight", "lora_B.weight"))
         update = (b @ a).mul_(self.config.scale_of(layer))
-        folded = tensor.float().add_(update.T if self.config.transposed else update)
+        folded = tensor.float().add_(update.T if self._transposed(key) else update)
         if self.config.dora:
             length = self._factor(layer, "lora_magnitude_vector").read().float()
             folded.mul_((length / folded.norm(dim=1))[:, None])
         return self._check_finite(key, folded)
+
+    def _transposed(self, key: str) -> bool:
+        """Return whether a layer stores its weights as [inputs, outputs], as Conv1D of transformers (GPT-2) does.
+
+        The layer decides, not `fan_in_fan_out`, which peft corrects. The bias of a Conv1D has one value for each column
+        of its weights. A square layer is one if others of the model are.
+        """
+        shape = self.entries[key].shape
+        return self._bias_fits_columns(key) and (shape[0] != shape[1] or self._has_conv1d)
+
+    @cached_property
+    def _has_conv1d(self) -> bool:
+        return any(self._bias_fits_columns(key) for key, e in self.entries.items() if len(set(e.shape)) == 2)
+
+    def _bias_fits_columns(self, key: str) -> bool:
+        shape, bias = self.entries[key].shape, self.entries.get(f"{key.removesuffix('.weight')}.bias")
+        return len(shape) == 2 and bias is not None and bias.shape == shape[1:]
 
     def __str__(self) -> str:
         return f"{self.folder} with {self.adapter}"

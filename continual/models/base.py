@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from continual.errors import ModelError
-from continual.models.folder import ADAPTER, check_layout, read_json, read_modules
+from continual.models.folder import ADAPTER, check_layout, check_links, read_json, read_modules
 from continual.models.weights import weight_files
 
 PACKAGED = "packaged"
@@ -22,10 +22,10 @@ UNUSED = [
     "*.ot",
     "onnx",
     "openvino",
-    ".git",
-    ".cache",
+    ".*",
 ]
-"""Files of a model folder that are not copied: other formats of the same weights, which are never read."""
+"""Files of a model folder that are not copied: other formats of the same weights, which are never read, and hidden
+files such as .gitattributes, which no loader reads."""
 
 
 def resolve_base(name: str) -> Path:
@@ -77,6 +77,7 @@ def check_model(folder: Path) -> Path:
     Raises:
         ModelError: It is not; the message names the missing or damaged file.
     """
+    check_links(folder)
     _refuse_adapter(folder)
     first = read_modules(folder)[0]
     _refuse_adapter(folder / first.path)

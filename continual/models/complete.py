@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from continual.errors import ModelError
 from continual.models.folder import CONFIG, INDEX, read_index, read_json, read_modules, whole_file
@@ -53,7 +53,8 @@ def stored_names(transformer: Path) -> list[str]:
 def check_complete(model: SentenceTransformer, inner: PreTrainedModel, folder: Path) -> None:
     """Check that a loaded model has its weights from its folder and not from a random generator.
 
-    A missing tensor is allowed if no embedding depends on it, such as the pooler of a BERT with mean pooling.
+    Only a pooler may be missing, if no embedding depends on it, as in a BERT with mean pooling. Other parts are always
+    needed: which ones a text reaches can depend on the text, such as the experts of a mixture.
 
     Args:
         model: The model, loaded from `folder`.
@@ -67,8 +68,9 @@ def check_complete(model: SentenceTransformer, inner: PreTrainedModel, folder: P
     _refuse(folder, found.unknown, "does not have", "stores")
     if found.missing:
         parameters = dict(inner.named_parameters())
-        used = depends_on(model, {name: parameters[name] for name in found.missing if name in parameters})
-        _refuse(folder, [name for name in found.missing if name in used or name not in parameters], "needs", "lacks")
+        poolers = {name for name in found.missing if name in parameters and "pooler" in name.split(".")}
+        unused = poolers.difference(depends_on(model, {name: parameters[name] for name in sorted(poolers)}))
+        _refuse(folder, [name for name in found.missing if name not in unused], "needs", "lacks")
 
 
 def difference(inner: PreTrainedModel, folder: Path) -> Difference:
@@ -90,26 +92,40 @@ def difference(inner: PreTrainedModel, folder: Path) -> Difference:
 
 
 def has_all_names(folder: Path) -> bool:
-    """Return whether the names stored in a folder are exactly those of its transformer, which is not loaded.
+    """Return whether the names and shapes stored in a folder are exactly those of its transformer, which is not loaded.
 
     If not, only loading the model tells whether it is complete: see `check_complete`.
     """
-    import torch
-    from transformers import AutoConfig, AutoModel
-
     place = folder / read_modules(folder)[0].path
-    try:
-        with torch.device("meta"):
-            inner = AutoModel.from_config(AutoConfig.from_pretrained(place, local_files_only=True))
-    except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError, RuntimeError):
+    inner = _without_weights(place)
+    if inner is None:
         return False
     missing, unknown, _ = _compare(inner, stored_names(place))
-    return not missing and not unknown
+    return not missing and not unknown and not _other_shapes(inner, place)
+
+
+def refuse_shapes(folder: Path) -> NoReturn:
+    """Refuse a model that transformers doesn't load, because its settings ask for other shapes than are stored.
+
+    Raises:
+        ModelError: Always; the message names some tensors with both shapes, if their names are as stored.
+    """
+    place = folder / read_modules(folder)[0].path
+    inner = _without_weights(place)
+    shapes = _other_shapes(inner, place) if inner is not None else {}
+    some = [f"{name} is {list(stored)}, but {list(asked)} is asked for" for name, (stored, asked) in shapes.items()]
+    raise ModelError(
+        f"The weights of {folder} do not have the shapes that its {CONFIG} asks for"
+        f"{': ' + name_some(some, '; ') if some else ''}. Restore the {CONFIG} that was saved with these weights, for "
+        "example its vocab_size, or copy the model again."
+    )
 
 
 def runs_own_code(folder: Path) -> bool:
-    """Return whether a model's transformer is a class that comes with the model."""
-    return bool(read_json(folder / read_modules(folder)[0].path / CONFIG, dict).get("auto_map"))
+    """Return whether a class of the model is neither of transformers nor of sentence-transformers."""
+    modules = read_modules(folder)
+    own_transformer = read_json(folder / modules[0].path / CONFIG, dict).get("auto_map")
+    return bool(own_transformer) or not all(module.of_library for module in modules)
 
 
 def depends_on(model: SentenceTransformer, tensors: Mapping[str, Tensor]) -> list[str]:
@@ -133,10 +149,37 @@ def depends_on(model: SentenceTransformer, tensors: Mapping[str, Tensor]) -> lis
     return [name for name, gradient in zip(tensors, reached, strict=False) if gradient is not None]
 
 
-def name_some(names: Sequence[str]) -> str:
+def name_some(names: Sequence[str], between: str = ", ") -> str:
     """Return a few names and the number of the others."""
     more = len(names) - _NAMED
-    return ", ".join(sorted(names)[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return between.join(sorted(names)[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _without_weights(place: Path) -> PreTrainedModel | None:
+    """Return the transformer of a folder without memory for its weights; None if transformers doesn't make it."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    try:
+        with torch.device("meta"):
+            config = AutoConfig.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+            inner: PreTrainedModel = AutoModel.from_config(config, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError, RuntimeError):
+        return None
+    return inner
+
+
+def _other_shapes(inner: PreTrainedModel, place: Path) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Return the stored and the asked shape of the tensors for which these differ, by the stored name."""
+    asked = {name: tuple(tensor.shape) for name, tensor in inner.state_dict().items()}
+    prefix = f"{inner.base_model_prefix}." if inner.base_model_prefix else ""
+    found = {}
+    for path in sorted(place.glob("*.safetensors")):
+        for name, entry in read_header(path)[0].items():
+            wanted = asked.get(name.removeprefix(prefix), entry.shape)
+            if wanted != entry.shape:
+                found[name] = (entry.shape, wanted)
+    return found
 
 
 def _compare(inner: PreTrainedModel, stored: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:

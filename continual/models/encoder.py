@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from continual.errors import ModelError
 from continual.models.base import resolve_base
-from continual.models.complete import check_complete
+from continual.models.complete import check_complete, refuse_shapes
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -50,6 +50,8 @@ def load_encoder(
                 model_kwargs={"dtype": torch.float32, "use_safetensors": True},
             )
     except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError, RuntimeError, SafetensorError) as e:
+        if "ignore_mismatched_sizes" in str(e):
+            refuse_shapes(folder)
         # torch names the tensors of a module that do not fit in the lines after the first.
         lines = [line.strip() for line in str(e).strip().splitlines()] or [type(e).__name__]
         reason = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -7,6 +7,7 @@ copied into a result that cannot be loaded.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,11 @@ class Module:
         """Return the name of the class without its import path."""
         return self.type.rpartition(".")[2]
 
+    @property
+    def of_library(self) -> bool:
+        """Return whether the class is one of sentence-transformers: any other one is code of a stranger."""
+        return self.type.startswith("sentence_transformers.")
+
 
 def read_json(path: Path, expected: type[Json]) -> Json:
     """Return the content of a settings file.
@@ -113,10 +119,36 @@ def read_modules(folder: Path) -> list[Module]:
             raise ModelError(f"{path} is not a list of modules with a type and a path. {_FIX}")
         if Path(place).is_absolute() or ".." in Path(place).parts:
             raise ModelError(f"{path} names {place}, which is outside the model's folder. {_FIX}")
+        if any(part.startswith(".") for part in Path(place).parts):
+            raise ModelError(f"{path} names {place}, a hidden folder, but hidden files are not copied. {_FIX}")
         modules.append(Module(class_path, place))
     if not modules:
         raise ModelError(f"{path} names no module. {_FIX}")
     return modules
+
+
+def check_links(folder: Path) -> None:
+    """Check that the files of a model or adapter are files of its folder, so that none of another place is copied.
+
+    A link may lead to another file of the folder or, in the cache of the Hub, to the blobs beside the snapshots. Hidden
+    files are not checked, because they are never copied.
+
+    Raises:
+        ModelError: A link leads elsewhere or to a folder, or something is neither a file nor a folder.
+    """
+    root = folder.resolve()
+    roots = [root, root.parent.parent / "blobs"] if root.parent.name == "snapshots" else [root]
+    for place, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(place, name) for name in sorted([*folders, *files]) if not name.startswith(".")):
+            target = path.resolve()
+            if path.is_symlink() and (path.is_dir() or not any(map(target.is_relative_to, roots))):
+                raise ModelError(
+                    f"{folder / path.relative_to(root)} is a link to {target}, which is not a file of the model's "
+                    f"folder. If that is meant, copy the model with `cp -rL {folder} DIR`, and give DIR."
+                )
+            if not (path.is_dir() or path.is_file()):
+                raise ModelError(f"{folder / path.relative_to(root)} is neither a file nor a folder. {_FIX}")
 
 
 def check_layout(folder: Path) -> list[Module]:
@@ -133,11 +165,11 @@ def check_layout(folder: Path) -> list[Module]:
             read_json(path, dict)
     for number, module in enumerate(modules):
         place = folder / module.path
-        from_library = module.type.startswith("sentence_transformers.")  # other classes can need other files
         if number == 0:
             missing = not (place / CONFIG).is_file()
         else:
-            missing = from_library and module.class_name not in _PLAIN and not any(place.glob(SETTINGS))
+            # Other classes can need other files.
+            missing = module.of_library and module.class_name not in _PLAIN and not any(place.glob(SETTINGS))
         if missing:
             raise ModelError(f"{place / CONFIG} is missing; it holds the settings of {module.class_name}. {_FIX}")
     tokenizer = first / "tokenizer.json"

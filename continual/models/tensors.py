@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -43,6 +44,8 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _RANK = {dtype: rank for rank, dtype in enumerate(DTYPES.values())}
 _LENGTH = 8  # bytes of the number before the header
 _LARGEST_HEADER = 100_000_000
+_MOST_DIMENSIONS = 64
+_MOST_ELEMENTS = 2**60
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,8 @@ def is_finite(tensor: Tensor) -> bool:
 def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
     """Return the tensors of a file by name, in their order in the file, and the file's metadata.
 
+    The header must be as the format demands: the tensors follow each other without gaps and fill the file.
+
     Raises:
         ModelError: The file is not a safetensors file, is truncated, or holds a dtype that torch doesn't have.
     """
@@ -112,25 +117,63 @@ def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
             length = int.from_bytes(file.read(_LENGTH), "little")
             if not 0 < length <= min(size - _LENGTH, _LARGEST_HEADER):
                 raise ValueError("its header has an impossible length")
-            header = json.loads(file.read(length))
+            text = file.read(length).decode("utf-8")
+        header = json.loads(text, object_pairs_hook=_unique)
+        if not isinstance(header, dict):
+            raise ValueError("its header is not an object")
         metadata = header.pop("__metadata__", None) or {}
-        entries = {}
-        for name, item in sorted(header.items(), key=lambda pair: pair[1]["data_offsets"]):
-            if item["dtype"] not in DTYPES:
-                raise ValueError(f"{name} has the type {item['dtype']}, which torch doesn't have")
-            start, stop = item["data_offsets"]
-            entry = Entry(path, name, DTYPES[item["dtype"]], tuple(item["shape"]), _LENGTH + length + start)
-            if entry.bytes != stop - start:
-                raise ValueError(f"{name} takes {stop - start:,} bytes, but its shape needs {entry.bytes:,}")
-            if entry.start + entry.bytes > size:
-                raise ValueError(f"it is truncated: it ends within {name}")
-            entries[name] = entry
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+            raise ValueError("its metadata is not an object of texts")
+        spans = {name: _span(name, item) for name, item in header.items()}
+        entries, end = dict[str, Entry](), 0
+        for name, (start, stop) in sorted(spans.items(), key=lambda pair: pair[1]):
+            if start != end:
+                raise ValueError(f"{name} starts at byte {start:,}, but the tensor before it ends at {end:,}")
+            dtype, shape = _type(name, header[name])
+            entries[name] = Entry(path, name, dtype, shape, _LENGTH + length + start)
+            if entries[name].bytes != stop - start:
+                raise ValueError(f"{name} takes {stop - start:,} bytes, but its shape needs {entries[name].bytes:,}")
+            end = stop
+        if end != size - _LENGTH - length:
+            raise ValueError(f"its tensors take {end:,} bytes, but {size - _LENGTH - length:,} bytes follow its header")
+    except (ValueError, RecursionError) as error:
+        reason = "its header is nested too deeply" if isinstance(error, RecursionError) else error
         raise ModelError(
-            f"{path} cannot be read as safetensors: {error}. Copy the file again, or save the model again with "
+            f"{path} cannot be read as safetensors: {reason}. Copy the file again, or save the model again with "
             "`model.save_pretrained(DIR)`."
         ) from None
     return entries, metadata
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON, in which no key may be given twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("its header gives a name twice")
+    return found
+
+
+def _span(name: str, item: Any) -> tuple[int, int]:
+    """Return the offsets of a tensor's first byte and of the byte after it."""
+    span = item.get("data_offsets") if isinstance(item, dict) else None
+    if not _are_sizes(span) or len(span) != 2 or span[0] > span[1]:
+        raise ValueError(f"{name} has no start and end in the file (data_offsets)")
+    return span[0], span[1]
+
+
+def _type(name: str, item: dict[str, Any]) -> tuple[torch.dtype, tuple[int, ...]]:
+    """Return the dtype and the shape of a tensor."""
+    dtype, shape = item.get("dtype"), item.get("shape")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise ValueError(f"{name} has the type {dtype}, which torch doesn't have")
+    # torch counts elements and strides in 64 bits, also if another dimension is 0.
+    if not _are_sizes(shape) or len(shape) > _MOST_DIMENSIONS or math.prod(max(n, 1) for n in shape) > _MOST_ELEMENTS:
+        raise ValueError(f"{name} has a shape that is no list of sizes")
+    return DTYPES[dtype], tuple(shape)
+
+
+def _are_sizes(values: object) -> TypeGuard[list[int]]:
+    return isinstance(values, list) and all(type(value) is int and 0 <= value <= _MOST_ELEMENTS for value in values)
 
 
 class Writer:

@@ -9,12 +9,16 @@ from continual.errors import ModelError
 
 
 def weight_files(model: Path) -> list[Path]:
-    """Return the safetensors files of a sentence-transformers folder, in a fixed order.
+    """Return the safetensors files of a sentence-transformers folder, in a fixed order, without hidden ones.
 
     Raises:
         ModelError: The folder has none; pickled weights are never read.
     """
-    files = sorted(path for path in model.rglob("*.safetensors") if path.is_file())
+    files = sorted(
+        path
+        for path in model.rglob("*.safetensors")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(model).parts)
+    )
     if not files:
         raise ModelError(
             f"{model} has no safetensors weights, and continual reads no other format. Load the model with "

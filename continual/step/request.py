@@ -69,9 +69,36 @@ class Request(Options):
                 f"The recipe {name} trains on all domains at once, not in steps. Run it with "
                 f"`continual train --recipe {name}`."
             )
+        self._check_contradictions()
         config = config.change(step).change(self.settings or {})
         config = self._merge(config).replace("replay", share=self.replay)
         return config.replace("train", anchor="current" if self.compatible else None)
+
+    def _check_contradictions(self) -> None:
+        """Refuse an option and a setting of this call that say different things, of which one would be ignored."""
+        weight = self.merge if isinstance(self.merge, float) else None
+        asked = {
+            "replay.share": ("--replay", self.replay),
+            "merge.method": ("--merge", "interpolate" if weight is not None else self.merge),
+            "merge.weight": ("--merge", weight),
+            "merge.start": ("--from", self.start),
+            "train.anchor": ("--compatible", "current" if self.compatible else None),
+        }
+        for setting, (option, value) in asked.items():
+            section, name = setting.split(".")
+            given = (self.settings or {}).get(section, {}).get(name)
+            if value is not None and given is not None and given != value:
+                raise InputError(
+                    f"{option} sets {setting} to {value}, but --set {setting}={given} sets it to {given}. Leave one of "
+                    "the two out."
+                )
+        if "weight" in (self.settings or {}).get("merge", {}) and isinstance(self.merge, str):
+            rule = find_rule(self.merge)
+            if rule.searches:
+                raise InputError(
+                    f"--merge {rule.name} finds the weight itself, so --set merge.weight would have no effect. Leave "
+                    "one of the two out."
+                )
 
     def _merge(self, config: Config) -> Config:
         """Return the settings with where training starts and how the update is merged."""

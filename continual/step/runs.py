@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from continual.config import Config
 from continual.errors import InputError, NothingToDoError
 from continual.progress import SILENT, Progress
@@ -13,6 +15,8 @@ from continual.step.update import StepResult, update
 from continual.storage.locks import UPDATE_LOCK
 from continual.storage.recorder import Recorder
 from continual.versions.sweep import discard_run, sweep_steps
+
+_logger = logging.getLogger(__name__)
 
 
 def run_update(
@@ -47,6 +51,8 @@ def run_update(
                     f"The update to {run.id} was interrupted. Continue it with `continual update --resume`, or discard "
                     "it with `continual update --restart`."
                 )
+            if run is None and restart:
+                _logger.warning("No update was interrupted, so --restart discards nothing.")
             spec, drawn = prepare(registry, config, request, progress=progress)
         with tracked(registry, spec, resume=resume) as log:
             if run is not None and restart:

@@ -151,6 +151,43 @@ def test_models_that_mean_something_else_are_refused_with_the_difference(models:
 
 
 @pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"do_lower_case": False}, "do_lower_case: True and False"),
+        ({"strip_accents": True}, "strip_accents: nothing and True"),
+        ({"tokenize_chinese_chars": False}, "tokenize_chinese_chars: True and False"),
+        ({"padding_side": "left"}, "padding_side: right and left"),
+        ({"something_new": 3}, "something_new: nothing and 3"),
+    ],
+)
+def test_a_tokenizer_s_setting_that_one_model_lacks_is_its_default(
+    models: list[Path], tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    settings = json.loads((models[0] / "tokenizer_config.json").read_text())
+    lacking = {key: value for key, value in settings.items() if key not in (*changes, "mask_token")}
+    (models[0] / "tokenizer_config.json").write_text(json.dumps(lacking))
+    change_json(models[1] / "tokenizer_config.json", **changes)
+    with pytest.raises(ModelError, match=f"tokenizer_config.json {message}"):
+        merge_folders(models[:2], tmp_path / "out")
+    defaults = {"do_lower_case": True, "tokenize_chinese_chars": True, "strip_accents": None, "padding_side": "right"}
+    (models[1] / "tokenizer_config.json").write_text(json.dumps(settings | defaults))
+    merge_folders(models[:2], tmp_path / "out")
+
+
+def test_a_type_that_is_not_kept_is_said(
+    tiny_model: Path, models: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    half = merge_folders(models[:1] * 2, tmp_path / "half", dtype="bf16")
+    assert not caplog.records
+    merge_folders([half, models[1]], tmp_path / "out")
+    (record,) = caplog.records
+    assert f"different types ({half}: bfloat16; {models[1]}: float32)" in record.getMessage()
+    merge_folders([half, models[1]], tmp_path / "chosen", dtype="bf16")
+    merge_folders([half, half], tmp_path / "alike")
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
     ("file", "changes", "message"),
     [
         ("config.json", {"hidden_act": "relu"}, r"config\.json hidden_act: gelu and relu"),

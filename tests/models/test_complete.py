@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from continual import Workspace
 from continual.errors import ModelError
 from continual.merge.folders import merge_folders
-from continual.models.complete import has_all_names
-from continual.models.encoder import load_encoder
+from continual.models.complete import check_complete, has_all_names
+from continual.models.encoder import inner_transformer, load_encoder
 
 Tensors = dict[str, torch.Tensor]
 
@@ -107,3 +107,28 @@ def test_a_dense_module_whose_weights_do_not_fit_is_named(tiny_model: Path, tmp_
     save_file({"linear.weight": load_file(file)["linear.weight"]}, file, {"format": "pt"})
     with pytest.raises(ModelError, match=r"linear\.bias"):
         load_encoder(tmp_path / "dense", device="cpu")
+
+
+def test_what_only_some_texts_reach_may_not_be_missing(tiny_model: Path, tmp_path: Path) -> None:
+    """As an expert of a mixture that a short text is not routed to."""
+    model = load_encoder(tiny_model, device="cpu")
+    inner = inner_transformer(model)
+    expert = inner.encoder.layer[1]
+    whole = expert.forward
+    expert.forward = lambda hidden, *rest, **named: whole(hidden, *rest, **named) if hidden.shape[1] > 3 else hidden
+    broken = changed(tiny_model, tmp_path / "m", lambda t: {n: v for n, v in t.items() if ".layer.1." not in n})
+    with pytest.raises(ModelError, match=r"lacks 16 tensors that its model needs: encoder\.layer\.1\."):
+        check_complete(model, inner, broken)
+
+
+def test_weights_of_other_shapes_than_the_settings_say_are_named(tiny_model: Path, tmp_path: Path) -> None:
+    broken = changed(tiny_model, tmp_path / "broken", dict, vocab_size=300)
+    rows = load_file(tiny_model / "model.safetensors")["embeddings.word_embeddings.weight"].shape[0]
+    for call in (
+        lambda: load_encoder(broken, device="cpu"),
+        lambda: Workspace.init(tmp_path / "w", str(broken)),
+        lambda: merge_folders([broken, broken], tmp_path / "out"),
+    ):
+        with pytest.raises(ModelError, match=rf"embeddings is \[{rows}, 32\], but \[300, 32\]".replace(" is", ".* is")):
+            call()
+    assert not (tmp_path / "out").exists()

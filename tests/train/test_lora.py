@@ -199,7 +199,8 @@ def test_an_adapter_of_another_model_is_refused(tiny_model: Path, tmp_path: Path
         ({"init_lora_weights": "pissa_niter_4"}, "its initialisation"),
         ({"bias": "all"}, "biases were trained"),
         ({"modules_to_save": ["pooler"]}, r"modules_to_save: \['pooler'\]"),
-        ({"use_dora": True, "fan_in_fan_out": True}, "transposed"),
+        ({"kasa_config": {"beta": 1.0}}, "kasa_config"),
+        ({"setting_of_a_later_peft": True}, "setting_of_a_later_peft: True"),
     ):
         (adapter / "adapter_config.json").write_text(json.dumps(config | change))
         with pytest.raises(ModelError, match=rf"cannot be folded here: .*{cause}.*merge_and_unload"):
