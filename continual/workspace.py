@@ -374,11 +374,15 @@ class Workspace:
         """Return all versions, the root base first."""
         return self.registry.versions()
 
-    def list_versions(self) -> VersionList:
-        """Return all versions, which one is current, and which have no snapshot."""
+    def list_versions(self, *, full: bool = True) -> VersionList:
+        """Return all versions, which one is current, and which have no snapshot.
+
+        Args:
+            full: Read the provenance and verdict of every version too; with many domains they take seconds.
+        """
         from continual.versions.manage import list_versions
 
-        return list_versions(self.registry)
+        return list_versions(self.registry, full=full)
 
     def version(self, name: str = CURRENT) -> Version:
         """Return a version by id or alias."""

@@ -34,6 +34,7 @@ from continual.registry.records import (
     Score,
     Task,
     Version,
+    VersionEntry,
 )
 from continual.registry.rows import (
     alias_target,
@@ -255,25 +256,51 @@ class Registry:
         """Return all versions, the root base first."""
         return self._select(Version, "SELECT * FROM versions ORDER BY position")
 
+    def entries(self) -> list[VersionEntry]:
+        """Return the entries of all versions, the root base first."""
+        return self._select(VersionEntry, f"SELECT {_columns(VersionEntry)} FROM versions ORDER BY position")
+
     def version(self, name: str) -> Version:
         """Return a version by its id or by an alias such as "current".
 
         Raises:
             NotFoundError: There is no version of this id or alias; the message names a similar one.
         """
-        versions = {version.id: version for version in self.versions()}
-        alias = self.alias(name)
-        version = versions.get(alias.version if alias else name)
-        if version is None:
-            names = [*versions, *{event.alias for event in self.alias_events()}]
+        with self.catalog.together():
+            return self._versions([self.entry(name).id])[0]
+
+    def entry(self, name: str) -> VersionEntry:
+        """Return the entry of a version by its id or by an alias; see `version`."""
+        query = f"SELECT {_columns(VersionEntry)} FROM versions WHERE id = ?"
+        with self.catalog.reading() as connection:
+            target = alias_target(connection, name) or name
+            found = read_records(connection, VersionEntry, query, [target])
+            names = "SELECT id FROM versions UNION ALL SELECT DISTINCT alias FROM alias_events"
+            known = [] if found else [known for (known,) in connection.execute(names).fetchall()]
+        if not found:
             folder = " It is a folder; name a version of this workspace." if Path(name).is_dir() else ""
-            raise NotFoundError(f"There is no version {name!r}.{folder}{did_you_mean(name, names)}")
-        return version
+            raise NotFoundError(f"There is no version {name!r}.{folder}{did_you_mean(name, known)}")
+        return found[0]
 
     def lineage(self, version: Version) -> list[Version]:
         """Return the lineage of a version: the root base first, the version last."""
-        versions = {recorded.id: recorded for recorded in self.versions()}
-        newest_first = [version]
+        with self.catalog.together():
+            return self._versions([entry.id for entry in self.ancestry(version.id)])
+
+    def _versions(self, names: Sequence[str]) -> list[Version]:
+        """Return versions by their ids, in the given order."""
+        query = "SELECT * FROM versions WHERE id IN (SELECT unnest(?::VARCHAR[]))"
+        found = {version.id: version for version in self._select(Version, query, [list(names)])}
+        return [found[name] for name in names]
+
+    def ancestry(self, name: str) -> list[VersionEntry]:
+        """Return the entries of a version's lineage: the root base first, the version last.
+
+        Args:
+            name: Id of the version.
+        """
+        versions = {entry.id: entry for entry in self.entries()}
+        newest_first = [versions[name]]
         while (parent := newest_first[-1].parent) is not None:
             if parent not in versions or len(newest_first) > len(versions):
                 raise SchemaError(
@@ -283,9 +310,9 @@ class Registry:
             newest_first.append(versions[parent])
         return newest_first[::-1]
 
-    def learned(self, version: Version) -> set[str]:
+    def learned(self, version: Version | VersionEntry) -> set[str]:
         """Return the ids of the batches that a version or an ancestor of it has learned."""
-        return {batch for ancestor in self.lineage(version) for batch in ancestor.batches}
+        return {batch for ancestor in self.ancestry(version.id) for batch in ancestor.batches}
 
     def next_version_id(self) -> str:
         """Return the id of the next version or run. An id is never used twice."""
@@ -346,8 +373,7 @@ class Registry:
 
     def all_scores(self) -> list[Score]:
         """Return the scores with any settings, in the order they were recorded."""
-        columns = ", ".join(field.name for field in dataclasses.fields(Score))
-        return self._select(Score, f"SELECT {columns} FROM scores ORDER BY created_at, version, task, settings")
+        return self._select(Score, f"SELECT {_columns(Score)} FROM scores ORDER BY created_at, version, task, settings")
 
     def add_scores(self, scores: Iterable[Score]) -> None:
         """Record scores of recorded versions. A score replaces one of the same version, task and settings."""
@@ -391,7 +417,8 @@ class Registry:
 
     def alias(self, name: str) -> Alias | None:
         """Return the newest event of an alias, or None if it was never set."""
-        return next((event for event in reversed(self.alias_events()) if event.alias == name), None)
+        query = "SELECT * FROM alias_events WHERE alias = ? ORDER BY position DESC LIMIT 1"
+        return next(iter(self._select(Alias, query, [name])), None)
 
     def before(self, name: str) -> str | None:
         """Return the version that an alias goes back to in a rollback; None if it has always named the same one.
@@ -445,3 +472,8 @@ class Registry:
     def _select(self, record_type: type[Record], query: str, values: Sequence[Any] = ()) -> list[Record]:
         with self.catalog.reading() as connection:
             return read_records(connection, record_type, query, values)
+
+
+def _columns(record_type: Any) -> str:
+    """Return the columns of a record's fields, so that a query reads no others."""
+    return ", ".join(f'"{field.name}"' for field in dataclasses.fields(record_type))

@@ -112,13 +112,15 @@ def read_records(
     cursor = connection.execute(query, list(values))
     columns = [column[0] for column in cursor.description or []]
     names = {field.name for field in dataclasses.fields(record_type)}  # type: ignore[arg-type]
-    return [_read_record(record_type, names, dict(zip(columns, row, strict=True))) for row in cursor.fetchall()]
+    used = [(place, column) for place, column in enumerate(columns) if column in names]
+    return [_read_record(record_type, used, row) for row in cursor.fetchall()]
 
 
-def _read_record(record_type: type[Record], names: set[str], row: dict[str, Any]) -> Record:
-    """Return a record from a row of the catalog; an error names the version or the run."""
+def _read_record(record_type: type[Record], used: Sequence[tuple[int, str]], values: Sequence[Any]) -> Record:
+    """Return a record from the used columns of a row of the catalog; an error names the version or the run."""
+    row = {column: values[place] for place, column in used}
     try:
-        return record_type(**{name: decode_value(name, value) for name, value in row.items() if name in names})
+        return record_type(**{column: decode_value(column, value) for column, value in row.items()})
     except SchemaError as error:
         raise SchemaError(f"{record_type.__name__} {row.get('id')}: {error}") from None
     except (ValueError, TypeError, AttributeError) as error:

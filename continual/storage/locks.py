@@ -28,6 +28,9 @@ UPDATE_LOCK = "update.lock"
 INGEST_LOCK = "ingest.lock"
 """Lock of the commands that store rows and tasks."""
 
+STAGING = "staging"
+"""Folder below `.continual/` in which the holder of that lock prepares what it stores."""
+
 _ATTEMPTS = 5
 """Attempts to take a lock without waiting, because a process that calls `held` holds it for a moment too."""
 
