@@ -367,7 +367,7 @@ def main() -> None:
     parser.add_argument("--domains", type=int, default=500)
     parser.add_argument("--scored", type=int, default=10, help="versions with scores per query, the newest ones")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", nargs="*", help="commands to measure, as in the output; by default all")
+    parser.add_argument("--only", help="commands to measure, as in the output, with commas; by default all")
     parser.add_argument("--keep", type=Path, help="folder that keeps the workspace and the output")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -378,11 +378,11 @@ def main() -> None:
                 began = time.perf_counter()
                 fill(folder / name, size)
                 print(f"filled {size} in {time.perf_counter() - began:.0f} s", file=sys.stderr)
-        result = measure(folder, args.repeats, args.only)
+        result = measure(folder, args.repeats, args.only.split(",") if args.only else [])
         print(json.dumps(result))
 
 
-def measure(folder: Path, repeats: int, only: list[str] | None) -> dict[str, Any]:
+def measure(folder: Path, repeats: int, only: list[str]) -> dict[str, Any]:
     """Run every command, print a table, and return the figures."""
     registry = Registry(folder / "w" / ".continual")
     last, other = [version.id for version in registry.versions() if version.status == "accepted"][:-3:-1]
