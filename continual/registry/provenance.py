@@ -259,7 +259,7 @@ class Provenance:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Provenance:
+    def from_json(cls, data: Mapping[str, Any] | str) -> Provenance:
         """Return the provenance that `to_json` wrote, or that 0.1.0 wrote without a schema number.
 
         Raises:

@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic_core import from_json
+
 from continual.errors import DataError, NotFoundError, SchemaError, did_you_mean
 from continual.registry.artifacts import (
     Artifact,
@@ -21,7 +23,7 @@ from continual.registry.artifacts import (
     snapshot_of,
 )
 from continual.registry.catalog import Catalog, now
-from continual.registry.comparable import common_settings
+from continual.registry.comparable import comparable
 from continual.registry.digests import Digests, insert_digests
 from continual.registry.records import (
     CURRENT,
@@ -44,6 +46,7 @@ from continual.registry.rows import (
     insert_record,
     insert_task,
     next_position,
+    read_outlines,
     read_records,
 )
 from continual.storage.locks import exclusive
@@ -260,6 +263,25 @@ class Registry:
         """Return the entries of all versions, the root base first."""
         return self._select(VersionEntry, f"SELECT {_columns(VersionEntry)} FROM versions ORDER BY position")
 
+    def outlines(self) -> list[Version]:
+        """Return all versions without their verdicts, and with only recipe, phase, base and cost of their provenances.
+
+        These suffice for figures over many versions, and don't grow with the number of domains and tasks.
+        """
+        with self.catalog.reading() as connection:
+            return read_outlines(connection)
+
+    def guarded(self, versions: Sequence[str]) -> dict[str, list[str] | None]:
+        """Return the tasks that were registered when a version drew its rows, by version; None if not recorded.
+
+        Args:
+            versions: Ids of the versions.
+        """
+        query = "SELECT id, provenance->'$.guarded' FROM versions WHERE id IN (SELECT unnest(?::VARCHAR[]))"
+        with self.catalog.reading() as connection:
+            rows = connection.execute(query, [list(versions)]).fetchall()
+        return {name: None if stored is None else json.loads(stored) for name, stored in rows}
+
     def version(self, name: str) -> Version:
         """Return a version by its id or by an alias such as "current".
 
@@ -366,10 +388,8 @@ class Registry:
             settings: Settings by task; tasks not in it are left out. None takes the settings of the newest version's
                 score on each task; if that version has several scores on a task, the settings of most versions.
         """
-        records = self.all_scores()
-        if settings is None:
-            settings = common_settings(records, self._positions())
-        return {(score.version, score.task): score for score in records if settings.get(score.task) == score.settings}
+        with self.catalog.together():
+            return comparable(self.all_scores(), self._positions(), settings)
 
     def all_scores(self) -> list[Score]:
         """Return the scores with any settings, in the order they were recorded."""
@@ -402,7 +422,7 @@ class Registry:
         """Return the measured compatibility, as JSON data, by (old version, new version)."""
         with self.catalog.reading() as connection:
             rows = connection.execute("SELECT old, new, result FROM compatibility ORDER BY created_at").fetchall()
-        return {(old, new): json.loads(result) for old, new, result in rows}
+        return {(old, new): from_json(result) for old, new, result in rows}
 
     def add_compatibility(self, result: Mapping[str, Any]) -> None:
         """Record a measured compatibility. It replaces an earlier result of the same two versions."""

@@ -41,7 +41,7 @@ def weighted_sum(vectors: Sequence[Tensor], coefficients: Tensor | Sequence[floa
     """Return sum_i c_i v_i in fp32, in the vectors' shape. Only the result is allocated."""
     import torch
 
-    factors = coefficients.tolist() if isinstance(coefficients, Tensor) else list(coefficients)
+    factors = coefficients.tolist() if isinstance(coefficients, torch.Tensor) else list(coefficients)
     rows = flat(vectors)
     result = torch.empty(vectors[0].shape, dtype=torch.float32)
     whole = result.view(-1)
