@@ -385,7 +385,14 @@ def main() -> None:
 def measure(folder: Path, repeats: int, only: list[str]) -> dict[str, Any]:
     """Run every command, print a table, and return the figures."""
     registry = Registry(folder / "w" / ".continual")
-    last, other = [version.id for version in registry.versions() if version.status == "accepted"][:-3:-1]
+    current = registry.alias(CURRENT)
+    assert current is not None
+    last = current.version
+    other = next(
+        entry.id
+        for entry in reversed(registry.versions())
+        if entry.id != last and registry.path(entry.path).is_dir() and entry.status == "accepted"
+    )
     page = folder / "report.html"
     there = ("-w", str(folder / "w"))
     calls: dict[str, list[tuple[str, ...]]] = {

@@ -8,7 +8,7 @@ from continual.report.build import build_report
 from continual.report.figures import BarChart, HeatMap, LineChart, Series, Table, TableColumn
 from continual.report.figures.thin import POINTS, ROWS, thin_chart, thin_table
 from continual.report.html import render_html
-from tests.reports import add_domain, add_version, make_registry
+from tests.reports import add_domain, add_version, make_registry, shown
 
 
 def test_lines_keep_ends_marks_and_values() -> None:
@@ -78,3 +78,19 @@ def test_a_report_without_draws_has_the_same_figures(tmp_path: Path) -> None:
     assert short.to_json() == full.to_json()
     assert short.to_csv() == full.to_csv()
     assert [version.recipe for version in short.versions] == ["", "", "joint"]
+
+
+def test_the_terminal_says_what_it_leaves_out(tmp_path: Path) -> None:
+    registry = make_registry(tmp_path)
+    batch = add_domain(registry, "med")
+    add_version(registry, "v0", None, {"med": 50.0})
+    for number in range(1, ROWS + 5):
+        status = "accepted" if number < 3 else "refused"
+        add_version(
+            registry, f"v{number}", f"v{min(number - 1, 2)}", {"med": 50.0}, batches=(batch,), status=status, pairs=7
+        )
+    text = shown(build_report(registry))
+    assert f"leave out 4 of {ROWS + 5} versions" in text
+    assert not {"v1", "v3", "v4", "v5"} & set(text.split())
+    assert "v2" in text, "the current version stays"
+    assert f"{7 * (ROWS + 4):,}" in text, "the total counts all steps"
