@@ -314,13 +314,14 @@ class Workspace:
         request = TrainRequest.of(recipe=recipe, **options)
         return train_recipe(self.registry, self.config, self.directory, request, executor=executor, progress=progress)
 
-    def report(self, joint: str | Path | None = None) -> Report:
+    def report(self, joint: str | Path | None = None, *, full: bool = True) -> Report:
         """Return the R matrix, its metrics with their intervals, and the cost of every step.
 
         Args:
             joint: The model trained on all domains at once, for intransigence: a version's id or alias, or the
                 folder of another workspace with the same root base, whose current version it is. By default
                 `eval.joint`.
+            full: Also read what only the page and the figures show; with many domains this is most of the catalog.
 
         Raises:
             NothingToDoError: No version was made yet.
@@ -329,7 +330,8 @@ class Workspace:
         from continual.report.build import build_report
         from continual.report.joint import joint_name
 
-        return build_report(self.registry, joint_name(self.directory, self.config, joint), self.config.eval.confidence)
+        named = joint_name(self.directory, self.config, joint)
+        return build_report(self.registry, named, self.config.eval.confidence, full=full)
 
     def write_figures(self, directory: str | Path, report: Report | None = None) -> list[Path]:
         """Write every chart of the report as SVG, PNG and CSV, and a summary in Markdown, as for a pull request.
@@ -375,11 +377,15 @@ class Workspace:
         """Return all versions, the root base first."""
         return self.registry.versions()
 
-    def list_versions(self) -> VersionList:
-        """Return all versions, which one is current, and which have no snapshot."""
+    def list_versions(self, *, full: bool = True) -> VersionList:
+        """Return all versions, which one is current, and which have no snapshot.
+
+        Args:
+            full: Read the provenance and verdict of every version too; with many domains they take seconds.
+        """
         from continual.versions.manage import list_versions
 
-        return list_versions(self.registry)
+        return list_versions(self.registry, full=full)
 
     def version(self, name: str = CURRENT) -> Version:
         """Return a version by id or alias."""

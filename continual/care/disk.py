@@ -13,9 +13,8 @@ from continual.registry.artifacts import Artifact
 from continual.registry.digests import CHECKED, FileDigest, is_hidden
 from continual.storage.aside import LOST, announced
 from continual.storage.files import in_use, is_unfinished
-from continual.storage.locks import INGEST_LOCK, UPDATE_LOCK, held
+from continual.storage.locks import INGEST_LOCK, STAGING, UPDATE_LOCK, held
 from continual.stream.sweep import ANNOUNCED as INGEST_NOTE
-from continual.stream.sweep import STAGING
 from continual.versions.sweep import ANNOUNCED as STEP_NOTE
 
 FREE = (

@@ -49,7 +49,7 @@ def report(
     if csv and json:
         raise InputError("--csv and --json print the same report in two formats. Choose one.")
     opened = open_workspace(workspace)
-    found = opened.report(joint)
+    found = opened.report(joint, full=html is not None or figures is not None)
     if html is not None:
         render.write_html(found, html)
     if json:

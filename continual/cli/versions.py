@@ -29,7 +29,7 @@ def list_versions(workspace: WorkspaceOption = None, json: JsonOption = False) -
     """List all versions, the root base first."""
     from continual.cli.render import versions as render
 
-    found = open_workspace(workspace).list_versions()
+    found = open_workspace(workspace).list_versions(full=json)
     print_json(found.to_json()) if json else render.print_versions(found)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ class Intervals:
 
     def to_json(self) -> dict[str, Any]:
         """Return the intervals as plain data: [low, high] or null."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,10 @@ class Contrast:
         """Return the moments over each task's queries, of shape [versions, tasks]; NaN where nothing is compared."""
         stacked = np.full((3, *self.first.shape), np.nan)
         for task, points in enumerate(values):
-            versions = np.flatnonzero((self.first[:, task] != NONE) & (self.second[:, task] != NONE))
-            if versions.size and points.shape[1]:
+            measured = _measured(points)  # the others give NaN; most versions of a long stream may have no file
+            first, second = self.first[:, task], self.second[:, task]
+            versions = np.flatnonzero((first != NONE) & (second != NONE) & measured[first] & measured[second])
+            if versions.size:
                 part = moments(points[self.first[versions, task]] - points[self.second[versions, task]])
                 stacked[:, versions, task] = part.mean, part.variance, part.freedom
         return Moments(*stacked)
@@ -137,35 +139,43 @@ def _contrasts(
         for name in ("base", "since", "before", "best", "joint")
     }
 
-    def put(name: str, version: int, task: int, first: int, second: int) -> None:
-        if scored[first, task] and scored[second, task]:
-            contrasts[name].first[version, task], contrasts[name].second[version, task] = first, second
-
-    for version, lineage in enumerate(lineages):
+    tasks = np.arange(matrix.shape[1])
+    best: list[RowIndices] = []  # of each version: the row of the best score in its lineage, the first of equal ones
+    for version, (lineage, steps) in enumerate(zip(lineages, learned, strict=True)):
         last = len(lineage) - 1
-        for task, step in enumerate(learned[version]):
-            if last:
-                put("base", version, task, version, 0)
-            if step is None or step > last:
-                continue
-            if joint is not None and np.isfinite(joint[task]) and scored[lineage[step], task]:
-                contrast = contrasts["joint"]
-                contrast.first[version, task], contrast.second[version, task] = len(matrix), lineage[step]
-            if step >= 2:
-                put("before", version, task, lineage[step - 1], 0)
-            if step < last:
-                put("since", version, task, version, lineage[step])
-                if scored[lineage[:last], task].any():
-                    put("best", version, task, lineage[int(np.nanargmax(matrix[lineage[:last], task]))], version)
+        step = np.array([NONE if found is None or found > last else found for found in steps], np.int64)
+        rows = np.asarray(lineage)[step]  # of the version that learned each task; meaningless where step is NONE
+
+        before = best[lineage[-2]] if last else np.full(tasks.shape, NONE)
+        own, root = np.full(tasks.shape, version), np.zeros(tasks.shape, np.int64)
+        earlier = (step != NONE) & (step < last)
+        for name, where, first, second in (
+            ("base", np.full(tasks.shape, last > 0), own, root),
+            ("before", step >= 2, np.asarray(lineage)[np.maximum(step - 1, 0)], root),
+            ("since", earlier, own, rows),
+            ("best", earlier & (before != NONE), before, own),
+        ):
+            both = where & scored[first, tasks] & scored[second, tasks]
+            contrasts[name].first[version, both], contrasts[name].second[version, both] = first[both], second[both]
+        if joint is not None:
+            where = (step != NONE) & np.isfinite(joint) & scored[rows, tasks]
+            contrasts["joint"].first[version, where], contrasts["joint"].second[version, where] = (
+                len(matrix),
+                rows[where],
+            )
+        with np.errstate(invalid="ignore"):
+            better = scored[version] & ((before == NONE) | ~(matrix[before, tasks] >= matrix[version]))
+        best.append(np.where(better, version, before))
     return contrasts
 
 
 def _scores(values: Sequence[Matrix], shape: tuple[int, ...]) -> Moments:
     stacked = np.full((3, *shape), np.nan)
     for task, points in enumerate(values):
-        if points.shape[1]:
-            part = moments(points[: shape[0]], OF_SCORES)
-            stacked[:, :, task] = part.mean, part.variance, part.freedom
+        rows = np.flatnonzero(_measured(points)[: shape[0]])
+        if rows.size:
+            part = moments(points[rows], OF_SCORES)
+            stacked[:, rows, task] = part.mean, part.variance, part.freedom
     return Moments(*stacked)
 
 
@@ -187,8 +197,11 @@ def _retained(
         weights = np.where(used, 100.0 / total[:, None], 0.0)
     parts, gains_of = np.full((2, 3, *matrix.shape), np.nan)
     for task, points in enumerate(values):
-        rows = np.flatnonzero(used[:, task])
-        if rows.size and points.shape[1]:
+        measured = _measured(points)
+        rows = np.flatnonzero(
+            used[:, task] & measured[: len(used)] & measured[learned_in[:, task]] & measured[:1].all()
+        )
+        if rows.size:
             gains = points[learned_in[rows, task]] - points[0]
             part = moments(points[rows] - points[0] - share[rows, None] * gains)
             parts[:, rows, task] = part.mean, part.variance, part.freedom
@@ -201,6 +214,13 @@ def _retained(
     return [ends if sure else None for ends, sure in zip(share_ends, above_zero, strict=True)], gained_ends
 
 
+def _measured(points: Matrix) -> NDArray[np.bool_]:
+    """Return whether each version has points per query."""
+    if not points.shape[1]:
+        return np.zeros(len(points), bool)
+    return np.asarray(~np.isnan(points).any(1))
+
+
 def _mean_ends(parts: Moments, chosen: NDArray[np.bool_], confidence: float) -> list[Ends]:
     """Return the interval of each version's mean over the chosen tasks; `chosen` has shape [versions, tasks]."""
     weights = chosen / np.maximum(chosen.sum(1, keepdims=True), 1)
@@ -209,7 +229,10 @@ def _mean_ends(parts: Moments, chosen: NDArray[np.bool_], confidence: float) -> 
 
 def _table(parts: Moments, confidence: float) -> list[list[Ends]]:
     low, high = parts.ends(confidence)
-    return [[_ends(*ends) for ends in zip(*rows, strict=True)] for rows in zip(low, high, strict=True)]
+    table: list[list[Ends]] = [[None] * low.shape[1] for _ in low]
+    for version, task in zip(*np.nonzero(np.isfinite(low) & np.isfinite(high)), strict=True):
+        table[version][task] = _ends(low[version, task], high[version, task])
+    return table
 
 
 def _ends(low: float, high: float) -> Ends:

@@ -82,11 +82,9 @@ def forgetting(scores: Matrix, learned: Learned) -> float:
         Points, -100 to 100; NaN before the second step. Lower is better.
     """
     last = len(scores) - 1
-    falls = []
-    for j, _ in _before(learned, last):
-        earlier = scores[:last, j][~np.isnan(scores[:last, j])]
-        falls.append(earlier.max() - scores[last, j] if earlier.size else np.nan)
-    return _mean(falls)
+    tasks = [j for j, _ in _before(learned, last)]
+    best = np.fmax.reduce(scores[:last, tasks], initial=-np.inf)  # fmax leaves NaN out
+    return _mean(np.where(np.isfinite(best), best - scores[last, tasks], np.nan))
 
 
 def retained(scores: Matrix, learned: Learned) -> float:
@@ -165,5 +163,6 @@ def _before(learned: Learned, last: int) -> list[tuple[int, int]]:
 
 
 def _mean(values: Iterable[float]) -> float:
-    measured = np.array([value for value in values if not np.isnan(value)], dtype=np.float64)
+    measured = np.fromiter(values, np.float64)
+    measured = measured[~np.isnan(measured)]
     return float(measured.mean()) if measured.size else float("nan")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from continual.registry import Registry
 from continual.registry.artifacts import folder_of
-from continual.registry.records import Batch, Task, Version
+from continual.registry.records import Batch, Leak, Task, VersionEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +52,25 @@ def flags(registry: Registry) -> dict[tuple[str, str], Flag]:
         return {}
     tasks = {task.name: task for task in registry.tasks()}
     batches = {batch.id: batch for batch in registry.batches()}
-    flagged: dict[tuple[str, str], Flag] = {}
-    for version in registry.versions():
-        guarded = _guarded(version, tasks)
-        for name in tasks:
-            flag = flagged.get((version.parent or "", name))
-            for leak in leaks:
-                if leak.task == name and leak.batch in version.batches and name not in guarded:
-                    rows = leak.rows - _spared(registry, tasks, guarded, name, batches[leak.batch])
-                    if rows:
-                        near = min(leak.near, rows)
-                        flag = _add(flag, version.id, name, rows, near, batches[leak.batch].domain)
-            if flag is not None:
-                flagged[version.id, name] = replace(flag, version=version.id)
-    return flagged
+    by_batch: dict[str, list[Leak]] = {}
+    for leak in leaks:
+        by_batch.setdefault(leak.batch, []).append(leak)
+    versions = registry.entries()
+    trained = [version.id for version in versions if not by_batch.keys().isdisjoint(version.batches)]
+    recorded = registry.guarded(trained)
+    flagged: dict[str, dict[str, Flag]] = {}
+    for version in versions:
+        own = {task: replace(flag, version=version.id) for task, flag in flagged.get(version.parent or "", {}).items()}
+        found = [leak for batch in version.batches for leak in by_batch.get(batch, ())]
+        guarded = _guarded(version, recorded[version.id], tasks) if found else set()
+        for leak in sorted(found, key=leaks.index):
+            if leak.task in tasks and leak.task not in guarded:
+                rows = leak.rows - _spared(registry, tasks, guarded, leak.task, batches[leak.batch])
+                if rows:
+                    near, domain = min(leak.near, rows), batches[leak.batch].domain
+                    own[leak.task] = _add(own.get(leak.task), version.id, leak.task, rows, near, domain)
+        flagged[version.id] = {task: replace(own[task], version=version.id) for task in tasks if task in own}
+    return {(version, task): flag for version, found in flagged.items() for task, flag in found.items()}
 
 
 def flags_of(registry: Registry, version: str) -> dict[str, Flag]:
@@ -81,9 +86,8 @@ def _add(flag: Flag | None, version: str, task: str, rows: int, near: int, domai
     return Flag(version, task, flag.rows + rows, flag.near + near, learned_by, domains)
 
 
-def _guarded(version: Version, tasks: Mapping[str, Task]) -> set[str]:
+def _guarded(version: VersionEntry, guarded: list[str] | None, tasks: Mapping[str, Task]) -> set[str]:
     """Return the names of the tasks that were registered when a step drew its rows."""
-    guarded = version.provenance.guarded
     if guarded is None:  # versions of older releases don't record this
         return {name for name, task in tasks.items() if task.created_at < version.created_at}
     return set(guarded)

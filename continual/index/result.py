@@ -62,7 +62,7 @@ class IndexedTask:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields and both shares as plain data."""
-        return asdict(self) | {"kept": self.kept, "kept_mapped": self.kept_mapped}
+        return vars(self) | {"kept": self.kept, "kept_mapped": self.kept_mapped}
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class IndexComparison:
         return cls(
             old=data["old"],
             new=data["new"],
-            tasks=[IndexedTask(**{key: task.get(key) for key in fields}) for task in data["tasks"]],
+            tasks=[IndexedTask(*map(task.get, fields)) for task in data["tasks"]],
             map=None if data["map"] is None else MapUsed(**data["map"]),
             # 0.1.0 called a query map an adapter.
             needs_reindex="with a query map" if data["needs_reindex"] == "with an adapter" else data["needs_reindex"],

@@ -18,6 +18,7 @@ from continual.registry.records import (
     Score,
     Task,
     Version,
+    VersionEntry,
 )
 from continual.registry.registry import Registry
 from continual.registry.spec import Spec
@@ -50,5 +51,6 @@ __all__ = [
     "TrainResult",
     "Verdict",
     "Version",
+    "VersionEntry",
     "Window",
 ]

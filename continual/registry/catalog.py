@@ -126,12 +126,13 @@ class Catalog:
     @contextmanager
     def together(self) -> Iterator[None]:
         """Combine all reads of the body into one transaction, which sees one state and opens the file once."""
+        before = getattr(self._shared, "connection", None)
         with self.reading() as connection:
             self._shared.connection = connection
             try:
                 yield
             finally:
-                self._shared.connection = None
+                self._shared.connection = before
 
     def require_writable(self, what: str) -> None:
         """Check that a command that writes can write the file.

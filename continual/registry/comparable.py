@@ -7,6 +7,21 @@ from collections.abc import Iterable, Mapping
 from continual.registry.records import Score
 
 
+def comparable(
+    scores: Iterable[Score], positions: Mapping[str, int], settings: Mapping[str, str] | None = None
+) -> dict[tuple[str, str], Score]:
+    """Return comparable scores by (version, task); see `Registry.scores`.
+
+    Args:
+        positions: Position of each version by id.
+        settings: Settings by task; by default `common_settings`.
+    """
+    scores = list(scores)
+    if settings is None:
+        settings = common_settings(scores, positions)
+    return {(score.version, score.task): score for score in scores if settings.get(score.task) == score.settings}
+
+
 def common_settings(scores: Iterable[Score], positions: Mapping[str, int]) -> dict[str, str]:
     """Return by task the settings of the newest version's score; of several, those that most versions have."""
     newest: dict[str, int] = {}

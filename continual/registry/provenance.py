@@ -7,7 +7,7 @@ The provenance is enough to rebuild the weights from the root base and the adapt
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -44,7 +44,14 @@ class Window:
 
     def to_json(self) -> dict[str, Any]:
         """Return the window as plain data, without `candidates` and `picked` if they are not set."""
-        return {name: value for name, value in asdict(self).items() if name not in ("candidates", "picked") or value}
+        data: dict[str, Any] = {
+            "domain": self.domain, "start": self.start, "stop": self.stop, "rows": self.rows, "digest": self.digest
+        }  # fmt: skip
+        if self.candidates:
+            data["candidates"] = self.candidates
+        if self.picked:
+            data["picked"] = self.picked
+        return data
 
 
 @dataclass(frozen=True)
@@ -245,14 +252,14 @@ class Provenance:
         """Return the provenance as plain data with its schema number."""
         return {
             "schema": SCHEMA,
-            **asdict(self),
+            **asdict(replace(self, new=[], replay=[], held=[])),  # there can be thousands of windows
             "new": [window.to_json() for window in self.new],
             "replay": [window.to_json() for window in self.replay],
             "held": [window.to_json() for window in self.held],
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Provenance:
+    def from_json(cls, data: Mapping[str, Any] | str) -> Provenance:
         """Return the provenance that `to_json` wrote, or that 0.1.0 wrote without a schema number.
 
         Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
@@ -148,6 +148,33 @@ class Leak:
 
 
 @dataclass(frozen=True, slots=True)
+class VersionEntry:
+    """A version without its provenance and verdict, which grow with the number of domains and tasks.
+
+    Lists and lookups read entries, so their cost is independent of what the steps drew. The fields are those of
+    `Version`.
+    """
+
+    id: str
+    parent: str | None
+    status: str
+    path: str
+    adapter: str | None
+    sha256: str
+    batches: list[str]
+    pairs_trained: int
+    tokens_trained: int
+    seconds: float
+    joint_pairs: int
+    created_at: datetime
+    pinned: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry as plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """A model, with the record of how it was made.
 
@@ -183,7 +210,7 @@ class Version:
     def to_json(self) -> dict[str, Any]:
         """Return the version as plain data, with its provenance and verdict as they are stored."""
         return {
-            **asdict(self),
+            **{each.name: getattr(self, each.name) for each in fields(self)},
             "provenance": self.provenance.to_json(),
             "verdict": None if self.verdict is None else self.verdict.to_json(),
         }

@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic_core import from_json
+
 from continual.errors import DataError, NotFoundError, SchemaError, did_you_mean
 from continual.registry.artifacts import (
     Artifact,
@@ -21,7 +23,7 @@ from continual.registry.artifacts import (
     snapshot_of,
 )
 from continual.registry.catalog import Catalog, now
-from continual.registry.comparable import common_settings
+from continual.registry.comparable import comparable
 from continual.registry.digests import Digests, insert_digests
 from continual.registry.records import (
     CURRENT,
@@ -35,6 +37,7 @@ from continual.registry.records import (
     Score,
     Task,
     Version,
+    VersionEntry,
 )
 from continual.registry.rows import (
     alias_target,
@@ -44,6 +47,7 @@ from continual.registry.rows import (
     insert_record,
     insert_task,
     next_position,
+    read_outlines,
     read_records,
 )
 from continual.storage.locks import exclusive
@@ -258,25 +262,70 @@ class Registry:
         """Return all versions, the root base first."""
         return self._select(Version, "SELECT * FROM versions ORDER BY position")
 
+    def entries(self) -> list[VersionEntry]:
+        """Return the entries of all versions, the root base first."""
+        return self._select(VersionEntry, f"SELECT {_columns(VersionEntry)} FROM versions ORDER BY position")
+
+    def outlines(self) -> list[Version]:
+        """Return all versions without their verdicts, and with only recipe, phase, base and cost of their provenances.
+
+        These suffice for figures over many versions, and don't grow with the number of domains and tasks.
+        """
+        with self.catalog.reading() as connection:
+            return read_outlines(connection)
+
+    def guarded(self, versions: Sequence[str]) -> dict[str, list[str] | None]:
+        """Return the tasks that were registered when a version drew its rows, by version; None if not recorded.
+
+        Args:
+            versions: Ids of the versions.
+        """
+        query = "SELECT id, provenance->'$.guarded' FROM versions WHERE id IN (SELECT unnest(?::VARCHAR[]))"
+        with self.catalog.reading() as connection:
+            rows = connection.execute(query, [list(versions)]).fetchall()
+        return {name: None if stored is None else json.loads(stored) for name, stored in rows}
+
     def version(self, name: str) -> Version:
         """Return a version by its id or by an alias such as "current".
 
         Raises:
             NotFoundError: There is no version of this id or alias; the message names a similar one.
         """
-        versions = {version.id: version for version in self.versions()}
-        alias = self.alias(name)
-        version = versions.get(alias.version if alias else name)
-        if version is None:
-            names = [*versions, *{event.alias for event in self.alias_events()}]
+        with self.catalog.together():
+            return self._versions([self.entry(name).id])[0]
+
+    def entry(self, name: str) -> VersionEntry:
+        """Return the entry of a version by its id or by an alias; see `version`."""
+        query = f"SELECT {_columns(VersionEntry)} FROM versions WHERE id = ?"
+        with self.catalog.reading() as connection:
+            target = alias_target(connection, name) or name
+            found = read_records(connection, VersionEntry, query, [target])
+            names = "SELECT id FROM versions UNION ALL SELECT DISTINCT alias FROM alias_events"
+            known = [] if found else [known for (known,) in connection.execute(names).fetchall()]
+        if not found:
             folder = " It is a folder; name a version of this workspace." if Path(name).is_dir() else ""
-            raise NotFoundError(f"There is no version {name!r}.{folder}{did_you_mean(name, names)}")
-        return version
+            raise NotFoundError(f"There is no version {name!r}.{folder}{did_you_mean(name, known)}")
+        return found[0]
 
     def lineage(self, version: Version) -> list[Version]:
         """Return the lineage of a version: the root base first, the version last."""
-        versions = {recorded.id: recorded for recorded in self.versions()}
-        newest_first = [version]
+        with self.catalog.together():
+            return self._versions([entry.id for entry in self.ancestry(version.id)])
+
+    def _versions(self, names: Sequence[str]) -> list[Version]:
+        """Return versions by their ids, in the given order."""
+        query = "SELECT * FROM versions WHERE id IN (SELECT unnest(?::VARCHAR[]))"
+        found = {version.id: version for version in self._select(Version, query, [list(names)])}
+        return [found[name] for name in names]
+
+    def ancestry(self, name: str) -> list[VersionEntry]:
+        """Return the entries of a version's lineage: the root base first, the version last.
+
+        Args:
+            name: Id of the version.
+        """
+        versions = {entry.id: entry for entry in self.entries()}
+        newest_first = [versions[name]]
         while (parent := newest_first[-1].parent) is not None:
             if parent not in versions or len(newest_first) > len(versions):
                 raise SchemaError(
@@ -286,9 +335,9 @@ class Registry:
             newest_first.append(versions[parent])
         return newest_first[::-1]
 
-    def learned(self, version: Version) -> set[str]:
+    def learned(self, version: Version | VersionEntry) -> set[str]:
         """Return the ids of the batches that a version or an ancestor of it has learned."""
-        return {batch for ancestor in self.lineage(version) for batch in ancestor.batches}
+        return {batch for ancestor in self.ancestry(version.id) for batch in ancestor.batches}
 
     def next_version_id(self) -> str:
         """Return the id of the next version or run. An id is never used twice."""
@@ -342,15 +391,12 @@ class Registry:
             settings: Settings by task; tasks not in it are left out. None takes the settings of the newest version's
                 score on each task; if that version has several scores on a task, the settings of most versions.
         """
-        records = self.all_scores()
-        if settings is None:
-            settings = common_settings(records, self._positions())
-        return {(score.version, score.task): score for score in records if settings.get(score.task) == score.settings}
+        with self.catalog.together():
+            return comparable(self.all_scores(), self._positions(), settings)
 
     def all_scores(self) -> list[Score]:
         """Return the scores with any settings, in the order they were recorded."""
-        columns = ", ".join(field.name for field in dataclasses.fields(Score))
-        return self._select(Score, f"SELECT {columns} FROM scores ORDER BY created_at, version, task, settings")
+        return self._select(Score, f"SELECT {_columns(Score)} FROM scores ORDER BY created_at, version, task, settings")
 
     def add_scores(self, scores: Iterable[Score]) -> None:
         """Record scores of recorded versions. A score replaces one of the same version, task and settings."""
@@ -379,7 +425,7 @@ class Registry:
         """Return the measured compatibility, as JSON data, by (old version, new version)."""
         with self.catalog.reading() as connection:
             rows = connection.execute("SELECT old, new, result FROM compatibility ORDER BY created_at").fetchall()
-        return {(old, new): json.loads(result) for old, new, result in rows}
+        return {(old, new): from_json(result) for old, new, result in rows}
 
     def add_compatibility(self, result: Mapping[str, Any]) -> None:
         """Record a measured compatibility. It replaces an earlier result of the same two versions."""
@@ -394,7 +440,8 @@ class Registry:
 
     def alias(self, name: str) -> Alias | None:
         """Return the newest event of an alias, or None if it was never set."""
-        return next((event for event in reversed(self.alias_events()) if event.alias == name), None)
+        query = "SELECT * FROM alias_events WHERE alias = ? ORDER BY position DESC LIMIT 1"
+        return next(iter(self._select(Alias, query, [name])), None)
 
     def before(self, name: str) -> str | None:
         """Return the version that an alias goes back to in a rollback; None if it has always named the same one.
@@ -449,3 +496,8 @@ class Registry:
     def _select(self, record_type: type[Record], query: str, values: Sequence[Any] = ()) -> list[Record]:
         with self.catalog.reading() as connection:
             return read_records(connection, record_type, query, values)
+
+
+def _columns(record_type: Any) -> str:
+    """Return the columns of a record's fields, so that a query reads no others."""
+    return ", ".join(f'"{field.name}"' for field in dataclasses.fields(record_type))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pydantic_core import from_json
+
 from continual.errors import SchemaError
 from continual.registry.catalog import now
+from continual.registry.provenance import SCHEMA as PROVENANCE
 from continual.registry.provenance import Provenance
-from continual.registry.records import Alias, Task
+from continual.registry.records import Alias, Task, Version, VersionEntry
 from continual.registry.spec import Spec
 from continual.registry.verdict import Verdict
 
@@ -21,26 +24,27 @@ if TYPE_CHECKING:
 Record = TypeVar("Record")
 
 _JSON_COLUMNS = {"batches", "columns", "provenance", "verdict", "details", "spec", "mteb"}
-_RECORD_TYPES: dict[str, Any] = {"provenance": Provenance, "verdict": Verdict, "spec": Spec}
+_FROM_TEXT: dict[str, Callable[[str], Any]] = {
+    "provenance": Provenance.from_json,
+    "verdict": Verdict.from_json,
+    "spec": lambda text: Spec.from_json(json.loads(text)),
+}
 
 
-def decode_value(column: str, value: Any) -> Any:
-    """Return the value of a record's field from that of a catalog column. The catalog's times are UTC, without zone."""
-    if isinstance(value, datetime):
-        return value.replace(tzinfo=UTC)
-    if column not in _JSON_COLUMNS or value is None:
-        return value
-    data = json.loads(value)
-    return _RECORD_TYPES[column].from_json(data) if column in _RECORD_TYPES else data
+def _decoder(column: str, kind: str) -> Callable[[Any], Any] | None:
+    """Return what turns a catalog column's values into those of a record's field; None if they are the same."""
+    if kind == "TIMESTAMP":
+        return lambda moment: moment.replace(tzinfo=UTC)  # the catalog's times are UTC, without zone
+    return _FROM_TEXT.get(column, from_json) if column in _JSON_COLUMNS else None
 
 
 def encode_value(column: str, value: Any) -> Any:
-    """Return the value of a catalog column from that of a record's field: the inverse of `decode_value`."""
+    """Return the value of a catalog column from that of a record's field: the inverse of reading."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).replace(tzinfo=None)
     if column not in _JSON_COLUMNS or value is None:
         return value
-    return json.dumps(value.to_json() if column in _RECORD_TYPES else value)
+    return json.dumps(value.to_json() if column in _FROM_TEXT else value)
 
 
 def insert_record(connection: duckdb.DuckDBPyConnection, table: str, record: Any, **more: Any) -> None:
@@ -113,6 +117,25 @@ def append_alias(connection: duckdb.DuckDBPyConnection, name: str, version: str,
     return event
 
 
+OUTLINE = ("base", "recipe", "phase", "cost")
+"""Keys of a provenance that figures over many versions need."""
+
+
+def read_outlines(connection: duckdb.DuckDBPyConnection) -> list[Version]:
+    """Return all versions without their verdicts, and with only the keys `OUTLINE` of their provenances."""
+    entries = read_records(connection, VersionEntry, "SELECT * EXCLUDE (provenance, verdict) FROM versions")
+    query = "SELECT id, json_extract(provenance, ?) FROM versions ORDER BY position"
+    rows = connection.execute(query, [[f"$.{key}" for key in OUTLINE]]).fetchall()
+    entry_of = {entry.id: entry for entry in entries}
+    versions = []
+    for name, values in rows:
+        found = {key: from_json(text) for key, text in zip(OUTLINE, values, strict=True) if text is not None}
+        made = Provenance.from_json({"schema": PROVENANCE} | found)
+        fields = {field.name: getattr(entry_of[name], field.name) for field in dataclasses.fields(VersionEntry)}
+        versions.append(Version(**fields, provenance=made, verdict=None))
+    return versions
+
+
 def read_records(
     connection: duckdb.DuckDBPyConnection, record_type: type[Record], query: str, values: Sequence[Any] = ()
 ) -> list[Record]:
@@ -122,18 +145,35 @@ def read_records(
         SchemaError: A row cannot be read; the message names its record.
     """
     cursor = connection.execute(query, list(values))
-    columns = [column[0] for column in cursor.description or []]
     names = {field.name for field in dataclasses.fields(record_type)}  # type: ignore[arg-type]
-    return [_read_record(record_type, names, dict(zip(columns, row, strict=True))) for row in cursor.fetchall()]
+    used = [
+        (place, column, _decoder(column, str(kind)))
+        for place, (column, kind, *_) in enumerate(cursor.description or [])
+        if column in names
+    ]
+    return [_read_record(record_type, used, row) for row in cursor.fetchall()]
 
 
-def _read_record(record_type: type[Record], names: set[str], row: dict[str, Any]) -> Record:
-    """Return a record from a row of the catalog; an error names the version or the run."""
+def _read_record(
+    record_type: type[Record], used: Sequence[tuple[int, str, Callable[[Any], Any] | None]], values: Sequence[Any]
+) -> Record:
+    """Return a record from a row of the catalog; an error names the version or the run.
+
+    Args:
+        used: Place, column and decoder of the record's fields.
+    """
     try:
-        return record_type(**{name: decode_value(name, value) for name, value in row.items() if name in names})
+        return record_type(
+            **{
+                column: values[place] if decode is None or values[place] is None else decode(values[place])
+                for place, column, decode in used
+            }
+        )
     except SchemaError as error:
+        row = {column: values[place] for place, column, _ in used}
         raise SchemaError(f"{record_type.__name__} {row.get('id')}: {error}") from None
     except (ValueError, TypeError, AttributeError) as error:
+        row = {column: values[place] for place, column, _ in used}
         raise SchemaError(
             f"{record_type.__name__} {row.get('id', row.get('name', ''))}: the record is damaged: {error}. Restore the "
             "catalog from a backup."

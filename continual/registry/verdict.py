@@ -85,7 +85,7 @@ class Verdict:
         return {"schema": SCHEMA} | asdict(self)
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Verdict:
+    def from_json(cls, data: Mapping[str, Any] | str) -> Verdict:
         """Return the verdict that `to_json` wrote, or that 0.1.0 wrote without a schema number.
 
         Raises:

@@ -19,6 +19,7 @@ from continual.eval.query_scores import QueryScores, aligned
 from continual.index.result import IndexComparison
 from continual.registry import CURRENT, ROOT, Registry
 from continual.registry.artifacts import folder_of, queries_of
+from continual.registry.comparable import comparable
 from continual.registry.erase import FORGOTTEN
 from continual.registry.provenance import Cost
 from continual.registry.records import (
@@ -34,7 +35,9 @@ from continual.report.report import METRIC_NAMES, Report, ReportTask, ReportVers
 Matrix = NDArray[np.float64]
 
 
-def build_report(registry: Registry, joint: str | None = None, confidence: float = 0.95) -> Report:
+def build_report(
+    registry: Registry, joint: str | None = None, confidence: float = 0.95, *, full: bool = True
+) -> Report:
     """Read the registry and compute the metrics of every version along its own lineage.
 
     A refused version, a rollback or a branch therefore doesn't change the metrics of other versions.
@@ -42,6 +45,8 @@ def build_report(registry: Registry, joint: str | None = None, confidence: float
     Args:
         joint: The joint version, as `find_joint` takes it; None leaves intransigence out.
         confidence: Level of the intervals.
+        full: Also read what only the page and the figures show: draws, searches and verdicts of all versions, and the
+            changed queries. With many domains, these are most of the catalog.
 
     Raises:
         NothingToDoError: There is no version, or only a root base without scores.
@@ -49,8 +54,8 @@ def build_report(registry: Registry, joint: str | None = None, confidence: float
         InputError: The joint version has another root base.
         DataError: A file of a task, or of scores per query, is damaged. Missing ones only leave intervals out.
     """
-    registry.digests.check(*map(folder_of, registry.tasks()), *map(queries_of, registry.all_scores()), missing_ok=True)
-    catalog = _read(registry)
+    catalog = _read(registry, full=full)
+    registry.digests.check(*map(folder_of, catalog.tasks), *map(queries_of, catalog.stored), missing_ok=True)
     current, scores = catalog.current, catalog.scores
     if not catalog.versions or (len(catalog.versions) == 1 and not scores):
         raise NothingToDoError(
@@ -65,7 +70,7 @@ def build_report(registry: Registry, joint: str | None = None, confidence: float
         [[version.scores.get(task.name, math.nan) for task in tasks] for version in versions], dtype=np.float64
     ).reshape(len(versions), len(tasks))
     lineages = _lineages(versions)
-    learned = [_learned(tasks, [versions[place].domains for place in lineage]) for lineage in lineages]
+    learned = _learned(versions, tasks, lineages)
     ood = _ood_set(versions, tasks, matrix, position[current.version] if current else 0, catalog.flags)
     joint_version = find_joint(registry, joint, scores) if joint is not None else None
     ceiling = np.array([_ceiling(joint_version, task) for task in tasks], np.float64)
@@ -89,7 +94,7 @@ def build_report(registry: Registry, joint: str | None = None, confidence: float
             matrix, lineages, learned, ood, values, ceiling if joint_version else None, confidence
         ),
         joint=joint_version.name if joint_version else None,
-        regressions=last_regressions(registry, records, catalog.tasks, scores, confidence),
+        regressions=last_regressions(registry, records, catalog.tasks, scores, confidence) if full else None,
         flags=catalog.flags,
         index={
             new: IndexComparison.from_json(stored)
@@ -97,15 +102,17 @@ def build_report(registry: Registry, joint: str | None = None, confidence: float
             if new in position and old == versions[position[new]].parent
         },
         conflicts=last_conflicts(registry.root),
+        full=full,
     )
 
 
 @dataclass(frozen=True)
 class _Catalog:
-    """The contents of the catalog that a report needs; `domain_of` is by batch id."""
+    """The contents of the catalog that a report needs; `domain_of` is by batch id, `stored` is all scores."""
 
     current: Alias | None
     versions: list[Version]
+    stored: list[Score]
     scores: dict[tuple[str, str], Score]
     domains: list[str]
     domain_of: dict[str, str]
@@ -114,13 +121,16 @@ class _Catalog:
     index: dict[tuple[str, str], dict[str, Any]]
 
 
-def _read(registry: Registry) -> _Catalog:
+def _read(registry: Registry, *, full: bool) -> _Catalog:
     """Read everything in one transaction, so that the report is consistent while other commands write."""
     with registry.catalog.together():
+        versions = registry.versions() if full else registry.outlines()
+        stored = registry.all_scores()
         return _Catalog(
             current=registry.alias(CURRENT),
-            versions=registry.versions(),
-            scores=registry.scores(),
+            versions=versions,
+            stored=stored,
+            scores=comparable(stored, {version.id: place for place, version in enumerate(versions)}),
             domains=[domain.name for domain in registry.domains()],
             domain_of={batch.id: batch.domain for batch in registry.batches()},
             tasks=registry.tasks(),
@@ -201,13 +211,24 @@ def _lineages(versions: Sequence[ReportVersion]) -> list[list[int]]:
     return lineages
 
 
-def _learned(tasks: Sequence[ReportTask], steps: Sequence[Sequence[str]]) -> list[int | None]:
-    """Return, per task, the first step of a lineage that learned its domain; `steps` holds the domains of each step."""
-    first: dict[str, int] = {}
-    for step, domains in enumerate(steps):
-        for domain in domains:
-            first.setdefault(domain, step)
-    return [first.get(task.domain) if task.domain is not None else None for task in tasks]
+def _learned(
+    versions: Sequence[ReportVersion], tasks: Sequence[ReportTask], lineages: Sequence[Sequence[int]]
+) -> list[list[int | None]]:
+    """Return, per version and task, the first step of the version's lineage that learned the task's domain."""
+    columns: dict[str, list[int]] = {}
+    for column, task in enumerate(tasks):
+        if task.domain is not None:
+            columns.setdefault(task.domain, []).append(column)
+    learned: list[list[int | None]] = []
+    for version, lineage in zip(versions, lineages, strict=True):
+        steps: list[int | None] = [None] * len(tasks)
+        if len(lineage) > 1:
+            steps = list(learned[lineage[-2]])
+        for column in (column for domain in version.domains for column in columns.get(domain, ())):
+            if steps[column] is None:
+                steps[column] = len(lineage) - 1
+        learned.append(steps)
+    return learned
 
 
 def _ood_set(
@@ -251,10 +272,11 @@ def _metrics(
     """Return one value per version of each metric, computed on the rows of the version's lineage."""
     metrics: dict[str, list[float | None]] = {name: [] for name in METRIC_NAMES}
     for lineage, steps in zip(lineages, learned, strict=True):
+        rows = matrix[lineage]
         for name, metric in METRICS.items():
-            metrics[name].append(_number(metric(matrix[lineage], steps)))
-        metrics["ood_mean"].append(_number(ood_mean(matrix[lineage], ood)))
-        metrics["intransigence"].append(_number(intransigence(matrix[lineage], steps, ceiling)))
+            metrics[name].append(_number(metric(rows, steps)))
+        metrics["ood_mean"].append(_number(ood_mean(rows, ood)))
+        metrics["intransigence"].append(_number(intransigence(rows, steps, ceiling)))
     return metrics
 
 

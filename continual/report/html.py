@@ -9,7 +9,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,9 @@ from continual.report.figures.data import TRAINED_ON, Interval
 from continual.report.figures.draw import NARROW, WIDE
 from continual.report.figures.lines import scales
 from continual.report.figures.numbers import format_value
+from continual.report.figures.thin import POINTS, ROWS, thin_chart, thin_table
 from continual.report.report import Report
-from continual.report.sections import sections
+from continual.report.sections import Figure, ReportSection, sections
 from continual.storage.files import publish
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -84,7 +85,7 @@ def render_html(report: Report, *, live: bool = False, revision: str = "") -> Pa
         revision: Revision of the report, for the dashboard.
     """
     last = summary.latest(report)
-    parts = sections(report)
+    parts = [_thinned(section) for section in sections(report)]
     figures = [figure for section in parts for figure in section.figures]
     charts = [figure.chart for figure in figures if not isinstance(figure.chart, HeatMap)]
     wide = {figure.chart.name for figure in figures if figure.wide}
@@ -104,6 +105,24 @@ def render_html(report: Report, *, live: bool = False, revision: str = "") -> Pa
         revision=revision,
         footer=LIVE_FOOTER if live else "Written by continual. This file needs no network.",
     )
+
+
+def _thinned(section: ReportSection) -> ReportSection:
+    """Cut the charts and tables of a long stream, and say so."""
+    figures = [
+        Figure(thin_chart(figure.chart), thin_table(figure.values), figure.wide) for figure in section.figures
+    ]  # fmt: skip
+    tables = [thin_table(table) for table in section.tables]
+    shorter = [new.chart is not old.chart for new, old in zip(figures, section.figures, strict=True)]
+    shorter += [new.table is not old.values for new, old in zip(figures, section.figures, strict=True) if old.table]
+    if not any(shorter) and all(new is old for new, old in zip(tables, section.tables, strict=True)):
+        return section
+    note = (
+        f"The stream is long: tables and matrices show the first row and the last {ROWS - 1}, bars the last {POINTS} "
+        f"versions, and lines {POINTS} evenly spaced versions and those with a ring or a cross. "
+        "'continual report --figures DIR' writes every value as CSV."
+    )
+    return replace(section, figures=figures, tables=tables, about=f"{section.about} {note}".strip())
 
 
 def render_notice(workspace: str, headline: str, text: str, *, revision: str = "") -> Page:

@@ -129,6 +129,7 @@ class Report:
         flags: By version and task, the rows of the task that the version's lineage was trained on.
         index: By version, its comparison with the index of its parent, if that was measured.
         conflicts: The last analysis of conflicts between domains, if there was one.
+        full: Whether the versions have their whole provenances and their verdicts, which the page and the figures show.
     """
 
     versions: list[ReportVersion]
@@ -147,6 +148,7 @@ class Report:
     flags: dict[tuple[str, str], Flag] = field(default_factory=dict)
     index: dict[str, IndexComparison] = field(default_factory=dict)
     conflicts: Conflicts | None = None
+    full: bool = True
 
     @property
     def measure(self) -> str:

@@ -61,7 +61,7 @@ class Status:
 
 def read_status(directory: Path, registry: Registry) -> Status:
     """Return the status of the workspace in `directory`."""
-    current = registry.version(CURRENT)
+    current, versions = registry.entry(CURRENT), registry.entries()
     event = registry.alias(CURRENT)
     assert event is not None  # init sets it
     learned = registry.learned(current)
@@ -84,7 +84,7 @@ def read_status(directory: Path, registry: Registry) -> Status:
         directory=str(directory),
         current=current.id,
         since=event.at.isoformat(timespec="seconds"),
-        versions=len(registry.versions()),
+        versions=len(versions),
         domains=domains,
         ood_tasks=[task.name for task in tasks if task.domain is None and task.name not in flagged],
         running=run.id if run and busy else None,

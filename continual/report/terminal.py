@@ -8,6 +8,7 @@ from rich.text import Text
 
 from continual.eval.intervals import Ends
 from continual.report.figures.numbers import duration
+from continual.report.figures.thin import ROWS
 from continual.report.report import (
     DEFINITIONS,
     METRIC_NAMES,
@@ -47,6 +48,12 @@ def print_tables(report: Report, console: Console | None = None) -> None:
     console = console or make_console(highlight=False)
     marks = ASCII if console.options.ascii_only else MARKS
     console.print(Text(headline(report)))
+    left_out = len(report.versions) - len(_places(report))
+    if left_out:
+        about = (
+            f"The tables leave out {left_out:,} of {len(report.versions):,} versions, between the first and the last"
+        )
+        console.print(Text(f"{about} ones. 'continual report --csv' prints all."))
     _print_matrix(report, console, marks)
     _print_metrics(report, console, marks)
     _print_intervals(report, console)
@@ -59,6 +66,12 @@ def print_tables(report: Report, console: Console | None = None) -> None:
         console.print()
         console.print(Text("Training cost", style="bold"))
         console.print(_cost(report, marks))
+
+
+def _places(report: Report) -> list[int]:
+    """Return the positions of the versions that the tables show: the first, the current and the last ones."""
+    last = range(max(0, len(report.versions) - ROWS + 1), len(report.versions))
+    return sorted({0, report.path[-1], *last})
 
 
 def _print_matrix(report: Report, console: Console, marks: dict[str, str]) -> None:
@@ -133,7 +146,8 @@ def _matrix(report: Report, tasks: list[ReportTask], marks: dict[str, str]) -> T
     for task in tasks:
         table.add_column(Text(task.name), justify="right", width=_width(task), overflow="fold")
     best = {task.name: extremes(report, task.name) for task in tasks}
-    for place, version in enumerate(report.versions):
+    for place in _places(report):
+        version = report.versions[place]
         cells = []
         for task in tasks:
             score = version.scores.get(task.name)
@@ -183,7 +197,7 @@ def _metrics(report: Report, marks: dict[str, str]) -> Table:
     table = _table()
     for name in _metric_names(report):
         table.add_column(DEFINITIONS[name][0], justify="right")
-    for place in range(len(report.versions)):
+    for place in _places(report):
         cells = {name: _value(name, report.metrics[name][place]) for name in _metric_names(report)}
         if acc_domains(report, place):
             cells["acc"] += f" ({acc_domains(report, place)})"
@@ -251,7 +265,8 @@ def _indexes(report: Report, marks: dict[str, str]) -> Table:
     table = _table()
     for name in ("index of", "cosine", "overlap", "kept", "map", "re-index"):
         table.add_column(name, justify="right", no_wrap=True)
-    for place, version in enumerate(report.versions):
+    for place in _places(report):
+        version = report.versions[place]
         if version.id in report.index:
             result = report.index[version.id]
             mapped = "" if result.kept_mapped is None else f"{result.kept_mapped:.1%}"
@@ -266,7 +281,8 @@ def _cost(report: Report, marks: dict[str, str]) -> Table:
     for title in ("pairs", "time", "full retraining", "ratio"):
         table.add_column(title, justify="right", no_wrap=True)
     steps, total = step_costs(report)
-    for bill in [*steps, total]:
+    shown = {report.versions[place].id for place in _places(report)}
+    for bill in [*(step for step in steps if step.version in shown), total]:
         version = next((version for version in report.versions if version.id == bill.version), None)
         name = _name(report, report.position(bill.version), marks) if version else Text("  total", style="bold")
         ratio = "-" if bill.ratio is None else f"{bill.ratio:.0%}"

@@ -163,7 +163,7 @@ def falls(registry: Registry, version: Version) -> dict[str, float]:
 
     A task without a score of the version, or of any version before it, is left out.
     """
-    lineage, scores = [ancestor.id for ancestor in registry.lineage(version)], registry.scores()
+    lineage, scores = [ancestor.id for ancestor in registry.ancestry(version.id)], registry.scores()
     by_domain: dict[str, list[float]] = {}
     for task in registry.tasks():
         before = [scores[name, task.name].score for name in lineage[:-1] if (name, task.name) in scores]

@@ -28,6 +28,9 @@ UPDATE_LOCK = "update.lock"
 INGEST_LOCK = "ingest.lock"
 """Lock of the commands that store rows and tasks."""
 
+STAGING = "staging"
+"""Folder below `.continual/` in which the holder of that lock prepares what it stores."""
+
 FORGETTING = "forgetting"
 """Folder beside the lock files with what a running or killed `continual forget` is about to do."""
 

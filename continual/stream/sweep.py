@@ -11,8 +11,8 @@ from continual.errors import ContinualError
 from continual.registry import Registry
 from continual.storage.aside import announced, clear
 from continual.storage.files import SUFFIX, remove
+from continual.storage.locks import STAGING
 
-STAGING = "staging"
 ROWS, NEGATIVES, REJECTS, KEPT, TASK = "rows.parquet", "negatives.parquet", "rejects.jsonl", "kept.parquet", "task"
 """Names in the staging folder: good rows, texts of rows with low scores, bad rows, rows to store, the domain's task."""
 

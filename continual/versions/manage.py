@@ -9,7 +9,7 @@ from typing import Any
 from continual.config import Config
 from continual.errors import InputError
 from continual.progress import SILENT, Progress
-from continual.registry import CURRENT, Alias, Registry, Version
+from continual.registry import CURRENT, Alias, Registry, Version, VersionEntry
 from continual.storage.locks import UPDATE_LOCK
 from continual.versions.build import kept, rebuild
 from continual.versions.collect import Collected, collect
@@ -21,12 +21,12 @@ class VersionList:
 
     Attributes:
         current: Id of the current version.
-        versions: All versions, the root base first.
+        versions: All versions, or their entries, the root base first.
         dropped: Ids of the versions whose snapshot was dropped. A command that needs one rebuilds it.
     """
 
     current: str
-    versions: list[Version]
+    versions: list[Version] | list[VersionEntry]
     dropped: set[str]
 
     def to_json(self) -> dict[str, Any]:
@@ -35,18 +35,20 @@ class VersionList:
         return {"current": self.current, "versions": rows}
 
 
-def list_versions(registry: Registry) -> VersionList:
-    """Return all versions, with the ids of those without a snapshot."""
-    versions = registry.versions()
+def list_versions(registry: Registry, *, full: bool = True) -> VersionList:
+    """Return all versions, with the ids of those without a snapshot; see `Workspace.list_versions`."""
+    with registry.catalog.together():
+        versions = registry.versions() if full else registry.entries()
+        current = registry.entry(CURRENT).id
     dropped = {version.id for version in versions if not registry.path(version.path).is_dir()}
-    return VersionList(registry.version(CURRENT).id, versions, dropped)
+    return VersionList(current, versions, dropped)
 
 
 def promote(registry: Registry, name: str, reason: str, progress: Progress = SILENT) -> Alias:
     """Make a version the current version; see `Workspace.promote`."""
     registry.catalog.require_writable("promote")
-    version = registry.version(name)
-    if version.id == registry.version(CURRENT).id:
+    version = registry.entry(name)
+    if version.id == registry.entry(CURRENT).id:
         raise InputError(
             f"{version.id} is already the current version. List the others with `continual versions list`."
         )
@@ -60,7 +62,7 @@ def rollback(registry: Registry, reason: str, progress: Progress = SILENT) -> Al
     before = registry.before(CURRENT)
     if before is None:
         raise InputError(
-            f"{registry.version(CURRENT).id} is the first current version, so there is nothing to roll back to. "
+            f"{registry.entry(CURRENT).id} is the first current version, so there is nothing to roll back to. "
             "Make another version current with `continual promote VERSION`."
         )
     with kept(registry, before, progress=progress):
@@ -70,7 +72,7 @@ def rollback(registry: Registry, reason: str, progress: Progress = SILENT) -> Al
 def pin(registry: Registry, name: str, pinned: bool, progress: Progress = SILENT) -> Version:
     """Keep the snapshot of a version, or let `gc` drop it; see `Workspace.pin`."""
     registry.catalog.require_writable("versions pin")
-    version = registry.version(name)
+    version = registry.entry(name)
     if pinned:
         with kept(registry, version.id, progress=progress):
             registry.pin(version.id, True)

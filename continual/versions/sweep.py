@@ -8,8 +8,7 @@ from continual.errors import ContinualError
 from continual.registry import Registry, Run
 from continual.storage.aside import announced, clear
 from continual.storage.files import remove, sweep_dead, sweep_unfinished
-from continual.storage.locks import INGEST_LOCK, exclusive, held
-from continual.stream.sweep import STAGING
+from continual.storage.locks import INGEST_LOCK, STAGING, exclusive, held
 
 
 def sweep_killed(registry: Registry) -> None:

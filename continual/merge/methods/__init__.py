@@ -12,11 +12,12 @@ import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal
-
-from torch import Generator, Tensor, zeros
+from typing import TYPE_CHECKING, Literal
 
 from continual.errors import InputError, NotFoundError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,8 @@ class Method:
         Raises:
             InputError: The method does not accept these weights.
         """
+        from torch import Generator, zeros
+
         random = {"generator": Generator()} if self.seeded else {}
         self([zeros(1) for _ in weights], weights, **settings, **random)
 

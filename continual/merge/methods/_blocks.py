@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 BLOCK = 1 << 16
 """Elements per block: 256 KiB in fp32. Random numbers are drawn per block, so another size changes seeded merges."""
@@ -24,4 +26,6 @@ def blocks(size: int) -> Iterator[slice]:
 
 def stacked(vectors: Sequence[Tensor], block: slice) -> Tensor:
     """Return a copy of one block of every vector, of shape (vectors, elements)."""
+    import torch
+
     return torch.stack([vector[block] for vector in vectors])

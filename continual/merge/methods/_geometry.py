@@ -7,12 +7,13 @@ products and once for the sum.
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from continual.errors import InputError
 from continual.merge.methods._blocks import BLOCK, blocks, flat
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PARALLEL = 0.9995
 """Above this |cosine|, vectors count as parallel: at the precision of weights they span no plane to rotate in."""
@@ -23,6 +24,8 @@ def gram(vectors: Sequence[Tensor]) -> Tensor:
 
     Only one block at a time is converted to float64.
     """
+    import torch
+
     rows = flat(vectors)
     total = torch.zeros(len(rows), len(rows), dtype=torch.float64)
     buffer = torch.empty(len(rows), min(BLOCK, rows[0].numel()), dtype=torch.float64)
@@ -36,7 +39,9 @@ def gram(vectors: Sequence[Tensor]) -> Tensor:
 
 def weighted_sum(vectors: Sequence[Tensor], coefficients: Tensor | Sequence[float]) -> Tensor:
     """Return sum_i c_i v_i in fp32, in the vectors' shape. Only the result is allocated."""
-    factors = coefficients.tolist() if isinstance(coefficients, Tensor) else list(coefficients)
+    import torch
+
+    factors = coefficients.tolist() if isinstance(coefficients, torch.Tensor) else list(coefficients)
     rows = flat(vectors)
     result = torch.empty(vectors[0].shape, dtype=torch.float32)
     whole = result.view(-1)
@@ -59,6 +64,8 @@ def weight_shares(method: str, weights: Sequence[float], signed: bool = True) ->
     Raises:
         InputError: The weights sum to zero, or one is negative though `signed` is false.
     """
+    import torch
+
     values = torch.tensor(list(weights), dtype=torch.float64)
     listed = ", ".join(f"{weight:g}" for weight in weights)
     if not signed and bool((values < 0).any()):
@@ -76,6 +83,8 @@ def norms(products: Tensor) -> Tensor:
 
 def cosine_matrix(products: Tensor) -> Tensor:
     """Return the cosines between the vectors from their inner products, (n, n). All cosines of a zero vector are 0."""
+    import torch
+
     lengths = norms(products)
     inverse = torch.where(lengths > 0, 1 / torch.where(lengths > 0, lengths, 1), 0)
     return (products * inverse[:, None] * inverse[None, :]).clamp(-1, 1)
@@ -87,6 +96,8 @@ def turn(cosine: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     For nearly parallel and nearly opposite vectors (see `PARALLEL`) the factors are linear: 1 - t and t. Values and
     gradients are finite in both cases.
     """
+    import torch
+
     linear = cosine.abs() > PARALLEL
     angle = torch.arccos(torch.where(linear, 0.0, cosine))
     return (

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import hardshrink
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def ranked(values: Tensor, ranks: list[int]) -> list[float]:
@@ -43,6 +44,9 @@ def largest(vector: Tensor, density: float) -> float:
 
 def trimmed(part: Tensor, threshold: float) -> Tensor:
     """Return a copy of the part with all elements below the threshold in magnitude set to 0."""
+    import torch
+    from torch.nn.functional import hardshrink
+
     return hardshrink(part, below(threshold)) if math.isfinite(threshold) else torch.zeros_like(part)
 
 
@@ -52,6 +56,8 @@ def direction(parts: Tensor) -> Tensor:
     Args:
         parts: Vectors, of shape (vectors, elements).
     """
+    import torch
+
     # The rounded sum of two fp32 numbers always has the right sign. With more numbers it depends on their order, so
     # they are summed in float64.
     total = parts.sum(0, dtype=torch.float64 if len(parts) > 2 else torch.float32).float()

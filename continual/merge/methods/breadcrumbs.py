@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
-from torch.nn.functional import hardshrink
+from typing import TYPE_CHECKING
 
 from continual.errors import InputError
 from continual.merge.methods import Method, Parameter
 from continual.merge.methods._blocks import blocks, flat
 from continual.merge.methods._sparse import below, ranked
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def band(vector: Tensor, density: float, gamma: float) -> tuple[float, float]:
@@ -51,6 +51,9 @@ def breadcrumbs(
     Raises:
         InputError: The weights sum to zero, and `normalize` is on.
     """
+    import torch
+    from torch.nn.functional import hardshrink
+
     total = sum(weights) if normalize else 1.0
     if total == 0:
         raise InputError(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
-from torch import Generator, Tensor
+from typing import TYPE_CHECKING
 
 from continual.errors import InputError
 from continual.merge.methods import Method, Parameter
 from continual.merge.methods._blocks import blocks, flat
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
 
 
 def thinned(part: Tensor, density: float, generator: Generator) -> Tensor:
@@ -18,6 +19,8 @@ def thinned(part: Tensor, density: float, generator: Generator) -> Tensor:
     The probability is rounded to a multiple of 2^-32: 64 random bits decide two elements, which is several times faster
     than `bernoulli_`.
     """
+    import torch
+
     if density >= 1:
         return part
     size = part.numel()
@@ -43,6 +46,8 @@ def dare_linear(
     Raises:
         InputError: The weights sum to zero, and `normalize` is on.
     """
+    import torch
+
     total = sum(weights) if normalize else 1.0
     if total == 0:
         raise InputError(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
-from torch import Generator, Tensor
+from typing import TYPE_CHECKING
 
 from continual.merge.methods import Method, Parameter
 from continual.merge.methods._blocks import blocks, flat
 from continual.merge.methods._sparse import agreed, direction
 from continual.merge.methods.dare_linear import thinned
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
 
 
 def dare_ties(
@@ -27,6 +28,8 @@ def dare_ties(
     DARE: https://arxiv.org/abs/2311.03099, TIES: https://arxiv.org/abs/2306.01708. Only kept elements elect the signs,
     so the expected result is not TIES of the whole vectors. The same generator state gives the same bytes.
     """
+    import torch
+
     rows = flat(vectors)
     factors = torch.tensor(list(weights), dtype=torch.float32)
     result = torch.empty(vectors[0].shape, dtype=torch.float32)

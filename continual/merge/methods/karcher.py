@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from continual.merge.methods import Method
 from continual.merge.methods._geometry import (
@@ -17,13 +16,16 @@ from continual.merge.methods._geometry import (
 )
 from continual.merge.methods.multislerp import CANCELLED
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 TOLERANCE = 1e-12
 """Length of the mean tangent, in radians, at which the iteration ends."""
 
 ITERATIONS = 1000
 """Maximum number of iterations. A few dozen are enough unless the vectors point away from each other."""
 
-OPPOSITE = torch.pi - 1e-6
+OPPOSITE = math.pi - 1e-6
 """Angle from which a vector counts as opposite to the mean. All arcs to it are equally short, so it has no pull."""
 
 
@@ -36,6 +38,8 @@ def mean_direction(angles: Tensor, weights: Tensor) -> Tensor | None:
         angles: Cosines between the unit vectors u_i, (n, n) in float64.
         weights: Weights of 0 or more, (n,) in float64.
     """
+    import torch
+
     weights = weights / weights.sum()
     values, axes = torch.linalg.eigh(angles)
     spanned = values > 1e-14 * values.max()
@@ -73,6 +77,8 @@ def karcher_coefficients(products: Tensor, weights: Tensor) -> Tensor:
         products: Inner products, (n, n) in float64.
         weights: Weights of 0 or more, (n,) in float64, with sum 1.
     """
+    import torch
+
     lengths = norms(products)
     directed = (lengths > 0) & (weights > 0)
     factors = torch.zeros_like(weights)

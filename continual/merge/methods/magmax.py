@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from continual.merge.methods import Method, Parameter
 from continual.merge.methods._blocks import blocks, flat
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def magmax(vectors: Sequence[Tensor], weights: Sequence[float], lambda_: float = 1.0) -> Tensor:
@@ -17,6 +18,8 @@ def magmax(vectors: Sequence[Tensor], weights: Sequence[float], lambda_: float =
     MagMax: https://arxiv.org/abs/2407.06322. The weights have no effect. With lambda 1, merging one model after another
     gives the same result as merging all at once.
     """
+    import torch
+
     rows = flat(vectors)
     result = torch.empty(vectors[0].shape, dtype=torch.float32)
     whole = result.view(-1)

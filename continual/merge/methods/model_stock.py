@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from continual.merge.methods import Method
 from continual.merge.methods._geometry import cosine_matrix, gram, weighted_sum
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def model_stock_coefficients(products: Tensor) -> Tensor:
@@ -17,6 +18,8 @@ def model_stock_coefficients(products: Tensor) -> Tensor:
     Args:
         products: Inner products, (n, n) in float64; n is 2 or more.
     """
+    import torch
+
     count = len(products)
     angles = cosine_matrix(products)
     cosine = (angles.sum() - angles.diagonal().sum()) / (count * (count - 1))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from continual.merge.methods import Method
 from continual.merge.methods._geometry import (
@@ -15,6 +13,9 @@ from continual.merge.methods._geometry import (
     weight_shares,
     weighted_sum,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CANCELLED = 1e-7
 """Length below which the direction of a mean of unit vectors cannot be computed from float64 inner products."""
@@ -27,6 +28,8 @@ def multislerp_coefficients(products: Tensor, weights: Tensor) -> Tensor:
         products: Inner products, (n, n) in float64.
         weights: Weights, (n,) in float64, with sum 1.
     """
+    import torch
+
     lengths = norms(products)
     mean = (weights @ cosine_matrix(products) @ weights).clamp(min=0).sqrt()
     if mean < CANCELLED:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from continual.merge.methods import Method, Parameter
 from continual.merge.methods._geometry import weighted_sum
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def occupied(merged: Tensor, new: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
@@ -23,6 +24,8 @@ def occupied(merged: Tensor, new: Tensor, alpha: float) -> tuple[Tensor, Tensor]
         new: Task vector to add, of the same shape.
         alpha: Share of the sum of singular values whose directions are protected, 0 to 1.
     """
+    import torch
+
     left, singular, right = torch.linalg.svd(merged, full_matrices=False)  # [rows, k], [k], [k, columns]
     # Directions with a singular value of zero are arbitrary: LAPACK chooses them, not the merged vector.
     real = singular > singular[0] * max(merged.shape) * torch.finfo(torch.float32).eps

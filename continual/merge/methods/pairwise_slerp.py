@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from continual.errors import InputError
 from continual.merge.methods import Method, Parameter
 from continual.merge.methods._geometry import gram, turn, weighted_sum
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def pairwise_slerp_coefficients(products: Tensor, t: Tensor) -> Tensor:
@@ -22,6 +23,8 @@ def pairwise_slerp_coefficients(products: Tensor, t: Tensor) -> Tensor:
         products: Inner products, (n, n) in float64.
         t: The n - 1 positions t_i, 0 to 1, in float64. 0 stays at V, 1 goes to v_{i+1}.
     """
+    import torch
+
     unit = torch.eye(len(products), dtype=products.dtype)
     factors = unit[0]
     for index, position in enumerate(t.unbind(), start=1):
@@ -40,6 +43,8 @@ def positions(weights: Sequence[float]) -> Tensor:
     Raises:
         InputError: The weights sum to zero, or one is negative.
     """
+    import torch
+
     if min(weights) < 0 or sum(weights) <= 0:
         listed = ", ".join(f"{weight:g}" for weight in weights)
         raise InputError(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from continual.merge.methods import Method, Parameter
 from continual.merge.methods._blocks import blocks, flat, stacked
 from continual.merge.methods._sparse import agreed, direction, ranked
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def _variance(parts: Tensor) -> Tensor:
@@ -25,6 +26,8 @@ def variance_floor(rows: Sequence[Tensor], select_topk: float) -> float | None:
         rows: Vectors of one dimension, one per model.
         select_topk: Share of the elements with a variance above zero to select, 0 to 1.
     """
+    import torch
+
     variance = torch.empty_like(rows[0])
     for block in blocks(variance.numel()):
         variance[block] = _variance(stacked(rows, block))
@@ -39,6 +42,8 @@ def sce(vectors: Sequence[Tensor], weights: Sequence[float], select_topk: float 
     variance over the models. Calculate: a model's weight is its share of the sum of squares of the kept elements.
     Erase: leave out elements whose sign differs from that of the sum. The weights have no effect.
     """
+    import torch
+
     rows = flat(vectors)
     floor = variance_floor(rows, select_topk) if select_topk < 1 else 0.0
     result = torch.zeros(vectors[0].shape, dtype=torch.float32)

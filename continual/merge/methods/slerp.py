@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from continual.merge.methods import Method
 from continual.merge.methods._geometry import (
@@ -16,6 +14,9 @@ from continual.merge.methods._geometry import (
     weighted_sum,
 )
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 def slerp_coefficients(products: Tensor, weights: Tensor) -> Tensor:
     """Return the factors of the two vectors, (2,).
@@ -24,6 +25,8 @@ def slerp_coefficients(products: Tensor, weights: Tensor) -> Tensor:
         products: Inner products, (2, 2) in float64.
         weights: Weights with sum 1, (2,) in float64; the second is t.
     """
+    import torch
+
     return torch.stack(turn(cosine_matrix(products)[0, 1], weights[1]))
 
 

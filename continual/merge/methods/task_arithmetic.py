@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from continual.merge.methods import Method, Parameter
 from continual.merge.methods._geometry import weight_shares, weighted_sum
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def task_arithmetic(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from continual.merge.methods import Method, Parameter
 from continual.merge.methods._blocks import blocks, flat
@@ -15,6 +13,9 @@ from continual.merge.methods._sparse import (
     largest,
     trimmed,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def ties(
@@ -31,6 +32,8 @@ def ties(
     the sign of an element is that of sum_i w_i v_i. 3. Merge: sum the elements with that sign; `normalize` divides by
     the sum of their weights.
     """
+    import torch
+
     rows = flat(vectors)
     thresholds = [largest(row, density) for row in rows]
     factors = torch.tensor(list(weights), dtype=torch.float32)

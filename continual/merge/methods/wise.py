@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from continual.merge.methods import Method
 from continual.merge.methods._geometry import weight_shares
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def wise(vectors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
@@ -20,6 +21,8 @@ def wise(vectors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     Raises:
         InputError: The weights sum to zero.
     """
+    import torch
+
     first, second = vectors
     share = float(weight_shares("wise", weights)[1])
     if share in (0, 1):  # lerp would turn -0.0 into 0.0

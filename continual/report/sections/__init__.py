@@ -47,5 +47,6 @@ SECTIONS: tuple[Callable[[Report], ReportSection | None], ...] = (
 
 
 def sections(report: Report) -> list[ReportSection]:
-    """Return the sections that have data."""
+    """Return the sections that have data. The report must be a full one."""
+    assert report.full
     return [section for build in SECTIONS if (section := build(report)) is not None]
