@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from continual.errors import DataError
 from continual.stream.readers import open_source
-from continual.stream.readers.arrow import is_text
-from continual.stream.readers.text import LINE_BYTES, LOOK_AHEAD
+from continual.stream.readers.bounds import LINE_BYTES
+from continual.stream.readers.column_types import is_text
+from continual.stream.readers.text import LOOK_AHEAD
 
 COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 """pyarrow's name of a compression, by the ending of a file."""

@@ -196,7 +196,7 @@ def test_a_file_without_line_ends_is_refused_before_it_fills_memory(tmp_path, mo
 def test_pieces_are_bounded_by_bytes_too(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("continual.stream.readers.text.PIECE_BYTES", 4000)
     monkeypatch.setattr("continual.stream.readers.delimited.PIECE_BYTES", 4000)
-    monkeypatch.setattr("continual.stream.readers.arrow.PIECE_BYTES", 4000)
+    monkeypatch.setattr("continual.stream.readers.arrays.PIECE_BYTES", 4000)
     rows = [{"query": f"{i}" + "x" * 1500, "positive": "y"} for i in range(20)]
     (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "r.csv").write_text("query,positive\n" + "".join(f"{row['query']},y\n" for row in rows))

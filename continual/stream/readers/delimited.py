@@ -9,8 +9,9 @@ from typing import Any
 
 from continual.errors import DataError
 from continual.stream.readers.base import PIECE_BYTES, Piece
+from continual.stream.readers.bounds import LINE_BYTES, check_names
 from continual.stream.readers.dialect import Dialect, layout_of, record_dialect
-from continual.stream.readers.text import LINE_BYTES, TextFile
+from continual.stream.readers.text import TextFile
 
 LONG_CELL = 20
 """Lines of a quoted cell above which the quote may not have been meant as one."""
@@ -35,12 +36,7 @@ class DelimitedSource(TextFile):
             self.columns = [column.strip() for column in first]
         else:
             self.columns = [str(number) for number in range(1, len(first) + 1)]
-        repeated = sorted({column for column in self.columns if self.columns.count(column) > 1})
-        if repeated:
-            raise DataError(
-                f"{name} has more than one column {repeated[0]!r}. Rename one of them, or use --no-header if its first "
-                "line is a row."
-            )
+        check_names(self.columns, name, ", or use --no-header if its first line is a row")
 
     def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Piece]:
         """Yield these columns of all rows in order; a row with too many or too few cells is a fault."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from continual.errors import DataError, InputError
-from continual.stream.readers import arrow
+from continual.stream.readers import arrow, hub
 from continual.stream.readers.base import COMPRESSED, HUB, Source
 from continual.stream.readers.beir import find_beir, open_beir
 from continual.stream.readers.delimited import DelimitedSource
@@ -36,7 +36,7 @@ def open_source(source: str, dialect: Dialect = Dialect()) -> Source:  # noqa: B
     dialect = check_dialect(dialect)
     if source.startswith(HUB):
         _check_no_dialect(source, dialect)
-        return arrow.open_hub(source)
+        return hub.open_hub(source)
     try:
         if Path(source).is_dir():
             return _open_folder(source, dialect)

@@ -15,11 +15,10 @@ import pyarrow as pa
 
 from continual.errors import DataError
 from continual.stream.readers.base import PIECE_BYTES, Piece, file_sha256, file_stem
+from continual.stream.readers.bounds import LINE_BYTES
 from continual.stream.readers.dialect import Dialect, record_dialect
 from continual.stream.schema import Mapping
 
-LINE_BYTES = 16 << 20
-"""Largest line or CSV cell in bytes, so that a file without line ends is rejected and not read into memory."""
 LOOK_AHEAD = 100
 """Rows of a JSON Lines file, from the first, whose keys are its columns until it is read."""
 
