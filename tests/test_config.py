@@ -85,3 +85,16 @@ def test_numbers_beyond_range_are_refused_in_a_short_message(value: str, tmp_pat
         assert len(str(error.value)) < 300 + len(str(path))
         with pytest.raises(ConfigError):
             Config().change(parse_settings([f"{setting}={value}"]) or {})
+
+
+@pytest.mark.parametrize("text", ["a=" + "[" * 20_000, "a=" + "{b=" * 20_000])
+def test_deeply_nested_settings_are_one_message(text: str, tmp_path: Path) -> None:
+    (tmp_path / "continual.toml").write_text(text)
+    with pytest.raises(ConfigError, match="is not valid TOML: it is nested too deeply"):
+        load_config(tmp_path / "continual.toml")
+    assert parse_settings([f"train.epochs{text[1:]}"]) == {"train": {"epochs": text[2:]}}
+
+
+def test_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "continual.toml").write_bytes(b"\xef\xbb\xbf[train]\nepochs = 3\n")
+    assert load_config(tmp_path / "continual.toml").train.epochs == 3

@@ -32,7 +32,7 @@ def read_clusters(path: Path, domains: Collection[str]) -> dict[str, list[str]]:
             lists all errors.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise NotFoundError(
             f"There is no file {path}. Create it with `continual analyze conflicts`, or write a table [{_TABLE}] with "
@@ -42,8 +42,9 @@ def read_clusters(path: Path, domains: Collection[str]) -> dict[str, list[str]]:
         raise ConfigError(
             f"{path} cannot be read: {error.strerror or error}. Name a readable file with --clusters."
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}. Fix the file by hand.") from None
+    except (ValueError, RecursionError) as error:  # as in `continual.config.load_config`
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise ConfigError(f"{path} is not valid TOML: {reason}. Fix the file by hand.") from None
     clusters = data.get(_TABLE)
     if not isinstance(clusters, dict) or not clusters:
         raise ConfigError(

@@ -125,7 +125,7 @@ def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
             if entry.start + entry.bytes > size:
                 raise ValueError(f"it is truncated: it ends within {name}")
             entries[name] = entry
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(
             f"{path} cannot be read as safetensors: {error}. Copy the file again, or save the model again with "
             "`model.save_pretrained(DIR)`."

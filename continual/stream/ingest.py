@@ -28,7 +28,7 @@ from continual.stream.graded import add_negatives
 from continual.stream.leaks import count_leaks, find_leaks, write_leaks
 from continual.stream.options import IngestOptions, check_options
 from continual.stream.ordered import write_rows
-from continual.stream.readers import Dialect, Source, TextFiles, open_ids, open_source, text_columns
+from continual.stream.readers import Dialect, Source, TextFiles, naming_header, open_ids, open_source, text_columns
 from continual.stream.report import IngestReport, Read, report_rows, report_unchanged
 from continual.stream.schema import Columns, Mapping, resolve
 from continual.stream.split import Split, split_rows
@@ -116,7 +116,8 @@ def ingest(
         # 2. Find the domain. Stop if it has this file already.
         target = find_target(registry, name, options)
         wanted = target.read_columns(options.columns)
-        mapping = resolve(wanted, opened.columns, source, graded=target.graded)
+        with naming_header(opened):
+            mapping = resolve(wanted, opened.columns, source, graded=target.graded)
         opened.check(mapping)
         content = opened.sha256()
         given_task = read_task(options.task) if options.task is not None else None

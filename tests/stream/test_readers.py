@@ -124,7 +124,7 @@ def test_csv_with_ragged_rows_long_fields_and_line_ends(tmp_path: Path) -> None:
     assert numbers == [2, 4, 6, 7]  # the lines that an editor shows
     assert values["query"] == ['a "b"\r\nc', "only", "1", "e"]
     assert values["positive"] == ["d", None, "2", long]
-    assert faults == {4: "1 fields instead of 2", 6: "3 fields instead of 2"}
+    assert faults == {4: "1 field instead of 2", 6: "3 fields instead of 2"}
 
 
 def damaged(folder: Path) -> dict[str, tuple[Path, str]]:
@@ -147,8 +147,8 @@ def damaged(folder: Path) -> dict[str, tuple[Path, str]]:
         "latin.jsonl": ('{"query": "a"}\n{"query": "é"}\n'.encode("latin-1"), "line 2 has the byte 0xe9"),
         "cut.jsonl.gz": (zipped[:-12], "truncated"),
         "cut.jsonl.zst": (pa.compress(b'{"query": "a"}\n', "zstd", asbytes=True)[:-3], "truncated"),
-        "plain.jsonl.zst": (b'{"query": "a"}\n', "cannot be read"),
-        "plain.jsonl.gz": (b'{"query": "a"}\n', "cannot be read"),
+        "plain.jsonl.zst": (b'{"query": "a"}\n', "suffix says zstd. Rename it to plain.jsonl."),
+        "plain.jsonl.gz": (b'{"query": "a"}\n', "suffix says gzip. Rename it to plain.jsonl."),
         "header.csv": (b"query,positive\n", "has no rows"),
         "latin.csv": ("query,positive\na,é\n".encode("latin-1"), "not UTF-8"),
         "quote.csv": (b'query,positive\na,"b\n', "row that begins in line 2 has a quote in it that is not closed"),

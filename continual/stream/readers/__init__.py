@@ -3,6 +3,6 @@
 from continual.stream.readers.base import Piece, Source
 from continual.stream.readers.dialect import Dialect
 from continual.stream.readers.ids import TextFiles, text_columns
-from continual.stream.readers.open import open_ids, open_source
+from continual.stream.readers.open import naming_header, open_ids, open_source
 
-__all__ = ["Dialect", "Piece", "Source", "TextFiles", "open_ids", "open_source", "text_columns"]
+__all__ = ["Dialect", "Piece", "Source", "TextFiles", "naming_header", "open_ids", "open_source", "text_columns"]

@@ -82,7 +82,8 @@ def pieces(batches: Iterable[Any], batch_rows: int) -> Iterator[Any]:
     waiting: list[Any] = []
     rows = size = 0
     for batch in batches:
-        if waiting and (rows + batch.num_rows > batch_rows or size + batch.nbytes > PIECE_BYTES):
+        full = rows + batch.num_rows > batch_rows or size + batch.nbytes > PIECE_BYTES
+        if waiting and (full or batch.schema != waiting[0].schema):
             yield _joined(waiting)
             waiting, rows, size = [], 0, 0
         if batch.nbytes > PIECE_BYTES and batch.num_rows > 1:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from continual.stream.readers.content import COMPRESSED
 from continual.stream.schema import Mapping
 
 HUB = "hf:"
-COMPRESSED = (".gz", ".zst")
 PIECE_BYTES = 8 << 20
 """Approximate bytes of text in a piece; together with `batch_rows` it bounds the memory of an ingest."""
 
