@@ -31,6 +31,8 @@ def read_clusters(path: Path, domains: Collection[str]) -> dict[str, list[str]]:
         ConfigError: The file is not TOML of this form, or its clusters are not a partition of the domains; the message
             lists all errors.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):  # reading a pipe may never end
+        raise ConfigError(f"{path} is a pipe or a device. Name a file with --clusters.")
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:

@@ -190,6 +190,7 @@ class JsonLinesSource(TextFile):
                 value = {}
             elif (name := repeated_key(value, columns)) is not None:
                 faults[len(numbers)] = f"{name}: several values in one row"
+                value = {**value, name: None}
             add_keys(known, value, self.name)
             if len(known) > len(self.columns):
                 self.columns = list(known)
