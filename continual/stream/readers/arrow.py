@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,14 @@ from continual.errors import DataError
 from continual.stream.readers.arrays import dense, pieces, to_piece
 from continual.stream.readers.base import PIECE_BYTES, Piece, file_sha256, file_stem
 from continual.stream.readers.bounds import check_growth, check_names
-from continual.stream.readers.column_types import check_types
+from continual.stream.readers.column_types import check_types, is_list, is_text
 from continual.stream.readers.measure import largest_row
 from continual.stream.schema import Mapping
 
 MAGIC = b"PAR1"
 READ_BUFFER = 1 << 20
-SKEW = 4
-"""How many times larger than the mean the rows that are decoded together may be without being more than a piece."""
 FREE_BYTES = 256 << 20
-"""Bytes that the texts of a column in a row group may take whatever is stored; pages are decompressed as a whole."""
-UNCODED = {"DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"}
-"""Encodings that Arrow can't read as dictionaries."""
-PREFIXED = "DELTA_BYTE_ARRAY"
-"""The encoding in which a text can be the one before it, without taking any bytes."""
+"""Bytes that a column of a row group may take whatever is stored; its pages are decompressed as a whole."""
 
 
 class ParquetSource:
@@ -79,93 +72,38 @@ class ParquetSource:
             raise _unreadable(self.name, error) from None
 
     def _batches(self, columns: list[str], batch_rows: int) -> Iterator[Any]:
-        """Yield all rows with texts as dictionaries, or as plain texts where Arrow can't read them so.
+        """Yield all rows, so many at a time that they take about `PIECE_BYTES`.
 
-        A dictionary is decoded when the sizes of its rows are known; plain texts that Arrow decodes can fill the
-        memory, so their rows are measured before.
+        Batches end with their row group: Arrow can't join the dictionaries of two in a list.
         """
+        rows = min(batch_rows, self._rows_at_once(columns))
         # Without pre-buffering, a column chunk is streamed through a small buffer, not read whole.
-        options: dict[str, Any] = {"buffer_size": READ_BUFFER, "pre_buffer": False}
-        with pq.ParquetFile(self.path, **options) as plain:
-            leaves = _leaves(plain.metadata, columns)
-            coded_leaves = [leaf.path for leaf in leaves if leaf.text and not leaf.encodings & UNCODED]
-            with pq.ParquetFile(self.path, **options, read_dictionary=coded_leaves) as coded:
-                first = 0
-                for number in range(plain.num_row_groups):
-                    group = plain.metadata.row_group(number)
-                    rows = min(batch_rows, self._group_rows(group, leaves, first))
-                    part = {"row_groups": [number], "columns": columns, "use_threads": False}
-                    done = 0
-                    try:
-                        for batch in coded.iter_batches(batch_size=rows, **part):
-                            yield batch
-                            done += batch.num_rows
-                    except pa.ArrowNotImplementedError:  # a list with values of a dictionary, and plain ones after them
-                        lists = [leaf.column for leaf in leaves if leaf.text and leaf.repeated]
-                        rows = min(rows, self._measured(lists, first, group.num_rows))
-                        for batch in plain.iter_batches(batch_size=rows, **part):
-                            yield batch.slice(min(done, batch.num_rows))
-                            done -= min(done, batch.num_rows)
-                    first += group.num_rows
+        with pq.ParquetFile(self.path, buffer_size=READ_BUFFER, pre_buffer=False) as file:
+            for number in range(file.num_row_groups):
+                self._check_group(file.metadata, number, columns)
+                yield from file.iter_batches(batch_size=rows, row_groups=[number], columns=columns, use_threads=False)
 
-    def _group_rows(self, group: Any, leaves: Sequence[_Leaf], first: int) -> int:
-        """Return how many rows of a row group to decode at a time.
+    def _rows_at_once(self, columns: Sequence[str]) -> int:
+        """Return how many rows to decode at a time, by the size of the largest one.
+
+        A file can be much smaller than its texts: by dictionaries, and by encodings that refer to the text before.
 
         Raises:
-            DataError: A column takes too much memory.
+            DataError: The texts of a row take more than `ROW_BYTES`, or can't be measured.
         """
-        size = 0
-        for leaf in leaves:
-            chunk = group.column(leaf.place)
-            decoded = max(chunk.total_uncompressed_size, chunk.total_compressed_size)
-            decoded += 8 * chunk.num_values if leaf.repeated else 0
-            check_growth(self.path, decoded, chunk.total_compressed_size, FREE_BYTES)
-            size += decoded
-        rows: int = max(1, PIECE_BYTES * group.num_rows // (SKEW * max(1, size)))
-        uncoded = [leaf for leaf in leaves if leaf.text and leaf.encodings & UNCODED]
-        if any(PREFIXED in leaf.encodings and not leaf.repeated for leaf in uncoded):
-            return 1
-        lists = [leaf.column for leaf in uncoded if leaf.repeated]
-        return min(rows, self._measured(lists, first, group.num_rows)) if lists else rows
+        kinds = {name: self.schema.field(name).type for name in columns}
+        texts = [name for name, kind in kinds.items() if is_text(kind)]
+        lists = [name for name, kind in kinds.items() if is_list(kind) and is_text(kind.value_type)]
+        return max(1, PIECE_BYTES // max(1, largest_row(self.path, texts, lists)))
 
-    def _measured(self, lists: Sequence[str], first: int, rows: int) -> int:
-        """Return how many rows of a row group to decode at a time by their measured sizes."""
-        return max(1, PIECE_BYTES // max(1, largest_row(self.path, lists, first, rows)))
-
-
-@dataclass(frozen=True, slots=True)
-class _Leaf:
-    """A column of values in a Parquet file.
-
-    Attributes:
-        place: Position among the columns of values.
-        path: Its path, such as "negatives.list.element".
-        column: The column that it belongs to.
-        repeated: Whether it is in a list.
-        text: Whether its values are texts, or other bytes.
-        encodings: Names of the encodings of its pages.
-    """
-
-    place: int
-    path: str
-    column: str
-    repeated: bool
-    text: bool
-    encodings: frozenset[str]
-
-
-def _leaves(metadata: Any, columns: Sequence[str]) -> list[_Leaf]:
-    """Return the columns of values that belong to some columns."""
-    found = []
-    for place in range(metadata.num_columns):
-        leaf = metadata.schema.column(place)
-        column = next((name for name in columns if f"{leaf.path}.".startswith(f"{name}.")), None)
-        if column is not None:
-            chunks = (metadata.row_group(group).column(place) for group in range(metadata.num_row_groups))
-            encodings = frozenset(encoding for chunk in chunks for encoding in chunk.encodings)
-            repeated, text = bool(leaf.max_repetition_level), leaf.physical_type == "BYTE_ARRAY"
-            found.append(_Leaf(place, leaf.path, column, repeated, text, encodings))
-    return found
+    def _check_group(self, metadata: Any, number: int, columns: Sequence[str]) -> None:
+        """Raise `DataError` if a column of a row group may fill the memory while it is decompressed."""
+        group = metadata.row_group(number)
+        for place in range(metadata.num_columns):
+            leaf, chunk = metadata.schema.column(place), group.column(place)
+            if any(f"{leaf.path}.".startswith(f"{name}.") for name in columns):
+                size = chunk.total_uncompressed_size + (8 * chunk.num_values if leaf.max_repetition_level else 0)
+                check_growth(self.path, size, chunk.total_compressed_size, FREE_BYTES)
 
 
 def _unreadable(name: str, error: Exception) -> DataError:

@@ -1,6 +1,6 @@
-"""The sizes of rows of Parquet that Arrow can only read as plain texts, measured without decoding them in memory.
+"""The size of the largest row of a Parquet file, found without decoding its texts.
 
-Arrow decodes whole rows, whatever memory they take. DuckDB stops at a limit.
+Arrow decodes rows whatever memory they take. DuckDB refers to the texts of dictionaries, and stops at a limit.
 """
 
 from __future__ import annotations
@@ -18,36 +18,39 @@ MEMORY = "1GB"
 """Most memory for a measurement, in which some thousand rows are decoded at a time."""
 
 
-def largest_row(path: Path, columns: Sequence[str], first: int, rows: int) -> int:
-    """Return the bytes of the largest row of some columns that hold lists of texts.
+def largest_row(path: Path, texts: Sequence[str], lists: Sequence[str]) -> int:
+    """Return the bytes of the largest row of some columns; `ROW_BYTES` if it is not known.
 
     Args:
         path: The file.
-        columns: Names of the columns.
-        first: First row to measure, from 0.
-        rows: How many.
+        texts: Names of columns of texts. If they can't be measured, rows can still be read one by one.
+        lists: Names of columns of lists of texts.
 
     Raises:
-        DataError: A row takes more than `ROW_BYTES`, or the rows take more memory than there is for them.
+        DataError: A row takes more than `ROW_BYTES`, or the lists can't be measured.
     """
-    quoted = [f'"{name.replace(chr(34), chr(34) * 2)}"' for name in columns]
-    size = " + ".join(f"coalesce(list_sum([strlen(text) for text in {name}]), 0)" for name in quoted)
-    query = f"""
-        SELECT max(size), arg_max(row, size) FROM (
-            SELECT {size} AS size, file_row_number AS row FROM read_parquet({literal(path)}, file_row_number = true)
-        ) WHERE row BETWEEN {first} AND {first + rows - 1}
-    """
+    parts = [f"coalesce(strlen({_quoted(name)}), 0)" for name in texts]
+    parts += [f"coalesce(list_sum([strlen(text) for text in {_quoted(name)}]), 0)" for name in lists]
+    if not parts:
+        return 0
+    rows = f"SELECT {' + '.join(parts)} AS size, file_row_number AS row FROM read_parquet({literal(path)}, "
+    query = f"SELECT max(size), arg_max(row, size) FROM ({rows} file_row_number = true))"
     try:
         with duckdb.connect(config={"memory_limit": MEMORY, "threads": 1}) as connection:
-            found, row = connection.execute(query).fetchall()[0]
-    except duckdb.OutOfMemoryException:
-        raise DataError(
-            f"{path}: reading the lists of texts in {', '.join(columns)} takes more than {MEMORY} of memory. Split "
-            "their rows, or write the file as .jsonl."
-        ) from None
-    except duckdb.Error as error:
+            connection.execute("SET enable_progress_bar = false")
+            size, row = connection.execute(query).fetchall()[0]
+    except duckdb.Error as error:  # too little memory, or text that is not UTF-8
+        if not lists:
+            return ROW_BYTES
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(f"{path} cannot be read as Parquet: {reason}. Copy or write it again.") from None
-    if (found or 0) > ROW_BYTES:
-        raise too_large(str(path), int(row) + 1, int(found))
-    return int(found or 0)
+        raise DataError(
+            f"{path}: its lists of texts can't be read within {MEMORY} of memory ({reason}). Split the rows or write "
+            "the file again, for example as .jsonl."
+        ) from None
+    if size > ROW_BYTES:
+        raise too_large(str(path), int(row) + 1, int(size))
+    return int(size)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
