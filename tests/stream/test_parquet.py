@@ -103,7 +103,7 @@ def test_a_column_that_is_all_compressed_zeros_is_refused(tmp_path: Path, measur
 
 
 @pytest.mark.parametrize("encoding", ["PLAIN", "DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"])
-@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.list_(pa.string())], ids=str)
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), pa.list_(pa.string())], ids=str)
 def test_encodings_of_other_writers_are_read(tmp_path: Path, encoding: str, kind: pa.DataType) -> None:
     plain = [f"text {n}" if n % 7 else None for n in range(500)]
     values = [None if n % 5 == 0 else plain[n : n + n % 4] for n in range(500)] if pa.types.is_list(kind) else plain

@@ -57,6 +57,8 @@ def _row_sizes(column: Any) -> Any:
         return known[pc.fill_null(column.indices, len(column.dictionary)).to_numpy(zero_copy_only=False)]
     if not is_text(column.type):
         return np.full(len(column), 8, np.int64)
+    if types.is_string_view(column.type):
+        column = column.cast(pa.large_string())  # binary_length takes no views
     return pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False).astype(np.int64)
 
 

@@ -56,7 +56,7 @@ def check_growth(source: Path, size: int, stored: int, free: int) -> None:
     if size > max(free, MAX_GROWTH * stored):
         raise DataError(
             f"{source} grows to more than {MAX_GROWTH} times its size when it is read, so it could fill the memory. "
-            "Write it as plain text (.jsonl, or .tsv for qrels) if this is what you want."
+            "Write it as plain text, such as .jsonl, if this is what you want."
         )
 
 
