@@ -14,11 +14,12 @@ STARTS = {
     b"PAR1\x15": ("Parquet", ".parquet"),
 }
 """First bytes of formats, with their names and their suffixes."""
+PRINTABLE = frozenset(b"\t\r\n") | frozenset(range(32, 127))
 COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 """Names of compressions by suffix, as pyarrow has them."""
 
 
-def check_regular(path: Path, advice: str = "Save its content to a file first") -> None:
+def check_regular(path: Path) -> None:
     """Check that a path is a file, and not a pipe, a socket or a device, whose reading may never end.
 
     Raises:
@@ -29,7 +30,10 @@ def check_regular(path: Path, advice: str = "Save its content to a file first") 
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         kinds = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"))
         kind = next((name for check, name in kinds if check(mode)), "a device")
-        raise DataError(f"{path} is {kind}, and only files can be read, since they are read twice. {advice}.")
+        raise DataError(
+            f"{path} is {kind}, and only files can be read, since they are read twice. Save its content to a file "
+            "first."
+        )
 
 
 def check_content(path: Path) -> None:
@@ -43,12 +47,15 @@ def check_content(path: Path) -> None:
     suffix = path.suffix.lower()
     name, right = next((found for start, found in STARTS.items() if head.startswith(start)), ("", ""))
     if suffix in COMPRESSED:
-        if right == suffix or not head:
-            return
-        plain = f"Rename it to {path.stem}" if not name else _advice(path.with_suffix(""), right)
-        raise DataError(
-            f"{path} holds {name or 'no compressed data'}, but its suffix says {COMPRESSED[suffix]}. {plain}."
-        )
+        if name and right != suffix:
+            advice = _advice(path.with_suffix(""), right)
+            raise DataError(f"{path} holds {name}, but its suffix says {COMPRESSED[suffix]}. {advice}.")
+        plain = head.removeprefix(b"\xef\xbb\xbf")
+        if plain and all(byte in PRINTABLE for byte in plain):
+            raise DataError(
+                f"{path} holds no compressed data, but its suffix says {COMPRESSED[suffix]}. Rename it to {path.stem}."
+            )
+        return
     if name:
         raise DataError(f"{path} holds {name}, but its suffix says text. {_advice(path, right)}.")
 

@@ -78,7 +78,8 @@ class DelimitedSource(TextFile):
     def _check_first(self, number: int, cells: Sequence[str]) -> None:
         """Raise `DataError` if the first line says that cells or lines end with other characters."""
         line = self.layout.delimiter.join(cells)
-        self._check_ends(line, number)
+        if not self.layout.quote:
+            self._check_ends(line, number)
         excel = EXCEL.fullmatch(line)
         if excel is not None:
             raise DataError(
