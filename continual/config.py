@@ -453,9 +453,10 @@ def load_config(path: Path) -> Config:
         ConfigError: The file is not valid TOML, or settings are unknown or out of range; the message names all.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # not TOML, not UTF-8, or a number with thousands of digits
-        raise ConfigError(f"{path} is not valid TOML: {error}. Correct the file in a text editor.") from None
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows write a byte order mark
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, a number with thousands of digits, or nested
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise ConfigError(f"{path} is not valid TOML: {reason}. Correct the file in a text editor.") from None
     return validate(data, str(path))
 
 

@@ -34,7 +34,7 @@ class ContinualError(Exception):
 
 
 class InputError(ContinualError):
-    """The input or the call is wrong. Nothing was changed."""
+    """The input or the call is wrong. Nothing was changed, except that of several files, those before it are stored."""
 
     exit_code = 2
 

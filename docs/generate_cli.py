@@ -46,6 +46,9 @@ EXIT_CODES = """\
 | 3 | The gate refused the update; its version is kept as a candidate. |
 | 4 | Another process uses the workspace. |
 | 130 | Interrupted. Finished work is kept; run the command again to continue, or `continual update --resume`. |
+
+Of several files, `continual ingest` stores one after the other: if it ends with 2, the files before the wrong one are
+stored, and the message names them.
 """
 
 

@@ -137,3 +137,16 @@ def test_numbers_and_words_are_read_as_before(tmp_path: Path) -> None:
     assert (changed.replay.rows, changed.replay.share) == (9, 1.0)
     assert config.change({"train": {"matryoshka": (8, 16)}}).train.matryoshka == [8, 16]
     assert validate(changed.model_dump(mode="json"), "a record") == changed
+
+
+@pytest.mark.parametrize("text", ["a=" + "[" * 20_000, "a=" + "{b=" * 20_000])
+def test_deeply_nested_settings_are_one_message(text: str, tmp_path: Path) -> None:
+    (tmp_path / "continual.toml").write_text(text)
+    with pytest.raises(ConfigError, match="is not valid TOML: it is nested too deeply"):
+        load_config(tmp_path / "continual.toml")
+    assert parse_settings([f"train.epochs{text[1:]}"]) == {"train": {"epochs": text[2:]}}
+
+
+def test_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "continual.toml").write_bytes(b"\xef\xbb\xbf[train]\nepochs = 3\n")
+    assert load_config(tmp_path / "continual.toml").train.epochs == 3

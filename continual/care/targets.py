@@ -24,7 +24,7 @@ def read_targets(root: Path) -> list[str]:
     """Return the places of backups; empty if none is known."""
     try:
         return [str(place) for place in json.loads((root / FILE).read_text("utf-8"))]
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return []
 
 

@@ -120,5 +120,5 @@ def _toml(text: str) -> Any:
 
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except ValueError:  # a word, or a number with thousands of digits
+    except (ValueError, RecursionError):  # a word, a number with thousands of digits, or a list in lists in lists
         return text

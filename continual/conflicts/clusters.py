@@ -31,8 +31,10 @@ def read_clusters(path: Path, domains: Collection[str]) -> dict[str, list[str]]:
         ConfigError: The file is not TOML of this form, or its clusters are not a partition of the domains; the message
             lists all errors.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):  # reading a pipe may never end
+        raise ConfigError(f"{path} is a pipe or a device. Name a file with --clusters.")
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise NotFoundError(
             f"There is no file {path}. Create it with `continual analyze conflicts`, or write a table [{_TABLE}] with "
@@ -42,8 +44,9 @@ def read_clusters(path: Path, domains: Collection[str]) -> dict[str, list[str]]:
         raise ConfigError(
             f"{path} cannot be read: {error.strerror or error}. Name a readable file with --clusters."
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}. Fix the file by hand.") from None
+    except (ValueError, RecursionError) as error:  # as in `continual.config.load_config`
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise ConfigError(f"{path} is not valid TOML: {reason}. Fix the file by hand.") from None
     clusters = data.get(_TABLE)
     if not isinstance(clusters, dict) or not clusters:
         raise ConfigError(

@@ -307,7 +307,7 @@ def load_results(root: Path) -> dict[str, Any]:
             return dict(data["trainings"])
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     raise DataError(
         f"{path}, the losses of earlier analyses, is damaged or was written by a newer release of continual. Remove it "

@@ -104,8 +104,12 @@ def read_modules(folder: Path) -> list[Module]:
     """Return the modules of a model, in their order.
 
     Raises:
-        ModelError: There is no modules.json, or it is not a list of modules with a type and a path inside the folder.
+        ModelError: There is no modules.json, or it is not a list of modules with a type and a path inside the folder;
+            or the folder holds a pipe or the like.
     """
+    odd = next((path for path in folder.rglob("*") if path.exists() and not (path.is_file() or path.is_dir())), None)
+    if odd is not None:  # reading a pipe may never end
+        raise ModelError(f"{odd} is a pipe, a socket or a device, not a file. {_FIX}")
     path = folder / MODULES
     if not path.exists():
         raise ModelError(

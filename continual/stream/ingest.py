@@ -34,6 +34,7 @@ from continual.stream.readers import (
     Source,
     TextFiles,
     WatchedSource,
+    naming_header,
     open_ids,
     open_source,
     text_columns,
@@ -126,7 +127,8 @@ def ingest(
         # 2. Find the domain. Stop if it has this file already.
         target = find_target(registry, name, options)
         wanted = target.read_columns(options.columns)
-        mapping = resolve(wanted, opened.columns, source, graded=target.graded)
+        with naming_header(opened):
+            mapping = resolve(wanted, opened.columns, source, graded=target.graded)
         opened.check(mapping)
         content = opened.sha256()
         given_task = read_task(options.task) if options.task is not None else None

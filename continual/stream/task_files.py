@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from continual.errors import DataError
 from continual.registry.text import clean, fault
+from continual.stream.readers.content import COMPRESSED, check_regular
 from continual.stream.task_qrels import Judgements, identity, read_judgements, shorten
-from continual.stream.task_rows import COMPRESSED, DOCUMENT_IDS, QUERY_IDS, choose_column, open_rows
+from continual.stream.task_rows import DOCUMENT_IDS, QUERY_IDS, choose_column, open_rows
 from continual.stream.task_tables import (
     CORPUS_SCHEMA,
     QRELS_SCHEMA,
@@ -31,6 +32,7 @@ DOCUMENT_TEXTS = (("text",), ("passage", "contents"))
 ENDINGS = (".parquet", *(f".jsonl{end}" for end in ("", *COMPRESSED)))
 QRELS_ENDINGS = (*ENDINGS, *(f"{kind}{end}" for kind in (".tsv", ".txt", ".trec") for end in ("", *COMPRESSED)))
 SPLIT = "test"
+TRAIN = "train"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,8 @@ def _locate_qrels(source: Path) -> tuple[Path, Path]:
             raise DataError(f"{source} has another ending than judgements can have: {', '.join(QRELS_ENDINGS)}.")
         return source.parent.parent if source.parent.name == "qrels" else source.parent, source
     if not source.is_dir():
+        if source.exists():
+            check_regular(source)
         state = "is a file" if source.exists() else "does not exist"
         raise DataError(f"{source} {state}. Give the folder of a task, with its corpus, queries and qrels.")
     single, split = list(_existing(source, "qrels", QRELS_ENDINGS)), list(_splits(source))
@@ -135,6 +139,11 @@ def _locate_qrels(source: Path) -> tuple[Path, Path]:
         raise DataError(f"{source} is not an evaluation task: it has none of the files {', '.join(names)}. Add one.")
     if len(found) > 1:
         raise _several(source, found, f"Name one: `continual task add NAME {found[0]}`, for example.")
+    if _stem(found[0]) == TRAIN:
+        raise DataError(
+            f"{source} has judgements for training only, {found[0].relative_to(source).as_posix()}, and an evaluation "
+            f"task needs others. If nothing is trained on them, name the file: `continual task add NAME {found[0]}`."
+        )
     return source, found[0]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
@@ -10,19 +9,12 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from continual.errors import DataError
 from continual.stream.readers import open_source
-from continual.stream.readers.arrow import is_text
-from continual.stream.readers.text import LINE_BYTES, LOOK_AHEAD
-
-COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
-"""pyarrow's name of a compression, by the ending of a file."""
-
-MAX_GROWTH = 100
-"""Most bytes that a byte of a file may become when it is read. Text is seldom compressed to less than a twentieth."""
+from continual.stream.readers.bounds import LINE_BYTES, check_growth
+from continual.stream.readers.content import COMPRESSED, check_content, check_regular
+from continual.stream.readers.text import CONVERT, LOOK_AHEAD, add_keys, parse_line, repeated_key
 
 FREE_BYTES = 8 << 20
 """Bytes that every file may become."""
@@ -32,8 +24,6 @@ ROW_BYTES = 16
 
 CHUNK_BYTES = 1 << 20
 BATCH_ROWS = 1000
-MAX_COLUMNS = 1000
-"""Most columns that are remembered of JSON Lines."""
 
 QUERY_IDS = (("query_id", "queryid", "qid", "topic", "topic_id"), ("_id", "id"))
 DOCUMENT_IDS = (
@@ -41,6 +31,9 @@ DOCUMENT_IDS = (
     ("_id", "id"),
 )
 GRADES = (("score",), ("relevance", "rel", "grade", "label"))
+
+FEW = "Write the query, the document and the grade of each judgement."
+SPACES = "Separate them with tabs if ids contain spaces."
 
 TRIPLE = ("query_id", "doc_id", "score")
 TREC = ("query_id", "", "doc_id", "score")
@@ -64,9 +57,11 @@ def open_rows(path: Path) -> Rows:
     Raises:
         DataError: The file can't be read.
     """
+    check_regular(path)
     name = path.name.lower().removesuffix(".gz").removesuffix(".zst")
     if name.endswith(".parquet"):
         return _ParquetRows(path)
+    check_content(path)
     return _JsonRows(path) if name.endswith(".jsonl") else _TextRows(path)
 
 
@@ -107,16 +102,15 @@ class _JsonRows:
 
     def read(self, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, line in read_lines(self._path):
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):  # not JSON, a number of thousands of digits, or nested too deeply
-                row = None
+            row = parse_line(line)
             if not isinstance(row, dict):
+                _check_ends(self._path, number, line)
                 raise DataError(
                     f"{self._path}, row {number}: not a JSON object. Write one object per line, as `jq -c` does."
                 )
-            if len(self._seen) < MAX_COLUMNS:
-                self._seen.update(dict.fromkeys(row))
+            if (name := repeated_key(row, columns)) is not None:
+                raise DataError(f"{self._path}, row {number}, has several values for {name!r}. Fix the row.")
+            add_keys(self._seen, row, str(self._path))
             yield number, {name: row.get(name) for name in columns}
 
 
@@ -130,12 +124,13 @@ class _TextRows:
         self._path = path
         number, line = next(read_lines(path), (0, "\t".join(TRIPLE)))
         self._tabs = "\t" in line
+        _check_ends(path, number, line)
         fields = self._split(line)
         self._header = number if _is_header(fields) else 0
         if not self._header and len(fields) not in (len(TRIPLE), len(TREC)):
             raise DataError(
                 f"{path}, row {number}, has {len(fields)} {self._kind} fields, but three (query, document, grade) or "
-                "the four of TREC are expected. Separate them with tabs if ids contain spaces."
+                f"the four of TREC are expected. {FEW if len(fields) < len(TRIPLE) else SPACES}"
             )
         self._fields = fields if self._header else list(TRIPLE if len(fields) == len(TRIPLE) else TREC)
         self.columns = [name for name in self._fields if name]
@@ -162,34 +157,27 @@ class _TextRows:
 
 
 class _ParquetRows:
-    """Parquet. Texts are read as dictionaries, so that a text that is repeated a million times is in memory once."""
+    """Parquet. A text that is repeated a million times is in memory once."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.columns = open_source(str(path)).columns
+        self._source = open_source(str(path))
+        self.columns = self._source.columns
 
     def read(self, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-        stored, size, number = self._path.stat().st_size, 0, 0
-        schema = pq.read_schema(self._path)
         wanted = [name for name in columns if name in self.columns]
-        texts = [name for name in wanted if is_text(schema.field(name).type)]
-        try:
-            with pq.ParquetFile(self._path, read_dictionary=texts, buffer_size=CHUNK_BYTES, pre_buffer=False) as file:
-                _check_growth(self._path, _declared_bytes(file.metadata, wanted), stored)
-                for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted, use_threads=False):
-                    size += ROW_BYTES * batch.num_rows + sum(map(_decoded_bytes, batch.columns))
-                    _check_growth(self._path, size, stored)
-                    values = {name: _values(batch.column(place)) for place, name in enumerate(batch.schema.names)}
-                    for place in range(batch.num_rows):
-                        number += 1
-                        yield number, {name: values[name][place] if name in values else None for name in columns}
-        except UnicodeDecodeError:
-            raise DataError(
-                f"{self._path}, rows {number + 1} to {number + BATCH_ROWS}, hold text that is not UTF-8. Write the "
-                "file again."
-            ) from None
-        except (pa.ArrowException, OSError) as error:
-            _raise_unreadable(self._path, error)
+        stored, size = self._path.stat().st_size, ROW_BYTES * (self._source.rows or 0)
+        check_growth(self._path, size, stored, FREE_BYTES)
+        known: dict[Any, Any] = {}
+        for piece in self._source.read(wanted, BATCH_ROWS):
+            for place, number in enumerate(piece.numbers):
+                row = {name: piece.columns[name][place] if name in piece.columns else None for name in columns}
+                size += sum(len(value) for value in row.values() if isinstance(value, (str, bytes, list)))
+                check_growth(self._path, size, stored, FREE_BYTES)
+                if any(isinstance(value, bytes) for value in row.values()):
+                    raise DataError(f"{self._path}, row {number}, holds text that is not UTF-8. Write the file again.")
+                shared = {name: known.setdefault(value, value) for name, value in row.items() if isinstance(value, str)}
+                yield number, row | shared
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -221,7 +209,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
                 stream = stack.enter_context(pa.CompressedInputStream(file, compression))
             while chunk := stream.read(CHUNK_BYTES):
                 size += len(chunk)
-                _check_growth(path, size, file.tell())
+                check_growth(path, size, file.tell(), FREE_BYTES)
                 yield chunk
     except (pa.ArrowException, OSError) as error:
         _raise_unreadable(path, error)
@@ -237,43 +225,15 @@ def _decode(path: Path, number: int, line: bytes) -> str:
         ) from None
 
 
-def _check_growth(path: Path, size: int, stored: int) -> None:
-    if size > max(FREE_BYTES, MAX_GROWTH * stored):
-        raise DataError(
-            f"{path} grows to more than {MAX_GROWTH} times its size when it is read, so it could fill the memory. "
-            "Write it as plain text (.jsonl, or .tsv for qrels) if this is what you want."
-        )
+def _check_ends(path: Path, number: int, line: str) -> None:
+    """Raise `DataError` if the first line holds several lines that end with CR."""
+    if number == 1 and "\r" in line:
+        raise DataError(f"{path} ends its lines with CR only. {CONVERT}")
 
 
 def _raise_unreadable(path: Path, error: Exception) -> NoReturn:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     raise DataError(f"{path} cannot be read: {reason}. Copy or write it again.") from None
-
-
-def _declared_bytes(metadata: Any, columns: Sequence[str]) -> int:
-    """Return how many bytes these columns take by the file's own account, before dictionaries are looked up."""
-    total: int = ROW_BYTES * metadata.num_rows
-    for group in range(metadata.num_row_groups):
-        chunks = (metadata.row_group(group).column(place) for place in range(metadata.num_columns))
-        total += sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns)
-    return total
-
-
-def _decoded_bytes(array: Any) -> int:
-    if not pa.types.is_dictionary(array.type) or not is_text(array.type):
-        return int(array.nbytes)
-    lengths = pc.take(pc.binary_length(array.dictionary), array.indices)
-    return int(pc.sum(lengths).as_py() or 0)
-
-
-def _values(array: Any) -> list[Any]:
-    """Return an array as Python values; equal texts are one object."""
-    if not pa.types.is_dictionary(array.type):
-        return list(array.to_pylist())
-    places = array.indices.to_pylist()
-    used = sorted({place for place in places if place is not None})
-    known = dict(zip(used, array.dictionary.take(pa.array(used, pa.int64())).to_pylist(), strict=True))
-    return [None if place is None else known[place] for place in places]
 
 
 def _plain(column: str) -> str:

@@ -58,3 +58,19 @@ def test_scores_unread_columns_and_warnings_are_printed(tmp_path: Path, capsys: 
     assert "score from score" in printed
     assert "not read: url" in printed
     assert "Warning: 1 cell has a double quote at both ends" in printed
+
+
+def test_long_lists_are_cut_and_reasons_are_told_from_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.csv"
+    names = ",".join(f"c{number}" for number in range(40))
+    cells = ",".join(["x"] * 40)
+    good = "".join(f"q{number},p{number},{cells}\n" for number in range(90))
+    path.write_text(f"query,positive,{names}\n{good}only\na,b\nc,d\n")
+    registry = new_registry(tmp_path)
+    print_ingest(ingest(registry, CONFIG, str(path), holdout=0), registry.root)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "rejected 3 2 fields instead of 42 (2), 1 field instead of 42 (1)" in printed
+    assert "c9 and 30 more" in printed
+    assert "c10" not in printed

@@ -39,6 +39,7 @@ def test_an_edited_file_is_known(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("clusters = [", ["not valid TOML"]),
+        ("clusters = " + "[" * 20_000, ["not valid TOML: it is nested too deeply"]),
         ("", ["has no clusters"]),
         ("[clusters]\n", ["has no clusters"]),
         ('clusters = "all"', ["has no clusters"]),

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+
+from tests.faults.oracles import decompressed
 
 TOKENS = (
     b'"',
@@ -111,3 +117,16 @@ def mutate(data: bytes, rng: random.Random) -> tuple[bytes, str]:
         names.append(operation.__name__.lstrip("_"))
         damaged = operation(damaged, rng) if damaged else damaged
     return bytes(damaged), "+".join(names)
+
+
+def damage(file: Path, rng: random.Random) -> tuple[bytes, str]:
+    """Return the bytes of a damaged file, and what was done.
+
+    Half of the compressed files are damaged before they are compressed: the checksums of the others refuse them all.
+    """
+    if file.suffix not in (".gz", ".zst") or rng.random() < 0.5:
+        return mutate(file.read_bytes(), rng)
+    plain, how = mutate(decompressed(file), rng)
+    if file.suffix == ".gz":
+        return gzip.compress(plain, mtime=0), f"plain {how}"
+    return pa.compress(plain, codec="zstd", asbytes=True), f"plain {how}"

@@ -73,6 +73,38 @@ def pairs(files: list[Path], query: str, positive: str) -> Pairs:
     }
 
 
+def row_count(file: Path, positive: str) -> int | None:
+    """Return how many rows a file has; None if a row may count several times, because its positive is a list."""
+    if any(isinstance(row.get(positive), list) or str(row.get(positive)).strip()[:1] == "[" for row in rows(file)):
+        return None
+    if file.suffix == ".parquet":
+        return sum(1 for _ in rows(file))
+    text = decompressed(file).decode("utf-8-sig")
+    if ".jsonl" in file.name:
+        return sum(1 for line in text.split("\n") if line.strip())
+    if file.suffix == ".tsv":
+        return sum(1 for line in text.split("\n") if line.rstrip("\r")) - 1
+    return sum(1 for record in csv.reader(io.StringIO(text, newline="")) if record) - 1
+
+
+def texts(file: Path, title: bool = False) -> dict[str, str]:
+    """Return the texts of a file of a task by id, squeezed, without empty ones."""
+    joined = {
+        str(row.get("_id")): squeezed(f"{(row.get('title') if title else None) or ''} {row.get('text') or ''}")
+        for row in rows(file)
+    }
+    return {name: text for name, text in joined.items() if text}
+
+
+def judgements(file: Path) -> dict[tuple[str, str], int] | None:
+    """Return the grades of a TSV by query and document; None if its header is damaged, and may mean another order."""
+    header, *lines = [line.removesuffix("\r") for line in decompressed(file).decode("utf-8-sig").split("\n")]
+    if header.split("\t") != ["query-id", "corpus-id", "score"]:
+        return None
+    fields = [line.split("\t") for line in lines if line]
+    return {(query, document): max(0, int(float(grade))) for query, document, grade in fields}
+
+
 def stored(batch: Path) -> Pairs:
     """Return the pairs that were stored."""
     with duckdb.connect(config={"threads": 1}) as connection:

@@ -31,7 +31,7 @@ class Sizes:
 
 
 SIZES = {
-    "short": Sizes(kills=4, seconds=0, writers=0, readers=0, mutations=28, flips=4, moments=1, all_commands=False),
+    "short": Sizes(kills=4, seconds=0, writers=0, readers=0, mutations=30, flips=4, moments=1, all_commands=False),
     "medium": Sizes(kills=100, seconds=60, writers=8, readers=4, mutations=300, flips=60, moments=2, all_commands=True),
     "long": Sizes(
         kills=2000, seconds=600, writers=16, readers=8, mutations=5000, flips=500, moments=20, all_commands=True

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from continual import Workspace
-from tests.faults import oracles, results
+from tests.faults import mutations, oracles, results
 from tests.faults.bench import Outcome, table, tried
-from tests.faults.mutators import mutate
-from tests.faults.processes import GB, Ended
+from tests.faults.mutators import damage, mutate
+from tests.faults.processes import GB, Ended, call
 from tests.faults.state import difference, junk, lost, state
+from tests.faults.stock import copied
 
 MESSAGE = "continual: There is no workspace here.\n"
 
@@ -71,6 +72,52 @@ def test_a_mutation_is_repeated_by_its_seed() -> None:
     made = [mutate(data, random.Random(seed)) for seed in range(40)]
     assert made == [mutate(data, random.Random(seed)) for seed in range(40)]
     assert len({each for each, _ in made}) > 30
+
+
+@pytest.mark.parametrize("name", ["third.jsonl.gz", "third.jsonl.zst"])
+def test_compressed_files_are_damaged_inside_too(name: str, stock: Path, tmp_path: Path) -> None:
+    whole = oracles.decompressed(stock / name)
+    inside = 0
+    for seed in range(40):
+        data, how = damage(stock / name, random.Random(seed))
+        if how.startswith("plain"):
+            (tmp_path / name).write_bytes(data)
+            inside += oracles.decompressed(tmp_path / name) != whole
+    assert 10 < inside < 30
+
+
+def test_lost_rows_are_seen(stock: Path) -> None:
+    with copied(stock) as room:
+        ended = call(["ingest", "../third.jsonl", "--domain", "other", "--holdout", "0", "--json"], room / "w")
+        assert ended.code == 0
+        assert mutations.right_rows(room, ended, "third.jsonl") == ""
+        with (room / "third.jsonl").open("a") as file:
+            file.write('{"query": "one", "positive": "more"}\n')
+        assert "40 rows came in, but the independent reader finds [41]" in mutations.right_rows(
+            room, ended, "third.jsonl"
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "problem"),
+    [
+        ("corpus.jsonl", '{"_id": "more", "text": "one"}', "its documents are not those of the file"),
+        ("qrels.tsv", "q0\td5\t1", "its judgements are not those of the file"),
+    ],
+)
+def test_lost_parts_of_a_task_are_seen(stock: Path, name: str, line: str, problem: str) -> None:
+    with copied(stock) as room:
+        ended = call(["task", "add", "new", "../beir"], room / "w")
+        assert ended.code == 0
+        assert mutations.right_task(room, ended) == ""
+        with (room / "beir" / name).open("a") as file:
+            file.write(line + "\n")
+        assert mutations.right_task(room, ended) == problem
+
+
+@pytest.mark.parametrize("name", ["third.parquet", "third.jsonl", "third.csv", "third.tsv", "third.jsonl.zst"])
+def test_the_oracles_count_rows(name: str, stock: Path) -> None:
+    assert oracles.row_count(stock / name, "positive") == 40
 
 
 @pytest.mark.parametrize("name", ["third.parquet", "third.jsonl", "third.csv", "third.tsv", "third.jsonl.gz"])

@@ -147,8 +147,8 @@ def damaged(folder: Path) -> dict[str, tuple[Path, str]]:
         "latin.jsonl": ('{"query": "a"}\n{"query": "é"}\n'.encode("latin-1"), "line 2 has the byte 0xe9"),
         "cut.jsonl.gz": (zipped[:-12], "truncated"),
         "cut.jsonl.zst": (pa.compress(b'{"query": "a"}\n', "zstd", asbytes=True)[:-3], "truncated"),
-        "plain.jsonl.zst": (b'{"query": "a"}\n', "cannot be read"),
-        "plain.jsonl.gz": (b'{"query": "a"}\n', "cannot be read"),
+        "plain.jsonl.zst": (b'{"query": "a"}\n', "suffix says zstd. Rename it to plain.jsonl."),
+        "plain.jsonl.gz": (b'{"query": "a"}\n', "suffix says gzip. Rename it to plain.jsonl."),
         "header.csv": (b"query,positive\n", "has no rows"),
         "latin.csv": ("query,positive\na,é\n".encode("latin-1"), "not UTF-8"),
         "quote.csv": (b'query,positive\na,"b\n', "row that begins in line 2 has a quote in it that is not closed"),
@@ -196,7 +196,7 @@ def test_a_file_without_line_ends_is_refused_before_it_fills_memory(tmp_path, mo
 def test_pieces_are_bounded_by_bytes_too(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("continual.stream.readers.text.PIECE_BYTES", 4000)
     monkeypatch.setattr("continual.stream.readers.delimited.PIECE_BYTES", 4000)
-    monkeypatch.setattr("continual.stream.readers.arrow.PIECE_BYTES", 4000)
+    monkeypatch.setattr("continual.stream.readers.arrays.PIECE_BYTES", 4000)
     rows = [{"query": f"{i}" + "x" * 1500, "positive": "y"} for i in range(20)]
     (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "r.csv").write_text("query,positive\n" + "".join(f"{row['query']},y\n" for row in rows))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from continual.cli.render.console import console, say, table
-from continual.cli.render.reading import print_reading
+from continual.cli.render.reading import listed, print_reading
 from continual.stream.readers.base import NO_NAME
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def print_ingest(report: IngestReport, store: Path) -> None:
     rows = table("", "", "", numbers=(1, 2), show_header=False)
     rows.columns[2].style = "dim"
     task = f"for the task {report.task}" if report.task and report.held_out else ""
-    rejects = ", ".join(f"{reason} ({count:,})" for reason, count in report.reject_reasons.items())
+    reasons = sorted(report.reject_reasons.items(), key=lambda each: -each[1])
+    rejects = listed([f"{reason} ({count:,})" if len(reasons) > 1 else reason for reason, count in reasons])
     mapped = report.scores and not report.score_range
     for label, count, note in (
         ("rows in", report.rows_in, _several(report)),
@@ -50,7 +51,7 @@ def print_ingest(report: IngestReport, store: Path) -> None:
         least, largest = report.score_range
         say(f"  graded pairs: scores from {least:g} to {largest:g} are stored as 0 to 1")
     if report.unread:
-        say(f"  not read: {', '.join(name if name.strip() else NO_NAME for name in report.unread)}")
+        say(f"  not read: {listed([name if name.strip() else NO_NAME for name in report.unread])}")
     if report.instruction:
         say(f"  instruction: {report.instruction}")
     if report.task_reading is not None:

@@ -24,8 +24,8 @@ def print_reading(reading: TaskReading) -> None:
     for label, parts in (("left out", _left_out(reading)), ("converted", _converted(reading))):
         if parts:
             say(f"  {label}: {'; '.join(parts)}")
-    unread = [f"columns {_listed(columns)} of {file}" for file, columns in reading.unread_columns.items()]
-    unread += [f"files {_listed(reading.unread_files)}"] if reading.unread_files else []
+    unread = [f"columns {listed(columns)} of {file}" for file, columns in reading.unread_columns.items()]
+    unread += [f"files {listed(reading.unread_files)}"] if reading.unread_files else []
     if unread:
         say(f"  not read: {'; '.join(unread)}")
 
@@ -52,6 +52,7 @@ def _converted(reading: TaskReading) -> list[str]:
     return [f"{count:,} {what}" for what, count in counts.items() if count]
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Return names with commas between them: the first ones, and how many more there are."""
     more = f" and {len(names) - NAMES:,} more" if len(names) > NAMES else ""
     return ", ".join(names[:NAMES]) + more

@@ -3,7 +3,7 @@
 from continual.stream.readers.base import Piece, Source
 from continual.stream.readers.dialect import Dialect
 from continual.stream.readers.ids import IdSource, TextFiles, text_columns
-from continual.stream.readers.open import open_ids, open_source
+from continual.stream.readers.open import naming_header, open_ids, open_source
 from continual.stream.readers.watched import WatchedSource
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Source",
     "TextFiles",
     "WatchedSource",
+    "naming_header",
     "open_ids",
     "open_source",
     "text_columns",

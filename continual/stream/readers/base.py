@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from continual.stream.readers.content import COMPRESSED
 from continual.stream.schema import Mapping
 
 HUB = "hf:"
-COMPRESSED = (".gz", ".zst")
 NO_NAME = "(no name)"
 """How a column with an empty name is called in messages, such as the row numbers that pandas writes."""
 PIECE_BYTES = 8 << 20

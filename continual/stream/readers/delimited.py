@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -10,9 +11,15 @@ from typing import Any
 from continual.errors import DataError
 from continual.stream.cells import NULLS
 from continual.stream.readers.base import PIECE_BYTES, Piece
+from continual.stream.readers.bounds import LINE_BYTES, check_names
 from continual.stream.readers.dialect import Dialect, layout_of, record_dialect
-from continual.stream.readers.text import LINE_BYTES, TextFile
+from continual.stream.readers.text import CONVERT, TextFile
 
+CANDIDATES = (";", "\t", "|", ",")
+"""Characters that cells may be separated by, in a file with another suffix."""
+SHOWN_CHARS = 100
+EXCEL = re.compile('"?sep=(.)"?')
+"""The line with which Excel is told the delimiter."""
 LONG_CELL = 20
 """Lines of a quoted cell above which the quote may not have been meant as one."""
 
@@ -26,7 +33,9 @@ class DelimitedSource(TextFile):
         self.layout = layout_of(dialect, suffix)
         self._guessed = dialect.quote is None
         records = self._records()
-        _, first = next(records, (0, None))
+        number, first = next(records, (0, None))
+        if first is not None:
+            self._check_first(number, first)
         if first is None or (self.layout.header and next(records, None) is None):
             raise DataError(
                 f"{name} has no rows below its header line. Write it again with its rows, or use --no-header if its "
@@ -36,12 +45,7 @@ class DelimitedSource(TextFile):
             self.columns = [column.strip() for column in first]
         else:
             self.columns = [str(number) for number in range(1, len(first) + 1)]
-        repeated = sorted({column for column in self.columns if self.columns.count(column) > 1})
-        if repeated:
-            raise DataError(
-                f"{name} has more than one column {repeated[0]!r}. Rename one of them, or use --no-header if its first "
-                "line is a row."
-            )
+        check_names(self.columns, name, ", or use --no-header if its first line is a row")
 
     def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Piece]:
         """Yield these columns of all rows in order; a row with too many or too few cells is a fault."""
@@ -61,7 +65,7 @@ class DelimitedSource(TextFile):
             if not piece:
                 break
             faults = {
-                i: f"{len(record)} field{'s' if len(record) > 1 else ''} instead of {width}"
+                i: f"{_times([len(record)], 'field', 'fields')} instead of {width}"
                 for i, record in enumerate(piece)
                 if len(record) != width
             }
@@ -73,6 +77,25 @@ class DelimitedSource(TextFile):
             }
             yield Piece(numbers, values, faults)
         self.warnings = unusual.warnings(self._guessed)
+
+    def _check_first(self, number: int, cells: Sequence[str]) -> None:
+        """Raise `DataError` if the first line says that cells or lines end with other characters."""
+        line = self.layout.delimiter.join(cells)
+        if not self.layout.quote:
+            self._check_ends(line, number)
+        excel = EXCEL.fullmatch(line)
+        if excel is not None:
+            raise DataError(
+                f"{self.name} begins with the line {line!r}, which is for Excel. Remove it, and use --delimiter "
+                f"{_shown(excel[1])} if cells are separated so."
+            )
+        other = next((char for char in CANDIDATES if char in line), None) if len(cells) == 1 else None
+        if self.layout.header and other is not None:
+            shown = repr(line if len(line) <= SHOWN_CHARS else f"{line[:SHOWN_CHARS]}...")
+            raise DataError(
+                f"{self.name} has one column, {shown}, as cells are separated by {_shown(self.layout.delimiter)}. If "
+                f"they are separated by {_shown(other)}, use --delimiter {_shown(other)}."
+            )
 
     def _records(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the cells of each record and the number of its first line, without blank lines."""
@@ -96,6 +119,10 @@ class DelimitedSource(TextFile):
                 yield first, record
 
     def _broken(self, error: str, first: int, last: int) -> DataError:
+        if "new-line character" in error:
+            return DataError(
+                f"{self.name}: the row that begins in line {first} has a CR in it without a quote. {CONVERT}"
+            )
         problem = f"is not CSV: {error} (line {last})"
         if "end of data" in error:
             problem = f"has a quote in it that is not closed: the file ends in its cell (line {last})"
@@ -158,6 +185,11 @@ def _add(counted: list[int], number: int) -> None:
         counted[0] += 1
     else:
         counted.extend((1, number))
+
+
+def _shown(char: str) -> str:
+    """Return a delimiter as it is typed in a shell."""
+    return "'\\t'" if char == "\t" else f"'{char}'"
 
 
 def _times(counted: Sequence[int], one: str, more: str) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from continual.errors import DataError, InputError
-from continual.stream.readers import arrow
-from continual.stream.readers.base import COMPRESSED, HUB, Source
+from continual.stream.readers import arrow, hub
+from continual.stream.readers.base import HUB, Source
 from continual.stream.readers.beir import find_beir, open_beir
+from continual.stream.readers.content import COMPRESSED, check_content, check_regular
 from continual.stream.readers.delimited import DelimitedSource
 from continual.stream.readers.dialect import DELIMITERS, Dialect, check_dialect
 from continual.stream.readers.folder import FolderSource, check_columns
@@ -16,7 +19,7 @@ from continual.stream.readers.ids import IdSource, TextFiles, find_roles
 from continual.stream.readers.shapes import is_bare
 from continual.stream.readers.text import JsonLinesSource
 from continual.stream.readers.texts import IDS, TEXT
-from continual.stream.schema import Columns
+from continual.stream.schema import EITHER, NAMES, Columns
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 PARQUET = ".parquet"
@@ -38,7 +41,7 @@ def open_source(source: str, dialect: Dialect = Dialect()) -> Source:  # noqa: B
     dialect = check_dialect(dialect)
     if source.startswith(HUB):
         _check_no_dialect(source, dialect)
-        return arrow.open_hub(source)
+        return hub.open_hub(source)
     try:
         if Path(source).is_dir():
             return _open_folder(source, dialect)
@@ -72,6 +75,19 @@ def open_ids(source: str, dialect: Dialect, texts: TextFiles, columns: Columns) 
     read = ", ".join(f"{role} ids are read from {', '.join(names)}" for role, names in roles.by_id.items())
     note = f"{source} has no header line, so its columns are called 1, 2, ...; {read}." if bare else f"The {read}."
     return IdSource(rows, opened[0], opened[1], roles, [note])
+
+
+@contextmanager
+def naming_header(source: Source) -> Iterator[None]:
+    """Add to an error about the columns of a CSV or TSV file that it may have no header line, if it knows no name."""
+    try:
+        yield
+    except DataError as error:
+        known = {EITHER, *(name for names in NAMES.values() for name in names)}
+        nameless = known.isdisjoint(name.lower() for name in source.columns)
+        if nameless and isinstance(source, DelimitedSource) and source.layout.header:
+            raise DataError(f"{error} If its first line is a row, use --no-header.") from None
+        raise
 
 
 def _open_texts(file: str) -> Source:
@@ -126,6 +142,8 @@ def _open_file(source: str, dialect: Dialect) -> Source:
     if suffix == PARQUET:
         _check_no_dialect(source, dialect)
         return arrow.ParquetSource(source)
+    if suffix is not None:
+        check_content(path)
     if suffix in JSON_LINES:
         if dialect.of_cells:
             raise InputError(f"{source} is JSON Lines, but --quote, --delimiter and --no-header are for CSV and TSV.")
@@ -147,6 +165,7 @@ def format_of(path: Path) -> str | None:
 def _check_file(source: str) -> None:
     path = Path(source)
     try:
+        check_regular(path)
         size = path.stat().st_size
         with path.open("rb"):
             pass

@@ -6,7 +6,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -15,11 +15,12 @@ import pyarrow as pa
 
 from continual.errors import DataError
 from continual.stream.readers.base import PIECE_BYTES, Piece, file_sha256, file_stem
+from continual.stream.readers.bounds import LINE_BYTES, MAX_COLUMNS
 from continual.stream.readers.dialect import Dialect, record_dialect
-from continual.stream.schema import Mapping
+from continual.stream.schema import Mapping as ColumnMapping
 
-LINE_BYTES = 16 << 20
-"""Largest line or CSV cell in bytes, so that a file without line ends is rejected and not read into memory."""
+CONVERT = r"Lines end with LF or CR LF: convert the file, for example with `tr '\r' '\n' < FILE > NEW`."
+"""What to do about line ends of old programs of the Macintosh."""
 LOOK_AHEAD = 100
 """Rows of a JSON Lines file, from the first, whose keys are its columns until it is read."""
 
@@ -41,7 +42,7 @@ class TextFile:
         """Return the SHA-256 of the file."""
         return file_sha256(self.path)
 
-    def check(self, mapping: Mapping) -> None:
+    def check(self, mapping: ColumnMapping) -> None:
         """Do nothing: columns have no type, and every value is checked when it is read."""
 
     def _open(self) -> BinaryIO:
@@ -96,8 +97,59 @@ class TextFile:
                     "with --encoding."
                 ) from None
 
+    def _check_ends(self, line: str, number: int) -> None:
+        """Raise `DataError` if the first line holds several lines that end with CR."""
+        if number == 1 and "\r" in line.rstrip("\r\n"):
+            raise DataError(f"{self.name} ends its lines with CR only. {CONVERT}")
+
     def _long(self, number: int) -> DataError:
         return DataError(f"{self.name}, line {number}, is longer than {LINE_BYTES >> 20} MiB. Write one row per line.")
+
+
+class Row(dict[str, Any]):
+    """An object of JSON Lines that has some keys several times with different values."""
+
+    repeated: frozenset[str] = frozenset()
+
+
+def parse_line(text: str) -> Any:
+    """Return the value of a line of JSON; None if it is not JSON.
+
+    An object of which a key has several values is a `Row`, with the last ones.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except (ValueError, RecursionError):  # not JSON, a number of thousands of digits, or nested too deeply
+        return None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    row = Row(found)
+    row.repeated = frozenset(name for name, value in pairs if value != found[name])
+    return row
+
+
+def repeated_key(value: Mapping[str, Any], columns: Sequence[str]) -> str | None:
+    """Return the first of some columns that has several values in an object of `parse_line`."""
+    return next((name for name in columns if name in value.repeated), None) if isinstance(value, Row) else None
+
+
+def add_keys(known: dict[str, None], row: Mapping[str, Any], source: str) -> None:
+    """Add the keys of an object to those that are known.
+
+    Raises:
+        DataError: There are more than `MAX_COLUMNS`.
+    """
+    if not row.keys() <= known.keys():
+        known.update(dict.fromkeys(row))
+        if len(known) > MAX_COLUMNS:
+            raise DataError(
+                f"{source} has more than {MAX_COLUMNS:,} different keys, so they seem to be data. Write rows with the "
+                "same keys."
+            )
 
 
 class JsonLinesSource(TextFile):
@@ -117,15 +169,17 @@ class JsonLinesSource(TextFile):
                 else "Write one JSON object per line."
             )
             raise DataError(f"{name} is not JSON Lines: line {first[0]} is not a JSON object. {hint}")
-        objects_read = [first[1], *(value for _, value, _ in objects if isinstance(value, dict))]
-        self.columns = list(dict.fromkeys(key for value in objects_read for key in value))
+        known: dict[str, None] = {}
+        for value in (first[1], *(value for _, value, _ in objects if isinstance(value, dict))):
+            add_keys(known, value, name)
+        self.columns = list(known)
 
     def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[Piece]:
         """Yield these columns of all rows in order; a line that is not a JSON object is a fault.
 
         Keys that no earlier row has are added to `columns`.
         """
-        known = set(self.columns)
+        known = dict.fromkeys(self.columns)
         numbers: list[int] = []
         values: dict[str, list[Any]] = {name: [] for name in columns}
         faults: dict[int, str] = {}
@@ -134,9 +188,12 @@ class JsonLinesSource(TextFile):
             if not isinstance(value, dict):
                 faults[len(numbers)] = "not a JSON object"
                 value = {}
-            if not value.keys() <= known:
-                self.columns += [key for key in value if key not in known]
-                known.update(value)
+            elif (name := repeated_key(value, columns)) is not None:
+                faults[len(numbers)] = f"{name}: several values in one row"
+                value = {**value, name: None}
+            add_keys(known, value, self.name)
+            if len(known) > len(self.columns):
+                self.columns = list(known)
             numbers.append(number)
             for name in columns:
                 values[name].append(value.get(name))
@@ -156,12 +213,9 @@ class JsonLinesSource(TextFile):
             text = line.strip()
             if not text:
                 continue
-            try:
-                value = json.loads(text)
-            except (ValueError, RecursionError):
-                if not line.endswith("\n") and number > 1:
-                    raise DataError(
-                        f"{self.name} is truncated: its last line, {number}, is incomplete. Copy it again."
-                    ) from None
-                value = None
+            value = parse_line(text)
+            if value is None:
+                self._check_ends(line, number)
+            if value is None and not line.endswith("\n") and number > 1 and text != "null":
+                raise DataError(f"{self.name} is truncated: its last line, {number}, is incomplete. Copy it again.")
             yield number, value, len(line) if isinstance(value, dict) or text.startswith("[") else 0
