@@ -689,9 +689,7 @@ class Workspace:
 
         return fit_index(self.registry, self.config, old, new, directory, method=method, seed=seed, progress=progress)
 
-    def conflicts(
-        self, *, executor: Executor | None = None, progress: Progress = SILENT, **options: Any
-    ) -> Conflicts:
+    def conflicts(self, *, executor: Executor | None = None, progress: Progress = SILENT, **options: Any) -> Conflicts:
         """Train each domain alone and with each other one, compare their losses, and cluster the domains.
 
         Losses of the same model, rows, settings and seed are reused. The clusters go to a small TOML file for
@@ -710,9 +708,7 @@ class Workspace:
         from continual.conflicts.request import ConflictRequest, find_conflicts
 
         request = ConflictRequest.of(**options)
-        return find_conflicts(
-            self.registry, self.config, self.directory, request, executor=executor, progress=progress
-        )
+        return find_conflicts(self.registry, self.config, self.directory, request, executor=executor, progress=progress)
 
     def plan_conflicts(self, *, progress: Progress = SILENT, **options: Any) -> ConflictPlan:
         """Return what `conflicts` would train with these options, and its cost. Changes nothing."""

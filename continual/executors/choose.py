@@ -1,4 +1,4 @@
-"""The executors by name: `processes:N` on this machine, `ray` and `ray://ADDRESS` on a cluster; or a function like `map`.
+"""The executors: `processes:N` on this machine, `ray` and `ray://HOST:PORT` on a cluster, or a function like `map`.
 
 A job is plain data with paths. It is sent to another process, which reads and writes only the folders that the job
 names. The results come back in the order of the jobs, each as soon as it and the ones before it are done.

@@ -9,7 +9,7 @@ from typing import Any
 
 from continual.errors import InputError, ResourceError
 from continual.executors.protocol import Execute, J, R
-from continual.executors.tally import RETRIES, Counter, Tally, fixed_threads
+from continual.executors.tally import RETRIES, Tally, fixed_threads
 from continual.progress import Progress
 from continual.registry.provenance import libraries
 

@@ -26,16 +26,17 @@ class Board:
         return self._done
 
 
-def run_task(
-    work: Callable[..., Any], job: Any, place: int, threads: int, expected: dict[str, str], board: Any
-) -> Any:
+def run_task(work: Callable[..., Any], job: Any, place: int, threads: int, expected: dict[str, str], board: Any) -> Any:
     """Do a job on a node, with so many threads.
 
     Raises:
         InputError: The node has other versions of the libraries than the process that sent the job.
     """
     found = libraries()
-    if different := [f"{name} {found[name]} instead of {expected[name]}" for name in found if found[name] != expected[name]]:
+    different = [
+        f"{name} {found[name]} instead of {wanted}" for name, wanted in expected.items() if found[name] != wanted
+    ]
+    if different:
         raise InputError(
             f"The node {os.uname().nodename} has {', '.join(different)}, and other versions train other weights. "
             "Install the same versions on all nodes."

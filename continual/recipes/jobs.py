@@ -25,8 +25,8 @@ def run_job(job: Job, progress: Progress = SILENT) -> TrainResult:
 
     if not job.start.is_dir():
         raise InputError(
-            f"{os.uname().nodename} finds no {job.start}, the model to train from. An executor on several machines needs "
-            "the workspace on a shared file system, under the same path on all of them."
+            f"{os.uname().nodename} finds no {job.start}, the model to train from. An executor on several machines "
+            "needs the workspace on a shared file system, under the same path on all of them."
         )
     load_libraries()
     return train(job, progress)
@@ -41,6 +41,6 @@ def check_adapter(job: Job) -> None:
     if not job.adapter_dir.is_dir():
         raise InputError(
             f"A training ended, but {os.uname().nodename} finds no adapter in {job.adapter_dir}. An executor on several "
-            "machines needs the workspace on a file system that all of them share and that shows renamed folders at once "
-            "(NFS: mount it with lookupcache=positive). Run the same command again: the training continues at its end."
+            "machines needs a file system that all of them share and that shows renamed folders at once (NFS: mount it "
+            "with lookupcache=positive). Run the same command again: the training continues at its end."
         )

@@ -6,7 +6,7 @@ in, and a recipe that is run again after a domain got new rows makes only the ph
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,6 +115,7 @@ def _train(
         jobs.append(job)
     names = [job.adapter_dir.name for job in jobs]
     announce(registry.root / ANNOUNCED, *(f"{folder}/{name}" for folder in ("adapters", "versions") for name in names))
+    results: Iterator[TrainResult]
     if execute is None or not jobs:
         results, quiet = (run_job(job, progress) for job in jobs), progress
     else:  # its one bar stays while the first versions are recorded
