@@ -40,7 +40,7 @@ def check_adapter(job: Job) -> None:
     """
     if not job.adapter_dir.is_dir():
         raise InputError(
-            f"A training ended, but {os.uname().nodename} finds no adapter in {job.adapter_dir}. An executor on "
-            "several machines needs a file system that all of them share and that shows renamed folders at once (NFS: mount "
-            "it with lookupcache=positive). Run the same command again: the training continues at its end."
+            f"A training ended, but {os.uname().nodename} finds no adapter in {job.adapter_dir}. All machines of an "
+            "executor must share the file system, and renamed folders must show at once (NFS: mount it with "
+            "lookupcache=positive). Run the same command again: the training continues at its end."
         )
