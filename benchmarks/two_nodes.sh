@@ -12,7 +12,7 @@ workspace=${1:?usage: two_nodes.sh WORKSPACE}
 python=$(realpath -s "${PYTHON:-.venv/bin/python}")
 ray=$(dirname "$python")/ray
 folder=$(mktemp -d)
-export OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0 RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 HF_HUB_OFFLINE=1
+export OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0 HF_HUB_OFFLINE=1
 export RAY_AUTH_MODE=disabled
 first=continual-1 second=continual-2
 
