@@ -38,8 +38,8 @@ start() { ip netns exec "$1" "$ray" start "${@:2}" --num-cpus=1 --object-store-m
 start $first --head --node-ip-address=10.199.0.1 --port=6379 --include-dashboard=false
 start $second --address=10.199.0.1:6379 --node-ip-address=10.199.0.2
 
-train() { "$python" -m continual train --recipe boom --option ratios=0.25,0.5,0.75,1 --json "$@"; }
-sha() { "$python" -c 'import json, sys; print(json.load(sys.stdin)["version"]["sha256"])'; }
+train() { "$python" -m continual train --recipe boom --option ratios=0.25,0.5,0.75,1 "$@"; }
+sha() { "$python" -c "from continual import Workspace; print(Workspace('$1').versions()[-1].sha256)"; }
 cp -r "$workspace" "$folder/one"
 cp -r "$workspace" "$folder/two"
 
@@ -52,10 +52,10 @@ if [[ ${KILL:-} ]]; then
         echo "killed the second node" >&2
     ) &
 fi
-RAY_ADDRESS=10.199.0.1:6379 ip netns exec $first bash -c "train --executor ray -w '$folder/two'" >"$folder/two.json"
-train -w "$folder/one" >"$folder/one.json"
-one=$(sha <"$folder/one.json")
-two=$(sha <"$folder/two.json")
+RAY_ADDRESS=10.199.0.1:6379 ip netns exec $first bash -c "train --executor ray -w '$folder/two'"
+train -w "$folder/one"
+one=$(sha "$folder/one")
+two=$(sha "$folder/two")
 echo "one process: $one"
 echo "two nodes:   $two"
 [[ $one == "$two" ]]
