@@ -36,6 +36,7 @@ def open_processes(count: int, progress: Progress) -> Iterator[Execute]:
     crew = _Crew(fixed_threads() or max(_threads() // count, 1), _gpus())
 
     def execute(work: Callable[..., R], jobs: Sequence[J], pairs: Sequence[int]) -> Iterator[R]:
+        crew.begin()
         tally = Tally(progress, pairs)
         # A thread per process: it sends a job, passes its progress on, and waits for its result.
         with ThreadPoolExecutor(count) as pool:
@@ -63,6 +64,12 @@ class _Crew:
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
         self._all: list[_Worker] = []
         self._lock, self._ended = threading.Lock(), False
+
+    def begin(self) -> None:
+        """Allow new processes, also after an error ended all that there were."""
+        with self._lock:
+            if self._ended:
+                self._idle, self._all, self._ended = queue.LifoQueue(), [], False
 
     def run(self, work: Callable[..., Any], job: Any, place: int, tally: Tally) -> Any:
         """Return the result of a job. If its process dies, start the job again in another one."""
