@@ -9,7 +9,7 @@ from typing import Any
 
 from continual.errors import InputError, ResourceError
 from continual.executors.protocol import Execute, J, R
-from continual.executors.tally import RETRIES, Tally, fixed_threads
+from continual.executors.tally import RETRIES, Tally, fixed_threads, largest_first
 from continual.progress import Progress
 from continual.registry.provenance import libraries
 
@@ -67,16 +67,18 @@ def _executor(ray: Any, progress: Progress) -> Execute:
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
         board = ray.remote(Board).options(num_cpus=0, max_restarts=-1).remote()
         task = ray.remote(run_task).options(num_cpus=threads, num_gpus=gpus, max_retries=RETRIES)
-        running = [task.remote(work, job, place, threads, libraries(), board) for place, job in enumerate(jobs)]
+        sent = [libraries(), board]
+        running = {place: task.remote(work, jobs[place], place, threads, *sent) for place in largest_first(pairs)}
         try:
-            for place, reference in enumerate(running):
+            for place in range(len(jobs)):
+                reference = running[place]
                 while not ray.wait([reference], timeout=_POLL_SECONDS)[0]:
                     _show(ray, board, tally)
                 result = _result(ray, reference)
                 tally.complete(place)
                 yield result
         finally:
-            for reference in running:
+            for reference in running.values():
                 ray.cancel(reference, force=True)  # does nothing to a task that has ended
         tally.finish()
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from continual.errors import ContinualError, ResourceError
 from continual.executors.protocol import Execute, J, R
-from continual.executors.tally import RETRIES, Counter, Tally, fixed_threads
+from continual.executors.tally import RETRIES, Counter, Tally, fixed_threads, largest_first
 from continual.progress import Progress
 
 _logger = logging.getLogger(__name__)
@@ -41,9 +41,11 @@ def open_processes(count: int, progress: Progress) -> Iterator[Execute]:
         # A thread per process: it sends a job, passes its progress on, and waits for its result.
         with ThreadPoolExecutor(count) as pool:
             try:
-                futures = [pool.submit(crew.run, work, job, place, tally) for place, job in enumerate(jobs)]
-                for future in futures:
-                    yield future.result()
+                futures = {
+                    place: pool.submit(crew.run, work, jobs[place], place, tally) for place in largest_first(pairs)
+                }
+                for place in range(len(jobs)):
+                    yield futures[place].result()
             except BaseException:
                 crew.end()
                 pool.shutdown(wait=False, cancel_futures=True)

@@ -76,6 +76,11 @@ class Counter:
         self._counts = False
 
 
+def largest_first(pairs: Sequence[int]) -> list[int]:
+    """Return the places of jobs by their pairs: a large job that starts last would leave the other processes idle."""
+    return sorted(range(len(pairs)), key=lambda place: -pairs[place])
+
+
 def fixed_threads() -> int | None:
     """Return the threads of a training that OMP_NUM_THREADS asks for, or None."""
     value = os.environ.get("OMP_NUM_THREADS", "")

@@ -17,7 +17,7 @@ from continual.executors.choose import open_executor, parse_executor
 from continual.executors.tally import Counter, Tally
 from continual.progress import SILENT
 from continual.recipes.jobs import run_job
-from tests.executors.work import Seen, count_up, die_always, die_once, fail, never_end
+from tests.executors.work import Seen, count_up, die_always, die_once, fail, never_end, note
 
 OPTIONS = {"ratios": "0.5,1"}
 RAY = pytest.param("ray", marks=pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="Ray isn't installed"))
@@ -84,6 +84,13 @@ def test_results_come_in_order_under_one_bar(executor: str, tmp_path: Path) -> N
     assert os.getpid() not in {pid for _, pid, _ in found}
     assert {threads for _, _, threads in found} == {int(os.environ["OMP_NUM_THREADS"])}
     assert [(label, total, sum(counts)) for label, total, counts in seen.bars] == [("training 3 models", 12, 12)]
+
+
+@pytest.mark.slow
+def test_the_largest_job_starts_first(tmp_path: Path) -> None:
+    with open_executor("processes:1", SILENT) as execute:
+        list(execute(note, [(tmp_path / "order", name) for name in "abc"], [10, 30, 20]))
+    assert (tmp_path / "order").read_text() == "bca"
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)

@@ -37,6 +37,11 @@ def count_up(job: tuple[Path, int], progress: Progress = SILENT) -> tuple[int, i
     return job[1], os.getpid(), torch.get_num_threads()
 
 
+def note(job: tuple[Path, str], progress: Progress = SILENT) -> None:
+    with job[0].open("a") as order:
+        order.write(job[1])
+
+
 def die_once(file: Path, progress: Progress = SILENT) -> str:
     if not file.exists():
         file.touch()
