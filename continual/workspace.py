@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from continual.conflicts.plan import ConflictPlan
     from continual.eval.compare import Comparison
     from continual.eval.regressions import Regressions
+    from continual.executors.protocol import Executor
     from continual.export.export import Exported
     from continual.forget.certificate import Certificate
     from continual.index.fit import FittedFolder
     from continual.index.result import IndexComparison
     from continual.recipes.cost import RecipePlan
-    from continual.recipes.jobs import Executor
     from continual.recipes.result import RecipeResult
     from continual.report.report import Report
     from continual.step.plan import Plan
@@ -298,8 +298,8 @@ class Workspace:
 
         Args:
             recipe: Name of the recipe, such as "joint" or "phased".
-            executor: Maps a function over trainings that are independent of each other, as `map` does: a pool's or a
-                cluster's. By default they run one after another here.
+            executor: Where trainings run that are independent of each other: `processes:N`, `ray`, `ray://HOST:PORT`,
+                or a function like `map` that maps a function over jobs. By default they run one after another here.
             **options: options, domains, clusters, settings, seed; `continual.recipes.request.TrainRequest` describes
                 them.
 
@@ -713,13 +713,14 @@ class Workspace:
 
         return fit_index(self.registry, self.config, old, new, directory, method=method, seed=seed, progress=progress)
 
-    def conflicts(self, *, progress: Progress = SILENT, **options: Any) -> Conflicts:
+    def conflicts(self, *, executor: Executor | None = None, progress: Progress = SILENT, **options: Any) -> Conflicts:
         """Train each domain alone and with each other one, compare their losses, and cluster the domains.
 
         Losses of the same model, rows, settings and seed are reused. The clusters go to a small TOML file for
         `continual train --clusters`.
 
         Args:
+            executor: Where the trainings run, as in `train`.
             **options: The fields of `continual.conflicts.request.ConflictRequest`, by keyword.
 
         Raises:
@@ -730,7 +731,8 @@ class Workspace:
         """
         from continual.conflicts.request import ConflictRequest, find_conflicts
 
-        return find_conflicts(self.registry, self.config, self.directory, ConflictRequest.of(**options), progress)
+        request = ConflictRequest.of(**options)
+        return find_conflicts(self.registry, self.config, self.directory, request, executor=executor, progress=progress)
 
     def plan_conflicts(self, *, progress: Progress = SILENT, **options: Any) -> ConflictPlan:
         """Return what `conflicts` would train with these options, and its cost. Changes nothing."""

@@ -25,6 +25,7 @@ ORDER = [
     "versions",
     "eval",
     "stream",
+    "executors",
     "train",
     "merge",
     "replay",

@@ -11,6 +11,7 @@ import typer
 from continual.cli.bars import Bars
 from continual.cli.groups import analyze_app
 from continual.cli.options import (
+    ExecutorOption,
     JsonOption,
     SettingOption,
     WorkspaceOption,
@@ -18,6 +19,7 @@ from continual.cli.options import (
     print_json,
 )
 from continual.cli.parse import parse_rows, parse_settings
+from continual.executors.choose import parse_executor
 from continual.storage.terminal import say, warn
 
 
@@ -47,6 +49,7 @@ def conflicts(
         ),
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print the trainings and the cost, and change nothing.")] = False,
+    executor: ExecutorOption = None,
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -58,6 +61,8 @@ def conflicts(
     """
     from continual.cli.render import conflicts as render
 
+    if executor is not None:
+        parse_executor(executor)  # also for a plan, which trains nothing
     opened = open_workspace(workspace)
     options: dict[str, Any] = {"domains": domain or None, "rows": parse_rows(rows), "start": start, "seed": seed}
     options |= {"clusters": clusters, "out": out, "settings": parse_settings(setting)}
@@ -69,7 +74,7 @@ def conflicts(
     say(render.cost(planned), sys.stderr)
     try:
         with Bars() as bars:
-            found = opened.conflicts(**options, progress=bars)
+            found = opened.conflicts(**options, executor=executor, progress=bars)
     except KeyboardInterrupt:
         warn("interrupted. Run the same command again to continue.")
         raise typer.Exit(130) from None

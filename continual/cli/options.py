@@ -33,6 +33,14 @@ SettingOption = Annotated[
         "merge.parameters.density=0.5; repeatable.",
     ),
 ]
+ExecutorOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Where the trainings run: processes:N on this machine, ray, or ray://HOST:PORT. By default one after the "
+        "other in this process, which is also the time that a plan gives.",
+    ),
+]
 VersionArgument = Annotated[
     str, typer.Argument(metavar="VERSION", help="Version: an id such as v3, or an alias such as current.")
 ]

@@ -10,6 +10,7 @@ import typer
 from continual.cli.bars import Bars
 from continual.cli.groups import app
 from continual.cli.options import (
+    ExecutorOption,
     JsonOption,
     SettingOption,
     WorkspaceOption,
@@ -18,6 +19,7 @@ from continual.cli.options import (
 )
 from continual.cli.parse import parse_pairs, parse_settings
 from continual.errors import InputError
+from continual.executors.choose import parse_executor
 from continual.storage.terminal import warn
 
 
@@ -44,6 +46,7 @@ def train(
     seed: Annotated[int | None, typer.Option(metavar="N", help="Seed, 0 or more; 0 by default.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print the phases and the cost, and change nothing.")] = False,
     list_recipes: Annotated[bool, typer.Option("--list", help="List the recipes with their options.")] = False,
+    executor: ExecutorOption = None,
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -62,6 +65,8 @@ def train(
         return
     if recipe is None:
         raise InputError("Name a recipe with --recipe; `continual train --list` shows them.")
+    if executor is not None:
+        parse_executor(executor)  # also for a plan, which trains nothing
     opened = open_workspace(workspace)
     call: dict[str, Any] = {
         "options": parse_pairs(option, "--option", "ratios=0.5,1"),
@@ -75,7 +80,7 @@ def train(
             if plan:
                 planned = opened.plan_training(recipe, **call, progress=bars)
             else:
-                trained = opened.train(recipe, **call, progress=bars)
+                trained = opened.train(recipe, **call, executor=executor, progress=bars)
     except KeyboardInterrupt:
         warn("interrupted. Run the same command again to continue.")
         raise typer.Exit(130) from None

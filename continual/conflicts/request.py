@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,8 @@ from continual.conflicts.analysis import Conflicts
 from continual.conflicts.clusters import FILE
 from continual.conflicts.plan import ConflictJob, ConflictPlan, estimate_conflicts, prepare_conflicts
 from continual.conflicts.run import check_call, run
+from continual.executors.choose import open_executor
+from continual.executors.protocol import Executor
 from continual.progress import SILENT, Progress
 from continual.registry import Registry
 
@@ -65,8 +68,15 @@ def plan_conflicts(
 
 
 def find_conflicts(
-    registry: Registry, config: Config, directory: Path, request: ConflictRequest, progress: Progress = SILENT
+    registry: Registry,
+    config: Config,
+    directory: Path,
+    request: ConflictRequest,
+    *,
+    executor: Executor | None = None,
+    progress: Progress = SILENT,
 ) -> Conflicts:
     """Train, compare and cluster the domains; see `Workspace.conflicts`."""
-    job = request.prepare(registry, config)
-    return run(registry, job, count=request.clusters, out=request.target(directory), progress=progress)
+    job, out = request.prepare(registry, config), request.target(directory)
+    with nullcontext() if executor is None else open_executor(executor, progress) as execute:
+        return run(registry, job, count=request.clusters, out=out, execute=execute, progress=progress)

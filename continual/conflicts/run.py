@@ -15,7 +15,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +35,13 @@ from continual.conflicts.plan import (
     SCHEMA,
     TRAININGS,
     ConflictJob,
+    Training,
     chosen_domains,
     joined,
     load_results,
 )
 from continual.errors import DivergedError, InputError, WorkspaceBusy
+from continual.executors.protocol import Execute
 from continual.progress import SILENT, Progress
 from continual.registry import Registry
 from continual.registry.catalog import now
@@ -61,7 +64,13 @@ _POLL_SECONDS = 2.0
 
 
 def run(
-    registry: Registry, job: ConflictJob, *, count: int | None, out: Path, progress: Progress = SILENT
+    registry: Registry,
+    job: ConflictJob,
+    *,
+    count: int | None,
+    out: Path,
+    execute: Execute | None = None,
+    progress: Progress = SILENT,
 ) -> Conflicts:
     """Do the missing trainings, then compare and cluster the domains.
 
@@ -71,6 +80,8 @@ def run(
         job: From `prepare_conflicts`.
         count: Number of clusters; None derives it, see `continual.conflicts.analysis.cluster_domains`.
         out: File to write the clusters to.
+        execute: Runs the trainings elsewhere; None runs them one after the other in this process. With it the analysis
+            waits for an update only before the first training, and keeps `continual gc` waiting until the last.
         progress: Shows one bar over the pairs of all trainings.
 
     Raises:
@@ -86,7 +97,7 @@ def run(
                 f"`continual {what or 'update'}` is running in this workspace, and two trainings at once would slow "
                 "each other down. Wait until it ends, then try again."
             )
-        results = _train_missing(registry, job, progress)
+        results = _train_missing(registry, job, execute, progress)
         conflicts = _compare(job, results, count, out)
         about = f"Clusters of domains by `continual analyze conflicts`, {conflicts.made[:10]}, from {conflicts.start}."
         try:
@@ -133,7 +144,7 @@ def _check_out(out: Path) -> None:
         )
 
 
-def _train_missing(registry: Registry, job: ConflictJob, progress: Progress) -> dict[str, Any]:
+def _train_missing(registry: Registry, job: ConflictJob, execute: Execute | None, progress: Progress) -> dict[str, Any]:
     """Do the missing trainings, store the result of each at once, and return the results of all, by key."""
     results = load_results(registry.root)
     missing = [training for training in job.trainings if training.key not in results]
@@ -143,30 +154,80 @@ def _train_missing(registry: Registry, job: ConflictJob, progress: Progress) -> 
             remove(path)  # left by an analysis that was not resumed
     if not missing:
         return results
-    done = sum(job.pairs(training) for training in job.trainings if training.key in results)
+    trained = (
+        _one_by_one(registry, job, missing, folders, progress)
+        if execute is None
+        else _elsewhere(registry, job, missing, folders, execute)
+    )
+    for training, result in zip(missing, trained, strict=True):
+        results[training.key] = result
+        _write(registry.path(TRAININGS), {"schema": SCHEMA, "trainings": results})
+        remove(folders[training.key])
+    remove(registry.path(FOLDER))
+    return results
+
+
+def _one_by_one(
+    registry: Registry,
+    job: ConflictJob,
+    missing: Sequence[Training],
+    folders: Mapping[str, Path],
+    progress: Progress,
+) -> Iterator[dict[str, Any]]:
+    """Yield the results of trainings in this process. Between two of them it waits for a running update."""
+    done = sum(map(job.pairs, job.trainings)) - sum(map(job.pairs, missing))
     models = f"{len(missing)} model{'s' * (len(missing) != 1)}"
     progress.start(f"training {models}", done + sum(map(job.pairs, missing)), "pairs", done)
     for training in missing:
         _wait_for_update(registry)
         with kept(registry, job.start.id) as (start,):
-            table, held_rows = joined(job.tables, training.domains), joined(job.held, training.domains)
-            if training.turned:
-                table = table.take(list(range(len(table)))[::-1])  # only changes which rows share a batch
-            results[training.key] = train_once(
-                start,
-                table,
-                held_rows,
-                job.config,
-                seed=job.seed,
-                folder=folders[training.key],
-                progress=_Whole(progress),
-                trust_remote_code=job.trust_remote_code,
-            )
-        _write(registry.path(TRAININGS), {"schema": SCHEMA, "trainings": results})
-        remove(folders[training.key])
+            result = measure(_trial(job, training, start, folders[training.key]), _Whole(progress))
+        yield result
     progress.finish()
-    remove(registry.path(FOLDER))
-    return results
+
+
+def _elsewhere(
+    registry: Registry, job: ConflictJob, missing: Sequence[Training], folders: Mapping[str, Path], execute: Execute
+) -> Iterator[dict[str, Any]]:
+    """Yield the results of trainings that an executor runs."""
+    _wait_for_update(registry)
+    with kept(registry, job.start.id) as (start,):
+        trials = [_trial(job, training, start, folders[training.key]) for training in missing]
+        yield from execute(measure, trials, [job.pairs(training) for training in missing])
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The inputs of `train_once`, as plain data with paths."""
+
+    start: Path
+    table: pa.Table
+    held_rows: pa.Table
+    config: TrainConfig
+    seed: int
+    folder: Path
+    trust_remote_code: bool
+
+
+def _trial(job: ConflictJob, training: Training, start: Path, folder: Path) -> Trial:
+    table, held_rows = joined(job.tables, training.domains), joined(job.held, training.domains)
+    if training.turned:
+        table = table.take(list(range(len(table)))[::-1])  # only changes which rows share a batch
+    return Trial(start, table, held_rows, job.config, job.seed, folder, job.trust_remote_code)
+
+
+def measure(trial: Trial, progress: Progress = SILENT) -> dict[str, Any]:
+    """Train and measure as `train_once`, in any process that sees the folders."""
+    return train_once(
+        trial.start,
+        trial.table,
+        trial.held_rows,
+        trial.config,
+        seed=trial.seed,
+        folder=trial.folder,
+        progress=progress,
+        trust_remote_code=trial.trust_remote_code,
+    )
 
 
 def train_once(

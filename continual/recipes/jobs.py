@@ -1,16 +1,13 @@
-"""Running the trainings of a recipe. A job is plain data with paths, so any executor with a `map` can run it."""
+"""The training of a recipe's phase. A job is plain data with paths, so executors can run it elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
 
+from continual.errors import InputError
 from continual.progress import SILENT, Progress
 from continual.registry import TrainResult
 from continual.train.job import Job
-
-Executor = Callable[[Callable[[Job], TrainResult], Iterable[Job]], Iterable[TrainResult]]
-"""Maps a function over jobs and returns the results in order: `map`, `ProcessPoolExecutor.map`, or that of a cluster
-with a shared file system. Jobs and results can be pickled. The jobs of a call are independent of each other."""
 
 
 def load_libraries() -> None:
@@ -19,8 +16,31 @@ def load_libraries() -> None:
 
 
 def run_job(job: Job, progress: Progress = SILENT) -> TrainResult:
-    """Train the adapter of a job; see `continual.train.loop.train`."""
+    """Train the adapter of a job; see `continual.train.loop.train`.
+
+    Raises:
+        InputError: This machine does not see the folder of the model.
+    """
     from continual.train.loop import train
 
+    if not job.start.is_dir():
+        raise InputError(
+            f"{os.uname().nodename} finds no {job.start}, the model to train from. An executor on several machines "
+            "needs the workspace on a shared file system, under the same path on all of them."
+        )
     load_libraries()
     return train(job, progress)
+
+
+def check_adapter(job: Job) -> None:
+    """Check that the adapter of a job that ran elsewhere has arrived.
+
+    Raises:
+        InputError: This machine does not see the adapter.
+    """
+    if not job.adapter_dir.is_dir():
+        raise InputError(
+            f"A training ended, but {os.uname().nodename} finds no adapter in {job.adapter_dir}. All machines of an "
+            "executor must share the file system, and renamed folders must show at once (NFS: mount it with "
+            "lookupcache=positive). Run the same command again: the training continues at its end."
+        )

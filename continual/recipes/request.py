@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ from pydantic import Field
 from continual.config import Config, Options, Seed
 from continual.conflicts.clusters import FILE, read_clusters
 from continual.errors import InputError
+from continual.executors.choose import open_executor
+from continual.executors.protocol import Executor
 from continual.progress import SILENT, Progress
 from continual.recipes import find_recipe
 from continual.recipes.cost import RecipePlan, cost_of
-from continual.recipes.jobs import Executor
 from continual.recipes.plan import Layout, lay_out
 from continual.recipes.recipe import Recipe
 from continual.recipes.result import RecipeResult
@@ -64,9 +66,10 @@ def train_recipe(
     progress: Progress = SILENT,
 ) -> RecipeResult:
     """Run a recipe under the update lock; see `Workspace.train`."""
-    with registry.lock(UPDATE_LOCK, "train"):
+    opened = nullcontext() if executor is None else open_executor(executor, progress)
+    with opened as execute, registry.lock(UPDATE_LOCK, "train"):
         layout = _lay_out(registry, config, directory, request, progress)
-        return run_recipe(registry, config, layout, executor=executor, progress=progress)
+        return run_recipe(registry, config, layout, execute=execute, progress=progress)
 
 
 def _lay_out(registry: Registry, config: Config, directory: Path, request: TrainRequest, progress: Progress) -> Layout:

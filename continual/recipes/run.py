@@ -6,15 +6,16 @@ in, and a recipe that is run again after a domain got new rows makes only the ph
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from continual.config import Config
+from continual.executors.protocol import Execute
 from continual.models.weights import weights_sha256
 from continual.progress import SILENT, Progress
 from continual.recipes.cost import total_cost
-from continual.recipes.jobs import Executor, load_libraries, run_job
+from continual.recipes.jobs import check_adapter, load_libraries, run_job
 from continual.recipes.plan import Layout, PlannedPhase
 from continual.recipes.recipe import START, Merge, Train, needed_phases
 from continual.recipes.result import RecipeResult, phase_result, recipe_result
@@ -34,7 +35,7 @@ def run_recipe(
     config: Config,
     layout: Layout,
     *,
-    executor: Executor | None = None,
+    execute: Execute | None = None,
     progress: Progress = SILENT,
 ) -> RecipeResult:
     """Make the phases of a recipe that have no version yet, and score the result. `current` does not move.
@@ -43,7 +44,7 @@ def run_recipe(
 
     Args:
         config: Settings of the workspace, for the evaluation.
-        executor: Runs trainings that do not depend on each other; None runs them one after the other in this process.
+        execute: Runs trainings that do not depend on each other; None runs them one after the other in this process.
     """
     sweep_phases(registry, layout)
     versions = {planned.phase.name: planned.existing for planned in layout.phases if planned.existing is not None}
@@ -53,7 +54,7 @@ def run_recipe(
         ready = [planned for planned in missing if needed_phases(planned.phase) <= versions.keys() | {START}]
         trainings = [planned for planned in ready if isinstance(planned.phase, Train)]
         resumed |= _resumed_steps(registry, trainings)
-        _train(registry, layout, trainings, versions, executor, progress)
+        _train(registry, layout, trainings, versions, execute, progress)
         for planned in ready:
             if isinstance(planned.phase, Merge):
                 versions[planned.phase.name] = _merge(registry, layout, planned, planned.phase, versions, progress)
@@ -90,7 +91,7 @@ def _train(
     layout: Layout,
     trainings: Sequence[PlannedPhase],
     versions: dict[str, Version],
-    executor: Executor | None,
+    execute: Execute | None,
     progress: Progress,
 ) -> None:
     """Train phases that do not depend on each other, and record each one when it is done."""
@@ -114,9 +115,14 @@ def _train(
         jobs.append(job)
     names = [job.adapter_dir.name for job in jobs]
     announce(registry.root / ANNOUNCED, *(f"{folder}/{name}" for folder in ("adapters", "versions") for name in names))
-    results = executor(run_job, jobs) if executor else (run_job(job, progress) for job in jobs)
+    results: Iterator[TrainResult]
+    if execute is None or not jobs:
+        results, quiet = (run_job(job, progress) for job in jobs), progress
+    else:  # its one bar stays while the first versions are recorded
+        results, quiet = execute(run_job, jobs, [planned.pairs for planned in trainings]), SILENT
     for planned, job, result in zip(trainings, jobs, results, strict=True):
-        versions[planned.phase.name] = _record(registry, layout, planned, job, result, versions, progress)
+        check_adapter(job)
+        versions[planned.phase.name] = _record(registry, layout, planned, job, result, versions, quiet)
 
 
 def _record(

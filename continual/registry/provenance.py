@@ -134,6 +134,7 @@ class TrainResult:
         cuts: What was not used of the rows; None in versions made before this was recorded.
         similarity: Similarity in the loss, "cosine" or "dot"; before dot products were trained, always cosine.
         dimensions: Leading dimensions in the loss, if the model serves only these; None: all.
+        threads: CPU threads of the process; None in versions made before this was recorded.
     """
 
     pairs: int
@@ -147,6 +148,7 @@ class TrainResult:
     cuts: Cuts | None = None
     similarity: str = "cosine"
     dimensions: int | None = None
+    threads: int | None = None
 
 
 @dataclass(frozen=True)

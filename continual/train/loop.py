@@ -73,7 +73,8 @@ class Estimate:
 def train(job: Job, progress: Progress = SILENT, log: Log = no_log) -> TrainResult:
     """Train a LoRA adapter with InfoNCE, and with CoSENT on graded pairs, and publish it.
 
-    On a CPU the same job gives the same bytes, whether or not the run was interrupted and resumed.
+    On a CPU, the same job with the same number of threads gives the same bytes, whether or not the run was interrupted
+    and resumed.
 
     Args:
         job: Model, rows, settings and folders of the training.
@@ -181,6 +182,7 @@ def _result(done: checkpoint.RunState, session: Session) -> TrainResult:
         cuts=session.rows.cuts,
         similarity=session.similarity.name,
         dimensions=session.similarity.served if session.similarity.truncated else None,
+        threads=torch.get_num_threads(),
     )
 
 

@@ -43,7 +43,6 @@ class Format:
         right: Returns what is wrong with a result, by the room and the output; "" if nothing is.
         prepare: Called with the room before the damage.
         keeps: Whether a refusal must leave the workspace as it was.
-        known: What is known to be wrong and not mended yet; problems are counted as such, and fail nothing.
     """
 
     name: str
@@ -52,7 +51,6 @@ class Format:
     right: Callable[[Path, Ended], str]
     prepare: Callable[[Path], object] | None = None
     keeps: bool = True
-    known: str = ""
 
 
 def right_rows(room: Path, ended: Ended, *names: str) -> str:
@@ -251,7 +249,6 @@ def formats(stock: Path) -> list[Format]:
             ("store/*.json", "store/backups/*.json"),
             ("restore", "../store", "../out"),
             partial(right_restored, stock=stock),
-            known="manifests are not validated when they are read",
         ),
     ]
 
@@ -293,8 +290,6 @@ def attempt(kind: Format, number: int, stock: Path) -> Outcome:
                 f"{chosen.relative_to(room)}\n{' '.join(kind.command)}\n{problem}\n{ended.err}"
             )
     result = "read" if ended.code == 0 else f"refused ({ended.code})"
-    if problem and kind.known and not whole:
-        result, problem = "known fault", ""
     return Outcome(kind.name, result, problem, {"file": str(chosen.relative_to(room)), "how": how})
 
 

@@ -126,6 +126,26 @@ def test_two_processes_train_the_model_that_one_does(ready: Path, tmp_path: Path
 
 
 @pytest.mark.slow
+def test_two_processes_have_the_losses_of_one_over_fifty_steps(
+    tiny_model: Path, tmp_path: Path, write_pairs: Write
+) -> None:
+    settings = SETTINGS.replace("[train]", '[train]\nprecision = "fp32"').replace("epochs = 1", "epochs = 5")
+    ready = tmp_path / "w"
+    make_workspace(ready, tiny_model, settings).ingest(write_pairs("first.parquet", make_pairs(200)))
+    shutil.copytree(ready, tmp_path / "alone")
+    alone = Workspace(tmp_path / "alone").update().version.provenance.training
+    codes, _, errors = launch_forked(2, tmp_path, _update, ready)
+    assert codes == [0, 0], errors
+    together = Workspace(ready).versions()[-1].provenance.training
+    assert alone is not None
+    assert together is not None
+    assert together.steps == alone.steps >= 50
+    assert len(alone.curve) == alone.steps  # the loss of every step
+    assert alone.curve[-1][1] < 0.9 * alone.curve[0][1]
+    np.testing.assert_allclose(np.array(together.curve), np.array(alone.curve), rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
 def test_a_command_that_fails_ends_all_processes(ready: Path) -> None:
     done = launch(2, "update", "--domain", "fist", "-w", ready)
     assert "Did you mean 'first'" in done.stderr
