@@ -61,8 +61,8 @@ def test_a_pipe_in_the_folder_of_a_task_or_a_model_is_refused(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("a.jsonl", gzip.compress(PAIR), r"holds gzip data, but its suffix says text. Rename it to a.jsonl.gz"),
-        ("a.csv", gzip.compress(PAIR), r"holds gzip data.*Rename it to a.csv.gz"),
+        ("a.jsonl", gzip.compress(PAIR, mtime=0), r"holds gzip data, but its suffix says text. Rename it to a.jsonl.gz"),
+        ("a.csv", gzip.compress(PAIR, mtime=0), r"holds gzip data.*Rename it to a.csv.gz"),
         ("a.tsv", pa.compress(PAIR, "zstd", asbytes=True), r"holds zstd data.*Rename it to a.tsv.zst"),
         ("a.csv", b"PK\x03\x04rest", r"a zip archive, as Excel workbooks are.*save the workbook as CSV"),
         ("a.jsonl", b"PAR1\x15\x04rest", r"holds Parquet.*Rename it to a.parquet"),
@@ -80,7 +80,7 @@ def test_a_wrong_suffix_is_named(tmp_path: Path, name: str, data: bytes, message
 def test_a_wrong_suffix_in_a_task_is_named(tmp_path: Path) -> None:
     folder = write_beir(tmp_path / "t")
     plain = (folder / "corpus.jsonl").read_bytes()
-    (folder / "corpus.jsonl").write_bytes(gzip.compress(plain))
+    (folder / "corpus.jsonl").write_bytes(gzip.compress(plain, mtime=0))
     with pytest.raises(DataError, match=r"corpus.jsonl holds gzip data.*Rename it to corpus.jsonl.gz"):
         read_task(folder)
     (folder / "corpus.jsonl").rename(folder / "corpus.jsonl.gz")
