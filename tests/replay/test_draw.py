@@ -152,6 +152,7 @@ def test_rows_of_an_evaluation_task_are_never_drawn(registry: Registry) -> None:
         RowReader(registry)
     for name in ("corpus", "queries", "qrels"):
         (folder / f"{name}.parquet").touch()  # a draw needs the keys, and a step the others
+    registry.digests.record("tasks/t")
     with RowReader(registry) as rows:
         assert rows.count([batch]) == {"a": 28}
         drawn = rows.draw([new], [batch], {"a": 28}, {})

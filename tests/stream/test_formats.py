@@ -61,7 +61,11 @@ def test_a_pipe_in_the_folder_of_a_task_or_a_model_is_refused(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("a.jsonl", gzip.compress(PAIR, mtime=0), r"holds gzip data, but its suffix says text. Rename it to a.jsonl.gz"),
+        (
+            "a.jsonl",
+            gzip.compress(PAIR, mtime=0),
+            r"holds gzip data, but its suffix says text. Rename it to a.jsonl.gz",
+        ),
         ("a.csv", gzip.compress(PAIR, mtime=0), r"holds gzip data.*Rename it to a.csv.gz"),
         ("a.tsv", pa.compress(PAIR, "zstd", asbytes=True), r"holds zstd data.*Rename it to a.tsv.zst"),
         ("a.csv", b"PK\x03\x04rest", r"a zip archive, as Excel workbooks are.*save the workbook as CSV"),
