@@ -59,6 +59,11 @@ def is_score_name(name: str) -> bool:
     return plain in SCORES or plain.split("_")[-1] in SCORE_ENDINGS
 
 
+def hints(name: str) -> bool:
+    """Return whether a word of a column's name hints at a label or a score."""
+    return bool(set(re.split(r"[_0-9]+", plain_name(name))) & HINTS)
+
+
 class Values:
     """The values of a column that is not read, as far as they tell whether it is a label or a score.
 

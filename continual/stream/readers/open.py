@@ -19,6 +19,7 @@ from continual.stream.readers.ids import IdSource, TextFiles, find_roles
 from continual.stream.readers.shapes import is_bare
 from continual.stream.readers.text import JsonLinesSource
 from continual.stream.readers.texts import IDS, TEXT
+from continual.stream.readers.watched import WatchedSource
 from continual.stream.schema import EITHER, NAMES, Columns
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -83,9 +84,10 @@ def naming_header(source: Source) -> Iterator[None]:
     try:
         yield
     except DataError as error:
+        read = source.source if isinstance(source, WatchedSource) else source
         known = {EITHER, *(name for names in NAMES.values() for name in names)}
         nameless = known.isdisjoint(name.lower() for name in source.columns)
-        if nameless and isinstance(source, DelimitedSource) and source.layout.header:
+        if nameless and isinstance(read, DelimitedSource) and read.layout.header:
             raise DataError(f"{error} If its first line is a row, use --no-header.") from None
         raise
 

@@ -106,6 +106,10 @@ class TextFile:
         return DataError(f"{self.name}, line {number}, is longer than {LINE_BYTES >> 20} MiB. Write one row per line.")
 
 
+SEVERAL = ": several values in one row"
+"""Follows the name of a column in the fault of a row that has two of it."""
+
+
 class Row(dict[str, Any]):
     """An object of JSON Lines that has some keys several times with different values."""
 
@@ -189,7 +193,7 @@ class JsonLinesSource(TextFile):
                 faults[len(numbers)] = "not a JSON object"
                 value = {}
             elif (name := repeated_key(value, columns)) is not None:
-                faults[len(numbers)] = f"{name}: several values in one row"
+                faults[len(numbers)] = name + SEVERAL
                 value = {**value, name: None}
             add_keys(known, value, self.name)
             if len(known) > len(self.columns):
