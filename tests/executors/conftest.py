@@ -1,12 +1,26 @@
-"""The workspace of the recipes, and a Ray of the test's own instead of one that runs on this machine."""
+"""Fixtures: the workspace of the recipes, and a Ray of the test's own instead of one that runs on this machine."""
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
-from tests.recipes.conftest import stocked, workspace
+from continual import Workspace
+from tests.recipes.stock import make_stocked
+from tests.workspaces import Once
 
-__all__ = ["stocked", "workspace"]
+
+@pytest.fixture(scope="session")
+def stocked(once: Once, tiny_model: Path) -> Path:
+    return once("stocked", lambda folder: make_stocked(folder, tiny_model)) / "w"
+
+
+@pytest.fixture
+def workspace(stocked: Path, tmp_path: Path) -> Workspace:
+    shutil.copytree(stocked, tmp_path / "w")
+    return Workspace(tmp_path / "w")
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ import torch
 from continual import Workspace
 from continual.merge.sources import Model
 from tests.pairs import make_pairs
+from tests.workspaces import make_workspace
 
 ROWS = {"big": 60, "small": 20}
 
@@ -24,3 +25,19 @@ def ingest(workspace: Workspace, folder: Path, name: str, rows: int, seed: int, 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     model = Model(folder)
     return {key: model.read(key) for key in model.entries}
+
+
+def make_stocked(folder: Path, model: Path) -> None:
+    """Make the workspace `w` with two domains of which nothing was learned, and a task of a third."""
+    workspace = make_workspace(folder / "w", model)
+    for seed, (name, rows) in enumerate(ROWS.items()):
+        ingest(workspace, folder, name, rows, seed, holdout=0.0)
+    pairs = make_pairs(12, seed=9)
+    task = folder / "task"
+    task.mkdir()
+    ids = [f"d{number}" for number in range(len(pairs))]
+    texts = {key: [str(pair[key]) for pair in pairs] for key in ("query", "positive")}
+    pq.write_table(pa.table({"doc_id": ids, "text": texts["positive"]}), task / "corpus.parquet")
+    pq.write_table(pa.table({"query_id": ids, "text": texts["query"]}), task / "queries.parquet")
+    pq.write_table(pa.table({"query_id": ids, "doc_id": ids, "score": [1] * len(ids)}), task / "qrels.parquet")
+    workspace.add_task("other", task)
