@@ -202,7 +202,8 @@ class Search:
         found = []
         with catalog.reading() as connection:
             for (table,) in connection.execute("SHOW TABLES").fetchall():
-                cursor = connection.execute(f'SELECT * FROM "{table}"')
+                quoted = table.replace('"', '""')
+                cursor = connection.execute(f'SELECT * FROM "{quoted}"')
                 columns = [column[0] for column in cursor.description or []]
                 for column, values in zip(columns, zip(*cursor.fetchall(), strict=True), strict=False):
                     texts = (value for value in values if isinstance(value, str))
