@@ -31,7 +31,7 @@ from continual.progress import SILENT, Progress
 from continual.registry import Registry
 from continual.registry.erase import Erasure, erase
 from continual.storage.faults import writable
-from continual.storage.files import publish, remove
+from continual.storage.files import PRIVATE, publish, remove
 from continual.storage.files import replace as replace_path
 from continual.storage.locks import FORGET, FORGETTING, INGEST_LOCK, UPDATE_LOCK
 from continual.versions.build import hold_snapshots
@@ -114,7 +114,7 @@ def carry_out(
     """
     with ExitStack() as snapshots:
         with publish(registry.root / FORGETTING) as partial:
-            partial.mkdir(parents=True)
+            partial.mkdir(mode=PRIVATE)
             write(partial)
             snapshots.enter_context(hold_snapshots(registry))
         _change(registry)

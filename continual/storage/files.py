@@ -21,26 +21,31 @@ SUFFIX = ".partial"
 REPLACED = ".replaced"
 """Suffix of a folder that is being replaced. If the replacement never arrived, `sweep_unfinished` restores it."""
 
+PRIVATE = 0o700
+"""Permissions of folders with unfinished files: nobody else may enter them."""
+
 _ABANDONED = 24 * 3600
 """Seconds after which an unfinished path of another machine counts as abandoned."""
 
 
 @contextmanager
 def publish(target: Path) -> Iterator[Path]:
-    """Yield a path beside `target` to write a file or folder to, and rename it to `target` at the end.
+    """Yield a path to write a file or folder to, and rename it to `target` at the end.
 
-    If the body raises, the path is removed and `target` stays as it was. An existing folder is replaced. Unfinished
-    paths that killed processes left for the same target are removed first.
+    The path is in a hidden folder beside `target` that only this user can enter; what is published gets the permissions
+    of the umask. If the body raises, the path is removed and `target` stays as it was. An existing folder is replaced.
+    Unfinished paths that killed processes left for the same target are removed first.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     sweep_unfinished(target.parent, target.name)
-    partial = beside(target)
+    private = beside(target)
     try:
         with explained(target):
-            yield partial
-            replace(partial, target)
+            private.mkdir(mode=PRIVATE)
+            yield private / target.name
+            replace(private / target.name, target)
     finally:
-        remove(partial)
+        remove(private)
 
 
 def replace(source: Path, target: Path) -> None:
@@ -73,7 +78,8 @@ def scratch(parent: Path, name: str) -> Iterator[Path]:
     folder = beside(parent / name)
     try:
         with explained(parent / name):
-            folder.mkdir(parents=True)
+            parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=PRIVATE)
             yield folder
     finally:
         remove(folder)
@@ -89,7 +95,8 @@ def sweep_unfinished(folder: Path, name: str = "*") -> None:
     pattern = glob.escape(name) if name != "*" else name
     for path in [*folder.glob(f".{pattern}.*{REPLACED}"), *folder.glob(f".{pattern}.*{SUFFIX}")]:
         if not in_use(path):
-            _settle(path)
+            with suppress(PermissionError):  # of another user
+                _settle(path)
 
 
 def sweep_dead(root: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from continual.errors import ContinualError
 from continual.registry import Registry
 from continual.storage.aside import announced, clear
-from continual.storage.files import SUFFIX, remove
+from continual.storage.files import PRIVATE, SUFFIX, remove
 from continual.storage.locks import STAGING
 
 ROWS, NEGATIVES, REJECTS, KEPT, TASK = "rows.parquet", "negatives.parquet", "rejects.jsonl", "kept.parquet", "task"
@@ -31,7 +31,8 @@ def staging(registry: Registry) -> Iterator[Path]:
     """
     with swept(registry):
         folder = registry.root / STAGING
-        folder.mkdir(parents=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=PRIVATE)
         yield folder
     remove(folder)
 

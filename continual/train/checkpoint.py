@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from continual.errors import ConfigError, DataError
-from continual.storage.files import SUFFIX, publish
+from continual.storage.files import SUFFIX, publish, remove
 
 FILE = "checkpoint.safetensors"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -154,6 +154,6 @@ def _sha256(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
 def clear(run_dir: Path, *, keep_last: bool) -> None:
     """Remove unfinished files of killed runs, and the checkpoint itself unless `keep_last`."""
     for path in run_dir.glob(f".{FILE}.*{SUFFIX}"):
-        path.unlink()
+        remove(path)
     if not keep_last:
         (run_dir / FILE).unlink(missing_ok=True)

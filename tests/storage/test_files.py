@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -104,3 +105,22 @@ def test_a_folder_to_write_to_is_freed_of_what_a_dead_process_left(tmp_path: Pat
     with pytest.raises(InputError, match="is not empty"):
         store.empty_folder(tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_unfinished_files_are_private_and_finished_ones_have_the_permissions_of_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with store.publish(tmp_path / "file") as partial:
+            partial.write_text("x")
+            (above,) = tmp_path.iterdir()
+            assert partial.is_relative_to(above)
+            assert stat.S_IMODE(above.stat().st_mode) == 0o700
+        with store.publish(tmp_path / "folder") as partial:
+            partial.mkdir()
+            (partial / "file").write_text("x")
+        with store.scratch(tmp_path, "scratch") as folder:
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {"file": 0o640, "folder": 0o750}
