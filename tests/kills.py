@@ -159,6 +159,6 @@ def before_each_change(call: Callable[[], None], *more: tuple[Any, str]) -> None
 
         setattr(owner, name, preceded)
 
-    changes = ((Writer, "write"), (files, "_sync"), (files, "remove"), (Path, "rename"), (Path, "replace"))
+    changes = ((Writer, "write"), (files, "sync"), (files, "remove"), (Path, "rename"), (Path, "replace"))
     for owner, name in (*changes, *more):
         precede(owner, name)

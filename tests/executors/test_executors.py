@@ -75,7 +75,6 @@ def test_only_the_bar_of_the_training_counts() -> None:
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-@pytest.mark.slow
 def test_results_come_in_order_under_one_bar(executor: str, tmp_path: Path) -> None:
     seen = Seen()
     with open_executor(executor, seen) as execute:
@@ -86,7 +85,6 @@ def test_results_come_in_order_under_one_bar(executor: str, tmp_path: Path) -> N
     assert [(label, total, sum(counts)) for label, total, counts in seen.bars] == [("training 3 models", 12, 12)]
 
 
-@pytest.mark.slow
 def test_the_largest_job_starts_first(tmp_path: Path) -> None:
     with open_executor("processes:1", SILENT) as execute:
         list(execute(note, [(tmp_path / "order", name) for name in "abc"], [10, 30, 20]))
@@ -94,7 +92,6 @@ def test_the_largest_job_starts_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-@pytest.mark.slow
 def test_a_job_starts_again_when_its_process_dies(executor: str, tmp_path: Path) -> None:
     with open_executor(executor, SILENT) as execute:
         assert list(execute(die_once, [tmp_path / "one", tmp_path / "two"], [1, 1])) == ["one", "two"]
@@ -104,7 +101,6 @@ def test_a_job_starts_again_when_its_process_dies(executor: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-@pytest.mark.slow
 def test_an_error_is_that_of_the_training(executor: str, tmp_path: Path) -> None:
     with open_executor(executor, SILENT) as execute:
         with pytest.raises(NothingToDoError, match=r"^no rows$"):
