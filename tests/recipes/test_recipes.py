@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from continual.errors import NothingToDoError
 from continual.merge.sources import Adapted
 from continual.models.weights import weights_sha256
 from continual.recipes import find_recipe, recipes
-from tests.kills import PROCESSES
 from tests.recipes.stock import ingest, weights
 from tests.workspaces import SETTINGS
 
@@ -214,16 +212,6 @@ def test_parameters_reach_the_merge_and_are_part_of_its_key(workspace: Workspace
     Workspace(workspace.directory).plan_training(
         "boom", options=lone, settings={"merge": {"parameters": {"lambda": 0.5}}}
     )
-
-
-@pytest.mark.slow
-def test_trainings_can_be_given_to_any_executor(workspace: Workspace, stocked: Path, tmp_path: Path) -> None:
-    options = {"ratios": "0.5,1"}
-    shutil.copytree(stocked, tmp_path / "other")
-    with ProcessPoolExecutor(1, PROCESSES) as pool:
-        elsewhere = Workspace(tmp_path / "other").train("boom", options=options, executor=pool.map)
-    here = workspace.train("boom", options=options)
-    assert elsewhere.version.sha256 == here.version.sha256
 
 
 @pytest.mark.slow
