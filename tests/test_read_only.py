@@ -60,7 +60,7 @@ def mounted(learned: Workspace) -> Iterator[Path]:
 def locked(learned: Workspace, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same, by permissions that root would ignore."""
     learned.compare("v1", "v2")
-    folder, access, open_path = learned.directory, os.access, Path.open
+    folder, access, open_path, mkdir = learned.directory, os.access, Path.open, Path.mkdir
 
     def inside(path: object) -> bool:
         return Path(str(path)).resolve().is_relative_to(folder)
@@ -70,10 +70,16 @@ def locked(learned: Workspace, monkeypatch: pytest.MonkeyPatch) -> Path:
             raise PermissionError(13, "Permission denied", str(path))
         return open_path(path, mode, *given, **options)  # type: ignore[arg-type]
 
+    def refuse_folder(path: Path, *given: object, **options: object) -> None:
+        if inside(path) and not path.exists():
+            raise PermissionError(13, "Permission denied", str(path))
+        mkdir(path, *given, **options)  # type: ignore[arg-type]
+
     monkeypatch.setattr(
         faults.os, "access", lambda path, mode: not (mode == os.W_OK and inside(path)) and access(path, mode)
     )
     monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse_folder)
     return folder
 
 
