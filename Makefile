@@ -67,7 +67,7 @@ test-lowest: $(LOWEST)/installed ## Run some tests with the oldest allowed depen
 	$(LOWEST)/bin/python -m pytest -n 1 --dist worksteal -m "not kill and not real_model" $(LOWEST_TESTS)
 
 # Results are added to build/faults, and go into docs/reliability.md.
-faults: install ## Try thousands of faults for some 100 minutes; ONLY=kills for one phase, FAULTS=medium for fewer
+faults: install ## Try thousands of faults for some hours; ONLY=kills for one phase, FAULTS=medium for fewer
 	FAULTS=$${FAULTS:-long} $(BIN)/python -m pytest tests/faults -k "$(ONLY)"; code=$$?; \
 		$(BIN)/python -m tests.faults.results; exit $$code
 
