@@ -124,9 +124,7 @@ def by_pytrec_eval(encoder: OnceEncoder, folder: Path, qrels: dict[str, dict[str
     vectors = {}
     for role, part, key in (("query", "queries", "query_id"), ("document", "corpus", "doc_id")):
         table = pq.read_table(folder / f"{part}.parquet").to_pydict()
-        encoder.learn(role, table["text"], task.metadata)
-        way = encoder._way(role, task.metadata)
-        found = np.stack([encoder._vectors[*way, text] for text in table["text"]]).astype(np.float64)
+        found = encoder.vectors(role, table["text"], task.metadata).astype(np.float64)
         vectors[role] = table[key], found / np.linalg.norm(found, axis=1, keepdims=True)
     (queries, asked), (documents, corpus) = vectors["query"], vectors["document"]
     means = {}

@@ -4,7 +4,7 @@
 
 DIR holds a folder per domain with `train.parquet` and `test/{corpus,queries,qrels}.parquet`. The first five steps learn
 the domains of the standard stream with their own test sets. Each later step learns the next `--rows` rows of these
-domains as a new domain, with the hold-out that `ingest` makes; take DIR with the whole domains for that.
+domains as a new domain, and `ingest` holds its test set out. This needs a DIR with all rows of the domains.
 
 All steps run in this process with the default settings. Of the steps in `--show`, the time is divided by what the step
 does; "everything else" is the rest. `--against joint` then trains a LoRA of the same size with
@@ -56,9 +56,14 @@ JOINT_EPOCHS, JOINT_BATCH, JOINT_RATE = 2, 64, 1e-3
 
 
 class Clock:
-    """Divides time into parts. It is also a progress bar: the label of a bar tells the part."""
+    """Divides time into parts. It is also a progress bar: the label of a bar tells the part.
 
-    def __init__(self) -> None:
+    Args:
+        parent: Id of the version that the step continues.
+    """
+
+    def __init__(self, parent: str) -> None:
+        self._names = {parent: "parent", "v0": "base"}
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self._stack = ["everything else"]
         self._since = time.perf_counter()
@@ -92,9 +97,7 @@ class Clock:
             if label.startswith(beginning):
                 self.turn(part)
         if label.startswith("evaluating v"):
-            self.turn(f"evaluate {self.names.get(label.split()[1], 'new')}")
-
-    names: dict[str, str] = {"v0": "base"}  # noqa: RUF012
+            self.turn(f"evaluate {self._names.get(label.split()[1], 'new')}")
 
     def advance(self, count: int) -> None:
         """Do nothing."""
@@ -120,8 +123,7 @@ def run_step(workspace: Workspace) -> tuple[dict[str, float], float, bool]:
     from continual.step import runs
     from continual.train import lora
 
-    clock = Clock()
-    clock.names = {"v0": "base", workspace.status().current: "parent"} | {"v0": "base"}
+    clock = Clock(workspace.status().current)
     undo = [
         timed(clock, runs, "prepare", "draw"),
         timed(clock, the_loop, "train", "train"),

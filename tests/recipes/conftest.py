@@ -1,23 +1,5 @@
 """Fixtures: a workspace with two domains of which nothing was learned."""
 
-from __future__ import annotations
+from tests.recipes.stock import stocked, workspace
 
-import shutil
-from pathlib import Path
-
-import pytest
-
-from continual import Workspace
-from tests.recipes.stock import make_stocked
-from tests.workspaces import Once
-
-
-@pytest.fixture(scope="session")
-def stocked(once: Once, tiny_model: Path) -> Path:
-    return once("stocked", lambda folder: make_stocked(folder, tiny_model)) / "w"
-
-
-@pytest.fixture
-def workspace(stocked: Path, tmp_path: Path) -> Workspace:
-    shutil.copytree(stocked, tmp_path / "w")
-    return Workspace(tmp_path / "w")
+__all__ = ["stocked", "workspace"]

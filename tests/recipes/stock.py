@@ -1,17 +1,19 @@
-"""What the workspace of these tests holds."""
+"""The workspace of these tests: two domains of which nothing was learned."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import torch
 
 from continual import Workspace
 from continual.merge.sources import Model
 from tests.pairs import make_pairs
-from tests.workspaces import make_workspace
+from tests.workspaces import Once, make_workspace
 
 ROWS = {"big": 60, "small": 20}
 
@@ -41,3 +43,14 @@ def make_stocked(folder: Path, model: Path) -> None:
     pq.write_table(pa.table({"query_id": ids, "text": texts["query"]}), task / "queries.parquet")
     pq.write_table(pa.table({"query_id": ids, "doc_id": ids, "score": [1] * len(ids)}), task / "qrels.parquet")
     workspace.add_task("other", task)
+
+
+@pytest.fixture(scope="session")
+def stocked(once: Once, tiny_model: Path) -> Path:
+    return once("stocked", lambda folder: make_stocked(folder, tiny_model)) / "w"
+
+
+@pytest.fixture
+def workspace(stocked: Path, tmp_path: Path) -> Workspace:
+    shutil.copytree(stocked, tmp_path / "w")
+    return Workspace(tmp_path / "w")
