@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from continual.storage.files import publish
+
 PROCESSES = multiprocessing.get_context("forkserver")
 
 
@@ -48,22 +50,29 @@ def run(
     only: int | None = None,
     tell: Callable[[str], object] = print,
 ) -> list[Outcome]:
-    """Run all attempts of a phase.
+    """Run the attempts of a phase that have no outcome yet; return the outcomes of all.
+
+    A run that was stopped continues: each outcome is on the disk as soon as it is known.
 
     Args:
         stock: Of `make_stock`.
-        out: File for the outcomes, one JSON object a line.
+        out: File for the outcomes, one JSON object a line. Remove it to make all attempts again.
         jobs: Processes; each takes every `jobs`-th attempt.
         only: Number of the one attempt to make again.
         tell: Called with a line about the progress now and then.
     """
     PROCESSES.set_forkserver_preload(["tests.faults.warm"])
     out.parent.mkdir(parents=True, exist_ok=True)
-    parts = [out.with_suffix(f".{number}.part") for number in range(jobs)]
+    if only is not None:
+        out = out.with_stem(f"{out.stem}-{only}")
+        out.unlink(missing_ok=True)
+    before = recorded(out)
+    parts = [part_of(out, number) for number in range(jobs)]
     for part in parts:
         part.write_text("")
+    done = frozenset(outcome.replay["attempt"] for outcome in before)
     workers = [
-        PROCESSES.Process(target=_work, args=(plan, stock, part, number, jobs, only))
+        PROCESSES.Process(target=_work, args=(plan, stock, part, number, jobs, only, done))
         for number, part in enumerate(parts)
     ]
     began = told = time.monotonic()
@@ -78,18 +87,35 @@ def run(
             tell(f"{out.stem}: {len(found)} attempts, {wrong} wrong, {told - began:.0f} s")
     if codes := [worker.exitcode for worker in workers if worker.exitcode]:
         raise RuntimeError(f"{out.stem}: a worker of the harness ended with {codes[0]}")
-    found = [outcome for part in parts for outcome in read(part)]
-    out.write_text("".join(json.dumps(asdict(outcome)) + "\n" for outcome in found))
-    for part in parts:
-        part.unlink()
-    tell(f"{out.stem}: {len(found)} attempts in {time.monotonic() - began:.0f} s")
+    found = recorded(out)
+    tell(f"{out.stem}: {len(found)} attempts, {len(before)} of them earlier, in {time.monotonic() - began:.0f} s")
     return found
 
 
-def _work(plan: Plan, stock: Path, part: Path, number: int, jobs: int, only: int | None) -> None:
+def part_of(out: Path, number: int | str) -> Path:
+    """Return the file that one worker writes to."""
+    return out.with_suffix(f".{number}.part")
+
+
+def recorded(out: Path) -> list[Outcome]:
+    """Return all outcomes so far, in the order of the attempts; move those of workers into the file `out`."""
+    parts = sorted(out.parent.glob(part_of(out, "*").name))
+    found = {outcome.replay["attempt"]: outcome for file in (out, *parts) if file.exists() for outcome in read(file)}
+    outcomes = [found[number] for number in sorted(found)]
+    if parts:
+        with publish(out) as partial:
+            partial.write_text("".join(json.dumps(asdict(outcome)) + "\n" for outcome in outcomes))
+    for part in parts:
+        part.unlink()
+    return outcomes
+
+
+def _work(
+    plan: Plan, stock: Path, part: Path, number: int, jobs: int, only: int | None, done: frozenset[int]
+) -> None:
     with part.open("a") as file:
         for index, attempt in enumerate(plan(stock)):
-            if index % jobs == number and only in (None, index):
+            if index % jobs == number and index not in done and only in (None, index):
                 file.write(json.dumps(asdict(tried(attempt, index))) + "\n")
                 file.flush()
 

@@ -6,7 +6,7 @@ import datetime
 from pathlib import Path
 
 from tests import ROOT
-from tests.faults.bench import Outcome, read, table
+from tests.faults.bench import Outcome, recorded, table
 
 PAGE = ROOT / "docs" / "reliability.md"
 RESULTS = ROOT / "build" / "faults"
@@ -22,11 +22,11 @@ def write(page: str, folder: Path) -> str:
     """Return the page with the results in a folder; phases without results keep theirs."""
     for phase in PHASES:
         file = folder / f"{phase}.jsonl"
-        if file.exists():
+        if outcomes := recorded(file):
             day = datetime.datetime.fromtimestamp(file.stat().st_mtime, datetime.UTC).date()
             before, _, rest = page.partition(f"<!-- {phase} -->")
             _, _, after = rest.partition(f"<!-- end of {phase} -->")
-            page = before + section(phase, list(read(file)), day) + after
+            page = before + section(phase, outcomes, day) + after
     return page
 
 
