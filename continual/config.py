@@ -254,6 +254,14 @@ class EvalConfig(ConfigSection):
 
     batch_size: Positive = Field(64, description="Texts of 256 tokens encoded at a time; on a CPU fewer.")
     max_length: Positive | None = Field(None, description="Most tokens per text; unset: the model's own maximum.")
+    step_texts: Positive | Literal["auto", "all"] = Field(
+        "auto",
+        description="Texts that an update encodes to score tasks; auto: four per trained pair, at least 2,000; all: "
+        "no limit.",
+    )
+    step_every: Positive = Field(
+        20, description="An update scores each task in full at least every n-th time, even above eval.step_texts."
+    )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence level of the intervals, between 0.5 and 1.")
     joint: str | None = Field(
         None,
@@ -284,10 +292,24 @@ class SuiteConfig(ConfigSection):
     )
 
 
+class ProbeConfig(ConfigSection):
+    """The size of a probe."""
+
+    queries: Positive = Field(32, description="Queries per task.")
+    documents: Positive = Field(
+        5, description="Documents per query: the first that the root base finds, beside those with judgements."
+    )
+
+
 class SuitesConfig(ConfigSection):
     """Suites of tasks. A suite is {tasks = [...], queries = N, documents = N}; see docs/evaluation.md."""
 
     step: SuiteConfig = Field(SuiteConfig(), description="Scored by `continual update`.")
+    probe: ProbeConfig = Field(
+        ProbeConfig(),
+        description="Sample of each task of the suite step that an update scores where eval.step_texts leaves no room "
+        "for the task in full.",
+    )
     release: SuiteConfig = Field(SuiteConfig(), description="Scored by `continual eval`.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,12 @@ def test_init_keeps_settings_that_are_there(tmp_path: Path, tiny_model: Path) ->
     with pytest.raises(ConfigError, match="epochs"):
         Workspace.init(wrong, str(tiny_model))
     assert not (wrong / ".continual").exists()
+
+
+def test_init_removes_what_a_killed_init_left(workspace: Workspace) -> None:
+    left = workspace.directory / f"..continual.{'0' * 8}-1-{'0' * 8}.partial"
+    left.mkdir()
+    os.utime(left, (0, 0))
+    with pytest.raises(InputError, match="already holds a workspace"):
+        Workspace.init(workspace.directory, "anything")
+    assert not left.exists()

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from continual.errors import DataError
 from continual.eval.suites import SCORES
 from continual.storage.files import publish
 
@@ -81,6 +82,22 @@ def aligned(rows: Sequence[tuple[bytes, NDArray[np.float64]] | None]) -> NDArray
         if row is not None and row[0] == first[0]:
             points[version] = 100.0 * row[1]
     return points
+
+
+def read_rankings(path: Path) -> dict[str, list[str]] | None:
+    """Return the ids of the first documents of each query, best first; None if the file has no rankings.
+
+    Raises:
+        DataError: The file can't be read.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            if "documents" not in file.schema_arrow.names:
+                return None
+            columns = file.read(columns=["query_id", "documents"]).to_pydict()
+    except (OSError, ValueError) as error:
+        raise DataError(f"Rankings cannot be read from {path}: {error}. Restore the file from a backup.") from None
+    return dict(zip(columns["query_id"], columns["documents"], strict=True))
 
 
 DIGEST = 16

@@ -49,22 +49,8 @@ FAMILIES = {theirs: ours for ours, theirs in MEASURES.items() if theirs != "P"}
 """mteb's names of trec_eval's measure families."""
 
 
-def score_tasks(
-    model_path: Path,
-    version: str,
-    sha256: str,
-    tasks: Sequence[Task],
-    registry_root: Path,
-    config: EvalConfig,
-    *,
-    samples: Mapping[str, Sample] | None = None,
-    on_score: Callable[[Score], None] | None = None,
-    keep: Path | None = None,
-    instructed: Collection[str] = (),
-    progress: Progress = SILENT,
-    trust_remote_code: bool = False,
-) -> list[Score]:
-    """Score a version on tasks.
+class Scorer:
+    """Scores one version on tasks; a context manager that loads the model once, when it is first needed.
 
     Each distinct text of all tasks is encoded once per prompt. If a task's main score is a mean over the queries of one
     subset and split, its per-query scores are written below `.continual/scores/VERSION/` as Parquet: query_id (string),
@@ -75,81 +61,147 @@ def score_tasks(
         model_path: A sentence-transformers folder.
         version: Id of the version, such as "v3".
         sha256: Digest of the model's weights; mteb uses it as the revision.
-        tasks: The tasks to score; their paths are relative to `registry_root`.
         registry_root: The `.continual` folder.
         config: Batch size and token limit.
-        samples: How much of each task to score, by task name; tasks without an entry are scored as a whole.
-        on_score: Called with each score as soon as it is computed, so that it is kept if a later task fails.
-        keep: A file to read vectors from and write them to, see `OnceEncoder.save`; None keeps no vectors.
+        keep: A file to read vectors from, and to write them to at the end, see `OnceEncoder.save`; None keeps none.
         instructed: Domains whose names may be prompt names in the folder, see `OnceEncoder`.
         trust_remote_code: Whether to run code that the model folder brings.
-
-    Returns:
-        One score per task, in the order of `tasks`: mteb's main score in points (0 to 100, or -100 to 100 for scores
-        that can be negative), with mteb's other metrics, also in points, in `details`. Means over queries are not
-        rounded.
-
-    Raises:
-        DataError: A task can't be read or has nothing to score, or its score is not a number.
-        ModelError: The model returns numbers that are not finite.
+        progress: One bar over the texts of all local tasks of a call, and one per task of mteb.
     """
-    check_name(version, "version")
-    if not tasks:
-        return []
-    sample_of = {task.name: (samples or {}).get(task.name, WHOLE) for task in tasks}
-    scores: dict[str, Score] = {}
 
-    def score(task: Any, record: Task) -> None:
-        settings = score_settings(config, sample_of[record.name], instruction_of(record))
-        encoder.instruct(task.metadata, instruction_of(record))
-        scores[record.name] = _score(encoder, task, record, settings, version, registry_root)
-        if on_score is not None:
-            on_score(scores[record.name])
-
-    with quiet(), own_randomness():
-        local = {
-            task.name: load_task(check_name(task.name, "task"), registry_root / task.path, sample_of[task.name])
-            for task in tasks
-            if task.mteb is None
-        }
-        encoder = OnceEncoder(
-            model_path,
-            version,
-            sha256,
-            batch_size=config.batch_size,
-            max_length=config.max_length,
-            trust_remote_code=trust_remote_code,
-            progress=progress,
-            kept=keep,
-            instructed=instructed,
+    def __init__(
+        self,
+        model_path: Path,
+        version: str,
+        sha256: str,
+        registry_root: Path,
+        config: EvalConfig,
+        *,
+        keep: Path | None = None,
+        instructed: Collection[str] = (),
+        progress: Progress = SILENT,
+        trust_remote_code: bool = False,
+    ) -> None:
+        self.version, self.root, self.config, self.progress = (
+            check_name(version, "version"),
+            registry_root,
+            config,
+            progress,
         )
-        if local:
-            _encode(encoder, [(record, local[record.name]) for record in tasks if record.mteb is None], progress)
-        for record in tasks:
-            if record.mteb is None:
-                score(local.pop(record.name), record)
-        for record in tasks:
-            if record.mteb is not None:
-                progress.start(f"evaluating {version} on {record.name}", None, "texts")
-                task = open_task(record)
-                cut_to_sample(task, sample_of[record.name])
-                score(task, record)
-                unload_task_data(task)
-        if keep is not None:
-            encoder.save(keep)
-    progress.finish()
-    if encoder.cut:
-        own = config.max_length is None or encoder.limit != config.max_length
+        self._keep = keep
+
+        def load() -> OnceEncoder:
+            return OnceEncoder(
+                model_path,
+                version,
+                sha256,
+                batch_size=config.batch_size,
+                max_length=config.max_length,
+                trust_remote_code=trust_remote_code,
+                progress=progress,
+                kept=keep,
+                instructed=instructed,
+            )
+
+        self._load = load
+        self._encoder: OnceEncoder | None = None
+
+    def __enter__(self) -> Scorer:
+        """Return itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Write the vectors to `keep`, and warn of texts that were cut, unless an error ended the work."""
+        if kind is not None or self._encoder is None:
+            return
+        if self._keep is not None:
+            self._encoder.save(self._keep)
+        self.progress.finish()
+        if self._encoder.cut:
+            self._warn(self._encoder)
+
+    def score(
+        self,
+        tasks: Sequence[Task],
+        samples: Mapping[str, Sample] | None = None,
+        on_score: Callable[[Score], None] | None = None,
+    ) -> list[Score]:
+        """Score tasks.
+
+        Args:
+            tasks: The tasks; their paths are relative to `registry_root`.
+            samples: How much of each task to score, by task name; tasks without an entry are scored as a whole.
+            on_score: Called with each score as soon as it is computed, so that it is kept if a later task fails.
+
+        Returns:
+            One score per task, in the order of `tasks`: mteb's main score in points (0 to 100, or -100 to 100 for
+            scores that can be negative), with mteb's other metrics, also in points, in `details`. Means over queries
+            are not rounded.
+
+        Raises:
+            DataError: A task can't be read or has nothing to score, or its score is not a number.
+            ModelError: The model returns numbers that are not finite.
+        """
+        if not tasks:
+            return []
+        sample_of = {task.name: (samples or {}).get(task.name, WHOLE) for task in tasks}
+        scores: dict[str, Score] = {}
+
+        def score(task: Any, record: Task) -> None:
+            settings = score_settings(self.config, sample_of[record.name], instruction_of(record))
+            encoder.instruct(task.metadata, instruction_of(record))
+            scores[record.name] = _score(encoder, task, record, settings, self.version, self.root)
+            if on_score is not None:
+                on_score(scores[record.name])
+
+        with quiet(), own_randomness():
+            local = {
+                task.name: load_task(check_name(task.name, "task"), self.root / task.path, sample_of[task.name])
+                for task in tasks
+                if task.mteb is None
+            }
+            encoder = self._encoder = self._encoder or self._load()
+            if local:
+                _encode(
+                    encoder, [(record, local[record.name]) for record in tasks if record.mteb is None], self.progress
+                )
+            for record in tasks:
+                if record.mteb is None:
+                    score(local.pop(record.name), record)
+            for record in tasks:
+                if record.mteb is not None:
+                    self.progress.start(f"evaluating {self.version} on {record.name}", None, "texts")
+                    task = open_task(record)
+                    cut_to_sample(task, sample_of[record.name])
+                    score(task, record)
+                    unload_task_data(task)
+        return [scores[record.name] for record in tasks]
+
+    def _warn(self, encoder: OnceEncoder) -> None:
+        own = self.config.max_length is None or encoder.limit != self.config.max_length
         _logger.warning(
             "Evaluation of %s: %s of %s texts (%.3g%%) were cut at %s tokens (%s).",
-            version,
+            self.version,
             f"{encoder.cut:,}",
             f"{encoder.counted:,}",
             100 * encoder.cut / encoder.counted,
             encoder.limit,
             "the limit of the model" if own else "eval.max_length",
         )
-    return [scores[record.name] for record in tasks]
+
+
+def score_tasks(
+    model_path: Path,
+    version: str,
+    sha256: str,
+    tasks: Sequence[Task],
+    registry_root: Path,
+    config: EvalConfig,
+    **options: Any,
+) -> list[Score]:
+    """Score a version on whole tasks; see `Scorer` for the arguments, and `Scorer.score` for the result."""
+    with Scorer(model_path, version, sha256, registry_root, config, **options) as scorer:
+        return scorer.score(tasks)
 
 
 def _encode(encoder: OnceEncoder, tasks: Sequence[tuple[Task, FolderTask]], progress: Progress) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
-from continual.config import Config, EvalConfig, SuiteConfig
+from continual.config import Config, EvalConfig, SuitesConfig
 from continual.errors import NotFoundError, did_you_mean
-from continual.registry.records import Task
+from continual.registry.records import PROBE, Task
 
-SuiteName = Literal["step", "release"]
+SuiteName = Literal["step", "release", "probe"]
+"""A suite of the settings, or "probe": the tasks of the suite "step", each in its small sample."""
 
 RANKED = {"Retrieval", "Reranking", "InstructionRetrieval", "InstructionReranking"}
 """mteb's task types that rank documents for queries."""
@@ -42,23 +43,52 @@ class Sample:
 WHOLE = Sample()
 
 
+@dataclass(frozen=True, slots=True)
+class Probe(Sample):
+    """A small sample in which an update looks for falls. Its documents are hard ones, so that a fall shows.
+
+    Attributes:
+        documents: Number of documents per query: the first that the root base finds, and those with judgements.
+        hard: What the root base finds for each query, best first; the documents that it takes are the first of these.
+    """
+
+    hard: Mapping[str, Sequence[str]] | None = None
+
+
 def trec_eval_measure(metric: str) -> str | None:
     """Return trec_eval's name of an mteb metric, or None if trec_eval doesn't compute it as a mean over queries."""
     family, _, cut = metric.rpartition("_")
     return f"{MEASURES[family]}_{cut}" if family in MEASURES and cut.isdecimal() else None
 
 
-def sample_of(task: Task, suite: SuiteConfig) -> Sample:
+def sample_of(task: Task, suites: SuitesConfig, suite: SuiteName) -> Sample:
     """Return how much of a task a suite scores.
 
     Only tasks that rank documents and whose main score is a mean over queries are sampled; other metrics need all items
-    or pairs of queries. A task that isn't larger than the sample is scored as a whole.
+    or pairs of queries. A task that isn't larger than the sample is scored as a whole. If a probe would have more than
+    half the texts of the sample that the suite "step" scores, it is that sample. It has no hard documents yet; see
+    `continual.eval.probes.with_hard`.
     """
     if task.task_type not in RANKED or trec_eval_measure(task.metric) is None:
         return WHOLE
-    queries = suite.queries if suite.queries is not None and suite.queries < task.queries else None
-    documents = suite.documents if suite.documents is not None and suite.documents < task.documents else None
-    return Sample(queries, documents)
+    chosen = suites.release if suite == "release" else suites.step
+    step = Sample(_below(chosen.queries, task.queries), _below(chosen.documents, task.documents))
+    if suite != "probe":
+        return step
+    probe = Probe(_below(suites.probe.queries, step.queries or task.queries) or step.queries, suites.probe.documents)
+    return probe if 2 * texts_of(task, probe) <= texts_of(task, step) else step
+
+
+def _below(limit: int | None, count: int) -> int | None:
+    return limit if limit is not None and limit < count else None
+
+
+def texts_of(task: Task, sample: Sample) -> int:
+    """Return how many texts of a task are in a sample, about: judged documents above the limit are not counted."""
+    queries, documents = min(task.queries, sample.queries or task.queries), sample.documents or task.documents
+    if isinstance(sample, Probe):
+        documents = round(queries * (documents + task.judgements / max(1, task.queries)))
+    return queries + min(task.documents, documents)
 
 
 def instruction_of(task: Task) -> str | None:
@@ -73,7 +103,8 @@ def score_settings(config: EvalConfig, sample: Sample = WHOLE, instruction: str 
     """
     settings = f"max_length={config.max_length or 'model'}"
     if sample != WHOLE:
-        settings += f", queries={sample.queries or 'all'}, documents={sample.documents or 'all'}"
+        probe = PROBE if isinstance(sample, Probe) else ""
+        settings += f"{probe}, queries={sample.queries or 'all'}, documents={sample.documents or 'all'}"
     if instruction is not None:
         settings += f", instruction={hashlib.sha256(instruction.encode()).hexdigest()[:8]}"
     return settings
@@ -81,8 +112,10 @@ def score_settings(config: EvalConfig, sample: Sample = WHOLE, instruction: str 
 
 def suite_settings(tasks: Iterable[Task], config: Config, suite: SuiteName) -> dict[str, str]:
     """Return the settings of each task's score in a suite, by task name."""
-    chosen: SuiteConfig = getattr(config.suites, suite)
-    return {task.name: score_settings(config.eval, sample_of(task, chosen), instruction_of(task)) for task in tasks}
+    return {
+        task.name: score_settings(config.eval, sample_of(task, config.suites, suite), instruction_of(task))
+        for task in tasks
+    }
 
 
 def suite_tasks(tasks: Sequence[Task], config: Config, suite: SuiteName) -> list[Task]:
@@ -91,7 +124,7 @@ def suite_tasks(tasks: Sequence[Task], config: Config, suite: SuiteName) -> list
     Raises:
         NotFoundError: The suite names a task that is not registered. A pattern may match no task.
     """
-    chosen: SuiteConfig = getattr(config.suites, suite)
+    chosen = config.suites.release if suite == "release" else config.suites.step
     names = [task.name for task in tasks]
     for pattern in chosen.tasks:
         if pattern not in names and not any(mark in pattern for mark in "*?["):

@@ -15,7 +15,7 @@ from mteb.abstasks import AbsTaskRetrieval
 from mteb.abstasks.task_metadata import TaskMetadata
 
 from continual.errors import DataError
-from continual.eval.suites import WHOLE, Sample, first_by_hash
+from continual.eval.suites import WHOLE, Probe, Sample, first_by_hash
 
 MAIN_SCORE = "ndcg_at_10"
 SPLIT = "test"
@@ -144,9 +144,14 @@ def sampled_ids(
     queries = list(queries)
     asked = set(queries if sample.queries is None else first_by_hash(queries, sample.queries))
     corpus = set(corpus)
+    given = {query: [*qrels[query], *(ranked or {}).get(query, ())] for query in asked}
+    if isinstance(sample, Probe):
+        assert sample.hard is not None, "a probe is completed by `continual.eval.probes.probes`"
+        hard = (document for query in asked for document in sample.hard.get(query, ())[: sample.documents])
+        return asked, corpus & {*hard, *(document for documents in given.values() for document in documents)}
     if sample.documents is None:
         return asked, corpus
-    kept = {document for query in asked for document in [*qrels[query], *(ranked or {}).get(query, ())]} & corpus
+    kept = corpus & {document for documents in given.values() for document in documents}
     return asked, kept | set(first_by_hash(corpus - kept, max(0, sample.documents - len(kept))))
 
 

@@ -128,7 +128,7 @@ def compare_pair(pair: Pair, tasks: Sequence[Task], fitted: Fitted | None) -> In
         pair.new,
         tasks,
         pair.registry.root,
-        samples={task.name: sample_of(task, pair.config.suites.step) for task in tasks},
+        samples={task.name: sample_of(task, pair.config.suites, "step") for task in tasks},
         query_map=query_map,
         progress=pair.progress,
     )

@@ -18,6 +18,7 @@ def comparable(
     """
     scores = list(scores)
     if settings is None:
+        scores = [score for score in scores if not score.probe]
         settings = common_settings(scores, positions)
     return {(score.version, score.task): score for score in scores if settings.get(score.task) == score.settings}
 

@@ -33,6 +33,9 @@ KINDS = (RETRIEVAL, "reranking", "sts", "pair-classification", "classification",
 GIVEN_ONLY = ("classification", "clustering")
 """Kinds whose rows use only their own negatives: the documents of other rows are often of the same class."""
 
+PROBE = ", probe"
+"""Part of the settings of a score that says that it is a probe's."""
+
 INSTRUCTED = "Instruct: {}\nQuery: "
 """Prompt of a query in a domain with an instruction. It replaces the model's own prompt."""
 
@@ -238,6 +241,11 @@ class Score:
     path: str | None
     details: dict[str, float] = field(default_factory=dict)
     settings: str = ""
+
+    @property
+    def probe(self) -> bool:
+        """Whether it is the score of a probe: a small sample that an update looks for falls in."""
+        return PROBE in self.settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -389,7 +389,8 @@ class Registry:
 
         Args:
             settings: Settings by task; tasks not in it are left out. None takes the settings of the newest version's
-                score on each task; if that version has several scores on a task, the settings of most versions.
+                score on each task; if that version has several scores on a task, the settings of most versions. It
+                leaves out probes.
         """
         with self.catalog.together():
             return comparable(self.all_scores(), self._positions(), settings)

@@ -46,12 +46,16 @@ class TaskChange(Change):
         new: Score of the new version, in points.
         old: Score of the parent, in points.
         p: Two-sided p-value of the permutation test.
+        probe: Whether the scores are those of a probe, a small sample of the task.
+        since: The version before the parent that `old` is the score of; None if it is the parent's.
     """
 
     role: Role = "OOD"
     new: float = 0.0
     old: float = 0.0
     p: float | None = None
+    probe: bool = False
+    since: str | None = None
 
 
 @dataclass(frozen=True)

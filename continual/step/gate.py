@@ -37,6 +37,7 @@ class Finding:
         beyond: Whether the change is beyond the limit in points.
         broken: Whether the limit is broken: beyond it, and not by chance.
         alone: Whether the change could be chance even if it were the only comparison.
+        p: One-sided p-value of the change on its own; None without scores per query.
     """
 
     limit: Literal["min_gain", "max_forgetting", "max_ood_loss"]
@@ -45,6 +46,7 @@ class Finding:
     beyond: bool = False
     broken: bool = False
     alone: bool = True
+    p: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,10 @@ class Decision:
     def of(self, *roles: Role) -> list[str]:
         """Return the tasks of these roles."""
         return [name for name, task in self.tasks.items() if task.role in roles]
+
+    def fell(self, task: str) -> bool:
+        """Return whether a task was compared and fell, by however little."""
+        return task in self.tasks and self.tasks[task].difference < 0
 
 
 def decide(
@@ -111,7 +117,8 @@ def decide(
         broken = beyond and (name not in adjusted or adjusted[name] <= limits.false_alarms)
         bound = limits.min_gain if limit == "min_gain" else 0.0
         alone = interval is None or interval.high >= bound
-        return Finding(limit, tasks, _change(difference, interval, adjusted.get(name)), beyond, broken, alone)
+        p = None if interval is None else interval.p_below(bound)
+        return Finding(limit, tasks, _change(difference, interval, adjusted.get(name)), beyond, broken, alone, p)
 
     findings = []
     if learned:

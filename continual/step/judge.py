@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from continual.config import Config
@@ -13,32 +14,36 @@ from continual.step.reasons import explain
 
 
 def judge(
-    new: Mapping[str, Score], old: Mapping[str, Score], roles: Mapping[str, Role], root: Path, config: Config
-) -> Verdict:
-    """Compare a candidate's scores with its parent's and decide.
+    pairs: Mapping[str, tuple[Score, Score]], roles: Mapping[str, Role], root: Path, config: Config, parent: str
+) -> Decision:
+    """Compare a candidate's scores with earlier ones and decide.
 
     Args:
-        new: The candidate's score by task.
-        old: The parent's. A task that either lacks is not compared.
+        pairs: The candidate's score and the earlier one by task, with equal settings. Other tasks are not compared.
         roles: What each task is to the step.
         root: The `.continual` folder, where the scores per query are.
         config: The limits and the level of the intervals.
+        parent: Id of the candidate's parent.
     """
-    pairs = {}
-    for task in roles:
-        if task in new and task in old:
-            paths = new[task].path, old[task].path
-            known = paths[0] is not None and paths[1] is not None
-            pairs[task] = paired(root / paths[0], root / paths[1]) if known else None  # type: ignore[operator]
+    queries = {}
+    for task, (new, old) in pairs.items():
+        known = new.path is not None and old.path is not None
+        queries[task] = paired(root / new.path, root / old.path) if known else None  # type: ignore[operator]
     level = config.eval.confidence
-    intervals = {task: paired_interval(*pair, level) for task, pair in pairs.items() if pair is not None}
+    intervals = {task: paired_interval(*pair, level) for task, pair in queries.items() if pair is not None}
     means = {}
     for name, wanted in (("gain", ("new", "again")), ("ood", ("OOD",))):
-        chosen = [pairs[task] for task in pairs if roles[task] in wanted]
+        chosen = [queries[task] for task in queries if roles[task] in wanted]
         if chosen and all(pair is not None for pair in chosen):
             means[name] = mean_interval([pair for pair in chosen if pair is not None], level)
-    points = [{task: score.score for task, score in scores.items()} for scores in (new, old)]
-    return as_verdict(decide(points[0], points[1], roles, config.gate, intervals, means, level))
+    points = [{task: pair[side].score for task, pair in pairs.items()} for side in (0, 1)]
+    decision = decide(points[0], points[1], roles, config.gate, intervals, means, level)
+    tasks = {
+        name: replace(change, probe=new.probe, since=None if old.version == parent else old.version)
+        for name, change in decision.tasks.items()
+        for new, old in (pairs[name],)
+    }
+    return replace(decision, tasks=tasks)
 
 
 def as_verdict(decision: Decision) -> Verdict:

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from continual.config import Config, validate
-from continual.eval.suites import Sample, sample_of
+from continual.eval.suites import sample_of, texts_of
 from continual.progress import SILENT, Progress
-from continual.registry import Cuts, Registry, Spec, Task
+from continual.registry import Cuts, Registry, Spec
 from continual.replay import Draw, RowReader
 from continual.step.draw import replayed, seconds_to_choose
 from continual.step.request import Request
@@ -90,7 +90,7 @@ def estimate_cost(registry: Registry, spec: Spec, drawn: Draw, progress: Progres
         joint_tokens=joint_tokens,
         joint_seconds=cost.seconds * joint_tokens / cost.tokens,
         tasks={
-            task.name: _texts(task, sample_of(task, config.suites.step))
+            task.name: texts_of(task, sample_of(task, config.suites, "step"))
             for task in registry.tasks()
             if task.name in spec.tasks
         },
@@ -98,7 +98,3 @@ def estimate_cost(registry: Registry, spec: Spec, drawn: Draw, progress: Progres
         choice_seconds=choice_seconds,
         cuts=cost.cuts,
     )
-
-
-def _texts(task: Task, sample: Sample) -> int:
-    return min(task.queries, sample.queries or task.queries) + min(task.documents, sample.documents or task.documents)

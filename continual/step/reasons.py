@@ -22,6 +22,9 @@ def explain(decision: Decision) -> list[str]:
         held.append(
             f"{_list(leaked)} {verb} not counted as OOD: some of {whose} texts were trained on before {what} added"
         )
+    probes = [name for name, task in decision.tasks.items() if task.probe]
+    if probes:
+        held.append(f"{len(probes)} of {len(decision.tasks)} tasks were compared on a probe, not in full")
     if not decision.tasks:
         held.append("there was no task to compare on, so no limit was checked")
     return held
@@ -48,7 +51,7 @@ def _held(decision: Decision, finding: Finding) -> str:
     if difference >= 0:
         return f"no domain learned before fell; {rule}"
     fall = f"{_points(-difference)} points{_interval(decision, finding.change, falling=True)}"
-    return f"{finding.tasks[0]} fell most, by {fall}; {rule}"
+    return f"{_measured(decision, finding.tasks[0])} fell most, by {fall}; {rule}"
 
 
 def _worse(decision: Decision, finding: Finding) -> list[str]:
@@ -69,12 +72,19 @@ def _what(decision: Decision, finding: Finding) -> str:
         mean = " on average" if len(finding.tasks) > 1 else ""
         what = f"{_list(finding.tasks)} {'lost' if falls else 'gained'} {points} points{mean}"
     elif finding.limit == "max_forgetting":
-        what, falls = f"{finding.tasks[0]} fell by {_points(-difference)} points", True
+        what, falls = f"{_measured(decision, finding.tasks[0])} fell by {_points(-difference)} points", True
     else:
         count = len(finding.tasks)
         sense = "fell" if falls else "rose"
         what = f"the mean of {count} OOD task{'s' * (count > 1)} {sense} by {points} points"
     return what + _interval(decision, finding.change, falls)
+
+
+def _measured(decision: Decision, task: str) -> str:
+    """Name a task, and what its change was measured on if that is not the whole task and the parent."""
+    change = decision.tasks[task]
+    since = f" since {change.since}" if change.since else ""
+    return f"{task} (probe)" if change.probe else f"{task}{since}"
 
 
 def _rule(decision: Decision, finding: Finding) -> str:

@@ -14,9 +14,8 @@ from typing import Any
 from continual.config import Config, validate
 from continual.errors import ContinualError, DivergedError, FoldError, NothingToDoError, WorkspaceBusy
 from continual.eval.ood import flags_of
-from continual.eval.suites import suite_settings
 from continual.index.check import measure_step
-from continual.index.pair import drop_vectors, vectors_file
+from continual.index.pair import drop_vectors
 from continual.index.result import IndexComparison
 from continual.merge.rules import find_rule
 from continual.models.weights import weights_sha256
@@ -35,16 +34,16 @@ from continual.registry import (
     Verdict,
     Version,
 )
-from continual.registry.artifacts import queries_of
 from continual.registry.catalog import now
 from continual.replay import Draw
-from continual.step.judge import judge
+from continual.step.evaluate import Candidate, Scored
+from continual.step.evaluate import evaluate as score_and_judge
+from continual.step.judge import as_verdict
 from continual.step.tracking import step_figures
 from continual.storage.files import remove
 from continual.train.coefficients import search
 from continual.train.job import PROOF_TEXTS, Job
 from continual.versions.build import materialise, merge_update, prove
-from continual.versions.scores import score_missing, score_model
 from continual.versions.sweep import discard_run
 
 PERMANENT = (DivergedError, FoldError, NothingToDoError)
@@ -59,8 +58,8 @@ class StepResult:
         version: The new version, accepted or refused.
         parent: The version that was current when the step began.
         spec: What decided the step.
-        scores: The new version's score on every task, in points.
-        previous: The parent's.
+        scores: The new version's score on every task that was scored in full, in points.
+        previous: The parent's; where it has none, that of the last version before it that has one.
         roles: What each task is to this step.
         current: Id of the current version now: the new version, or its parent if the gate refused it, or another
             one if somebody promoted it while the step ran.
@@ -197,17 +196,15 @@ def update(
     provenance = merge(step, provenance, drawn, progress)
     sha256 = weights_sha256(step.target)
     # 5. Evaluate the tasks of the suite `step`, and what the new version does to its parent's index.
-    scores, index = evaluate(step, sha256, progress)
-    # 6. Gate: the new version becomes the current one, or not.
-    new, old = {score.task: score for score in scores}, parent_scores(step)
     roles = task_roles(registry, spec)
-    verdict = judge(new, old, roles, registry.root, step.config)
-    version = record(step, provenance, sha256, scores, verdict, index)
-    log(step_figures(new, old, verdict.passed), training.steps)
+    found, verdict, index = evaluate(step, sha256, roles, training.pairs, progress)
+    # 6. Gate: the new version becomes the current one, or not.
+    version = record(step, provenance, sha256, [*found.new.values(), *found.new_probes.values()], verdict, index)
+    log(step_figures(found.new, found.old, verdict.passed), training.steps)
     remove(step.run)
     current = registry.version(CURRENT)
     drop_vectors(registry, current)
-    return StepResult(version, step.parent, spec, new, old, roles, current.id, index)
+    return StepResult(version, step.parent, spec, found.new, found.old, roles, current.id, index)
 
 
 def train_and_fold(
@@ -264,29 +261,24 @@ def merge(step: Step, provenance: Provenance, drawn: Draw, progress: Progress) -
     return replace(provenance, state_next=state)
 
 
-def evaluate(step: Step, sha256: str, progress: Progress) -> tuple[list[Score], IndexComparison | None]:
-    """Score the new version, its parent and the root base where they lack scores, and measure the parent's index."""
+def evaluate(
+    step: Step, sha256: str, roles: dict[str, Role], pairs: int, progress: Progress
+) -> tuple[Scored, Verdict, IndexComparison | None]:
+    """Score and judge the new version, and measure what it finds in the parent's index."""
     from continual.index.cross import Side
 
-    registry, config, tasks = step.registry, step.config, step.tasks
-    parent, new = step.parent.id, step.spec.version
-    vectors = {name: vectors_file(registry, name) if config.index.step else None for name in (parent, new)}
-    for known in {version.id: version for version in (step.root, step.parent)}.values():
-        score_missing(registry, known, tasks, config, progress, keep=vectors.get(known.id))
-    scores = score_model(registry, new, step.target, sha256, tasks, config, progress, keep=vectors[new])
+    registry, config, parent, new = step.registry, step.config, step.parent, step.spec.version
+    candidate = Candidate(
+        registry, config, new, step.target, sha256, step.root, parent, step.tasks, roles=roles, pairs=pairs
+    )
+    found, decision = score_and_judge(candidate, progress)
+    verdict = as_verdict(decision)
     if not config.index.step:
-        return scores, None
-    old_side = Side(parent, step.parent.sha256, step.folder(step.parent), vectors[parent])
-    new_side = Side(new, sha256, step.target, vectors[new])
-    return scores, measure_step(registry, config, old_side, new_side, tasks, step.spec.batches, progress)
-
-
-def parent_scores(step: Step) -> dict[str, Score]:
-    """Return the parent's score by task, as far as it was scored with the settings of the suite `step`."""
-    known = step.registry.scores(suite_settings(step.tasks, step.config, "step"))
-    scores = {task: score for (version, task), score in known.items() if version == step.parent.id}
-    step.registry.digests.check(*map(queries_of, scores.values()))
-    return scores
+        return found, verdict, None
+    old_side = Side(parent.id, parent.sha256, step.folder(parent), candidate.vectors(parent.id))
+    new_side = Side(new, sha256, step.target, candidate.vectors(new))
+    both = [task for task in step.tasks if task.name in found.new and found.old[task.name].version == parent.id]
+    return found, verdict, measure_step(registry, config, old_side, new_side, both, step.spec.batches, progress)
 
 
 def record(

@@ -12,7 +12,7 @@ from continual.models.base import recorded_name, resolve_base
 from continual.models.weights import weights_sha256
 from continual.registry import ROOT, Provenance, Registry, Version
 from continual.registry.catalog import now
-from continual.storage.files import publish
+from continual.storage.files import publish, sweep_unfinished
 from continual.versions.settings import render_config
 
 SETTINGS = "continual.toml"
@@ -22,6 +22,7 @@ STORE = ".continual"
 def create_workspace(directory: str | Path, base: str, *, trust_remote_code: bool) -> Path:
     """Create a workspace and return its folder; see `Workspace.init`."""
     directory = Path(directory).expanduser().resolve()
+    sweep_unfinished(directory, STORE)
     if (directory / STORE).exists():
         if (directory / SETTINGS).exists():
             hint = f"Show it with `continual status -w {directory}`, or choose another folder."

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from continual.config import Config
 from continual.errors import InputError, NotFoundError, NothingToDoError, did_you_mean
 from continual.eval.ood import flags_of
+from continual.eval.probes import probes
 from continual.eval.suites import SuiteName, sample_of, suite_settings, suite_tasks
 from continual.progress import SILENT, Progress
 from continual.registry import ROOT, Registry, Score, Task, Version
@@ -22,6 +23,8 @@ from continual.versions.build import materialise, prove
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+    from continual.eval.run import Scorer
 
 SUITES: tuple[SuiteName, ...] = ("step", "release")
 
@@ -134,7 +137,8 @@ def _score_recorded(
         def record(score: Score) -> None:
             registry.add_scores([score])
 
-        score_model(registry, version.id, folder, version.sha256, tasks, config, progress, suite, record, keep)
+        with scorer_of(registry, version.id, folder, version.sha256, config, progress, keep) as scorer:
+            score_suite(scorer, registry, tasks, config, suite, record)
 
 
 def unranked(
@@ -152,44 +156,56 @@ def unranked(
     ]
 
 
-def score_model(
+def scorer_of(
     registry: Registry,
     version: str,
     snapshot: Path,
     sha256: str,
-    tasks: Sequence[Task],
     config: Config,
     progress: Progress,
-    suite: SuiteName = "step",
-    on_score: Callable[[Score], None] | None = None,
     keep: Path | None = None,
-) -> list[Score]:
-    """Score a model folder on tasks, with the samples of a suite; see `continual.eval.run.score_tasks`.
+) -> Scorer:
+    """Return what scores a model folder; see `continual.eval.run.Scorer`.
 
     Args:
         version: Id of the version that the scores belong to; it need not be recorded yet.
         snapshot: Folder of the model.
         sha256: sha256 of its weights.
-        on_score: Called with each score as soon as it is computed.
         keep: Cache file to read embeddings of texts from, and to write them to.
     """
-    from continual.eval.run import score_tasks
+    from continual.eval.run import Scorer
 
-    registry.task_folders([task for task in tasks if task.mteb is None])  # checks their files
-    return score_tasks(
+    return Scorer(
         snapshot,
         version,
         sha256,
-        tasks,
         registry.root,
         config.eval,
-        samples={task.name: sample_of(task, getattr(config.suites, suite)) for task in tasks},
-        on_score=on_score,
         keep=keep,
         instructed=registry.instructions(),
         progress=progress,
         trust_remote_code=config.trust_remote_code,
     )
+
+
+def score_suite(
+    scorer: Scorer,
+    registry: Registry,
+    tasks: Sequence[Task],
+    config: Config,
+    suite: SuiteName,
+    on_score: Callable[[Score], None] | None = None,
+) -> list[Score]:
+    """Score a model on tasks, with the samples of a suite, after a check of the tasks' files.
+
+    For the suite "probe", all tasks have a probe.
+    """
+    registry.task_folders([task for task in tasks if task.mteb is None])
+    if suite == "probe":
+        samples = probes(registry, tasks, config)
+    else:
+        samples = {task.name: sample_of(task, config.suites, suite) for task in tasks}
+    return scorer.score(tasks, samples, on_score)
 
 
 def evaluate_version(

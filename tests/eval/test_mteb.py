@@ -129,7 +129,7 @@ def test_nothing_is_scored_twice(offered: Any, workspace: Workspace, monkeypatch
     assert [each.new for each in first.scores] == [True]
     both = workspace.evaluate()
     assert [(each.task, each.new) for each in both.scores] == [("MockSTSTask", False), ("MockRetrievalTask", True)]
-    monkeypatch.delattr(scoring, "score_tasks")
+    monkeypatch.delattr(scoring, "Scorer")
     assert [each.score for each in workspace.evaluate().scores] == [each.score for each in both.scores]
 
 

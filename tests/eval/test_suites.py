@@ -16,7 +16,9 @@ from continual import Workspace
 from continual.config import (
     Config,
     EvalConfig,
+    ProbeConfig,
     SuiteConfig,
+    SuitesConfig,
     load_config,
     validate,
 )
@@ -28,14 +30,17 @@ from continual.errors import (
 )
 from continual.eval.suites import (
     WHOLE,
+    Probe,
     Sample,
     first_by_hash,
     sample_of,
     score_path,
     score_settings,
     suite_tasks,
+    texts_of,
     trec_eval_measure,
 )
+from continual.eval.tasks import sampled_ids
 from continual.registry import Registry, Score, Task
 from continual.registry.catalog import now
 from continual.registry.migrations import MIGRATIONS
@@ -91,12 +96,37 @@ def test_only_means_over_queries_have_values_per_query(metric: str, expected: st
 
 
 def test_what_is_sampled() -> None:
-    suite = SuiteConfig(queries=50, documents=2000)
-    assert sample_of(task(), suite) == Sample(50, None)  # it has no more documents than that
-    assert sample_of(task(queries=50), suite) == WHOLE
-    assert sample_of(task(task_type="STS", metric="cosine_spearman"), suite) == WHOLE
-    assert sample_of(task(task_type="InstructionReranking", metric="p-MRR"), suite) == WHOLE
-    assert sample_of(task(task_type="Reranking", metric="map_at_1000"), suite) == Sample(50, None)
+    suites = SuitesConfig(step=SuiteConfig(queries=50, documents=2000))
+    assert sample_of(task(), suites, "step") == Sample(50, None)  # it has no more documents than that
+    assert sample_of(task(), suites, "release") == WHOLE
+    assert sample_of(task(queries=50), suites, "step") == WHOLE
+    assert sample_of(task(task_type="STS", metric="cosine_spearman"), suites, "step") == WHOLE
+    assert sample_of(task(task_type="InstructionReranking", metric="p-MRR"), suites, "step") == WHOLE
+    assert sample_of(task(task_type="Reranking", metric="map_at_1000"), suites, "step") == Sample(50, None)
+
+
+def test_what_a_probe_is() -> None:
+    suites = SuitesConfig(step=SuiteConfig(queries=50), probe=ProbeConfig(queries=20, documents=4))
+    assert sample_of(task(), suites, "probe") == Probe(20, 4)
+    assert score_settings(EvalConfig(), Probe(20, 4)) == "max_length=model, probe, queries=20, documents=4"
+    assert texts_of(task(), Probe(20, 4)) == 20 + 20 * 5
+    assert sample_of(task(queries=10), suites, "probe") == Probe(None, 4)
+    assert sample_of(task(documents=150), suites, "probe") == Sample(50, None)  # a probe would be more than half
+    assert sample_of(task(task_type="STS", metric="cosine_spearman"), suites, "probe") == WHOLE
+    small = SuitesConfig(step=SuiteConfig(queries=5, documents=400))
+    assert sample_of(task(), small, "probe") == Probe(5, 5)  # never more queries than the suite step
+
+
+def test_the_documents_of_a_probe_are_hard_ones() -> None:
+    corpus = [f"d{number}" for number in range(50)]
+    queries = [f"q{number}" for number in range(10)]
+    qrels = {query: {corpus[number]: 1} for number, query in enumerate(queries)}
+    hard = {query: [corpus[20 + number], corpus[30 + number], corpus[40]] for number, query in enumerate(queries)}
+    asked, kept = sampled_ids(corpus, queries, qrels, Probe(3, 2, hard))
+    assert asked == set(first_by_hash(queries, 3))
+    assert kept == {document for query in asked for document in [*qrels[query], *hard[query][:2]]}
+    _, reranked = sampled_ids(corpus, queries, qrels, Probe(3, 2, hard), {query: ["d49", "gone"] for query in queries})
+    assert reranked == kept | {"d49"}
 
 
 def test_a_sample_does_not_depend_on_the_order() -> None:
@@ -150,7 +180,7 @@ def test_a_sampled_score_is_its_own(workspace: Workspace, monkeypatch: pytest.Mo
     paths = {score.path for score in workspace.registry.all_scores()}
     assert len(paths) == 2
     assert all((workspace.registry.root / path).is_file() for path in paths if path)
-    monkeypatch.delattr(scoring, "score_tasks")
+    monkeypatch.delattr(scoring, "Scorer")
     again = [workspace.evaluate(suite=suite).scores[0] for suite in ("step", "release")]
     assert [(each.score, each.new) for each in again] == [(step.score, False), (release.score, False)]
     assert [each.task for each in workspace.evaluate(tasks=["first"], suite="step").scores] == ["first"]

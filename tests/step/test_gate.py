@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from continual.config import Config, GateConfig
 from continual.eval.significance import Interval, mean_interval, paired_interval
-from continual.registry import Score, Verdict
+from continual.registry import Role, Score, Verdict
 from continual.step.gate import decide
 from continual.step.judge import as_verdict, judge
 
@@ -182,7 +182,9 @@ def write_scores(root: Path, version: str, values: dict[str, list[float]]) -> di
 def test_intervals_come_from_the_per_query_scores(tmp_path: Path) -> None:
     old = write_scores(tmp_path, "v0", {"med": [0.5] * 20, "bash": [0.6, 0.8] * 10, "wiki": [0.9] * 20})
     new = write_scores(tmp_path, "v1", {"med": [0.6] * 20, "bash": [0.5, 0.9] * 10, "wiki": [0.8] * 20})
-    verdict = judge(new, old, {"med": "new", "bash": "learned", "wiki": "OOD"}, tmp_path, Config())
+    roles: dict[str, Role] = {"med": "new", "bash": "learned", "wiki": "OOD"}
+    pairs = {task: (new[task], old[task]) for task in new}
+    verdict = as_verdict(judge(pairs, roles, tmp_path, Config(), "v0"))
     assert not verdict.passed
     assert verdict.reasons == [
         "the mean of 1 OOD task fell by 10.0 points (95 % interval of the fall 6.6 to 13.4), more than "
@@ -194,12 +196,13 @@ def test_intervals_come_from_the_per_query_scores(tmp_path: Path) -> None:
     assert figures["bash"].low < 0 < figures["bash"].high
     assert figures["bash"].difference == pytest.approx(0, abs=1e-9)
     assert verdict.gain.low == pytest.approx(figures["med"].low)
-    assert verdict == judge(new, old, {"med": "new", "bash": "learned", "wiki": "OOD"}, tmp_path, Config())
+    assert verdict == as_verdict(judge(pairs, roles, tmp_path, Config(), "v0"))
 
 
 def test_scores_without_per_query_values_are_judged_by_points(tmp_path: Path) -> None:
-    new = {"bash": Score("v1", "bash", "ndcg_at_10", 50.0, 3, None)}
-    old = {"bash": Score("v0", "bash", "ndcg_at_10", 60.0, 3, None)}
-    verdict = judge(new, old, {"bash": "learned"}, tmp_path, Config())
+    new, old = (
+        Score(version, "bash", "ndcg_at_10", points, 3, None) for version, points in (("v1", 50.0), ("v0", 60.0))
+    )
+    verdict = as_verdict(judge({"bash": (new, old)}, {"bash": "learned"}, tmp_path, Config(), "v0"))
     assert verdict.reasons == ["bash fell by 10.0 points, more than gate.max_forgetting = 2.0"]
     assert verdict.tasks["bash"].low is None

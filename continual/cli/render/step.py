@@ -55,9 +55,16 @@ def _print_scores(step: StepResult) -> None:
         say("There is no evaluation task, so the gate had nothing to check. Add one with `continual task add`.")
         return
     scores = table("task", "", step.parent.id, step.version.id, "change", numbers=(2, None))
+    changes = step.version.verdict.tasks if step.version.verdict is not None else {}
     for task, role in step.roles.items():
+        change = changes.get(task)
         old, new = step.previous.get(task), step.scores.get(task)
-        change = f"{new.score - old.score:+.1f}" if old and new else ""
-        scores.add_row(escape(task), role, *(f"{score.score:.1f}" if score else "" for score in (old, new)), change)
+        shown = [f"{score.score:.1f}" if score else "" for score in (old, new)]
+        if change is not None and change.probe:
+            shown = ["", ""]
+        elif old is not None and old.version != step.parent.id:
+            shown[0] += f" ({old.version})"
+        note = " (probe)" if change is not None and change.probe else ""
+        scores.add_row(escape(task), role, *shown, f"{change.difference:+.1f}{note}" if change is not None else "")
     say(f"{measured(score.metric for score in step.scores.values())}, points")
     console.print(scores)

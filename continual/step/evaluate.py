@@ -1,0 +1,243 @@
+"""Step 5 of an update: score the new version, on as many texts as cost what its training costs, and judge it.
+
+With few tasks, all are scored in full. With more, the tasks of the new domains are, and each other task is scored on a
+probe, a small fixed sample of it. The probes say which tasks may have fallen. Those, and the ones that were last scored
+in full longest ago, are scored in full until `eval.step_texts` is used up.
+
+A refusal never rests on a probe, nor on a version before the parent: a limit that seems broken is measured again in
+full, with the parent's score. So is one that might be broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from continual.config import Config
+from continual.eval.probes import probes
+from continual.eval.suites import Probe, SuiteName, sample_of, suite_settings, texts_of
+from continual.index.pair import vectors_file
+from continual.progress import Progress
+from continual.registry import Registry, Role, Score, Task, Version
+from continual.registry.artifacts import queries_of
+from continual.step.gate import Decision
+from continual.step.judge import judge
+from continual.versions.scores import score_missing, score_suite, scorer_of, unscored
+
+if TYPE_CHECKING:
+    from continual.eval.run import Scorer
+
+TEXTS_PER_PAIR = 4
+"""Texts that may be scored for each trained pair, by default. Training computes each of its two texts three times."""
+
+LEAST = 2_000
+"""Texts that may be scored in any case, by default."""
+
+DOUBT = 0.2
+"""A change beyond its limit with at most this one-sided p-value might break the limit, so it is measured in full."""
+
+
+@dataclass
+class Scored:
+    """The scores that a step compares, by task; more are added while the step is evaluated.
+
+    Attributes:
+        new: The new version's, in full.
+        old: The parent's, in full; where it has none, that of the nearest version before it.
+        new_probes: The new version's probes.
+        old_probes: The parent's.
+    """
+
+    new: dict[str, Score] = field(default_factory=dict)
+    old: dict[str, Score] = field(default_factory=dict)
+    new_probes: dict[str, Score] = field(default_factory=dict)
+    old_probes: dict[str, Score] = field(default_factory=dict)
+
+    def pairs(self) -> dict[str, tuple[Score, Score]]:
+        """Return the new and the old score of each task: in full where there are both, else of the probe."""
+        probes = {
+            task: (score, self.old_probes[task]) for task, score in self.new_probes.items() if task in self.old_probes
+        }
+        full = {task: (score, self.old[task]) for task, score in self.new.items() if task in self.old}
+        return probes | full
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A version that a step is making.
+
+    Attributes:
+        registry: The workspace's registry.
+        config: The step's settings.
+        version: Its id.
+        folder: Its model folder.
+        sha256: Digest of its weights.
+        root: The root base.
+        parent: The version that it continues.
+        tasks: The tasks of the suite `step`.
+        roles: What each task is to the step.
+        pairs: Pairs that the step trained.
+    """
+
+    registry: Registry
+    config: Config
+    version: str
+    folder: Path
+    sha256: str
+    root: Version
+    parent: Version
+    tasks: Sequence[Task]
+    roles: Mapping[str, Role]
+    pairs: int
+
+    @property
+    def texts(self) -> int | None:
+        """How many texts may be encoded to score it; None if there is no limit."""
+        limit = self.config.eval.step_texts
+        if limit == "all":
+            return None
+        return max(LEAST, TEXTS_PER_PAIR * self.pairs) if limit == "auto" else limit
+
+    def vectors(self, version: str) -> Path | None:
+        """Return where the vectors of a version are kept; None if no index is compared."""
+        return vectors_file(self.registry, version) if self.config.index.step else None
+
+    def cost(self, tasks: Iterable[Task], suite: SuiteName = "step") -> int:
+        """Return how many texts a suite scores of tasks."""
+        return sum(texts_of(task, sample_of(task, self.config.suites, suite)) for task in tasks)
+
+
+def evaluate(candidate: Candidate, progress: Progress) -> tuple[Scored, Decision]:
+    """Score a new version, its parent and the root base where they lack scores, and decide."""
+    registry, config, tasks = candidate.registry, candidate.config, candidate.tasks
+    learning = [task for task in tasks if candidate.roles[task.name] in ("new", "again")]
+    lacking = [unscored(registry, version, tasks, config) for version in (candidate.root, candidate.parent)]
+    spent = candidate.cost(lacking[0])
+    _score_known(candidate, candidate.root, tasks, progress)
+    everything = spent + candidate.cost(lacking[1]) + candidate.cost(tasks)
+    limited = candidate.texts is not None and everything > candidate.texts
+    _score_known(candidate, candidate.parent, learning if limited else tasks, progress)
+    keep = candidate.vectors(candidate.version)
+    version, folder, sha256 = candidate.version, candidate.folder, candidate.sha256
+    found = Scored()
+    with scorer_of(registry, version, folder, sha256, config, progress, keep) as scorer:
+
+        def score(chosen: Sequence[Task]) -> None:
+            found.new |= by_task(score_suite(scorer, registry, chosen, config, "step"))
+            found.old = last_scores(candidate)
+
+        score(learning if limited else tasks)
+        if limited:
+            spent += candidate.cost(learning) + candidate.cost(set_of(lacking[1], learning))
+            spent += _score_probes(candidate, scorer, found, progress)
+            score(choose(candidate, found, (candidate.texts or 0) - spent))
+        decision = judge(found.pairs(), candidate.roles, registry.root, config, candidate.parent.id)
+        while doubts := _doubts(candidate, found, decision):
+            score([task for task in doubts if task.name not in found.new])
+            _score_known(candidate, candidate.parent, doubts, progress)
+            found.old = last_scores(candidate)
+            decision = judge(found.pairs(), candidate.roles, registry.root, config, candidate.parent.id)
+    return found, decision
+
+
+def by_task(scores: Iterable[Score]) -> dict[str, Score]:
+    """Return scores by the names of their tasks."""
+    return {score.task: score for score in scores}
+
+
+def set_of(tasks: Sequence[Task], others: Sequence[Task]) -> list[Task]:
+    """Return the tasks that are in both lists."""
+    names = {task.name for task in others}
+    return [task for task in tasks if task.name in names]
+
+
+def _score_known(
+    candidate: Candidate, version: Version, tasks: Sequence[Task], progress: Progress, suite: SuiteName = "step"
+) -> None:
+    """Score a recorded version on the tasks it has no score on."""
+    keep = candidate.vectors(version.id) if version.id == candidate.parent.id else None
+    score_missing(candidate.registry, version, tasks, candidate.config, progress, suite, keep)
+
+
+def _score_probes(candidate: Candidate, scorer: Scorer, found: Scored, progress: Progress) -> int:
+    """Score the probes of the new version and its parent; return how many texts the new version's have.
+
+    A task of which a probe would be half is scored in full instead.
+    """
+    registry, config = candidate.registry, candidate.config
+    probed = [task for task in candidate.tasks if task.name in probes(registry, candidate.tasks, config)]
+    small = [
+        task
+        for task in candidate.tasks
+        if task.name not in found.new
+        and not isinstance(sample_of(task, config.suites, "probe"), Probe)
+        and candidate.cost([task]) <= 2 * config.suites.probe.queries * (2 + config.suites.probe.documents)
+    ]
+    found.new |= by_task(score_suite(scorer, registry, small, config, "step"))
+    found.new_probes |= by_task(score_suite(scorer, registry, probed, config, "probe"))
+    _score_known(candidate, candidate.parent, probed, progress, "probe")
+    settings = suite_settings(probed, config, "probe")
+    known = registry.scores(settings)
+    found.old_probes |= {task: score for (version, task), score in known.items() if version == candidate.parent.id}
+    registry.digests.check(*map(queries_of, found.old_probes.values()))
+    found.old = last_scores(candidate)
+    return candidate.cost(small) + candidate.cost(probed, "probe")
+
+
+def last_scores(candidate: Candidate) -> dict[str, Score]:
+    """Return, by task, the score in full of the last version of the parent's lineage that has one."""
+    known = candidate.registry.scores(suite_settings(candidate.tasks, candidate.config, "step"))
+    found: dict[str, Score] = {}
+    for version in candidate.registry.ancestry(candidate.parent.id):
+        found |= {task: score for (owner, task), score in known.items() if owner == version.id}
+    candidate.registry.digests.check(*map(queries_of, found.values()))
+    return found
+
+
+def choose(candidate: Candidate, found: Scored, room: int) -> list[Task]:
+    """Return which of the other tasks are scored in full.
+
+    The task that was scored longest ago and the learned domain whose probe fell most surely take turns, until the texts
+    are used up; at least one is chosen. OOD tasks are chosen by time alone: their mean would be biased if those that
+    fell were. A task is always chosen if it was not scored in the last `eval.step_every` versions.
+
+    Args:
+        room: Texts left.
+    """
+    lineage = [entry.id for entry in candidate.registry.ancestry(candidate.parent.id)]
+    age = {name: place for place, name in enumerate(reversed(lineage), 1)}
+    rest = [task for task in candidate.tasks if task.name not in found.new]
+    ages = {
+        task.name: age[found.old[task.name].version] if task.name in found.old else len(lineage) + 1 for task in rest
+    }
+    decision = judge(found.pairs(), candidate.roles, candidate.registry.root, candidate.config, candidate.parent.id)
+    oldest = sorted(rest, key=lambda task: -ages[task.name])
+    fallen = sorted(
+        (task for task in rest if candidate.roles[task.name] == "learned" and decision.fell(task.name)),
+        key=lambda task: decision.tasks[task.name].p or 0.0,
+    )
+    chosen = {task.name: task for task in oldest if ages[task.name] >= candidate.config.eval.step_every}
+    room -= candidate.cost(chosen.values())
+    turns = [task for both in zip_longest(oldest, fallen) for task in both if task is not None]
+    for task in turns:
+        if chosen and candidate.cost([task]) > room:
+            break
+        if task.name not in chosen:
+            chosen[task.name] = task
+            room -= candidate.cost([task])
+    return [task for task in rest if task.name in chosen]
+
+
+def _doubts(candidate: Candidate, found: Scored, decision: Decision) -> list[Task]:
+    """Return the tasks of limits that are or might be broken, and that were not scored in full with the parent."""
+    unsure = {
+        task
+        for finding in decision.findings
+        if finding.broken or (finding.beyond and (finding.p is None or finding.p <= DOUBT))
+        for task in finding.tasks
+        if task not in found.new or found.old[task].version != candidate.parent.id
+    }
+    return [task for task in candidate.tasks if task.name in unsure]

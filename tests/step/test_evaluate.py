@@ -1,0 +1,201 @@
+"""How a step is scored when its tasks have more texts than it may encode."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from continual import Workspace
+from continual.config import load_config
+from continual.eval.suites import SuiteName, suite_settings
+from continual.models.weights import weights_sha256
+from continual.progress import SILENT
+from continual.registry import Role
+from continual.step.evaluate import Candidate, Scored, evaluate
+from continual.step.gate import Decision
+from continual.versions.scores import score_missing
+from tests.commands import Run
+from tests.pairs import make_pairs
+from tests.tasks import write_task
+from tests.workspaces import SETTINGS, Once, learn, make_workspace
+
+SUITES: tuple[SuiteName, ...] = ("step", "probe")
+DOMAINS = ["a", "b", "c", "d"]
+PROBES = "[suites]\nprobe = {queries = 3, documents = 2}\n"
+LIMITED = SETTINGS + PROBES + "[eval]\nstep_texts = 90\nstep_every = 3\n"
+FULL = SETTINGS + PROBES + '[eval]\nstep_texts = "all"\n'
+
+
+@pytest.fixture(scope="session")
+def four_steps(once: Once, tiny_model: Path) -> Path:
+    """A workspace with an OOD task that has learned four domains; all tasks were scored in full."""
+
+    def make(folder: Path) -> None:
+        made = make_workspace(folder / "w", tiny_model, FULL.replace("holdout = 0.2", "holdout = 0.4"))
+        task = write_task(folder / "ood", "far", seed=9)
+        made.add_task("far", folder / "ood" / task.path)
+        for seed, domain in enumerate(DOMAINS):
+            learn(made, domain, 40, seed=seed)
+
+    return once("four-steps", make) / "w"
+
+
+@pytest.fixture
+def opened(four_steps: Path, tmp_path: Path) -> Callable[[str], Workspace]:
+    """Return a function that opens a copy of the workspace with other settings."""
+
+    def open_copy(settings: str) -> Workspace:
+        folder = shutil.copytree(four_steps, tmp_path / "w")
+        (folder / "continual.toml").write_text(settings)
+        return Workspace(folder)
+
+    return open_copy
+
+
+def ingest(workspace: Workspace, domain: str, seed: int) -> None:
+    file = workspace.directory.parent / f"{domain}.parquet"
+    pq.write_table(pa.Table.from_pylist(make_pairs(40, seed=seed)), file)
+    workspace.ingest(file)
+
+
+def test_the_new_domain_is_scored_in_full_and_the_others_in_turn(opened: Callable[[str], Workspace]) -> None:
+    workspace = opened(LIMITED)
+    last = dict.fromkeys([*DOMAINS, "far"], "v4")
+    for number, domain in enumerate(("e", "f", "g"), start=5):
+        ingest(workspace, domain, seed=number)
+        step = workspace.update(replay=0.5)
+        version = f"v{number}"
+        assert step.version.id == version
+        changes = step.version.verdict.tasks
+        assert set(changes) == {*last, domain}, "every task is compared"
+        assert not changes[domain].probe
+        assert changes[domain].since is None
+        full = {task for task, change in changes.items() if not change.probe}
+        assert set(step.scores) == full
+        assert 2 <= len(full) < len(changes)
+        for task in full - {domain}:
+            assert changes[task].since == (None if last[task] == f"v{number - 1}" else last[task])
+        last |= dict.fromkeys(full, version)
+        assert all(int(version[1:]) - int(each[1:]) < 3 for each in last.values()), "eval.step_every"
+        reasons = " ".join(step.version.verdict.reasons)
+        assert f"{len(changes) - len(full)} of {len(changes)} tasks were compared on a probe" in reasons
+        scores = workspace.registry.scores()
+        assert {task for owner, task in scores if owner == version} == full, "probes are no scores"
+        base = {task for owner, task in scores if owner == "v0"}
+        assert base == {*last}
+
+
+def test_a_step_that_may_score_all_probes_nothing(opened: Callable[[str], Workspace]) -> None:
+    workspace = opened(FULL)
+    ingest(workspace, "e", seed=5)
+    step = workspace.update()
+    assert set(step.scores) == set(step.previous) == {*DOMAINS, "far", "e"}
+    assert not any(change.probe or change.since for change in step.version.verdict.tasks.values())
+    assert not any(score.probe for score in workspace.registry.all_scores())
+
+
+def test_the_default_is_four_texts_a_pair(opened: Callable[[str], Workspace]) -> None:
+    workspace = opened(SETTINGS)
+    candidate = of_current(workspace, {})
+    assert candidate.texts == 2000
+    assert dataclasses.replace(candidate, pairs=1000).texts == 4000
+
+
+def of_current(workspace: Workspace, roles: dict[str, Role]) -> Candidate:
+    """Return the current version as if a step had just made it from itself."""
+    registry, current = workspace.registry, workspace.version()
+    folder = registry.path(current.path)
+    tasks = [task for task in registry.tasks() if task.name in roles]
+    return Candidate(
+        registry,
+        load_config(workspace.directory / "continual.toml"),
+        "v9",
+        folder,
+        weights_sha256(folder),
+        workspace.version("v0"),
+        current,
+        tasks,
+        roles=roles,
+        pairs=10,
+    )
+
+
+ROLES: dict[str, Role] = {"d": "new", "a": "learned", "b": "learned", "c": "learned", "far": "OOD"}
+
+
+def set_points(workspace: Workspace, version: str, task: str, points: float) -> None:
+    """Replace all scores of a version on a task, those of its probe too."""
+    registry = workspace.registry
+    config = load_config(workspace.directory / "continual.toml")
+    tasks = [each for each in registry.tasks() if each.name == task]
+    for suite in SUITES:
+        score_missing(registry, workspace.version(version), tasks, config, SILENT, suite)
+        score = registry.scores(suite_settings(tasks, config, suite))[version, task]
+        path = registry.path(str(score.path))
+        table = pq.read_table(path)
+        values = pa.array([points / 100] * len(table), pa.float64())
+        pq.write_table(table.set_column(1, "score", values), path)
+        registry.add_scores([dataclasses.replace(score, score=points)])
+
+
+@pytest.mark.parametrize(("fallen", "passes"), [([], True), (["c"], False), (["far"], False)])
+def test_the_verdict_is_that_of_the_full_evaluation(
+    fallen: list[str], passes: bool, opened: Callable[[str], Workspace]
+) -> None:
+    settings = LIMITED.replace("max_forgetting = 100", "max_forgetting = 2")
+    settings = settings.replace("max_ood_loss = 100", "max_ood_loss = 1")
+    workspace = opened(settings)
+    for task in fallen:
+        set_points(workspace, "v4", task, 100.0)  # the same model is worse than that
+    found: list[tuple[Scored, Decision]] = []
+    for limit in ("step_texts = 90", 'step_texts = "all"'):
+        (workspace.directory / "continual.toml").write_text(settings.replace("step_texts = 90", limit))
+        found.append(evaluate(of_current(workspace, ROLES), SILENT))
+    (scored, decision), (everything, wanted) = found
+    assert decision.passed == wanted.passed == passes
+    assert set(everything.new) == {*ROLES}
+    broken = [finding for finding in decision.findings if finding.broken]
+    assert [finding.tasks for finding in broken] == ([fallen] if fallen else [])
+    for task in fallen:
+        assert task in scored.new
+        assert not decision.tasks[task].probe, "no refusal rests on a probe"
+    if passes:
+        assert set(scored.new) < {*ROLES}
+
+
+def test_a_limit_that_an_older_version_seems_to_break_is_measured_with_the_parent(
+    opened: Callable[[str], Workspace], tmp_path: Path
+) -> None:
+    settings = LIMITED.replace("max_forgetting = 100", "max_forgetting = 2")
+    workspace = opened(settings)
+    registry = workspace.registry
+    task = next(task for task in registry.tasks() if task.name == "a")
+    config = load_config(workspace.directory / "continual.toml")
+    known = registry.scores(suite_settings([task], config, "step"))
+    for name in ("v3", "v4"):  # v2 is the last with a score of a
+        registry.drop_scores(str(known[name, "a"].path))
+    high = dataclasses.replace(known["v2", "a"], score=100.0, path=None)
+    registry.add_scores([high])  # without scores per query, its points alone decide
+    _, decision = evaluate(of_current(workspace, ROLES | {"b": "new", "c": "new"}), SILENT)
+    assert decision.tasks["a"].since is None
+    assert decision.tasks["a"].difference == pytest.approx(0, abs=1e-6)
+    assert decision.passed
+    assert ("v4", "a") in registry.scores(suite_settings([task], config, "step"))
+
+
+def test_update_shows_what_was_measured_on_a_probe(opened: Callable[[str], Workspace], run: Run) -> None:
+    workspace = opened(LIMITED)
+    ingest(workspace, "e", seed=5)
+    result = run("update", "-w", workspace.directory)
+    assert result.code == 0, result.err
+    assert "(probe)" in result.out
+    assert "tasks were compared on a probe, not in full" in result.out
+    ingest(workspace, "f", seed=6)
+    result = run("update", "-w", workspace.directory)
+    assert "(v4)" in result.out, "a score of a version before the parent names it"
