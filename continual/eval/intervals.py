@@ -68,8 +68,13 @@ class Contrast:
     first: RowIndices
     second: RowIndices
 
-    def moments(self, values: Sequence[Matrix]) -> Moments:
-        """Return the moments over each task's queries, of shape [versions, tasks]; NaN where nothing is compared."""
+    def moments(self, values: Sequence[Matrix], drift: Matrix) -> Moments:
+        """Return the moments over each task's queries, of shape [versions, tasks]; NaN where nothing is compared.
+
+        Args:
+            values: As `report_intervals` takes them.
+            drift: Variance that is added for each score, of shape [versions, tasks], with a row for the joint version.
+        """
         stacked = np.full((3, *self.first.shape), np.nan)
         for task, points in enumerate(values):
             measured = _measured(points)  # the others give NaN; most versions of a long stream may have no file
@@ -77,7 +82,8 @@ class Contrast:
             versions = np.flatnonzero((first != NONE) & (second != NONE) & measured[first] & measured[second])
             if versions.size:
                 part = moments(points[self.first[versions, task]] - points[self.second[versions, task]])
-                stacked[:, versions, task] = part.mean, part.variance, part.freedom
+                more = drift[first[versions], task] + drift[second[versions], task]
+                stacked[:, versions, task] = part.mean, part.variance + more, part.freedom
         return Moments(*stacked)
 
 
@@ -89,6 +95,7 @@ def report_intervals(
     values: Sequence[Matrix],
     joint: NDArray[np.float64] | None,
     confidence: float,
+    drift: Matrix | None = None,
 ) -> Intervals:
     """Return the intervals of a report.
 
@@ -102,10 +109,14 @@ def report_intervals(
             `joint`, there is one more row, the joint version's.
         joint: Points of the joint version, of shape [tasks]; NaN where it was not scored or did not learn the domain.
         confidence: Level of the intervals, 0 to 1.
+        drift: Variance that is added because a score is that of an earlier version, points squared, of shape
+            [versions, tasks]; None: all are the versions' own.
     """
     contrasts = _contrasts(matrix, lineages, learned, joint)
-    parts = {name: contrast.moments(values) for name, contrast in contrasts.items()}
-    parts["score"] = _scores(values, matrix.shape)
+    drift = np.zeros(matrix.shape) if drift is None else drift
+    with_joint = np.vstack([drift, np.zeros(matrix.shape[1])])
+    parts = {name: contrast.moments(values, with_joint) for name, contrast in contrasts.items()}
+    parts["score"] = _scores(values, drift)
     acc = np.isfinite(matrix) & np.array([[step is not None for step in steps] for steps in learned], bool)
     outside = np.zeros(matrix.shape, bool)
     outside[:, list(ood)] = True
@@ -113,7 +124,7 @@ def report_intervals(
     contrast_of = {"bwt": "since", "fwt": "before", "forgetting": "best", "intransigence": "joint"}
     for metric, name in contrast_of.items():
         metrics[metric] = _mean_ends(parts[name], contrasts[name].first != NONE, confidence)
-    metrics["retained"], gained = _retained(contrasts["since"], matrix, values, confidence)
+    metrics["retained"], gained = _retained(contrasts["since"], matrix, values, drift, confidence)
     metrics["ood_mean"] = _mean_ends(parts["score"], outside, confidence)
     return Intervals(
         confidence=confidence,
@@ -169,18 +180,18 @@ def _contrasts(
     return contrasts
 
 
-def _scores(values: Sequence[Matrix], shape: tuple[int, ...]) -> Moments:
-    stacked = np.full((3, *shape), np.nan)
+def _scores(values: Sequence[Matrix], drift: Matrix) -> Moments:
+    stacked = np.full((3, *drift.shape), np.nan)
     for task, points in enumerate(values):
-        rows = np.flatnonzero(_measured(points)[: shape[0]])
+        rows = np.flatnonzero(_measured(points)[: len(drift)])
         if rows.size:
             part = moments(points[rows], OF_SCORES)
-            stacked[:, rows, task] = part.mean, part.variance, part.freedom
+            stacked[:, rows, task] = part.mean, part.variance + drift[rows, task], part.freedom
     return Moments(*stacked)
 
 
 def _retained(
-    since: Contrast, matrix: Matrix, values: Sequence[Matrix], confidence: float
+    since: Contrast, matrix: Matrix, values: Sequence[Matrix], drift: Matrix, confidence: float
 ) -> tuple[list[Ends], list[Ends]]:
     """Return the intervals of the retained shares, in percent, and those of the mean gains, in points.
 
@@ -204,7 +215,7 @@ def _retained(
         if rows.size:
             gains = points[learned_in[rows, task]] - points[0]
             part = moments(points[rows] - points[0] - share[rows, None] * gains)
-            parts[:, rows, task] = part.mean, part.variance, part.freedom
+            parts[:, rows, task] = part.mean, part.variance + drift[rows, task], part.freedom
             part = moments(gains)
             gains_of[:, rows, task] = part.mean, part.variance, part.freedom
     gained_ends = _mean_ends(Moments(*gains_of), used, confidence)

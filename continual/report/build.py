@@ -28,6 +28,7 @@ from continual.registry.records import (
     Task,
     Version,
 )
+from continual.report.carry import carry, drift
 from continual.report.joint import Joint, find_joint
 from continual.report.last import last_regressions
 from continual.report.report import METRIC_NAMES, Report, ReportTask, ReportVersion
@@ -64,7 +65,9 @@ def build_report(
         )
     tasks = _tasks(catalog)
     records = _shown(catalog.versions, scores, current.version if current else ROOT)
-    versions = _versions(records, catalog)
+    limited = {score.version for score in catalog.stored if score.probe}
+    created = {task.name: task.created_at for task in catalog.tasks}
+    versions = carry(_versions(records, catalog), limited, created)
     position = {version.id: place for place, version in enumerate(versions)}
     matrix = np.array(
         [[version.scores.get(task.name, math.nan) for task in tasks] for version in versions], dtype=np.float64
@@ -91,7 +94,14 @@ def build_report(
         why=current.reason if current else "",
         workspace=registry.root.resolve().parent.name,
         intervals=report_intervals(
-            matrix, lineages, learned, ood, values, ceiling if joint_version else None, confidence
+            matrix,
+            lineages,
+            learned,
+            ood,
+            values,
+            ceiling if joint_version else None,
+            confidence,
+            drift(versions, [task.name for task in tasks], lineages),
         ),
         joint=joint_version.name if joint_version else None,
         regressions=last_regressions(registry, records, catalog.tasks, scores, confidence) if full else None,
@@ -291,7 +301,7 @@ def _query_points(
     own_files, values = QueryScores(registry.root), []
     joint_files = None if joint is None else QueryScores(joint.root)
     for task in tasks:
-        own_scores = [scores.get((version.id, task.name)) for version in versions]
+        own_scores = [scores.get((version.carried.get(task.name, version.id), task.name)) for version in versions]
         points = [None if score is None or score.path is None else own_files.read(score.path) for score in own_scores]
         if joint is not None and joint_files is not None:
             path = joint.scores[task.name].path if task.name in joint.scores else None

@@ -68,9 +68,10 @@ class ReportVersion:
         reasons: The gate's reasons.
         created_at: UTC.
         provenance: How the version was made.
-        scores: Points by task, for the tasks that it was scored on.
+        scores: Points by task, for the tasks that it was scored on in full, and those that are carried.
         changes: By task, the change against the parent with its interval, as the gate computed it.
         confidence: Level of these intervals.
+        carried: By task, the version before it whose score it has, because its update did not score the task in full.
     """
 
     id: str
@@ -88,6 +89,7 @@ class ReportVersion:
     scores: dict[str, float]
     changes: dict[str, TaskChange]
     confidence: float
+    carried: dict[str, str] = field(default_factory=dict)
 
     @property
     def recipe(self) -> str:
@@ -177,6 +179,7 @@ class Report:
         metrics (acc, bwt, fwt, forgetting, retained, ood_mean, intransigence: one number or null per version),
         intervals (confidence; score, over_base, since_learned: as matrix, [low, high] or null; gained, ood_change: one
         per version; metrics: as metrics), joint (name of the joint version or null), ood_set (the tasks of ood_mean),
+        carried (version, task, of: scores in `matrix` that are those of an earlier version),
         flags (version, task, rows, near, learned_by, domains, why: scores on texts that the version was trained on),
         index (per version, the comparison with its parent's index, or null) and conflicts (the last analysis of
         domains, or null).
@@ -195,6 +198,11 @@ class Report:
             "intervals": self.intervals.to_json(),
             "joint": self.joint,
             "ood_set": self.ood_set,
+            "carried": [
+                {"version": version.id, "task": task, "of": origin}
+                for version in self.versions
+                for task, origin in version.carried.items()
+            ],
             "flags": [asdict(flag) | {"why": flag.why} for flag in self.flags.values()],
             "index": [
                 self.index[version.id].to_json() if version.id in self.index else None for version in self.versions
@@ -212,7 +220,8 @@ class Report:
 
         An unknown value is an empty cell; several domains are joined by "; ". Task columns are called "task:NAME". The
         interval of a column is in two columns of its name with ":low" and ":high"; "gain:NAME" is the score minus the
-        root base's. The last column, "trained_on", names the tasks with a flag.
+        root base's. The column "trained_on" names the tasks with a flag, and "carried" those whose score is that of an
+        earlier version.
         """
         data = self.to_json()
         bounded = [*METRIC_NAMES, *(f"{prefix}:{task.name}" for prefix in ("task", "gain") for task in self.tasks)]
@@ -223,6 +232,7 @@ class Report:
                 *(f"task:{task.name}" for task in self.tasks),
                 *(f"{name}:{end}" for name in bounded for end in ("low", "high")),
                 "trained_on",
+                "carried",
             ]
         ]
         for place, row in enumerate(data["versions"]):
@@ -234,6 +244,7 @@ class Report:
             intervals += self.intervals.score[place] + self.intervals.over_base[place]
             cells += [end for interval in intervals for end in interval or (None, None)]
             cells.append("; ".join(task.name for task in self.tasks if (row["id"], task.name) in self.flags))
+            cells.append("; ".join(self.versions[place].carried))
             lines.append(cells)
         return to_csv(lines)
 

@@ -29,8 +29,8 @@ from continual.report.summary import (
 )
 from continual.storage.terminal import make_console
 
-MARKS = {"learned": "●", "best": "▲", "worst": "▼", "current": "▸", "refused": "✗", "flagged": "!"}
-ASCII = {"learned": "*", "best": "^", "worst": "v", "current": ">", "refused": "x", "flagged": "!"}
+MARKS = {"learned": "●", "best": "▲", "worst": "▼", "current": "▸", "refused": "✗", "flagged": "!", "carried": "~"}
+ASCII = {"learned": "*", "best": "^", "worst": "v", "current": ">", "refused": "x", "flagged": "!", "carried": "~"}
 
 WIDEST = 14
 """Most characters of a task's column; longer names are folded."""
@@ -162,6 +162,8 @@ def _matrix(report: Report, tasks: list[ReportTask], marks: dict[str, str]) -> T
             tail = (marks["learned"] if learned else " ") + (marks[extreme] if extreme else " ")
             if (version.id, task.name) in report.flags:
                 tail = tail.replace(" ", "", 1) + marks["flagged"]
+            elif task.name in version.carried:
+                tail = tail.replace(" ", "", 1) + marks["carried"]
             cells.append(Text(f"{score:.1f}{tail}", style=style))
         table.add_row(_name(report, place, marks, recipe=True), *cells)
     return table
@@ -183,9 +185,12 @@ def _legend(report: Report, marks: dict[str, str]) -> str:
         "current": "current version",
         "refused": "refused by the gate",
         "flagged": "trained on, so not an OOD score",
+        "carried": "score of an earlier version: the update did not score the task in full",
     }
     if not report.flags:
         del meanings["flagged"]
+    if not any(version.carried for version in report.versions):
+        del meanings["carried"]
     if all(version.status != "refused" for version in report.versions):
         del meanings["refused"]
     if all(extremes(report, task.name) == (None, None) for task in report.tasks):

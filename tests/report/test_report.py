@@ -37,8 +37,8 @@ from tests.reports import START, Page, add_domain, add_version, chart, make_regi
 def test_the_json_form_is_the_documented_one(stream: Registry) -> None:
     data = build_report(stream).to_json()
     assert json.loads(json.dumps(data)) == data
-    keys = ["schema", "current", "versions", "tasks", "matrix", "metrics", "intervals", "joint", "ood_set", "flags"]
-    assert list(data) == [*keys, "index", "conflicts"]
+    keys = ["schema", "current", "versions", "tasks", "matrix", "metrics", "intervals", "joint", "ood_set"]
+    assert list(data) == [*keys, "carried", "flags", "index", "conflicts"]
     assert data["schema"] == 1
     assert data["current"] == "v3"
     assert data["versions"][0] == {

@@ -89,6 +89,21 @@ def test_the_new_domain_is_scored_in_full_and_the_others_in_turn(opened: Callabl
         assert {task for owner, task in scores if owner == version} == full, "probes are no scores"
         base = {task for owner, task in scores if owner == "v0"}
         assert base == {*last}
+    report = workspace.report()
+    rows = {row.id: row for row in report.versions}
+    assert set(rows["v5"].scores) == {*DOMAINS, "far", "e"}, "a version has no score on a later task"
+    carried = rows["v7"].carried
+    assert carried == {task: version for task, version in last.items() if version != "v7"}
+    places = {row.id: place for place, row in enumerate(report.versions)}
+    for task, origin in carried.items():
+        column = [each.name for each in report.tasks].index(task)
+        assert report.matrix[places["v7"]][column] == scores[origin, task].score
+        ends = [report.intervals.score[places[version]][column] for version in (origin, "v7")]
+        assert ends[1][1] - ends[1][0] > ends[0][1] - ends[0][0], "the interval grows"
+    assert report.metrics["acc"][places["v7"]] is not None
+    assert {(each["version"], each["task"]): each["of"] for each in report.to_json()["carried"]} == {
+        (row.id, task): origin for row in report.versions for task, origin in row.carried.items()
+    }
 
 
 def test_a_step_that_may_score_all_probes_nothing(opened: Callable[[str], Workspace]) -> None:
@@ -199,3 +214,5 @@ def test_update_shows_what_was_measured_on_a_probe(opened: Callable[[str], Works
     ingest(workspace, "f", seed=6)
     result = run("update", "-w", workspace.directory)
     assert "(v4)" in result.out, "a score of a version before the parent names it"
+    result = run("report", "-w", workspace.directory)
+    assert "~ score of an earlier version" in result.out

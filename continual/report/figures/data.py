@@ -11,6 +11,7 @@ from continual.report.figures.numbers import Format, format_value
 Interval = tuple[float, float]
 
 TRAINED_ON = "trained on"
+CARRIED = "of an earlier version"
 """Label of a score on texts that a version was trained on."""
 
 
@@ -250,6 +251,7 @@ class HeatMap:
         changes: Change against the first row, in points.
         learned: Cells with a frame, as (row, column).
         flagged: Cells with an exclamation mark: scores on texts that the version was trained on.
+        carried: Cells with a tilde: scores of an earlier version.
         strongest: Change in points from which a cell has its full colour.
     """
 
@@ -263,6 +265,7 @@ class HeatMap:
     changes: list[list[float | None]]
     learned: frozenset[tuple[int, int]] = field(default_factory=frozenset)
     flagged: frozenset[tuple[int, int]] = field(default_factory=frozenset)
+    carried: frozenset[tuple[int, int]] = field(default_factory=frozenset)
     strongest: float = 15.0
 
     def strength(self, row: int, column: int) -> int:
@@ -276,12 +279,11 @@ class HeatMap:
         """Return the scores, one row per version."""
         columns = [TableColumn("version"), *(TableColumn(name, "points") for name in self.columns)]
         rows: list[list[Any]] = [[name, *scores] for (name, _, _), scores in zip(self.rows, self.scores, strict=True)]
-        if self.flagged:
-            columns.append(TableColumn(TRAINED_ON))
-            for number, row in enumerate(rows):
-                row.append(
-                    "; ".join(name for place, name in enumerate(self.columns) if (number, place) in self.flagged)
-                )
+        for title, cells in ((TRAINED_ON, self.flagged), (CARRIED, self.carried)):
+            if cells:
+                columns.append(TableColumn(title))
+                for number, row in enumerate(rows):
+                    row.append("; ".join(name for place, name in enumerate(self.columns) if (number, place) in cells))
         return Table(self.name, f"{self.title}.", columns, rows)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from continual.report.figures.axes import SMALL
-from continual.report.figures.data import TRAINED_ON, HeatMap
+from continual.report.figures.data import CARRIED, TRAINED_ON, HeatMap
 from continual.report.figures.numbers import format_change, format_points, short
 from continual.report.figures.svg import Svg, text_width
 
@@ -41,7 +41,8 @@ def _cell(svg: Svg, chart: HeatMap, row: int, column: int, x: float, y: float, w
     tip = f"{chart.rows[row][0]}, {chart.columns[column]}: {format_points(score)}"
     tip += "" if change is None or not row else f" ({format_change(change)} against the first row)"
     flagged = (row, column) in chart.flagged
-    tip += f"; {TRAINED_ON}" if flagged else ""
+    carried = (row, column) in chart.carried
+    tip += f"; {TRAINED_ON}" if flagged else f"; {CARRIED}" if carried else ""
     box: dict[str, Any] = {"x": x + 1, "y": y + 1, "width": width - 2, "height": height - 2, "rx": 3}
     svg.add("rect", fill="wash", **box)
     if strength:
@@ -52,7 +53,7 @@ def _cell(svg: Svg, chart: HeatMap, row: int, column: int, x: float, y: float, w
         svg.text(
             x + width / 2,
             y + height / 2 + 4,
-            format_points(score) + "!" * flagged,
+            format_points(score) + ("!" if flagged else "~" * carried),
             "ink",
             text_anchor="middle",
             font_size=SMALL,

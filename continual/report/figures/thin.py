@@ -69,6 +69,7 @@ def _thin_matrix(chart: HeatMap) -> HeatMap:
         changes=_ends(chart.changes),
         learned=frozenset((place_of[row], column) for row, column in chart.learned if row in place_of),
         flagged=frozenset((place_of[row], column) for row, column in chart.flagged if row in place_of),
+        carried=frozenset((place_of[row], column) for row, column in chart.carried if row in place_of),
     )
 
 

@@ -112,8 +112,10 @@ def last_update_section(report: Report) -> ReportSection | None:
         change = last.changes[task.name]
         ends = None if change.low is None or change.high is None else (change.low, change.high)
         tone = colour(domain_number(report, task.domain)) if task.domain is not None else "ink"
-        rows.append((task.name, change.role, tone, change.difference, ends))
-        cells.append([task.name, change.role, change.old, change.new, change.difference, ends, change.p])
+        name = f"{task.name} (probe)" if change.probe else task.name
+        name += f" since {change.since}" if change.since else ""
+        rows.append((name, change.role, tone, change.difference, ends))
+        cells.append([name, change.role, change.old, change.new, change.difference, ends, change.p])
     columns = [
         TableColumn("task"),
         TableColumn("role"),
@@ -134,6 +136,8 @@ def last_update_section(report: Report) -> ReportSection | None:
         f"The difference on every task, with its {level} interval over the queries. If the interval includes zero, the "
         "difference may be due to chance."
     )
+    if any(change.probe for change in last.changes.values()):
+        about += " The update compared the tasks marked as probes on a small sample."
     values = Table("last", "In points; p is two-sided.", columns, cells)
     title = f"The last update: {last.id} compared with {last.parent}"
     return ReportSection("last", "The last update", title, about, [Figure(chart, values, wide=True)])
@@ -145,13 +149,14 @@ def matrix_section(report: Report) -> ReportSection | None:
         return None
     groups = task_groups(report)
     order = [task.name for _, tasks in groups for task in tasks]
-    rows, learned, flagged = [], set(), set()
+    rows, learned, flagged, carried = [], set(), set(), set()
     for place, version in enumerate(report.versions):
         state = "current" if version.id == report.current else version.status
         note = ", ".join(version.domains) or ("root base" if version.parent is None else "")
         rows.append((version_title(version), note, state))
         learned |= {(place, column) for column, task in enumerate(order) if task in report.learned[place]}
         flagged |= {(place, column) for column, task in enumerate(order) if (version.id, task) in report.flags}
+        carried |= {(place, column) for column, task in enumerate(order) if task in version.carried}
     chart = HeatMap(
         "matrix",
         f"Score of every version on every task, {report.measure} in points",
@@ -163,6 +168,7 @@ def matrix_section(report: Report) -> ReportSection | None:
         [[over_base(report, version, task) for task in order] for version in report.versions],
         frozenset(learned),
         frozenset(cell for cell in flagged if report.versions[cell[0]].scores.get(order[cell[1]]) is not None),
+        frozenset(carried),
     )
     metrics = _metrics(report)
     about = (
@@ -170,6 +176,11 @@ def matrix_section(report: Report) -> ReportSection | None:
         "root base, which is the first row. A frame marks the tasks of domains that the step learned."
     )
     notes = list(dict.fromkeys(flag.why for flag in report.flags.values()))
+    if chart.carried:
+        about += (
+            " A tilde is the score of an earlier version, because the update did not score the task in full. The "
+            "interval of such a score grows with every step."
+        )
     if notes:
         about += " An exclamation mark is a score on texts that the version was trained on, so it isn't an OOD score."
     return ReportSection(
