@@ -23,18 +23,13 @@ from continual.index.pair import vectors_file
 from continual.progress import Progress
 from continual.registry import Registry, Role, Score, Task, Version
 from continual.registry.artifacts import queries_of
+from continual.step.budget import texts_allowed
 from continual.step.gate import Decision
 from continual.step.judge import judge
 from continual.versions.scores import score_missing, score_suite, scorer_of, unscored
 
 if TYPE_CHECKING:
     from continual.eval.run import Scorer
-
-TEXTS_PER_PAIR = 4
-"""Texts that may be scored for each trained pair, by default. Training computes each of its two texts three times."""
-
-LEAST = 2_000
-"""Texts that may be scored in any case, by default."""
 
 DOUBT = 0.2
 """A change beyond its limit with at most this one-sided p-value might break the limit, so it is measured in full."""
@@ -96,10 +91,7 @@ class Candidate:
     @property
     def texts(self) -> int | None:
         """How many texts may be encoded to score it; None if there is no limit."""
-        limit = self.config.eval.step_texts
-        if limit == "all":
-            return None
-        return max(LEAST, TEXTS_PER_PAIR * self.pairs) if limit == "auto" else limit
+        return texts_allowed(self.config, self.pairs)
 
     def vectors(self, version: str) -> Path | None:
         """Return where the vectors of a version are kept; None if no index is compared."""

@@ -10,6 +10,7 @@ from continual.eval.suites import sample_of, texts_of
 from continual.progress import SILENT, Progress
 from continual.registry import Cuts, Registry, Spec
 from continual.replay import Draw, RowReader
+from continual.step.budget import texts_allowed
 from continual.step.draw import replayed, seconds_to_choose
 from continual.step.request import Request
 from continual.step.spec import prepare
@@ -32,6 +33,7 @@ class Plan:
         joint_tokens: Its tokens, estimated from a sample of every domain.
         joint_seconds: Its time at the same seconds per token.
         tasks: Tasks it would evaluate, with their texts (queries and documents).
+        texts: Texts that it may encode to score them; None: no limit. If they have more, some are scored on a probe.
         candidates: Rows that the current version would embed to choose the replay from.
         choice_seconds: Estimated time to embed them, in seconds.
         cuts: What would not be used of the texts and negatives of the rows, counted in a sample of at most 1,024.
@@ -48,6 +50,7 @@ class Plan:
     candidates: int = 0
     choice_seconds: float = 0.0
     cuts: Cuts | None = None
+    texts: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain data."""
@@ -97,4 +100,5 @@ def estimate_cost(registry: Registry, spec: Spec, drawn: Draw, progress: Progres
         candidates=candidates,
         choice_seconds=choice_seconds,
         cuts=cost.cuts,
+        texts=texts_allowed(config, cost.pairs),
     )

@@ -207,6 +207,8 @@ def test_a_limit_that_an_older_version_seems_to_break_is_measured_with_the_paren
 def test_update_shows_what_was_measured_on_a_probe(opened: Callable[[str], Workspace], run: Run) -> None:
     workspace = opened(LIMITED)
     ingest(workspace, "e", seed=5)
+    result = run("update", "--plan", "-w", workspace.directory)
+    assert "About 90 texts would be scored (eval.step_texts), so some tasks only on a probe." in result.out
     result = run("update", "-w", workspace.directory)
     assert result.code == 0, result.err
     assert "(probe)" in result.out

@@ -41,5 +41,8 @@ def print_plan(plan: Plan) -> None:
         )
     texts = sum(plan.tasks.values())
     tasks = "1 task" if len(plan.tasks) == 1 else f"{len(plan.tasks)} tasks"
-    say(f"It would be evaluated on {tasks} ({texts:,} texts): {', '.join(plan.tasks) or '-'}.")
+    limit = ""
+    if plan.texts is not None and texts > plan.texts:
+        limit = f" About {plan.texts:,} texts would be scored (eval.step_texts), so some tasks only on a probe."
+    say(f"It would be evaluated on {tasks} ({texts:,} texts): {', '.join(plan.tasks) or '-'}.{limit}")
     say("Nothing was changed. Run it without --plan.")
