@@ -1,6 +1,6 @@
 """Show where the seconds of an update go, and compare the whole step with a joint retraining.
 
-    python benchmarks/step.py --data DIR [--steps 5] [--show 1 5] [--rows 1000] [--against joint]
+    python benchmarks/step.py --data DIR [--steps 5] [--show 1 5] [--rows 1000] [--whole] [--against joint]
 
 DIR holds a folder per domain with `train.parquet` and `test/{corpus,queries,qrels}.parquet`. The first five steps learn
 the domains of the standard stream with their own test sets. Each later step learns the next `--rows` rows of these
@@ -9,7 +9,9 @@ domains as a new domain, and `ingest` holds its test set out. This needs a DIR w
 All steps run in this process with the default settings. Of the steps in `--show`, the time is divided by what the step
 does; "everything else" is the rest. `--against joint` then trains a LoRA of the same size with
 `SentenceTransformerTrainer` on all rows of the stream, two epochs, and scores it once on the same tasks with
-`InformationRetrievalEvaluator`.
+`InformationRetrievalEvaluator`. `--joint-share 0.2` trains on every fifth row and multiplies the seconds by five.
+
+`--whole` takes the last step twice: in a copy of the workspace with `eval.step_texts = "all"`, and then as it is.
 
 The last line is one JSON object: `steps` (seconds by part, by step), `evaluation_per_training` (of the last step shown)
 and, with a joint training, `share` (seconds of the last step, divided by those of the joint training).
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -118,7 +121,7 @@ def timed(clock: Clock, owner: Any, name: str, part: str) -> Callable[[], None]:
     return lambda: setattr(owner, name, original)
 
 
-def run_step(workspace: Workspace) -> tuple[dict[str, float], float, bool]:
+def run_step(workspace: Workspace, settings: dict[str, Any] | None = None) -> tuple[dict[str, float], float, bool]:
     """Take one step; return its seconds by part, all its seconds, and whether the gate accepted it."""
     from continual.step import runs
     from continual.train import lora
@@ -136,7 +139,7 @@ def run_step(workspace: Workspace) -> tuple[dict[str, float], float, bool]:
     ]
     began = time.perf_counter()
     try:
-        result = workspace.update(progress=clock)
+        result = workspace.update(progress=clock, settings=settings)
     finally:
         for each in undo:
             each()
@@ -155,8 +158,12 @@ def rows_of(data: Path, step: int, rows: int, folder: Path) -> tuple[Path, str, 
     return file, name if turn == 0 else f"{name}-{turn}", data / name / "test" if turn == 0 else None
 
 
-def joint(base: Path, files: list[Path], tests: dict[str, Path], batch: int) -> dict[str, float]:
-    """Return the seconds of a joint training with sentence-transformers, and of its evaluation."""
+def joint(base: Path, files: list[Path], tests: dict[str, Path], batch: int, share: float) -> dict[str, float]:
+    """Return the seconds of a joint training with sentence-transformers, and of its evaluation.
+
+    Args:
+        share: Share of the rows that are trained; the seconds of training are those of all.
+    """
     from datasets import Dataset
     from peft import LoraConfig
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
@@ -165,6 +172,7 @@ def joint(base: Path, files: list[Path], tests: dict[str, Path], batch: int) -> 
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
     table = pa.concat_tables([pq.read_table(file, columns=["query", "positive"]) for file in files])
+    table = table.take(range(0, len(table), round(1 / share)))
     model = SentenceTransformer(str(base))
     model.add_adapter(LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"))
     model.max_seq_length = min(128, model.max_seq_length or 128)
@@ -202,12 +210,15 @@ def joint(base: Path, files: list[Path], tests: dict[str, Path], batch: int) -> 
         queries = dict(zip(parts["queries"]["query_id"], parts["queries"]["text"], strict=True))
         corpus = dict(zip(parts["corpus"]["doc_id"], parts["corpus"]["text"], strict=True))
         InformationRetrievalEvaluator(queries, corpus, relevant, name=name, show_progress_bar=False)(model)
-    return {"train": trained - began, "evaluate": time.perf_counter() - trained}
+    return {"train": (trained - began) / share, "evaluate": time.perf_counter() - trained}
 
 
 def table(steps: dict[int, dict[str, float]], whole: dict[int, float]) -> str:
     """Return the seconds by part as a Markdown table, a column per step."""
-    lines = ["| seconds | " + " | ".join(f"step {step}" for step in steps) + " |", "|---|" + "---:|" * len(steps)]
+    lines = [
+        "| seconds | " + " | ".join(f"step {step}" if step else "all texts" for step in steps) + " |",
+        "|---|" + "---:|" * len(steps),
+    ]
     for part in PARTS:
         lines.append(f"| {part} | " + " | ".join(f"{found[part]:.1f}" for found in steps.values()) + " |")
     lines.append("| **all** | " + " | ".join(f"{whole[step]:.1f}" for step in steps) + " |")
@@ -223,6 +234,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--set", action="append", default=[], help="Text for continual.toml, such as '[eval]\\n...'.")
     parser.add_argument("--against", choices=["joint"], help="Also time a joint retraining.")
+    parser.add_argument("--joint-share", type=float, default=1.0, help="Share of the rows to train on.")
+    parser.add_argument("--whole", action="store_true", help="Take the last step with eval.step_texts = all, too.")
     parser.add_argument("--batch", type=int, default=JOINT_BATCH, help="Batch size of the joint training.")
     args = parser.parse_args()
     steps: dict[int, dict[str, float]] = {}
@@ -241,6 +254,10 @@ def main() -> None:
             file, domain, test = rows_of(args.data, step, args.rows, Path(scratch))
             files.append(file)
             workspace.ingest(file, domain=domain, **({"task": test} if test else {}))
+            if args.whole and step == args.steps:
+                copy = Workspace(shutil.copytree(workspace.directory, Path(scratch) / "copy"))
+                steps[0], whole[0], _ = run_step(copy, {"eval": {"step_texts": "all"}})
+                print(f"step {step} with all texts: {whole[0]:.1f} s", flush=True)
             found, seconds, passed = run_step(workspace)
             print(f"step {step} ({domain}): {seconds:.1f} s, {'accepted' if passed else 'refused'}", flush=True)
             if step in args.show:
@@ -253,7 +270,7 @@ def main() -> None:
             "evaluation_per_training": round(evaluation / training, 3),
         }
         if args.against:
-            spent = joint(workspace.registry.path("versions/v0"), files, tests, args.batch)
+            spent = joint(workspace.registry.path("versions/v0"), files, tests, args.batch, args.joint_share)
             print(f"joint: {spent['train']:.1f} s of training, {spent['evaluate']:.1f} s of evaluation")
             result |= {"joint": spent, "share": round(whole[last] / sum(spent.values()), 3)}
     print(json.dumps(result))
