@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from continual.config import Config
 from continual.eval.probes import probes
-from continual.eval.suites import Probe, SuiteName, sample_of, suite_settings, texts_of
+from continual.eval.suites import SuiteName, sample_of, suite_settings, texts_of
 from continual.index.pair import vectors_file
 from continual.progress import Progress
 from continual.registry import Registry, Role, Score, Task, Version
@@ -155,38 +155,55 @@ def _score_known(
 
 
 def _score_probes(candidate: Candidate, scorer: Scorer, found: Scored, progress: Progress) -> int:
-    """Score the probes of the new version and its parent; return how many texts the new version's have.
+    """Score the new version on probes, with at most half of the texts; return how many they have.
 
-    A task of which a probe would be half is scored in full instead.
+    Those that were scored longest ago come first. A small task has no probe, and is scored in full instead. So that the
+    next step can compare, the new domains are scored on their probes too, which have no texts of their own.
     """
     registry, config = candidate.registry, candidate.config
-    probed = [task for task in candidate.tasks if task.name in probes(registry, candidate.tasks, config)]
-    small = [
-        task
+    have = probes(registry, candidate.tasks, config)
+    known = last_scores(candidate) | last_scores(candidate, "probe")
+    ages = ages_of(candidate, known)
+    largest = config.suites.probe.queries * (2 + config.suites.probe.documents)
+    costs = {
+        task.name: candidate.cost([task], "probe" if task.name in have else "step")
         for task in candidate.tasks
         if task.name not in found.new
-        and not isinstance(sample_of(task, config.suites, "probe"), Probe)
-        and candidate.cost([task]) <= 2 * config.suites.probe.queries * (2 + config.suites.probe.documents)
-    ]
+    }
+    quick = [task for task in candidate.tasks if costs.get(task.name, 1 + 2 * largest) <= 2 * largest]
+    chosen: set[str] = set()
+    spent = 0
+    for task in sorted(quick, key=lambda task: -ages[task.name]):
+        if chosen and spent + costs[task.name] > (candidate.texts or 0) // 2:
+            break
+        chosen.add(task.name)
+        spent += costs[task.name]
+    small = [task for task in quick if task.name in chosen and task.name not in have]
     found.new |= by_task(score_suite(scorer, registry, small, config, "step"))
+    probed = [task for task in candidate.tasks if task.name in have and task.name in {*chosen, *found.new}]
     found.new_probes |= by_task(score_suite(scorer, registry, probed, config, "probe"))
-    _score_known(candidate, candidate.parent, probed, progress, "probe")
-    settings = suite_settings(probed, config, "probe")
-    known = registry.scores(settings)
-    found.old_probes |= {task: score for (version, task), score in known.items() if version == candidate.parent.id}
-    registry.digests.check(*map(queries_of, found.old_probes.values()))
-    found.old = last_scores(candidate)
-    return candidate.cost(small) + candidate.cost(probed, "probe")
+    before = last_scores(candidate, "probe")
+    _score_known(candidate, candidate.parent, [task for task in probed if task.name not in before], progress, "probe")
+    found.old, found.old_probes = last_scores(candidate), last_scores(candidate, "probe")
+    return spent
 
 
-def last_scores(candidate: Candidate) -> dict[str, Score]:
-    """Return, by task, the score in full of the last version of the parent's lineage that has one."""
-    known = candidate.registry.scores(suite_settings(candidate.tasks, candidate.config, "step"))
+def last_scores(candidate: Candidate, suite: SuiteName = "step") -> dict[str, Score]:
+    """Return, by task, the score in a suite of the last version of the parent's lineage that has one."""
+    known = candidate.registry.scores(suite_settings(candidate.tasks, candidate.config, suite))
     found: dict[str, Score] = {}
     for version in candidate.registry.ancestry(candidate.parent.id):
         found |= {task: score for (owner, task), score in known.items() if owner == version.id}
     candidate.registry.digests.check(*map(queries_of, found.values()))
     return found
+
+
+def ages_of(candidate: Candidate, scores: Mapping[str, Score]) -> dict[str, int]:
+    """Return how many steps ago each task was scored, 1 if its score is the parent's; the most for one without."""
+    lineage = [entry.id for entry in candidate.registry.ancestry(candidate.parent.id)]
+    age = {name: place for place, name in enumerate(reversed(lineage), 1)}
+    never = len(lineage) + 1
+    return {task.name: age[scores[task.name].version] if task.name in scores else never for task in candidate.tasks}
 
 
 def choose(candidate: Candidate, found: Scored, room: int) -> list[Task]:
@@ -199,12 +216,8 @@ def choose(candidate: Candidate, found: Scored, room: int) -> list[Task]:
     Args:
         room: Texts left.
     """
-    lineage = [entry.id for entry in candidate.registry.ancestry(candidate.parent.id)]
-    age = {name: place for place, name in enumerate(reversed(lineage), 1)}
     rest = [task for task in candidate.tasks if task.name not in found.new]
-    ages = {
-        task.name: age[found.old[task.name].version] if task.name in found.old else len(lineage) + 1 for task in rest
-    }
+    ages = ages_of(candidate, found.old)
     decision = judge(found.pairs(), candidate.roles, candidate.registry.root, candidate.config, candidate.parent.id)
     oldest = sorted(rest, key=lambda task: -ages[task.name])
     fallen = sorted(

@@ -28,7 +28,7 @@ from tests.workspaces import SETTINGS, Once, learn, make_workspace
 SUITES: tuple[SuiteName, ...] = ("step", "probe")
 DOMAINS = ["a", "b", "c", "d"]
 PROBES = "[suites]\nprobe = {queries = 3, documents = 2}\n"
-LIMITED = SETTINGS + PROBES + "[eval]\nstep_texts = 90\nstep_every = 3\n"
+LIMITED = SETTINGS + PROBES + "[eval]\nstep_texts = 160\nstep_every = 3\n"
 FULL = SETTINGS + PROBES + '[eval]\nstep_texts = "all"\n'
 
 
@@ -65,7 +65,7 @@ def ingest(workspace: Workspace, domain: str, seed: int) -> None:
 
 
 def test_the_new_domain_is_scored_in_full_and_the_others_in_turn(opened: Callable[[str], Workspace]) -> None:
-    workspace = opened(LIMITED)
+    workspace = opened(LIMITED.replace("step_texts = 160", "step_texts = 200"))
     last = dict.fromkeys([*DOMAINS, "far"], "v4")
     for number, domain in enumerate(("e", "f", "g"), start=5):
         ingest(workspace, domain, seed=number)
@@ -169,8 +169,8 @@ def test_the_verdict_is_that_of_the_full_evaluation(
     for task in fallen:
         set_points(workspace, "v4", task, 100.0)  # the same model is worse than that
     found: list[tuple[Scored, Decision]] = []
-    for limit in ("step_texts = 90", 'step_texts = "all"'):
-        (workspace.directory / "continual.toml").write_text(settings.replace("step_texts = 90", limit))
+    for limit in ("step_texts = 160", 'step_texts = "all"'):
+        (workspace.directory / "continual.toml").write_text(settings.replace("step_texts = 160", limit))
         found.append(evaluate(of_current(workspace, ROLES), SILENT))
     (scored, decision), (everything, wanted) = found
     assert decision.passed == wanted.passed == passes
@@ -208,7 +208,7 @@ def test_update_shows_what_was_measured_on_a_probe(opened: Callable[[str], Works
     workspace = opened(LIMITED)
     ingest(workspace, "e", seed=5)
     result = run("update", "--plan", "-w", workspace.directory)
-    assert "About 90 texts would be scored (eval.step_texts), so some tasks only on a probe." in result.out
+    assert "About 160 texts would be scored (eval.step_texts), so some tasks only on a probe." in result.out
     result = run("update", "-w", workspace.directory)
     assert result.code == 0, result.err
     assert "(probe)" in result.out
@@ -218,3 +218,13 @@ def test_update_shows_what_was_measured_on_a_probe(opened: Callable[[str], Works
     assert "(v4)" in result.out, "a score of a version before the parent names it"
     result = run("report", "-w", workspace.directory)
     assert "~ score of an earlier version" in result.out
+
+
+def test_probes_take_turns_when_they_are_too_many(opened: Callable[[str], Workspace]) -> None:
+    workspace = opened(LIMITED.replace("step_texts = 160", "step_texts = 30"))  # half of it is one probe
+    compared: list[set[str]] = []
+    for number, domain in enumerate(("e", "f"), start=5):
+        ingest(workspace, domain, seed=number)
+        compared.append(set(workspace.update().version.verdict.tasks) - {domain})
+    assert all(1 <= len(tasks) <= 2 for tasks in compared), "a probe and a task in full"
+    assert not compared[0] & compared[1]
