@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from continual.errors import ModelError
-from continual.models.encode import encode
+from continual.models.encode import TOKENS, encode
 from continual.models.encoder import encoding_prompts
 from continual.models.tokens import Tokens
 from continual.progress import SILENT, Progress
@@ -25,9 +25,6 @@ from continual.storage.files import publish
 
 TASKS = {"query": "query", "document": "document", "text": None}
 """What sentence-transformers calls each role; texts of tasks with one role have none."""
-
-TOKENS = 256
-"""Tokens of a text that `batch_size` reckons with: a batch of shorter texts has more."""
 
 PART = 16_384
 """Texts that are tokenised before they are encoded."""

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 CPU_TOKENS = 2048
 """Most padded tokens that a core of a CPU encodes at a time: small enough for the caches."""
 
+TOKENS = 256
+"""Tokens of a text that a batch size in texts reckons with: a batch of shorter texts has more."""
+
 _OWN = ("transformers.", "sentence_transformers.", "torch.")
 """Packages whose modules can compute in several threads at a time. Code that a model brings may keep state."""
 

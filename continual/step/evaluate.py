@@ -123,6 +123,9 @@ def evaluate(candidate: Candidate, progress: Progress) -> tuple[Scored, Decision
 
         score(learning if limited else tasks)
         if limited:
+            decision = judge(found.pairs(), candidate.roles, registry.root, config, candidate.parent.id)
+            if decision.final(len(tasks) + 2):  # refused, whatever the other tasks show
+                return found, decision
             spent += candidate.cost(learning) + candidate.cost(set_of(lacking[1], learning))
             spent += _score_probes(candidate, scorer, found, progress)
             score(choose(candidate, found, (candidate.texts or 0) - spent))

@@ -77,6 +77,13 @@ class Decision:
         """Return the tasks of these roles."""
         return [name for name, task in self.tasks.items() if task.role in roles]
 
+    def final(self, comparisons: int) -> bool:
+        """Return whether a limit is broken even if as many p-values were adjusted together (Bonferroni)."""
+        return any(
+            finding.beyond and finding.p is not None and finding.p * comparisons <= self.limits.false_alarms
+            for finding in self.findings
+        )
+
     def fell(self, task: str) -> bool:
         """Return whether a task was compared and fell, by however little."""
         return task in self.tasks and self.tasks[task].difference < 0

@@ -286,18 +286,22 @@ def query_embedder(
     models: list[SentenceTransformer] = []
 
     def embed(texts: list[str]) -> NDArray[np.float32]:
-        from continual.models.encoder import load_encoder
+        from continual.models.encode import TOKENS, encode
+        from continual.models.encoder import encoding_prompts, load_encoder
+        from continual.models.tokens import Tokens
 
         if not models:
             root = registry.version(ROOT)
             folder = materialise(registry, root, progress)
             prove(registry, root, full=False)
             models.append(load_encoder(folder, trust_remote_code=config.trust_remote_code))
+        model, (prompt, _) = models[0], encoding_prompts(models[0])
+        tokens = Tokens(model)
+        tokens.add(texts, prompt, "query")
         progress.start("embedding queries", len(texts), "texts")
-        vectors = models[0].encode_query(texts, batch_size=config.eval.batch_size, show_progress_bar=False)
-        progress.advance(len(texts))
+        vectors = encode(model, tokens, max_tokens=config.eval.batch_size * TOKENS, task="query", progress=progress)
         progress.finish()
-        return np.asarray(vectors, np.float32)
+        return vectors
 
     return embed
 

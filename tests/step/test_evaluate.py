@@ -229,3 +229,12 @@ def test_probes_take_turns_when_they_are_too_many(opened: Callable[[str], Worksp
         compared.append(set(workspace.update().version.verdict.tasks) - {domain})
     assert all(1 <= len(tasks) <= 2 for tasks in compared), "a probe and a task in full"
     assert not compared[0] & compared[1]
+
+
+def test_a_sure_refusal_ends_the_scoring(opened: Callable[[str], Workspace]) -> None:
+    workspace = opened(LIMITED.replace("min_gain = -100", "min_gain = 90"))
+    ingest(workspace, "e", seed=5)
+    step = workspace.update()
+    assert not step.passed
+    assert set(step.version.verdict.tasks) == set(step.scores) == {"e"}
+    assert "less than gate.min_gain = 90" in step.version.verdict.reasons[0]
