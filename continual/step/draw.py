@@ -161,13 +161,13 @@ def seconds_to_choose(model: Path, table: pa.Table, rows: int, config: Config) -
 def falls(registry: Registry, version: Version) -> dict[str, float]:
     """Return how far the tasks of each domain lie below their best score in a version's lineage, mean points by domain.
 
-    A task without a score of the version, or of any version before it, is left out.
+    The score of a task is the last in the lineage, because an update does not score every task in full. A task with
+    fewer than two is left out.
     """
     lineage, scores = [ancestor.id for ancestor in registry.ancestry(version.id)], registry.scores()
     by_domain: dict[str, list[float]] = {}
     for task in registry.tasks():
-        before = [scores[name, task.name].score for name in lineage[:-1] if (name, task.name) in scores]
-        if task.domain is not None and before and (version.id, task.name) in scores:
-            fall = max(before) - scores[version.id, task.name].score
-            by_domain.setdefault(task.domain, []).append(max(0.0, fall))
+        points = [scores[name, task.name].score for name in lineage if (name, task.name) in scores]
+        if task.domain is not None and len(points) > 1:
+            by_domain.setdefault(task.domain, []).append(max(0.0, max(points[:-1]) - points[-1]))
     return {domain: sum(points) / len(points) for domain, points in by_domain.items()}

@@ -99,6 +99,8 @@ def test_falls_are_from_the_best_of_the_lineage(tmp_path: Path) -> None:
     assert falls(registry, registry.version("v2")) == {"first": 4.0, "second": 0.0}
     assert falls(registry, registry.version("v1")) == {"first": 0.0, "second": 5.0}
     assert falls(registry, registry.version("v0")) == {}
+    registry.add_version(version("v3", "v2"), [Score("v3", "b", "ndcg_at_10", 41, 9, None)])
+    assert falls(registry, registry.version("v3")) == {"first": 4.0, "second": 4.0}, "a was not scored again"
 
 
 # Which rows of a domain.
