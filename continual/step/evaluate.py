@@ -213,8 +213,8 @@ def choose(candidate: Candidate, found: Scored, room: int) -> list[Task]:
     """Return which of the other tasks are scored in full.
 
     The task that was scored longest ago and the learned domain whose probe fell most surely take turns, until the texts
-    are used up; at least one is chosen. OOD tasks are chosen by time alone: their mean would be biased if those that
-    fell were. A task is always chosen if it was not scored in the last `eval.step_every` versions.
+    are used up. OOD tasks are chosen by time alone: their mean would be biased if those that fell were. A task is
+    always chosen if it was not scored in the last `eval.step_every` versions.
 
     Args:
         room: Texts left.
@@ -231,9 +231,9 @@ def choose(candidate: Candidate, found: Scored, room: int) -> list[Task]:
     room -= candidate.cost(chosen.values())
     turns = [task for both in zip_longest(oldest, fallen) for task in both if task is not None]
     for task in turns:
-        if chosen and candidate.cost([task]) > room:
-            break
-        if task.name not in chosen:
+        # One is chosen even without room, unless it alone would cost more than half of what a step may.
+        limit = room if chosen else max(room, (candidate.texts or 0) // 2)
+        if task.name not in chosen and candidate.cost([task]) <= limit:
             chosen[task.name] = task
             room -= candidate.cost([task])
     return [task for task in rest if task.name in chosen]
