@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from continual.eval.hub_cache import pinned
 from continual.registry.text import hash_text
 from tests.commands import Run
 from tests.encodings import spied
+from tests.workspaces import Once
 
 PROMPTS = {
     "query": "query: ",
@@ -61,8 +63,9 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
-def workspace(tiny_model: Path, tmp_path: Path) -> Workspace:
-    return Workspace.init(tmp_path / "w", str(tiny_model))
+def workspace(once: Once, tiny_model: Path, tmp_path: Path) -> Workspace:
+    made = once("default-settings", lambda folder: Workspace.init(folder / "w", str(tiny_model))) / "w"
+    return Workspace(shutil.copytree(made, tmp_path / "w"))
 
 
 @pytest.fixture(scope="module")
