@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import sys
@@ -80,16 +81,21 @@ def prompted(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
+@functools.cache
+def wrapped(model: Path) -> Any:
+    from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
+
+    return SentenceTransformerEncoderWrapper(str(model))
+
+
 def mtebs_own(model: Path, task: Any) -> float:
     """Score with mteb's wrapper, which encodes every text of every task anew."""
     import mteb
-    from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
 
     from continual.eval.run import own_randomness, quiet
 
     with quiet(), own_randomness():
-        encoder = SentenceTransformerEncoderWrapper(str(model))
-        result = mteb.evaluate(encoder, task, cache=None, co2_tracker=False, show_progress_bar=False)
+        result = mteb.evaluate(wrapped(model), task, cache=None, co2_tracker=False, show_progress_bar=False)
     return 100 * float(result.task_results[0].get_score())
 
 
