@@ -25,6 +25,7 @@ from continual.report.figures import Chart
 from continual.report.report import Report
 from continual.report.sections import sections
 from continual.report.terminal import print_tables
+from tests.registries import empty_registry
 
 START = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 HOSTILE = ["<script>alert(1)</script>", "<img src=x onerror=alert(2)>", "--ink", "%{x} $a$ &lt; ]]> `b`"]
@@ -34,9 +35,7 @@ HOSTILE_DOCUMENT = "</td></table><iframe src=javascript:alert(5)>"
 
 
 def make_registry(root: Path) -> Registry:
-    registry = Registry(root / ".continual")
-    registry.catalog.create()
-    return registry
+    return empty_registry(root)
 
 
 def add_domain(registry: Registry, name: str) -> str:

@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -72,7 +73,12 @@ def write_intent(folder: Path, intent: Intent, texts: Sequence[str], apart: Sequ
 
 def read_intent(folder: Path) -> Intent:
     """Return the intent in a folder."""
-    return TypeAdapter(Intent).validate_python(json.loads((folder / PLAN).read_text(encoding="utf-8")))
+    return _adapter().validate_python(json.loads((folder / PLAN).read_text(encoding="utf-8")))
+
+
+@cache
+def _adapter() -> TypeAdapter[Intent]:
+    return TypeAdapter(Intent)
 
 
 def read_search(folder: Path) -> Search | None:

@@ -92,6 +92,8 @@ class Searcher:
                 break
             keys = np.frombuffer(data, "<u8", count, shift)
             places = np.flatnonzero(self._table[_hashed(keys)])
+            if not places.size:  # as nearly always
+                continue
             places = places[np.isin(keys[places], self._keys)]
             for place in places.tolist():
                 start = shift + _KEY * place

@@ -11,7 +11,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,8 +52,11 @@ class Catalog:
         self._check_name()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._explained(), self._open(read_only=False) as connection:
+            connection.execute("BEGIN")  # one transaction for all migrations: each takes a flush to disk
             connection.execute("CREATE TABLE migrations (number INTEGER PRIMARY KEY, applied_at TIMESTAMP NOT NULL)")
-            _migrate(connection, 0)
+            for number, statements in enumerate(MIGRATIONS, start=1):
+                _apply(connection, number, statements)
+            connection.execute("COMMIT")
         self._current = True
 
     @contextmanager
@@ -291,10 +294,15 @@ def _migrate(connection: duckdb.DuckDBPyConnection, applied: int) -> None:
     """Apply the migrations that the file lacks, each in its own transaction."""
     for number, statements in enumerate(MIGRATIONS[applied:], start=applied + 1):
         connection.execute("BEGIN")
-        for statement in statements:
-            connection.execute(statement)
-        connection.execute("INSERT INTO migrations VALUES (?, ?)", [number, now().replace(tzinfo=None)])
+        _apply(connection, number, statements)
         connection.execute("COMMIT")
+
+
+def _apply(connection: duckdb.DuckDBPyConnection, number: int, statements: Sequence[str]) -> None:
+    """Apply a migration within a transaction."""
+    for statement in statements:
+        connection.execute(statement)
+    connection.execute("INSERT INTO migrations VALUES (?, ?)", [number, now().replace(tzinfo=None)])
 
 
 def now() -> datetime:

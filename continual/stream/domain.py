@@ -83,8 +83,9 @@ def find_target(registry: Registry, name: str, options: IngestOptions) -> Target
         InputError: The options give an existing domain another kind or another instruction.
         InvalidNameError: The name of a new domain with an instruction is already a prompt of the model.
     """
-    batches, tasks = registry.batches(), registry.tasks()
-    domain = next((domain for domain in registry.domains() if domain.name == name), None)
+    with registry.catalog.together():
+        batches, tasks = registry.batches(), registry.tasks()
+        domain = next((domain for domain in registry.domains() if domain.name == name), None)
     if domain is None:
         if options.instruction is not None:
             _check_prompt_name(registry, name)

@@ -57,7 +57,8 @@ def sweep_ingest(registry: Registry) -> None:
     """Remove the staging folder and half-published artifacts, and clear batches and tasks that the catalog lacks."""
     remove(registry.root / STAGING)
     known = announced(registry.root / ANNOUNCED)
-    batches = registry.batches()
+    with registry.catalog.together():
+        batches, tasks = registry.batches(), registry.tasks()
     recorded = {registry.path(path) for batch in batches for path in (batch.path, batch.rejects_path) if path}
     for path in (registry.root / "data").glob("*/*"):
         if path not in recorded and (BATCH_FILE.fullmatch(path.name) or path.name.endswith(SUFFIX)):
@@ -67,8 +68,8 @@ def sweep_ingest(registry: Registry) -> None:
             folder.rmdir()
     for path in (registry.root / "rejects").glob(f"*{SUFFIX}"):
         remove(path)
-    tasks = {registry.path(task.path) for task in registry.tasks()}
+    kept = {registry.path(task.path) for task in tasks}
     for path in (registry.root / "tasks").glob("*"):
-        if path not in tasks:
+        if path not in kept:
             clear(registry.root, path, known)
     remove(registry.root / ANNOUNCED)

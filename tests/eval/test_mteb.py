@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from continual.eval.hub_cache import pinned
 from continual.registry.text import hash_text
 from tests.commands import Run
 from tests.encodings import spied
+from tests.workspaces import Once
 
 PROMPTS = {
     "query": "query: ",
@@ -61,8 +64,9 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
-def workspace(tiny_model: Path, tmp_path: Path) -> Workspace:
-    return Workspace.init(tmp_path / "w", str(tiny_model))
+def workspace(once: Once, tiny_model: Path, tmp_path: Path) -> Workspace:
+    made = once("default-settings", lambda folder: Workspace.init(folder / "w", str(tiny_model))) / "w"
+    return Workspace(shutil.copytree(made, tmp_path / "w"))
 
 
 @pytest.fixture(scope="module")
@@ -77,16 +81,21 @@ def prompted(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
+@functools.cache
+def wrapped(model: Path) -> Any:
+    from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
+
+    return SentenceTransformerEncoderWrapper(str(model))
+
+
 def mtebs_own(model: Path, task: Any) -> float:
     """Score with mteb's wrapper, which encodes every text of every task anew."""
     import mteb
-    from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
 
     from continual.eval.run import own_randomness, quiet
 
     with quiet(), own_randomness():
-        encoder = SentenceTransformerEncoderWrapper(str(model))
-        result = mteb.evaluate(encoder, task, cache=None, co2_tracker=False, show_progress_bar=False)
+        result = mteb.evaluate(wrapped(model), task, cache=None, co2_tracker=False, show_progress_bar=False)
     return 100 * float(result.task_results[0].get_score())
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from continual.executors import processes
+from tests.kills import PROCESSES
 from tests.recipes.stock import stocked, workspace
 
 __all__ = ["stocked", "workspace"]
@@ -12,3 +14,9 @@ __all__ = ["stocked", "workspace"]
 @pytest.fixture(autouse=True)
 def _own_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "local")
+
+
+@pytest.fixture
+def started_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start processes that need not import torch anew. How they are started is tested without this."""
+    monkeypatch.setattr(processes.multiprocessing, "get_context", lambda method: PROCESSES)

@@ -88,12 +88,14 @@ def test_results_come_in_order_under_one_bar(executor: str, tmp_path: Path) -> N
     assert [(label, total, sum(counts)) for label, total, counts in seen.bars] == [("training 3 models", 12, 12)]
 
 
+@pytest.mark.usefixtures("started_at_once")
 def test_the_largest_job_starts_first(tmp_path: Path) -> None:
     with open_executor("processes:1", SILENT) as execute:
         list(execute(note, [(tmp_path / "order", name) for name in "abc"], [10, 30, 20]))
     assert (tmp_path / "order").read_text() == "bca"
 
 
+@pytest.mark.usefixtures("started_at_once")
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_a_job_starts_again_when_its_process_dies(executor: str, tmp_path: Path) -> None:
     with open_executor(executor, SILENT) as execute:
@@ -103,6 +105,7 @@ def test_a_job_starts_again_when_its_process_dies(executor: str, tmp_path: Path)
     assert len((tmp_path / "three").read_text()) == 3
 
 
+@pytest.mark.usefixtures("started_at_once")
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_an_error_is_that_of_the_training(executor: str, tmp_path: Path) -> None:
     with open_executor(executor, SILENT) as execute:
@@ -112,6 +115,7 @@ def test_an_error_is_that_of_the_training(executor: str, tmp_path: Path) -> None
             list(execute(fail, ["a bug"], [1]))
 
 
+@pytest.mark.usefixtures("started_at_once")
 @pytest.mark.slow
 def test_an_interrupt_ends_all_processes(tmp_path: Path) -> None:
     def interrupted() -> Iterator[None]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -12,22 +14,30 @@ from continual.errors import NotFoundError
 from tests.commands import Run
 from tests.pairs import Write, make_pairs
 from tests.texts import FROM_BASE
-from tests.workspaces import make_workspace
+from tests.workspaces import Once, make_workspace
+
+FIRST, SECOND = make_pairs(60, seed=1), make_pairs(60, seed=2)
+OVERLAPPING = {"first": FIRST, "second": [*FIRST[:30], *SECOND]}
+"""Rows by domain: the second domain shares half of the rows of the first."""
 
 
 @pytest.fixture
-def overlapping(tiny_model: Path, tmp_path: Path, write_pairs: Write) -> Workspace:
-    """A workspace whose second domain shares half of its rows with the first."""
-    workspace = make_workspace(tmp_path / "w", tiny_model, FROM_BASE)
-    first, second = make_pairs(60, seed=1), make_pairs(60, seed=2)
-    workspace.ingest(write_pairs("first.parquet", first))
-    workspace.update(replay=0.0)
-    workspace.ingest(write_pairs("second.parquet", [*first[:30], *second]))
-    workspace.update(replay=0.0)
-    return workspace
+def overlapping(once: Once, tiny_model: Path, tmp_path: Path) -> Workspace:
+    """A workspace that has learned two domains that overlap."""
+
+    def make(folder: Path) -> None:
+        workspace = make_workspace(folder / "w", tiny_model, FROM_BASE)
+        for domain, rows in OVERLAPPING.items():
+            pq.write_table(pa.Table.from_pylist(rows), folder / f"{domain}.parquet")
+            workspace.ingest(folder / f"{domain}.parquet")
+            workspace.update(replay=0.0)
+
+    return Workspace(shutil.copytree(once("overlapping", make) / "w", tmp_path / "w"))
 
 
-def test_rows_that_a_later_domain_lost_are_counted_and_come_back(overlapping: Workspace, run: Run) -> None:
+def test_rows_that_a_later_domain_lost_are_counted_and_come_back(
+    overlapping: Workspace, run: Run, write_pairs: Write
+) -> None:
     (batch,) = overlapping.registry.batches("second")
     lost = batch.duplicates + batch.leaked
     assert lost == 30
@@ -37,7 +47,7 @@ def test_rows_that_a_later_domain_lost_are_counted_and_come_back(overlapping: Wo
     assert "Up to 30 rows of b2 were dropped before" in out
     assert "But b2 of second would have other rows" in out
     assert "equals one that never learned" not in out
-    again = overlapping.ingest(overlapping.directory.parent / "second.parquet")
+    again = overlapping.ingest(write_pairs("second.parquet", OVERLAPPING["second"]))
     assert again.batch is not None
     assert overlapping.registry.batches("second")[1].kept == 30
     assert overlapping.doctor(full=True).healthy

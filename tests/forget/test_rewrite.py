@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
 
 from continual.registry import Registry
 from tests.kills import PROCESSES
@@ -31,10 +35,17 @@ def test_deleted_values_are_in_no_byte(tmp_path: Path) -> None:
     assert len(registry.compatibility()) == 2
 
 
-def test_what_others_write_meanwhile_is_kept(tmp_path: Path) -> None:
-    registry = Registry(tmp_path)
+@pytest.fixture
+def on_disk() -> Iterator[Path]:
+    """A folder on a disk: in memory, where rewrites are fast, a writer may take a file that is replaced for damaged."""
+    with TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def test_what_others_write_meanwhile_is_kept(on_disk: Path) -> None:
+    registry = Registry(on_disk)
     registry.catalog.create()
-    writers = [PROCESSES.Process(target=add, args=(tmp_path, 100 * place, 60, "kept")) for place in range(2)]
+    writers = [PROCESSES.Process(target=add, args=(on_disk, 100 * place, 60, "kept")) for place in range(2)]
     for writer in writers:
         writer.start()
     rewritten = 0

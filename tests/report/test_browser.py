@@ -26,7 +26,6 @@ from continual.report.html import write_html
 from tests.conflicts.results import keep, made
 from tests.pairs import Write, make_pairs
 from tests.reports import HOSTILE, HOSTILE_DOCUMENT, HOSTILE_QUERY, HOSTILE_TASK, hostile_registry
-from tests.workspaces import SETTINGS
 
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = [
@@ -239,11 +238,8 @@ Workspace(sys.argv[1]).update(progress=Pause())
 
 
 def test_the_dashboard_follows_an_update(
-    tab: Tab, serve: Callable[[Board], str], tiny_model: Path, tmp_path: Path, write_pairs: Write
+    tab: Tab, serve: Callable[[Board], str], workspace: Workspace, write_pairs: Write
 ) -> None:
-    Workspace.init(tmp_path / "w", str(tiny_model))
-    (tmp_path / "w" / "continual.toml").write_text(SETTINGS)
-    workspace = Workspace(tmp_path / "w")
     domain = "<img src=x onerror=alert(1)>"
     workspace.ingest(write_pairs("a.parquet", make_pairs(80)), domain=domain)
     address = serve(Board(workspace.registry.root))

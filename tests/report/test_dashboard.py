@@ -229,10 +229,9 @@ class Labels(Silent):
 
 
 @pytest.mark.slow
-def test_no_bar_of_a_step_goes_back_a_part(tiny_model: Path, tmp_path: Path, write_pairs: Write) -> None:
-    workspace = Workspace.init(tmp_path / "w", str(tiny_model))
-    (tmp_path / "w" / "continual.toml").write_text(SETTINGS.replace("step = false", "step = true"))
-    workspace = Workspace(tmp_path / "w")
+def test_no_bar_of_a_step_goes_back_a_part(workspace: Workspace, write_pairs: Write) -> None:
+    (workspace.directory / "continual.toml").write_text(SETTINGS.replace("step = false", "step = true"))
+    workspace = Workspace(workspace.directory)
     workspace.ingest(write_pairs("med.parquet", make_pairs(120)))
     workspace.update()
     workspace.ingest(write_pairs("bash.parquet", make_pairs(120, seed=1)))
@@ -246,10 +245,7 @@ def test_no_bar_of_a_step_goes_back_a_part(tiny_model: Path, tmp_path: Path, wri
 
 
 @pytest.mark.kill
-def test_an_update_shows_itself_and_leaves_nothing(tiny_model: Path, tmp_path: Path, write_pairs: Write) -> None:
-    workspace = Workspace.init(tmp_path / "w", str(tiny_model))
-    (tmp_path / "w" / "continual.toml").write_text(SETTINGS)
-    workspace = Workspace(tmp_path / "w")
+def test_an_update_shows_itself_and_leaves_nothing(workspace: Workspace, write_pairs: Write) -> None:
     workspace.ingest(write_pairs("med.parquet", make_pairs(80)))
     watcher = Watcher(Board(workspace.registry.root))
     workspace.update(progress=watcher)
@@ -262,7 +258,7 @@ def test_an_update_shows_itself_and_leaves_nothing(tiny_model: Path, tmp_path: P
     assert {2, 5} <= set(parts)
     assert watcher.board.state()["run"] is None
     workspace.ingest(write_pairs("bash.parquet", make_pairs(80, seed=1)))
-    kill(tmp_path / "w", "update", "training", 2)
+    kill(workspace.directory, "update", "training", 2)
     run = watcher.board.state()["run"]
     assert (run["version"], run["state"], run["learning"]) == ("v2", "interrupted", ["bash"])
 

@@ -11,14 +11,13 @@ import pyarrow.parquet as pq
 from continual.config import IngestConfig
 from continual.registry import Registry
 from continual.stream import IngestReport
+from tests.registries import empty_registry
 
 CONFIG = IngestConfig()
 
 
 def new_registry(folder: Path) -> Registry:
-    registry = Registry(folder / ".continual", busy_seconds=0.0)
-    registry.catalog.create()
-    return registry
+    return empty_registry(folder, busy_seconds=0.0)
 
 
 def write_rows(path: Path, rows: list[dict[str, object]], **options: object) -> str:

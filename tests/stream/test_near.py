@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ CONFIG = IngestConfig()
 KINDS = ("query", "document")
 
 
+@cache
 def by_hand(text: str) -> set[tuple[str, ...]]:
     """The shingles of an ASCII text, as the definition says."""
     found = re.findall(r"[a-z0-9]+", text.lower())
