@@ -23,7 +23,7 @@ from continual.registry.migrations import MIGRATIONS
 from continual.storage.faults import is_interrupt, translate, writable
 from continual.storage.files import replace, scratch
 from continual.storage.locks import read_only as read_only_error
-from continual.storage.locks import writing
+from continual.storage.locks import steady, writing
 
 if TYPE_CHECKING:
     import duckdb
@@ -112,7 +112,8 @@ class Catalog:
                     # DuckDB keeps a log beside the copy: in a folder, a killed process leaves one thing to remove.
                     with scratch(self.path.parent, self.path.name) as folder:
                         self.copy(folder / self.path.name)
-                        replace(folder / self.path.name, self.path)
+                        with steady(self.path.parent, replacing=True):
+                            replace(folder / self.path.name, self.path)
                     return
 
     def read_in_full(self) -> None:
@@ -219,7 +220,8 @@ class Catalog:
         with ExitStack() as stack:
             while True:
                 try:
-                    connection = stack.enter_context(attached(self.path, read_only=read_only))
+                    with steady(self.path.parent, replacing=False):
+                        connection = stack.enter_context(attached(self.path, read_only=read_only))
                     break
                 except InUse as error:
                     if time.monotonic() > deadline:

@@ -191,6 +191,31 @@ def held(path: Path) -> bool:
 
 
 @contextmanager
+def steady(folder: Path, *, replacing: bool) -> Iterator[None]:
+    """Keep a file in a folder from being replaced while others open it.
+
+    A process that opens a file and then locks it would otherwise lock one that has just been replaced, and write where
+    nobody reads. The lock is on the folder itself, and is held for the moment of opening or of renaming. Where a folder
+    cannot be locked, there is none.
+
+    Args:
+        replacing: Whether the body replaces the file; otherwise it opens it.
+    """
+    descriptor = None
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+    if descriptor is None:
+        yield
+        return
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX if replacing else fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def _opened(path: Path, reason: str, *, write: bool) -> Iterator[IO[str] | None]:
     """Yield an open lock file; None if it is for reading, and it can be neither created nor read."""
     file: IO[str] | None = None

@@ -140,7 +140,9 @@ def test_the_tensors_of_a_model_are_read(stock: Path) -> None:
 
 
 def test_the_page_gets_the_results_of_the_phases_that_ran(tmp_path: Path) -> None:
-    (tmp_path / "flips.jsonl").write_text('{"case": "data", "result": "found, refused", "problem": "", "replay": {}}\n')
+    (tmp_path / "flips.jsonl").write_text(
+        '{"case": "data", "result": "found, refused", "problem": "", "replay": {"attempt": 0}}\n'
+    )
     page = "A\n<!-- flips -->\nold\n<!-- end of flips -->\nB\n<!-- kills -->\nkept\n<!-- end of kills -->\n"
     written = results.write(page, tmp_path)
     assert "| data | 1 | 1 found, refused | 0 |" in written

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from threading import Thread
 
 import pytest
 
 from continual.registry import Registry
+from continual.storage.locks import steady
 from tests.kills import PROCESSES
 
 SECRET = "a sentence that nobody should find any more"
@@ -35,17 +35,24 @@ def test_deleted_values_are_in_no_byte(tmp_path: Path) -> None:
     assert len(registry.compatibility()) == 2
 
 
-@pytest.fixture
-def on_disk() -> Iterator[Path]:
-    """A folder on a disk: in memory, where rewrites are fast, a writer may take a file that is replaced for damaged."""
-    with TemporaryDirectory() as folder:
-        yield Path(folder)
-
-
-def test_what_others_write_meanwhile_is_kept(on_disk: Path) -> None:
-    registry = Registry(on_disk)
+@pytest.mark.parametrize("opening", [True, False])
+def test_no_file_is_opened_while_it_is_replaced(opening: bool, tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
     registry.catalog.create()
-    writers = [PROCESSES.Process(target=add, args=(on_disk, 100 * place, 60, "kept")) for place in range(2)]
+    work = registry.catalog.rewrite if opening else registry.compatibility
+    waiting = Thread(target=work)
+    with steady(tmp_path, replacing=not opening):
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+    waiting.join()
+    assert registry.compatibility() == {}
+
+
+def test_what_others_write_meanwhile_is_kept(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    registry.catalog.create()
+    writers = [PROCESSES.Process(target=add, args=(tmp_path, 100 * place, 60, "kept")) for place in range(2)]
     for writer in writers:
         writer.start()
     rewritten = 0
