@@ -123,11 +123,11 @@ def held_out_task(connection: duckdb.DuckDBPyConnection, staged: Path) -> TaskTa
     )
     # Equal texts can be stored in several spellings; min() does not depend on the order of the rows.
     corpus = """
-        SELECT positive_hash AS doc_id, min(positive) AS text FROM read_parquet($1)
+        SELECT lower(hex(positive_hash)) AS doc_id, min(positive) AS text FROM read_parquet($1)
         WHERE positive_hash::UUID IN (SELECT positive FROM corpus) GROUP BY positive_hash
     """
     queries = """
-        SELECT query_hash AS query_id, min(query) AS text FROM read_parquet($1)
+        SELECT lower(hex(query_hash)) AS query_id, min(query) AS text FROM read_parquet($1)
         WHERE query_hash::UUID IN (SELECT query FROM judged) GROUP BY query_hash
     """
     qrels = """

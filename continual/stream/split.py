@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from continual.stream.database import count, database, scan
 from continual.stream.holdout import HELD, held_out_task, hold_out, write_held
 from continual.stream.near import SHINGLES, find_near
+from continual.stream.repeats import rank_repeats
 from continual.stream.sweep import ROWS, TASK
 from continual.stream.task_tables import KEYS, TaskTables, write_task
 
@@ -107,6 +108,7 @@ def split_rows(
         keys.append(task_folder / KEYS)
     with database(folder / "spill") as connection:
         _load_hashes(connection, rows, stored)
+        rank_repeats(connection, rows)
         _drop_duplicates(connection)
         clean = _drop_leaks(connection, keys, stored)
         documents = hold_out(connection, share if clean else 0.0, max_queries)
@@ -129,7 +131,7 @@ def _load_hashes(connection: duckdb.DuckDBPyConnection, staged: Path, stored: St
     """
     names = ("row", "query", "positive", "document")
     hashes = ", ".join(f"{name}_hash::UUID AS {name}" for name in names)
-    connection.execute(f"CREATE TABLE rows AS SELECT * FROM {scan([staged], f'seq, rank, score, {hashes}')}")
+    connection.execute(f"CREATE TABLE rows AS SELECT * FROM {scan([staged], f'seq, score, {hashes}')}")
     hashes = ", ".join(f"{name}_hash::UUID AS {name}" for name in names[:3])
     connection.execute(f"CREATE VIEW stored AS SELECT * FROM {scan(stored.batches, hashes)}")
     connection.execute(
@@ -143,7 +145,6 @@ def _load_hashes(connection: duckdb.DuckDBPyConnection, staged: Path, stored: St
 
 def _drop_duplicates(connection: duckdb.DuckDBPyConnection) -> None:
     """Create `fresh`: the row with the lowest rank of each pair that no batch has."""
-    connection.execute("CREATE TABLE twice AS SELECT row FROM rows GROUP BY row HAVING count(*) > 1")
     connection.execute(
         """
         CREATE TABLE fresh AS
@@ -151,7 +152,7 @@ def _drop_duplicates(connection: duckdb.DuckDBPyConnection) -> None:
             SELECT * FROM rows ANTI JOIN twice USING (row)
             UNION ALL
             SELECT * FROM rows SEMI JOIN (
-                SELECT arg_min(seq, rank) AS seq FROM rows SEMI JOIN twice USING (row) GROUP BY row
+                SELECT arg_min(seq, rank) AS seq FROM rows JOIN ranks USING (seq) GROUP BY row
             ) USING (seq)
         )
         SELECT * FROM single ANTI JOIN stored USING (row)

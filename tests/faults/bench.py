@@ -110,9 +110,7 @@ def recorded(out: Path) -> list[Outcome]:
     return outcomes
 
 
-def _work(
-    plan: Plan, stock: Path, part: Path, number: int, jobs: int, only: int | None, done: frozenset[int]
-) -> None:
+def _work(plan: Plan, stock: Path, part: Path, number: int, jobs: int, only: int | None, done: frozenset[int]) -> None:
     with part.open("a") as file:
         for index, attempt in enumerate(plan(stock)):
             if index % jobs == number and index not in done and only in (None, index):
