@@ -59,7 +59,7 @@ timed(lambda: len(registry.rows_files(registry.batches(), full=True)))
 """,
     "order by": """
 import duckdb
-duckdb.execute(f"SELECT setseed({seed / 100})")
+duckdb.execute(f"SELECT setseed({seed / 100})").fetchall()
 query = f"SELECT query, positive, negatives, doc_id FROM read_parquet('{file}') ORDER BY random() LIMIT {count}"
 timed(lambda: duckdb.sql(query).to_arrow_table().num_rows)
 """,

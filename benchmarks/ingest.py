@@ -49,16 +49,18 @@ def resident(process):
 
 def watch():
     global peak
-    while True:
+    while not ended.wait(0.02):
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
         peak = max(peak, sum(map(resident, ["self", *children])))
-        time.sleep(0.02)
 
-peak = 0
-threading.Thread(target=watch, daemon=True).start()
+peak, ended = 0, threading.Event()
+watching = threading.Thread(target=watch)
+watching.start()
 begun = time.perf_counter()
 report = ingest(registry, IngestConfig(), source, domain=domain, holdout=float(holdout) if holdout else None)
 seconds = time.perf_counter() - begun
+ended.set()
+watching.join()
 used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 print(json.dumps({
     "seconds": seconds, "cpu": sum(each.ru_utime + each.ru_stime for each in used), "peak_mb": peak / 2**20,

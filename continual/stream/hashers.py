@@ -143,7 +143,7 @@ def hex_column(hashes: Any) -> Any:
     """Return digests as hex digits, from an Arrow array of bytes to one of strings."""
     width, texts = 2 * DIGEST_BYTES, hash_bytes_of(hashes).hex().encode()
     count = len(texts) // width
-    ends = np.arange(0, len(texts) + 1, width, np.int32)
+    ends = np.arange(0, len(texts) + 1, width, dtype=np.int32)
     return pa.StringArray.from_buffers(count, pa.py_buffer(ends), pa.py_buffer(texts))
 
 

@@ -37,10 +37,25 @@ def hold_out(connection: duckdb.DuckDBPyConnection, share: float, max_queries: i
     Returns:
         The number of documents held out; 0 if `share` of them is less than half a document.
     """
+    wanted = int(share * count(connection, "SELECT count(DISTINCT document) FROM clean") + 0.5) if share else 0
+    if not wanted:
+        connection.execute("CREATE TABLE held AS SELECT * FROM clean WHERE false")
+        connection.execute("CREATE TABLE judged AS SELECT * FROM clean WHERE false")
+        return 0
+    connection.execute(
+        """
+        CREATE TABLE known_texts AS
+        SELECT DISTINCT text::UUID AS hash FROM (
+            SELECT query_hash AS text FROM stored UNION ALL SELECT positive_hash AS text FROM stored
+        ) SEMI JOIN (
+            SELECT replace(query::VARCHAR, '-', '') AS text FROM clean
+            UNION ALL SELECT replace(positive::VARCHAR, '-', '') AS text FROM clean
+        ) USING (text)
+        """
+    )
     for role, name in (("query", "stored_queries"), ("positive", "stored_positives")):
-        texts = f"SELECT query AS {role} FROM stored UNION ALL SELECT positive AS {role} FROM stored"
-        connection.execute(f"CREATE TABLE {name} AS SELECT {role} FROM clean SEMI JOIN ({texts}) USING ({role})")
-    wanted = int(share * count(connection, "SELECT count(DISTINCT document) FROM clean") + 0.5)
+        known = f"(SELECT hash AS {role} FROM known_texts)"
+        connection.execute(f"CREATE TABLE {name} AS SELECT {role} FROM clean SEMI JOIN {known} USING ({role})")
     connection.execute(
         """
         CREATE TABLE documents AS
@@ -55,18 +70,7 @@ def hold_out(connection: duckdb.DuckDBPyConnection, share: float, max_queries: i
         )
         """
     )
-    # A query counts for the first document that has it.
-    fitting = count(
-        connection,
-        f"""
-        WITH firsts AS (SELECT min(place) AS place FROM clean JOIN documents USING (document) GROUP BY query),
-             totals AS (
-                 SELECT place, sum(coalesce(queries, 0)) OVER (ORDER BY place) AS queries
-                 FROM documents LEFT JOIN (SELECT place, count(*) AS queries FROM firsts GROUP BY place) USING (place)
-             )
-        SELECT coalesce(max(place), 1) FROM totals WHERE queries <= {max_queries}
-        """,
-    )
+    fitting = _fitting(connection, wanted, max_queries)
     connection.execute(f"CREATE TABLE chosen AS SELECT document FROM documents WHERE place <= {min(wanted, fitting)}")
     connection.execute(
         """
@@ -83,6 +87,31 @@ def hold_out(connection: duckdb.DuckDBPyConnection, share: float, max_queries: i
         """
     )
     return count(connection, "SELECT count(*) FROM chosen")
+
+
+def _fitting(connection: duckdb.DuckDBPyConnection, wanted: int, max_queries: int) -> int:
+    """Return how many of the first documents have at most `max_queries` queries together, at least one.
+
+    A query counts for the first document that has it. Beyond `wanted` documents nothing is counted, and not beyond the
+    first few either, as long as these have too many queries.
+    """
+    looked = 2 * max_queries
+    while True:
+        fitting = count(
+            connection,
+            f"""
+            WITH first AS (SELECT * FROM documents WHERE place <= {looked}),
+                 firsts AS (SELECT min(place) AS place FROM clean JOIN first USING (document) GROUP BY query),
+                 totals AS (
+                     SELECT place, sum(coalesce(queries, 0)) OVER (ORDER BY place) AS queries
+                     FROM first LEFT JOIN (SELECT place, count(*) AS queries FROM firsts GROUP BY place) USING (place)
+                 )
+            SELECT coalesce(max(place), 1) FROM totals WHERE queries <= {max_queries}
+            """,
+        )
+        if fitting < looked or looked >= wanted:
+            return fitting
+        looked *= 8
 
 
 def write_held(connection: duckdb.DuckDBPyConnection, path: Path) -> None:

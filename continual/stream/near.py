@@ -139,7 +139,7 @@ def _possible(table: Any, bitmaps: Mapping[str, Bitmap]) -> dict[str, Indices]:
     possible = {}
     for column in COLUMNS:
         texts = pa.concat_arrays(table[column].cast(pa.string()).chunks)
-        values, owner, most = first_shingles(texts, 1.25 * (1 - min(NEAR.values())))
+        values, owner, most = first_shingles(texts, 1 - min(NEAR.values()))
         kept = np.zeros(len(texts), np.bool_)
         for text_kind, bitmap in bitmaps.items():
             others = np.bincount(owner[~bitmap.has(values)], minlength=len(texts))

@@ -57,6 +57,7 @@ _CRC = _crc_table()
 
 Shingles = npt.NDArray[np.uint64]
 Indices = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
 
 
 def words(text: str) -> list[bytes]:
@@ -118,8 +119,8 @@ def first_shingles(column: Any, share: float) -> tuple[Shingles, Indices, Indice
         shingles that no text has more of, of shape `(texts,)`.
     """
     assert len(column) <= TEXTS, len(column)
-    offsets, data = _spelled_bytes(column)
-    begins, ends, owner, most = _first_words(offsets, data, share)
+    offsets, data, inside = _spelled_bytes(column)
+    begins, ends, owner, most = _first_words(offsets, inside, share)
     lengths = np.bincount(owner, minlength=len(column))
     hashes = _mixed(_crc32(data, begins, ends).astype(np.uint64) + np.uint64(1))
     counts = np.where(lengths >= WORDS, lengths - WORDS + 1, np.minimum(lengths, 1))
@@ -136,8 +137,8 @@ def first_shingles(column: Any, share: float) -> tuple[Shingles, Indices, Indice
     return keys & _LOW, (keys >> np.uint64(_BITS)).astype(np.int64), np.maximum(most - WORDS + 1, np.minimum(most, 1))
 
 
-def _spelled_bytes(column: Any) -> tuple[Indices, npt.NDArray[np.uint8]]:
-    """Return the offsets of texts, and their bytes in lower case with a space for all that is no part of a word."""
+def _spelled_bytes(column: Any) -> tuple[Indices, Bytes, npt.NDArray[np.bool_]]:
+    """Return the offsets of texts, their bytes in lower case, and which bytes are part of a word."""
     offsets, data = text_buffers(column)
     if len(data) and data.max() >= 0x80:
         counts = np.concatenate([[0], np.cumsum(data >= 0x80)])
@@ -145,24 +146,31 @@ def _spelled_bytes(column: Any) -> tuple[Indices, npt.NDArray[np.uint8]]:
         spelled = [_spelled(text) for text in column.filter(pa.array(rows)).to_pylist()]
         binary = pc.replace_with_mask(column.cast(pa.binary()), rows, pa.array(spelled, pa.binary()))
         offsets, data = text_buffers(binary)
-    return offsets.astype(np.int64), np.frombuffer(data.tobytes().translate(_WORD), np.uint8)
+    # The bytes that `_WORD` translates, in a few passes: differences wrap around, so they are small only in a range.
+    capital = data - np.uint8(ord("A")) < 26
+    data = data | capital.view(np.uint8) << np.uint8(5)
+    inside = (data - np.uint8(ord("a")) < 26) | (data - np.uint8(ord("0")) < 10) | (data >= 0x80)
+    return offsets.astype(np.int64), data, inside
 
 
 def _first_words(
-    offsets: Indices, data: npt.NDArray[np.uint8], share: float
+    offsets: Indices, inside: npt.NDArray[np.bool_], share: float
 ) -> tuple[Indices, Indices, Indices, Indices]:
     """Return where words at the beginning of texts begin and end, the texts they are of, and the most words of a text.
 
-    A text has at most a word between two neighbouring spaces, so words need not be found to count them. The most words
-    of a text that is not cut are its words.
+    A text has at most a word between two bytes that are part of none, so words need not be found to count them. The
+    most words of a text that is not cut are its words.
+
+    Args:
+        inside: Which bytes are part of a word.
     """
-    spaces = np.flatnonzero(data == ord(" "))
+    spaces = np.flatnonzero(~inside)
     before = np.searchsorted(spaces, offsets)  # spaces before each text
     gaps = np.diff(before) + 1
     read = np.minimum(gaps, (share * gaps).astype(np.int64) + WORDS + 1)
     owner = np.repeat(np.arange(len(gaps)), read)
     number = _ranges(before[:-1], read)  # of the space that ends each gap
-    ends = np.minimum(np.append(spaces, len(data))[number], offsets[1:][owner])
+    ends = np.minimum(np.append(spaces, len(inside))[number], offsets[1:][owner])
     begins = np.zeros_like(ends)
     begins[1:] = ends[:-1] + 1
     begins[np.cumsum(read) - read] = offsets[:-1]
@@ -176,7 +184,7 @@ def _ranges(begins: Indices, counts: Indices) -> Indices:
     return np.repeat(begins - (np.cumsum(counts) - counts), counts) + np.arange(int(counts.sum()))
 
 
-def _crc32(data: npt.NDArray[np.uint8], begins: Indices, ends: Indices) -> npt.NDArray[np.uint32]:
+def _crc32(data: Bytes, begins: Indices, ends: Indices) -> npt.NDArray[np.uint32]:
     """Return the CRC-32 of parts of `data`, as zlib has it: one byte of all at a time, the longest first."""
     lengths = np.minimum(ends - begins, _LONG + 1)
     order = np.argsort((_LONG + 1 - lengths).astype(np.uint8), kind="stable")
@@ -184,15 +192,16 @@ def _crc32(data: npt.NDArray[np.uint8], begins: Indices, ends: Indices) -> npt.N
     starts = begins[order]
     eight = np.ndarray(len(data), "<u8", np.append(data, np.zeros(8, np.uint8)), strides=(1,))
     sums, some = np.full(len(begins), 0xFFFFFFFF, np.uint32), len(begins)
+    lowest = sums.view(np.uint8)[:: sums.itemsize]  # of each sum
     for place in range(_LONG):
         some = int(longer[place + 1])
         if not some:
             break
         if place % 8 == 0:
-            bytes_ahead = eight[starts[:some] + place]
-        lowest = (sums[:some] ^ bytes_ahead[:some].astype(np.uint32)) & np.uint32(0xFF)
-        bytes_ahead >>= np.uint64(8)
-        sums[:some] = _CRC[lowest] ^ sums[:some] >> np.uint32(8)
+            ahead = eight[starts[:some] + place].view(np.uint8).reshape(some, 8)
+        added = _CRC[lowest[:some] ^ ahead[:some, place % 8]]
+        sums[:some] >>= np.uint32(8)
+        sums[:some] ^= added
     result = np.empty_like(sums)
     result[order] = ~sums
     for part in np.flatnonzero(lengths > _LONG).tolist():
