@@ -89,13 +89,18 @@ class Hashers:
         return self._pool.submit(self._ask, pairs, columns)
 
     def _start(self) -> None:
-        self._pool = ThreadPoolExecutor(self._most)
         for _ in range(self._most):
             # Isolated, and without site-packages: it needs neither.
             command = [sys.executable, "-I", "-S", digests.__file__]
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            try:
+                process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            except OSError:  # too many processes, or too little memory
+                break
             self._all.append(process)
             self._idle.put(process)
+        self._most = len(self._all)
+        if self._all:
+            self._pool = ThreadPoolExecutor(self._most)
 
     def _ask(self, pairs: int, columns: Sequence[tuple[npt.NDArray[np.int32], bytes]]) -> Hashes:
         request = _request(pairs, columns)
