@@ -48,6 +48,7 @@ from continual.registry import Registry
 from continual.replay import RowReader
 registry = Registry(root)
 with RowReader(registry) as reader:
+    reader._session.execute("SET enable_progress_bar = false")
     reader._read_in_full = {batch.id for batch in registry.batches()}
     cursor = f"{seed * 37 % 256:02x}" + "0" * 30
     timed(lambda: reader.draw([], registry.batches(), {"bench": count}, {"bench": cursor}).rows)
@@ -59,6 +60,7 @@ timed(lambda: len(registry.rows_files(registry.batches(), full=True)))
 """,
     "order by": """
 import duckdb
+duckdb.execute("SET enable_progress_bar = false").fetchall()
 duckdb.execute(f"SELECT setseed({seed / 100})").fetchall()
 query = f"SELECT query, positive, negatives, doc_id FROM read_parquet('{file}') ORDER BY random() LIMIT {count}"
 timed(lambda: duckdb.sql(query).to_arrow_table().num_rows)

@@ -74,7 +74,8 @@ import duckdb
 
 begun = time.perf_counter()
 query = "COPY (SELECT * FROM read_parquet('{}')) TO '{}' (FORMAT parquet, COMPRESSION zstd)"
-duckdb.execute(query.format(*sys.argv[1:]))
+duckdb.execute("SET enable_progress_bar = false").fetchall()
+duckdb.execute(query.format(*sys.argv[1:])).fetchall()
 seconds, used = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF)
 print(json.dumps({"seconds": seconds, "cpu": used.ru_utime + used.ru_stime, "peak_mb": used.ru_maxrss / 1024}))
 """

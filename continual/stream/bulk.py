@@ -76,16 +76,18 @@ class GoodRows:
 
 
 def find_good(piece: Piece, mapping: Mapping, max_chars: int) -> GoodRows | None:
-    """Return rows of a piece that can be stored, and have one positive and no score; None if there may be none.
+    """Return rows of a piece that can be stored, and have one positive and no score; None if none is known.
 
     Args:
         piece: Rows of a source.
         mapping: Columns of the source.
         max_chars: Most characters of a text.
     """
+    if mapping.score_name is not None:
+        return None
     columns = [_array(piece.columns, name) for name in (mapping.query, mapping.positive, *mapping.negatives)]
     ids = None if mapping.doc_id is None else _array(piece.columns, mapping.doc_id)
-    if mapping.score_name is not None or any(column is None for column in columns):
+    if any(column is None for column in columns):
         return None
     if not (is_text(columns[0].type) and is_text(columns[1].type)) or (mapping.doc_id is not None and ids is None):
         return None
@@ -97,6 +99,8 @@ def find_good(piece: Piece, mapping: Mapping, max_chars: int) -> GoodRows | None
     good = queries.good & positives.good & negatives[2] & doc_ids.good
     good[list(piece.faults)] = False
     places = np.flatnonzero(good)
+    if not len(places):
+        return None
     lists, texts, _ = negatives
     return GoodRows(
         places,

@@ -24,8 +24,8 @@ from continual.stream.ahead import ahead
 from continual.stream.hashers import hash_bytes_of, hex_column
 from continual.stream.stage import BATCH_SCHEMA, GRADED_SCHEMA, STAGED_SCHEMA
 
-FORMAT: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["doc_id"]}
-"""Options of the Parquet writer of stored rows."""
+FORMAT: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["doc_id"], "write_statistics": ["row_hash"]}
+"""Options of the Parquet writer of stored rows, which are only looked up by their hash."""
 
 GROUP_ROWS = 10_000
 """Rows per row group, the unit in which a replay window is read; fewer if they take more than `RANGE_BYTES`."""

@@ -183,24 +183,12 @@ def stage(
         rejects.open("w", encoding="ascii") as rejected,
         Hashers() as hashers,
     ):
-        hashed: deque[tuple[int, tuple[GoodRows, Future[Hashes]] | None]] = deque()
-
-        def write(most: int) -> None:
-            while len(hashed) > most:
-                count, good = hashed.popleft()
-                if good is not None:
-                    good_writer.write_batch(_good_rows(*good, staged))
-                progress.advance(count)
-
+        hashed: deque[tuple[GoodRows, Future[Hashes]]] = deque()
         for piece in ahead(source.read(mapping.names, config.batch_rows)):
             good = find_good(piece, mapping, config.max_chars)
-            if good is not None and len(good.places):
+            if good is not None:
                 texts = pa.concat_arrays([good.doc_ids.drop_null(), good.negative_texts.keys])
-                hashed.append(
-                    (len(piece.numbers), (good, hashers.submit(good.queries.keys, good.positives.keys, texts)))
-                )
-            else:
-                hashed.append((len(piece.numbers), None))
+                hashed.append((good, hashers.submit(good.queries.keys, good.positives.keys, texts)))
             others = _others(piece, good)
             if others is not None:
                 columns, low, bad = _check(others, mapping, config.max_chars, staged)
@@ -208,8 +196,11 @@ def stage(
                 _write(negatives_writer, low, NEGATIVES_SCHEMA)
                 _write_rejects(rejected, others, bad)
                 staged.reasons.update(bad.values())
-            write(hashers.waiting)
-        write(0)
+            while len(hashed) > hashers.waiting:
+                good_writer.write_batch(_good_rows(*hashed.popleft(), staged))
+            progress.advance(len(piece.numbers))
+        while hashed:
+            good_writer.write_batch(_good_rows(*hashed.popleft(), staged))
     progress.finish()
     return staged
 
