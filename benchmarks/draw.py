@@ -1,6 +1,6 @@
 """Measure the draw of replayed rows from a domain of many rows, against samples by DuckDB and by `datasets`.
 
-    python benchmarks/draw.py [--rows 500000 5000000] [--draw 100000] [--datasets]
+    python benchmarks/draw.py [--rows 200000 2000000] [--draw 100000] [--datasets]
 
 The stored rows are generated, short, and in the layout of an ingest; see `generated.add_stored`. Each figure is of a
 process of its own, in turn:
@@ -104,7 +104,7 @@ def run(code: str, *words: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[500_000, 5_000_000])
+    parser.add_argument("--rows", type=int, nargs="+", default=[200_000, 2_000_000])
     parser.add_argument("--draw", type=int, default=100_000, help="rows to draw")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--datasets", action="store_true", help="also measure the datasets library")
