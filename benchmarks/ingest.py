@@ -57,10 +57,12 @@ peak, ended = 0, threading.Event()
 watching = threading.Thread(target=watch)
 watching.start()
 begun = time.perf_counter()
-report = ingest(registry, IngestConfig(), source, domain=domain, holdout=float(holdout) if holdout else None)
-seconds = time.perf_counter() - begun
-ended.set()
-watching.join()
+try:
+    report = ingest(registry, IngestConfig(), source, domain=domain, holdout=float(holdout) if holdout else None)
+    seconds = time.perf_counter() - begun
+finally:
+    ended.set()
+    watching.join()
 used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 print(json.dumps({
     "seconds": seconds, "cpu": sum(each.ru_utime + each.ru_stime for each in used), "peak_mb": peak / 2**20,

@@ -14,6 +14,7 @@ from continual.stream.task_tables import TaskTables, task_tables
 HELD = "held.parquet"
 """File of the hashes of held-out rows, in the folder of the held-out task."""
 
+LAST_HASH = "f" * 32
 MAX_CORPUS = 5_000
 """Largest number of documents in the corpus of a held-out task, distractors included; larger only if more documents
 are relevant."""
@@ -114,6 +115,11 @@ def _fitting(connection: duckdb.DuckDBPyConnection, wanted: int, max_queries: in
         looked *= 8
 
 
+def _hash_below(share: float) -> str:
+    """Return a hash that about this share of all hashes is below."""
+    return LAST_HASH if share >= 1 else f"{int(share * 2**64):016x}" + "0" * 16
+
+
 def write_held(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     """Write the hashes of what was held out, so that later files of the domain add no row of it to training.
 
@@ -138,18 +144,21 @@ def held_out_task(connection: duckdb.DuckDBPyConnection, staged: Path) -> TaskTa
     trained on; no positive of a query of the task is among them.
     """
     space = max(0, MAX_CORPUS - count(connection, "SELECT count(DISTINCT positive) FROM judged"))
-    connection.execute(
-        f"""
-        CREATE TABLE corpus AS
-        SELECT DISTINCT positive FROM judged
-        UNION ALL
-        (
-            SELECT DISTINCT positive FROM kept
-            ANTI JOIN (SELECT positive FROM clean SEMI JOIN judged USING (query)) USING (positive)
-            ORDER BY positive LIMIT {space}
-        )
-        """
-    )
+    distractors = f"""
+        SELECT DISTINCT positive FROM kept
+        ANTI JOIN (SELECT positive FROM clean SEMI JOIN judged USING (query)) USING (positive)
+        WHERE positive <= $1::UUID ORDER BY positive LIMIT {space}
+    """
+    connection.execute("CREATE TABLE corpus AS SELECT DISTINCT positive FROM judged")
+    # Hashes are uniform, so few of many rows have the first ones: the others need no memory.
+    share = min(1.0, 16 * space / max(1, count(connection, "SELECT count(*) FROM kept")))
+    for bound in (_hash_below(share), LAST_HASH):
+        found = connection.sql(distractors, params=[bound]).to_arrow_table()
+        if found.num_rows == space:
+            break
+    connection.register("distractors", found)
+    connection.execute("INSERT INTO corpus SELECT positive::UUID FROM distractors")
+    connection.unregister("distractors")
     # Equal texts can be stored in several spellings; min() does not depend on the order of the rows.
     corpus = """
         SELECT lower(hex(positive_hash)) AS doc_id, min(positive) AS text FROM read_parquet($1)
