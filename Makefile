@@ -96,6 +96,7 @@ test-dist: dist ## Install the wheel into a new environment outside this folder,
 bench: install ## Run the benchmarks that need no data
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/ingest.py
+	$(BIN)/python benchmarks/draw.py
 
 clean: ## Remove the demo, caches and build products, but no environments
 	rm -rf demo build dist site *.egg-info htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis

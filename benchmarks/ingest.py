@@ -1,130 +1,184 @@
-"""Measure time and memory of `ingest`, on real rows if given and on a generated file of two million.
+"""Measure the time and the memory of `ingest` against DuckDB's bare copy of the same file to Parquet with zstd.
 
-    python benchmarks/ingest.py [--medquad train.parquet] [--rows 2000000] [--tasks DIR ...]
+    python benchmarks/ingest.py [--rows 200000] [--negatives] [--history 0] [--runs 2] [--file train.parquet]
+        [--tasks DIR ...]
 
-Every row is checked against the tasks of `--tasks`, folders with corpus, queries and qrels.
+The file is generated: pairs of random words, 50 to 400 characters, a hundredth of them repeated; see `generated.py`.
+Both are measured in turn, each in a process of its own, in a temporary folder. With `--history`, the file is ingested a
+third time into a workspace that holds so many rows, which are generated as they are stored and not ingested; the other
+ingest that this is compared with then holds nothing out, as nothing is held out of the second file of a domain. Every
+row is checked against the tasks of `--tasks`, folders with corpus, queries and qrels.
 
-The last line is one JSON object: `seconds_10k` (median wall seconds of a process on the real rows, with its start and
-imports) and `peak_mb_2m` (peak resident MB of a process on the generated file).
+The last line is one JSON object: `seconds` and `cpu` by name, `ratio` and `cpu_ratio` of ingest and the bare copy,
+`history_ratio`, and `peak_mb` of the ingest with its helper processes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
+import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-WORDS = 20_000
-RUNS = 3
-
 INGEST = """
-import json, resource, sys, time
+import json, os, resource, sys, threading, time
 from pathlib import Path
 from continual.config import IngestConfig
 from continual.registry import Registry
 from continual.stream import import_task, ingest
 
-root = Path(sys.argv[2])
-root.mkdir(parents=True)
-registry = Registry(root)
-registry.catalog.create()
-for number, task in enumerate(sys.argv[3:]):
+source, root, domain, holdout, *tasks = sys.argv[1:]
+registry = Registry(Path(root))
+if not registry.root.is_dir():
+    registry.root.mkdir(parents=True)
+    registry.catalog.create()
+for number, task in enumerate(tasks):
     import_task(registry, f"task{number}", Path(task))
+
+def resident(process):
+    try:
+        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):  # it has ended
+        return 0
+
+def watch():
+    global peak
+    while not ended.wait(0.02):
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        peak = max(peak, sum(map(resident, ["self", *children])))
+
+peak, ended = 0, threading.Event()
+watching = threading.Thread(target=watch)
+watching.start()
 begun = time.perf_counter()
-report = ingest(registry, IngestConfig(), sys.argv[1], domain="bench")
-used = resource.getrusage(resource.RUSAGE_SELF)
+try:
+    report = ingest(registry, IngestConfig(), source, domain=domain, holdout=float(holdout) if holdout else None)
+    seconds = time.perf_counter() - begun
+finally:
+    ended.set()
+    watching.join()
+used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 print(json.dumps({
-    "cpu": used.ru_utime + used.ru_stime, "peak_mb": used.ru_maxrss / 1024,
-    "rows_in": report.rows_in, "kept": report.kept, "duplicates": report.duplicates,
-    "leaked": report.leaked, "held_out": report.held_out, "ingest": time.perf_counter() - begun,
+    "seconds": seconds, "cpu": sum(each.ru_utime + each.ru_stime for each in used), "peak_mb": peak / 2**20,
+    "rows_in": report.rows_in, "kept": report.kept, "held_out": report.held_out,
 }))
 """
 
+COPY = """
+import json, resource, sys, time
+import duckdb
 
-def generate(path: Path, rows: int, group_rows: int) -> None:
-    """Write a Parquet file of random words: 1 % duplicates, one negative and a document id per row."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+begun = time.perf_counter()
+query = "COPY (SELECT * FROM read_parquet('{}')) TO '{}' (FORMAT parquet, COMPRESSION zstd)"
+duckdb.execute("SET enable_progress_bar = false").fetchall()
+duckdb.execute(query.format(*sys.argv[1:])).fetchall()
+seconds, used = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF)
+print(json.dumps({"seconds": seconds, "cpu": used.ru_utime + used.ru_stime, "peak_mb": used.ru_maxrss / 1024}))
+"""
 
-    rng = random.Random(0)
-    words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(3, 9))) for _ in range(WORDS)]
-    schema = pa.schema(
-        [
-            ("query", pa.string()),
-            ("positive", pa.string()),
-            ("negatives", pa.list_(pa.string())),
-            ("doc_id", pa.string()),
-        ]
-    )
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        pending: list[dict[str, object]] = []
-        for number in range(rows):
-            if pending and rng.random() < 0.01:
-                pending.append(dict(rng.choice(pending)))
-            else:
-                pending.append(
-                    {
-                        "query": " ".join(rng.choices(words, k=8)),
-                        "positive": " ".join(rng.choices(words, k=50)),
-                        "negatives": [" ".join(rng.choices(words, k=50))],
-                        "doc_id": f"d{number // 2}",
-                    }
-                )
-            if len(pending) == group_rows or number == rows - 1:
-                writer.write_table(pa.Table.from_pylist(pending, schema=schema))
-                pending = []
+GENERATE = """
+import sys
+from pathlib import Path
+from generated import write_pairs
+
+write_pairs(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), negatives=bool(sys.argv[4]))
+"""
+
+HISTORY = """
+import sys
+from pathlib import Path
+from continual.registry import Registry
+from generated import add_stored
+
+root = Path(sys.argv[1])
+root.mkdir(parents=True)
+registry = Registry(root)
+registry.catalog.create()
+add_stored(registry, "bench", int(sys.argv[2]), 3)
+"""
 
 
-def measure(source: Path, folder: Path, tasks: Sequence[Path]) -> dict[str, float]:
-    """Ingest a file in a separate process."""
-    command = [sys.executable, "-c", INGEST, str(source), str(folder / ".continual"), *map(str, tasks)]
-    begun = time.perf_counter()
-    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    figures: dict[str, float] = json.loads(result.stdout)
-    return figures | {"seconds": time.perf_counter() - begun}
+def run(code: str, *words: str) -> str:
+    """Run code in a process of its own, since the peak of a process begins at the memory of its parent."""
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", code, *words]
+    return subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path}
+    ).stdout
+
+
+def measure(name: str, code: str, *words: str) -> dict[str, float]:
+    """Run code that prints its figures as JSON, and show them."""
+    figures: dict[str, float] = json.loads(run(code, *words))
+    shown = " ".join(f"{figures[key]:>9,.2f}" for key in ("seconds", "cpu", "peak_mb"))
+    print(f"{name:20} {shown} {os.getloadavg()[0]:>6.1f} {figures.get('kept', 0):>12,}", flush=True)
+    return figures
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--medquad", type=Path, help="a Parquet file of 10,000 real rows")
-    parser.add_argument("--rows", type=int, default=2_000_000, help="rows of the generated file; 0: no generated file")
+    parser.add_argument("--file", type=Path, help="a Parquet file to read in place of the generated one")
+    parser.add_argument("--rows", type=int, default=200_000, help="rows of the generated file")
     parser.add_argument("--group-rows", type=int, default=100_000, help="rows per row group of the generated file")
+    parser.add_argument("--negatives", action="store_true", help="a negative in each row of the generated file")
+    parser.add_argument("--history", type=int, default=0, help="rows in the workspace of the third ingest")
+    parser.add_argument("--runs", type=int, default=2)
     parser.add_argument("--tasks", type=Path, nargs="*", default=[], help="folders of tasks to check the rows against")
-    parser.add_argument("--generate", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.generate:
-        generate(arguments.generate, arguments.rows, arguments.group_rows)
-        return
-
-    print(f"{'file':24} {'rows':>10} {'kept':>10} {'seconds':>9} {'ingest s':>9} {'CPU s':>8} {'peak MB':>8}")
-    figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        if arguments.medquad:
-            runs = [measure(arguments.medquad, Path(temporary) / f"real{run}", arguments.tasks) for run in range(RUNS)]
-            for run in runs:
-                show(arguments.medquad.name, run)
-            figures["seconds_10k"] = round(statistics.median(run["seconds"] for run in runs), 2)
-        if arguments.rows:
-            # Generated in another process, because the peak of a child starts at the memory of its parent.
-            path = Path(temporary) / "generated.parquet"
-            options = ["--rows", str(arguments.rows), "--group-rows", str(arguments.group_rows)]
-            subprocess.run([sys.executable, __file__, "--generate", str(path), *options], check=True)
-            run = measure(path, Path(temporary) / "generated", arguments.tasks)
-            show(f"generated, {path.stat().st_size >> 20} MB", run)
-            figures["peak_mb_2m"] = round(run["peak_mb"])
-    print(json.dumps(figures))
+        folder = Path(temporary)
+        source = arguments.file or folder / "generated.parquet"
+        if arguments.file is None:
+            sizes = (str(arguments.rows), str(arguments.group_rows))
+            run(GENERATE, str(source), *sizes, "negatives" if arguments.negatives else "")
+        print(f"{source.name}: {source.stat().st_size / 1e6:,.0f} MB")
+        print(f"{'':20} {'seconds':>9} {'CPU s':>9} {'peak MB':>9} {'load':>6} {'kept':>12}")
+        runs = compare(arguments, source, folder)
+    print(json.dumps(summary(runs)))
 
 
-def show(name: str, run: dict[str, float]) -> None:
-    figures = f"{run['seconds']:>9.2f} {run['ingest']:>9.2f} {run['cpu']:>8.2f} {run['peak_mb']:>8.0f}"
-    print(f"{name:24} {run['rows_in']:>10} {run['kept']:>10} {figures}")
+def compare(arguments: argparse.Namespace, source: Path, folder: Path) -> dict[str, list[dict[str, float]]]:
+    """Measure the copy and the ingests in turn, and return the figures of all runs by name."""
+    tasks = list(map(str, arguments.tasks))
+    runs: dict[str, list[dict[str, float]]] = {"copy": [], "ingest": []}
+    for number in range(arguments.runs):
+        runs["copy"].append(measure("bare copy", COPY, str(source), str(folder / "copy.parquet")))
+        (folder / "copy.parquet").unlink()
+        root = folder / f"empty{number}" / ".continual"
+        words: Sequence[str] = (str(source), str(root), "bench", "0" if arguments.history else "", *tasks)
+        runs["ingest"].append(measure("ingest", INGEST, *words))
+        if arguments.history:
+            root = folder / f"full{number}" / ".continual"
+            run(HISTORY, str(root), str(arguments.history))
+            own = measure("ingest, history", INGEST, str(source), str(root), "bench", "0", *tasks)
+            runs.setdefault("history", []).append(own)
+        for each in ("empty", "full"):
+            shutil.rmtree(folder / f"{each}{number}", ignore_errors=True)
+    return runs
+
+
+def summary(runs: dict[str, list[dict[str, float]]]) -> dict[str, object]:
+    """Return the medians, and their ratios."""
+    seconds, cpu = (
+        {name: round(statistics.median(run[key] for run in own), 2) for name, own in runs.items()}
+        for key in ("seconds", "cpu")
+    )
+    result: dict[str, object] = {
+        "seconds": seconds,
+        "cpu": cpu,
+        "ratio": round(seconds["ingest"] / seconds["copy"], 2),
+        "cpu_ratio": round(cpu["ingest"] / cpu["copy"], 2),
+        "peak_mb": round(max(run["peak_mb"] for run in runs["ingest"])),
+    }
+    if "history" in runs:
+        result["history_ratio"] = round(seconds["history"] / seconds["ingest"], 2)
+    return result
 
 
 if __name__ == "__main__":

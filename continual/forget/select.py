@@ -96,7 +96,7 @@ def _read_file(file: Path, config: IngestConfig, folder: Path, progress: Progres
     with pq.ParquetFile(folder / ROWS) as rows:
         for batch in rows.iter_batches(READ_ROWS, columns=["row_hash", "query", "positive", "negatives"]):
             columns = batch.to_pydict()
-            hashes.update(columns["row_hash"])
+            hashes.update(digest.hex() for digest in columns["row_hash"])
             texts.update(columns["query"], columns["positive"], *columns["negatives"])
     bad = {json.dumps(row["data"], sort_keys=True) for row in _lines(folder / REJECTS)}
     value = "\n".join([*sorted(hashes), *sorted(bad)])

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 Indices = NDArray[np.int64]
 
+BEYOND = "g"
+"""Sorts after all hashes."""
+
 COLUMNS = "row_hash, query, positive, negatives, doc_id"
 """Columns of every stored row. Rows of a graded domain also have a score."""
 
@@ -213,17 +216,35 @@ class RowReader:
         parts: list[pa.Table] = []
         for side in (">", "<=") if rows else ():
             wanted = rows - sum(part.num_rows for part in parts)
-            # Read the narrow column first for the last hash of the window. Then the wide rows are a range of hashes,
-            # and Parquet's statistics limit the read to its row groups.
-            query = (
-                f"SELECT max(row_hash) FROM (SELECT row_hash FROM {self._from(domain)} AND row_hash {side} ? "
-                "ORDER BY row_hash LIMIT ?)"
-            )
-            ((last,),) = self._session.sql(query, params=[files, *self._values, after, wanted]).fetchall()
+            last = self._last(domain, files, side, after, wanted)
             if last is not None:
                 bounds = f"row_hash {side} ? AND row_hash <= ?"
                 parts.append(self._select(domain, files, bounds, [after, last]))
         return pa.concat_tables(parts) if parts else self._select(domain, files, "false", [])
+
+    def _last(self, domain: str, files: list[str], side: str, after: str, wanted: int) -> str | None:
+        """Return the last hash of `wanted` rows in hash order, on one side of `after`; None if there are no rows.
+
+        The narrow column is read first. Then the wide rows are a range of hashes, and Parquet's statistics limit the
+        read to its row groups. They also limit the first read: to a range that holds enough rows of all, and to a wider
+        one if too many of them can't be drawn.
+        """
+        query = (
+            f"SELECT count(*), max(row_hash) FROM (SELECT row_hash FROM {self._from(domain)} AND row_hash {side} ? "
+            "AND row_hash <= ? ORDER BY row_hash LIMIT ?)"
+        )
+        ends = [end for end in _group_ends(files) if side == "<=" or end[0] > after]
+        enough = wanted
+        while True:
+            place = int(np.searchsorted(np.cumsum([rows for _, rows in ends]), enough))
+            # Of the groups that hold `after`, one per file, some rows are on its other side.
+            place += len(files)
+            bound = ends[place][0] if place < len(ends) else BEYOND
+            values = [files, *self._values, after, bound, wanted]
+            ((found, last),) = self._session.sql(query, params=values).fetchall()
+            if found == wanted or bound == BEYOND:
+                return last if last is None else str(last)
+            enough *= 2
 
     def _select(self, domain: str, files: list[str], bounds: str, values: list[str]) -> pa.Table:
         score = "score" if self.domains[domain].graded else "NULL::DOUBLE AS score"
@@ -240,6 +261,22 @@ class RowReader:
         for batch, file in zip(kept, self._registry.rows_files(kept), strict=True):
             files.setdefault(batch.domain, []).append(str(file))
         return files
+
+
+def _group_ends(files: Sequence[str]) -> list[tuple[str, int]]:
+    """Return the last hash and the number of rows of every row group with statistics, in the order of hashes."""
+    import pyarrow.parquet as pq
+
+    ends = []
+    for file in files:
+        metadata = pq.read_metadata(file)
+        place = metadata.schema.names.index("row_hash")
+        for number in range(metadata.num_row_groups):
+            group = metadata.row_group(number)
+            statistics = group.column(place).statistics
+            if statistics is not None and statistics.has_min_max:
+                ends.append((str(statistics.max), group.num_rows))
+    return sorted(ends)
 
 
 def labelled(table: pa.Table, domain: Domain, *, replayed: bool) -> pa.Table:

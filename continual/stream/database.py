@@ -10,7 +10,7 @@ from typing import Any
 
 import duckdb
 
-MEMORY = "256MB"
+MEMORY = "640MB"
 THREADS = 2
 
 

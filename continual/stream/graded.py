@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from continual.stream.database import count, database, literal
 from continual.stream.readers.base import PIECE_BYTES
-from continual.stream.stage import STAGED_SCHEMA
+from continual.stream.stage import STAGED_FORMAT, STAGED_SCHEMA
 
 MAX_NEGATIVES = 32
 """Most negatives that a row gets from rows with a low score, the first by hash; training uses few of them."""
@@ -68,10 +68,9 @@ def drop_positives(rows: Path, spill: Path) -> int:
 def _rewrite(rows: Path, write: Callable[[Any, Any], None]) -> None:
     """Replace the staging file by what `write` makes of its tables, each of bounded size."""
     target = rows.with_suffix(".partial")
-    options = {"compression": "lz4", "use_dictionary": False, "write_statistics": False}
     with (
         pq.ParquetFile(rows, buffer_size=1 << 20, pre_buffer=False) as file,
-        pq.ParquetWriter(target, STAGED_SCHEMA, **options) as writer,
+        pq.ParquetWriter(target, STAGED_SCHEMA, **STAGED_FORMAT) as writer,
     ):
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, use_threads=False)
@@ -140,7 +139,7 @@ def _write_added(connection: duckdb.DuckDBPyConnection, table: Any, writer: Any)
     for end, (query, own) in enumerate(
         zip(table["query_hash"].to_pylist(), table["negatives"].to_pylist(), strict=True), start=1
     ):
-        lists.append(own + [text for text in texts.get(query, []) if text not in own])
+        lists.append(own + [text for text in texts.get(query.hex(), []) if text not in own])
         size += sum(map(len, lists[-1]))
         if size >= PIECE_BYTES or end == table.num_rows:
             column = pa.array(lists, STAGED_SCHEMA.field("negatives").type)

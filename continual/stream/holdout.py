@@ -14,6 +14,7 @@ from continual.stream.task_tables import TaskTables, task_tables
 HELD = "held.parquet"
 """File of the hashes of held-out rows, in the folder of the held-out task."""
 
+LAST_HASH = "f" * 32
 MAX_CORPUS = 5_000
 """Largest number of documents in the corpus of a held-out task, distractors included; larger only if more documents
 are relevant."""
@@ -37,10 +38,25 @@ def hold_out(connection: duckdb.DuckDBPyConnection, share: float, max_queries: i
     Returns:
         The number of documents held out; 0 if `share` of them is less than half a document.
     """
+    wanted = int(share * count(connection, "SELECT count(DISTINCT document) FROM clean") + 0.5) if share else 0
+    if not wanted:
+        connection.execute("CREATE TABLE held AS SELECT * FROM clean WHERE false")
+        connection.execute("CREATE TABLE judged AS SELECT * FROM clean WHERE false")
+        return 0
+    connection.execute(
+        """
+        CREATE TABLE known_texts AS
+        SELECT DISTINCT text::UUID AS hash FROM (
+            SELECT query_hash AS text FROM stored UNION ALL SELECT positive_hash AS text FROM stored
+        ) SEMI JOIN (
+            SELECT replace(query::VARCHAR, '-', '') AS text FROM clean
+            UNION ALL SELECT replace(positive::VARCHAR, '-', '') AS text FROM clean
+        ) USING (text)
+        """
+    )
     for role, name in (("query", "stored_queries"), ("positive", "stored_positives")):
-        texts = f"SELECT query AS {role} FROM stored UNION ALL SELECT positive AS {role} FROM stored"
-        connection.execute(f"CREATE TABLE {name} AS SELECT {role} FROM clean SEMI JOIN ({texts}) USING ({role})")
-    wanted = int(share * count(connection, "SELECT count(DISTINCT document) FROM clean") + 0.5)
+        known = f"(SELECT hash AS {role} FROM known_texts)"
+        connection.execute(f"CREATE TABLE {name} AS SELECT {role} FROM clean SEMI JOIN {known} USING ({role})")
     connection.execute(
         """
         CREATE TABLE documents AS
@@ -55,18 +71,7 @@ def hold_out(connection: duckdb.DuckDBPyConnection, share: float, max_queries: i
         )
         """
     )
-    # A query counts for the first document that has it.
-    fitting = count(
-        connection,
-        f"""
-        WITH firsts AS (SELECT min(place) AS place FROM clean JOIN documents USING (document) GROUP BY query),
-             totals AS (
-                 SELECT place, sum(coalesce(queries, 0)) OVER (ORDER BY place) AS queries
-                 FROM documents LEFT JOIN (SELECT place, count(*) AS queries FROM firsts GROUP BY place) USING (place)
-             )
-        SELECT coalesce(max(place), 1) FROM totals WHERE queries <= {max_queries}
-        """,
-    )
+    fitting = _fitting(connection, wanted, max_queries)
     connection.execute(f"CREATE TABLE chosen AS SELECT document FROM documents WHERE place <= {min(wanted, fitting)}")
     connection.execute(
         """
@@ -83,6 +88,36 @@ def hold_out(connection: duckdb.DuckDBPyConnection, share: float, max_queries: i
         """
     )
     return count(connection, "SELECT count(*) FROM chosen")
+
+
+def _fitting(connection: duckdb.DuckDBPyConnection, wanted: int, max_queries: int) -> int:
+    """Return how many of the first documents have at most `max_queries` queries together, at least one.
+
+    A query counts for the first document that has it. Beyond `wanted` documents nothing is counted, and not beyond the
+    first few either, as long as these have too many queries.
+    """
+    looked = 2 * max_queries
+    while True:
+        fitting = count(
+            connection,
+            f"""
+            WITH first AS (SELECT * FROM documents WHERE place <= {looked}),
+                 firsts AS (SELECT min(place) AS place FROM clean JOIN first USING (document) GROUP BY query),
+                 totals AS (
+                     SELECT place, sum(coalesce(queries, 0)) OVER (ORDER BY place) AS queries
+                     FROM first LEFT JOIN (SELECT place, count(*) AS queries FROM firsts GROUP BY place) USING (place)
+                 )
+            SELECT coalesce(max(place), 1) FROM totals WHERE queries <= {max_queries}
+            """,
+        )
+        if fitting < looked or looked >= wanted:
+            return fitting
+        looked *= 8
+
+
+def _hash_below(share: float) -> str:
+    """Return a hash that about this share of all hashes is below."""
+    return LAST_HASH if share >= 1 else f"{int(share * 2**64):016x}" + "0" * 16
 
 
 def write_held(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
@@ -109,25 +144,28 @@ def held_out_task(connection: duckdb.DuckDBPyConnection, staged: Path) -> TaskTa
     trained on; no positive of a query of the task is among them.
     """
     space = max(0, MAX_CORPUS - count(connection, "SELECT count(DISTINCT positive) FROM judged"))
-    connection.execute(
-        f"""
-        CREATE TABLE corpus AS
-        SELECT DISTINCT positive FROM judged
-        UNION ALL
-        (
-            SELECT DISTINCT positive FROM kept
-            ANTI JOIN (SELECT positive FROM clean SEMI JOIN judged USING (query)) USING (positive)
-            ORDER BY positive LIMIT {space}
-        )
-        """
-    )
+    distractors = f"""
+        SELECT DISTINCT positive FROM kept
+        ANTI JOIN (SELECT positive FROM clean SEMI JOIN judged USING (query)) USING (positive)
+        WHERE positive <= $1::UUID ORDER BY positive LIMIT {space}
+    """
+    connection.execute("CREATE TABLE corpus AS SELECT DISTINCT positive FROM judged")
+    # Hashes are uniform, so few of many rows have the first ones: the others need no memory.
+    share = min(1.0, 16 * space / max(1, count(connection, "SELECT count(*) FROM kept")))
+    for bound in (_hash_below(share), LAST_HASH):
+        found = connection.sql(distractors, params=[bound]).to_arrow_table()
+        if found.num_rows == space:
+            break
+    connection.register("distractors", found)
+    connection.execute("INSERT INTO corpus SELECT positive::UUID FROM distractors")
+    connection.unregister("distractors")
     # Equal texts can be stored in several spellings; min() does not depend on the order of the rows.
     corpus = """
-        SELECT positive_hash AS doc_id, min(positive) AS text FROM read_parquet($1)
+        SELECT lower(hex(positive_hash)) AS doc_id, min(positive) AS text FROM read_parquet($1)
         WHERE positive_hash::UUID IN (SELECT positive FROM corpus) GROUP BY positive_hash
     """
     queries = """
-        SELECT query_hash AS query_id, min(query) AS text FROM read_parquet($1)
+        SELECT lower(hex(query_hash)) AS query_id, min(query) AS text FROM read_parquet($1)
         WHERE query_hash::UUID IN (SELECT query FROM judged) GROUP BY query_hash
     """
     qrels = """

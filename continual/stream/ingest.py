@@ -153,14 +153,14 @@ def ingest(
             given_range = mapping.score_range
             mapping = with_range(source, mapping, staged)
             score_range = mapping.score_range
-            dropped = drop_positives(folder / ROWS, folder / "spill") if staged.given else 0
-            negatives = add_negatives(folder / ROWS, folder / NEGATIVES, folder / "spill") if staged.negatives else 0
 
             # 4. Split the good rows into duplicates, leaks, held-out and kept rows.
             stored = stored_files(registry, target)
             split = split_rows(folder, staged.good, stored, given_task, share, config.max_holdout_queries)
             if share and split.clean:
                 check_hold_out(source, share, split)
+            dropped = drop_positives(folder / ROWS, folder / "spill") if staged.given else 0
+            negatives = add_negatives(folder / ROWS, folder / NEGATIVES, folder / "spill") if staged.negatives else 0
 
             # 5. Write the kept rows in the order of their hash.
             without_negatives = 0

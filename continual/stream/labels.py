@@ -73,13 +73,16 @@ class Values:
     - its name doesn't say that it is an id, a length, a year or the like, or hints at a label too, and there are
       several values: booleans, label words, only -1, 0 and 1 (of which one occurs twice, unlike in row numbers), or
       numbers from -1 to 1 with a fraction.
+
+    Attributes:
+        ruled_out: Whether no further value can make the column one.
     """
 
     def __init__(self, name: str) -> None:
         words = set(re.split(r"[_0-9]+", plain_name(name)))
         self._hint, other = bool(words & HINTS), bool(words & OTHERS)
         self._any_number = self._hint and not other
-        self._ruled_out = other and not self._hint
+        self.ruled_out = other and not self._hint
         self._found: set[float | str] = set()
         self._rows = 0
         self._fractions = self._sure = False
@@ -87,7 +90,7 @@ class Values:
     def add(self, values: Sequence[Any]) -> None:
         """Take further values into account; missing ones don't count."""
         for value in values:
-            if self._ruled_out:
+            if self.ruled_out:
                 return
             if value is None or value == "" or value != value:
                 continue
@@ -97,7 +100,7 @@ class Values:
         label = _label(value)
         number = None if isinstance(label, str) else label
         if label is None or (number is not None and not self._any_number and not -1 <= number <= 1):
-            self._ruled_out = True
+            self.ruled_out = True
             return
         self._rows += 1
         self._sure = self._sure or number is None or isinstance(value, bool)
@@ -107,7 +110,7 @@ class Values:
 
     def suspect(self) -> str | None:
         """Return the values of a label or a score in words, such as "0, 1"; None if it is neither."""
-        if self._ruled_out or not self._found:
+        if self.ruled_out or not self._found:
             return None
         several = len(self._found) > 1
         repeated = self._rows > len(self._found)

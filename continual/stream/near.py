@@ -17,8 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from continual.stream.ahead import mapped
 from continual.stream.database import literal
-from continual.stream.shingles import TEXTS, Shingles, shingles
+from continual.stream.shingles import TEXTS, Indices, Shingles, first_shingles, shingles
 
 SHINGLES = "shingles.parquet"
 SHINGLES_SCHEMA = pa.schema(
@@ -112,10 +113,12 @@ def find_near(connection: duckdb.DuckDBPyConnection, rows: Iterable[Any], tasks:
         query = f"SELECT shingle FROM postings WHERE kind = '{text_kind}'"
         for batch in connection.sql(query).to_arrow_reader(1 << 20):
             bitmap.add(batch.column(0).to_numpy())
-    for table in _pieces(rows):
+    for table, chosen in mapped(lambda table: (table, _possible(table, bitmaps)), _pieces(rows)):
         for number, column in enumerate(COLUMNS):
-            places = table["place"].to_numpy() * len(COLUMNS) + number  # a number for each text
-            values, sizes = shingles(table[column].to_pylist())
+            if not len(chosen[column]):
+                continue
+            places = table["place"].to_numpy()[chosen[column]] * len(COLUMNS) + number  # a number for each text
+            values, sizes = shingles(table[column].take(pa.array(chosen[column])).to_pylist())
             for text_kind, bitmap in bitmaps.items():
                 _keep_candidates(connection, text_kind, bitmap, places, values, sizes)
     _count_exactly(connection)
@@ -125,6 +128,24 @@ def _pieces(rows: Iterable[Any]) -> Iterator[Any]:
     for table in rows:
         for first in range(0, table.num_rows, TEXTS):
             yield table.slice(first, TEXTS)
+
+
+def _possible(table: Any, bitmaps: Mapping[str, Bitmap]) -> dict[str, Indices]:
+    """Return which texts of each column may be near duplicates, by the shingles at their beginning.
+
+    Of a near duplicate's shingles, all but the share `NEAR` can be others than the task's. A text that has more of them
+    at its beginning alone is none, whatever follows.
+    """
+    possible = {}
+    for column in COLUMNS:
+        texts = pa.concat_arrays(table[column].cast(pa.string()).chunks)
+        values, owner, most = first_shingles(texts, 1 - min(NEAR.values()))
+        kept = np.zeros(len(texts), np.bool_)
+        for text_kind, bitmap in bitmaps.items():
+            others = np.bincount(owner[~bitmap.has(values)], minlength=len(texts))
+            kept |= (most > 0) & (others <= (1 - NEAR[text_kind]) * most + SLACK)
+        possible[column] = np.flatnonzero(kept)
+    return possible
 
 
 def _keep_candidates(

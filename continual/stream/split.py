@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from continual.stream.database import count, database, scan
 from continual.stream.holdout import HELD, held_out_task, hold_out, write_held
 from continual.stream.near import SHINGLES, find_near
+from continual.stream.repeats import rank_repeats
 from continual.stream.sweep import ROWS, TASK
 from continual.stream.task_tables import KEYS, TaskTables, write_task
 
@@ -106,7 +107,8 @@ def split_rows(
         write_task(task, task_folder)
         keys.append(task_folder / KEYS)
     with database(folder / "spill") as connection:
-        _load_hashes(connection, rows, stored)
+        _load_hashes(connection, rows, stored, documents=share > 0)
+        rank_repeats(connection, rows)
         _drop_duplicates(connection)
         clean = _drop_leaks(connection, keys, stored)
         documents = hold_out(connection, share if clean else 0.0, max_queries)
@@ -121,29 +123,37 @@ def split_rows(
         return Split(_count_fates(connection, near), _kept_rows(connection, good), clean, documents, task)
 
 
-def _load_hashes(connection: duckdb.DuckDBPyConnection, staged: Path, stored: StoredFiles) -> None:
-    """Create `rows` (hashes of the staging file), `stored` (those of all batches) and `stored_documents`.
+def _load_hashes(connection: duckdb.DuckDBPyConnection, staged: Path, stored: StoredFiles, *, documents: bool) -> None:
+    """Create `rows` (hashes of the staging file), `stored` (digits of those of all batches) and `stored_documents`.
 
-    `stored_documents` holds the documents of the staging file that a batch of the same domain has rows of. UUID is
-    DuckDB's 128-bit type; it sorts as the hex digits do.
+    With `documents`, `stored_documents` holds the documents of the staging file that a batch of the same domain has
+    rows of. UUID is DuckDB's 128-bit type; it sorts as the hex digits do. There can be far more stored rows than new
+    ones, so theirs stay digits: to look a text up takes less time than to convert it.
     """
-    names = ("row", "query", "positive", "document")
-    hashes = ", ".join(f"{name}_hash::UUID AS {name}" for name in names)
-    connection.execute(f"CREATE TABLE rows AS SELECT * FROM {scan([staged], f'seq, rank, score, {hashes}')}")
-    hashes = ", ".join(f"{name}_hash::UUID AS {name}" for name in names[:3])
-    connection.execute(f"CREATE VIEW stored AS SELECT * FROM {scan(stored.batches, hashes)}")
+    hashes = ", ".join(f"{name}_hash::UUID AS {name}" for name in ("row", "query", "positive", "document"))
+    connection.execute(f"CREATE TABLE rows AS SELECT * FROM {scan([staged], f'seq, score, {hashes}')}")
     connection.execute(
-        f"""
-        CREATE TABLE stored_documents AS
-        SELECT DISTINCT document FROM {scan([staged], "doc_id, document_hash::UUID AS document")}
-        SEMI JOIN {scan(stored.own_batches, "doc_id")} USING (doc_id)
-        """
+        f"CREATE VIEW stored AS SELECT * FROM {scan(stored.batches, 'row_hash, query_hash, positive_hash')}"
     )
+    connection.execute("CREATE TABLE stored_documents (document UUID)")
+    if documents and stored.own_batches:
+        connection.execute(
+            f"""
+            INSERT INTO stored_documents
+            SELECT DISTINCT document FROM {scan([staged], "doc_id, document_hash::UUID AS document")}
+            SEMI JOIN {scan(stored.own_batches, "doc_id")} USING (doc_id)
+            """
+        )
 
 
 def _drop_duplicates(connection: duckdb.DuckDBPyConnection) -> None:
     """Create `fresh`: the row with the lowest rank of each pair that no batch has."""
-    connection.execute("CREATE TABLE twice AS SELECT row FROM rows GROUP BY row HAVING count(*) > 1")
+    connection.execute(
+        """
+        CREATE TABLE known AS SELECT row_hash::UUID AS row FROM stored
+        SEMI JOIN (SELECT replace(row::VARCHAR, '-', '') AS row_hash FROM rows) USING (row_hash)
+        """
+    )
     connection.execute(
         """
         CREATE TABLE fresh AS
@@ -151,10 +161,10 @@ def _drop_duplicates(connection: duckdb.DuckDBPyConnection) -> None:
             SELECT * FROM rows ANTI JOIN twice USING (row)
             UNION ALL
             SELECT * FROM rows SEMI JOIN (
-                SELECT arg_min(seq, rank) AS seq FROM rows SEMI JOIN twice USING (row) GROUP BY row
+                SELECT arg_min(seq, rank) AS seq FROM rows JOIN ranks USING (seq) GROUP BY row
             ) USING (seq)
         )
-        SELECT * FROM single ANTI JOIN stored USING (row)
+        SELECT * FROM single ANTI JOIN known USING (row)
         """
     )
 

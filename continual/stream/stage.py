@@ -6,19 +6,23 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, deque
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from continual.config import IngestConfig
 from continual.progress import Progress
 from continual.registry.text import SEPARATOR, hash_normalised, normalise
+from continual.stream.ahead import ahead
+from continual.stream.bulk import GoodRows, find_good
 from continual.stream.cells import (
     BadRow,
     check_grade,
@@ -29,6 +33,8 @@ from continual.stream.cells import (
     read_score,
     shown,
 )
+from continual.stream.hashers import Hashers, Hashes, hash_column
+from continual.stream.readers.arrays import some_rows
 from continual.stream.readers.base import Piece, Source, schema_of
 from continual.stream.schema import Columns, Mapping, resolve
 from continual.stream.sweep import NEGATIVES, REJECTS, ROWS
@@ -47,18 +53,24 @@ BATCH_SCHEMA = pa.schema(
 )
 # A stored row of a graded domain.
 GRADED_SCHEMA = BATCH_SCHEMA.append(pa.field("score", pa.float64(), nullable=False))
-# A staged row also has its position in the file, the document that it is held out with, its rank among equal pairs, and
-# if it is graded its score as in the file, and the hashes of its negatives.
+HASH = pa.binary(16)
+# A staged row has its hashes as bytes, which take less time than hex digits. It also has its number, the document that
+# it is held out with, if it is graded its score as in the file, and the hashes of its negatives.
 STAGED_SCHEMA = pa.schema(
     [
         pa.field("seq", pa.int64(), nullable=False),
-        *BATCH_SCHEMA,
-        pa.field("document_hash", pa.string(), nullable=False),
-        pa.field("rank", pa.int64(), nullable=False),
+        *(field.with_type(HASH) if field.name.endswith("_hash") else field for field in BATCH_SCHEMA),
+        pa.field("document_hash", HASH, nullable=False),
         pa.field("score", pa.float64()),
-        pa.field("negative_hashes", pa.list_(pa.field("element", pa.string(), nullable=False)), nullable=False),
+        pa.field("negative_hashes", pa.list_(pa.field("element", HASH, nullable=False)), nullable=False),
     ]
 )
+STAGED_FORMAT: dict[str, Any] = {
+    "compression": dict.fromkeys(["query", "positive", "negatives.list.element", "doc_id"], "lz4"),
+    "use_dictionary": False,
+    "write_statistics": False,
+}
+"""Options of the Parquet writer of staged rows; hashes can't be compressed."""
 # A negative of a query, from a row with a low score.
 NEGATIVES_SCHEMA = pa.schema(
     [
@@ -163,30 +175,91 @@ def stage(
     """
     staged = Staged()
     mapping = _as_stored(source, mapping)
-    options = {"compression": "lz4", "use_dictionary": False, "write_statistics": False}
+    plain = {"compression": "lz4", "use_dictionary": False, "write_statistics": False}
     progress.start("checking rows", source.rows, "rows")
     with (
-        pq.ParquetWriter(rows, STAGED_SCHEMA, **options) as good_writer,
-        pq.ParquetWriter(negatives, NEGATIVES_SCHEMA, **options) as negatives_writer,
+        pq.ParquetWriter(rows, STAGED_SCHEMA, **STAGED_FORMAT) as good_writer,
+        pq.ParquetWriter(negatives, NEGATIVES_SCHEMA, **plain) as negatives_writer,
         rejects.open("w", encoding="ascii") as rejected,
+        Hashers() as hashers,
     ):
-        for piece in source.read(mapping.names, config.batch_rows):
-            good, low, bad = _check(piece, mapping, config.max_chars, staged)
-            for writer, columns, schema in (
-                (good_writer, good, STAGED_SCHEMA),
-                (negatives_writer, low, NEGATIVES_SCHEMA),
-            ):
-                if columns[0]:
-                    arrays = [pa.array(column, each.type) for column, each in zip(columns, schema, strict=True)]
-                    writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
-            for index, reason in sorted(bad.items()):
-                data = {name: shown(values[index]) for name, values in piece.columns.items()}
-                place = {"row": piece.numbers[index]} | ({} if piece.file is None else {"file": piece.file})
-                rejected.write(json.dumps(place | {"reason": reason, "data": data}, default=repr) + "\n")
-            staged.reasons.update(bad.values())
+        hashed: deque[tuple[GoodRows, Future[Hashes]]] = deque()
+        for piece in ahead(source.read(mapping.names, config.batch_rows)):
+            good = find_good(piece, mapping, config.max_chars)
+            if good is not None:
+                texts = pa.concat_arrays([good.doc_ids.drop_null(), good.negative_texts.keys])
+                hashed.append((good, hashers.submit(good.queries.keys, good.positives.keys, texts)))
+            others = _others(piece, good)
+            if others is not None:
+                columns, low, bad = _check(others, mapping, config.max_chars, staged)
+                _write(good_writer, columns, STAGED_SCHEMA)
+                _write(negatives_writer, low, NEGATIVES_SCHEMA)
+                _write_rejects(rejected, others, bad)
+                staged.reasons.update(bad.values())
+            while len(hashed) > hashers.waiting:
+                good_writer.write_batch(_good_rows(*hashed.popleft(), staged))
             progress.advance(len(piece.numbers))
+        while hashed:
+            good_writer.write_batch(_good_rows(*hashed.popleft(), staged))
     progress.finish()
     return staged
+
+
+def _others(piece: Piece, good: GoodRows | None) -> Piece | None:
+    """Return the rows of a piece that are not known to be good; None if all are."""
+    if good is None:
+        return piece
+    if len(good.places) == len(piece.numbers):
+        return None
+    return some_rows(piece, np.delete(np.arange(len(piece.numbers)), good.places).tolist())
+
+
+def _write(writer: Any, columns: list[list[Any]], schema: Any) -> None:
+    if columns[0]:
+        arrays = [pa.array(column, each.type) for column, each in zip(columns, schema, strict=True)]
+        writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+
+
+def _write_rejects(file: TextIO, piece: Piece, bad: dict[int, str]) -> None:
+    for index, reason in sorted(bad.items()):
+        data = {name: shown(values[index]) for name, values in piece.columns.items()}
+        place = {"row": piece.numbers[index]} | ({} if piece.file is None else {"file": piece.file})
+        file.write(json.dumps(place | {"reason": reason, "data": data}, default=repr) + "\n")
+
+
+def _good_rows(good: GoodRows, future: Future[Hashes], staged: Staged) -> Any:
+    """Return rows that were found good as a batch with `STAGED_SCHEMA`, and count them."""
+    hashes, rows = future.result(), len(good.places)
+    texts = hash_column(hashes.texts)
+    ids = rows - good.doc_ids.null_count
+    positives = documents = hash_column(hashes.positives)
+    if ids:
+        named = good.doc_ids.is_valid()
+        documents = texts.slice(0, ids) if ids == rows else pc.replace_with_mask(positives, named, texts.slice(0, ids))
+    lists = STAGED_SCHEMA.field("negative_hashes").type
+    arrays = {
+        "seq": pa.array(np.arange(staged.good, staged.good + rows)),
+        "row_hash": hash_column(hashes.rows),
+        "query": good.queries.stored,
+        "positive": good.positives.stored,
+        "negatives": good.negatives,
+        "doc_id": good.doc_ids,
+        "query_hash": hash_column(hashes.queries),
+        "positive_hash": positives,
+        "document_hash": documents,
+        "score": pa.nulls(rows, pa.float64()),
+        "negative_hashes": pa.ListArray.from_arrays(good.negatives.offsets, texts.slice(ids), type=lists),
+    }
+    staged.good += rows
+    staged.given += rows - pc.list_value_length(good.negatives).to_numpy().tolist().count(0)
+    staged.numbers += _numbers(good.queries.stored, good.positives.stored)
+    return pa.RecordBatch.from_arrays([arrays[name] for name in STAGED_SCHEMA.names], schema=STAGED_SCHEMA)
+
+
+def _numbers(queries: Any, positives: Any) -> int:
+    """Return how many rows have a number as their query and as their positive."""
+    digits = pc.utf8_is_decimal(queries)
+    return int(pc.and_(digits, pc.utf8_is_decimal(positives)).true_count) if digits.true_count else 0
 
 
 def _as_stored(source: Source, mapping: Mapping) -> Mapping:
@@ -244,7 +317,7 @@ def _check(
             staged.low += len(texts)
             _add_negatives(low, staged, query_key, [*texts, *((text, normalise(text)) for text in given)])
             continue
-        hashes = [hash_normalised(normalise(text)) for text in given]
+        hashes = [_hash(normalise(text)) for text in given]
         staged.given += bool(given)
         for positive, positive_key in texts:
             grade = None if mapping.grades is None else score
@@ -258,23 +331,22 @@ def _add_row(
     query: tuple[str, str],
     positive: tuple[str, str],
     given: list[str],
-    hashes: list[str],
+    hashes: list[bytes],
     doc_id: str | None,
     grade: float | None,
 ) -> None:
     """Add a row to the columns of the good rows; texts come as they are stored and as they are compared."""
-    positive_hash = hash_normalised(positive[1])
+    positive_hash = _hash(positive[1])
     row = (
         staged.good,
-        hash_normalised(query[1] + SEPARATOR + positive[1]),
+        _hash(query[1] + SEPARATOR + positive[1]),
         query[0],
         positive[0],
         given,
         doc_id,
-        hash_normalised(query[1]),
+        _hash(query[1]),
         positive_hash,
-        positive_hash if doc_id is None else hash_normalised(doc_id),
-        _rank(query[0], positive[0], [*given, *([] if grade is None else [repr(grade)])], doc_id),
+        positive_hash if doc_id is None else _hash(doc_id),
         grade,
         hashes,
     )
@@ -282,6 +354,11 @@ def _add_row(
         column.append(value)
     staged.good += 1
     staged.numbers += query[0].isdecimal() and positive[0].isdecimal()
+
+
+def _hash(normalised: str) -> bytes:
+    """Return the hash of a normalised text as it is staged."""
+    return bytes.fromhex(hash_normalised(normalised))
 
 
 def _add_negatives(columns: list[list[Any]], staged: Staged, query_key: str, texts: list[tuple[str, str]]) -> None:
@@ -293,14 +370,3 @@ def _add_negatives(columns: list[list[Any]], staged: Staged, query_key: str, tex
         for column, value in zip(columns, row, strict=True):
             column.append(value)
         staged.negatives += 1
-
-
-def _rank(query: str, positive: str, negatives: list[str], doc_id: str | None) -> int:
-    """Return a number that is lowest for the row to keep among rows with equal pairs.
-
-    Rows are ordered by most negatives, then by having a document id, then by a hash of the content, so the position in
-    the file has no influence.
-    """
-    content = SEPARATOR.join((query, positive, doc_id or "", *negatives)).encode()
-    fewer = 255 - min(len(negatives), 255)
-    return fewer << 55 | (doc_id is None) << 54 | int.from_bytes(blake2b(content, digest_size=6).digest(), "big")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from continual.errors import DataError, InputError, NotFoundError
@@ -224,3 +225,40 @@ def test_the_first_window_holds_the_lowest_hashes(registry: Registry) -> None:
         drawn = rows.draw([new], [whole], {"a": 10}, {})
     expected = sorted(range(40), key=lambda number: md5(f"a q{number} p{number}"))[:10]
     assert set(drawn.table["query"].to_pylist()) == {"b q0"} | {f"a q{number}" for number in expected}
+
+
+@given(wanted=st.integers(1, 130), start=st.integers(-1, 99), leaks=st.sampled_from([0.0, 0.3, 0.95]))
+@settings(max_examples=30, deadline=None)
+def test_a_window_is_what_sorting_all_rows_gives(
+    tmp_path_factory: pytest.TempPathFactory, wanted: int, start: int, leaks: float
+) -> None:
+    registry = Registry(tmp_path_factory.mktemp("r") / ".continual")
+    registry.catalog.create()
+    batches = [store(registry, "a", 60), store(registry, "a", 40, start=60)]
+    hashes = sorted(md5(f"a q{number} p{number}") for number in range(100))
+    drawable = [each for number, each in enumerate(hashes) if (number * 37 % 100) / 100 >= leaks]
+    cursor = hashes[start] if start >= 0 else ""
+    with RowReader(registry) as rows:
+        rows._scan += f" AND row_hash IN ({', '.join(map(repr, drawable))})"
+        window = rows._window("a", [str(registry.path(batch.path)) for batch in batches], cursor, wanted)
+    around = [each for each in drawable if each > cursor] + [each for each in drawable if each <= cursor]
+    assert window["row_hash"].to_pylist() == around[:wanted]
+
+
+def test_row_groups_beyond_a_window_are_not_read(registry: Registry) -> None:
+    batch = store(registry, "a", 2000)
+    path = registry.path(batch.path)
+    with pq.ParquetFile(path) as file:
+        metadata = file.metadata
+        spans = [metadata.row_group(100).column(place) for place in range(metadata.num_columns)]
+    content = bytearray(path.read_bytes())
+    for span in spans:
+        first = span.dictionary_page_offset or span.data_page_offset
+        content[first : first + span.total_compressed_size] = b"\xff" * span.total_compressed_size
+    path.write_bytes(content)
+    hashes = sorted(md5(f"a q{number} p{number}") for number in range(2000))
+    with RowReader(registry) as rows:
+        assert rows._window("a", [str(path)], hashes[499], 300)["row_hash"].to_pylist() == hashes[500:800]
+        assert rows._window("a", [str(path)], hashes[1899], 300)["row_hash"].to_pylist() == hashes[1900:] + hashes[:200]
+        with pytest.raises(duckdb.Error):
+            rows._window("a", [str(path)], hashes[800], 300)

@@ -24,9 +24,11 @@ PEAK = 120 << 20
 def measure() -> Iterator[Measure]:
     """Begin to count Arrow's memory, with a peak of its own."""
     before = pa.default_memory_pool()
+    pools = []  # an array must not outlive its pool
 
     def begin() -> pa.MemoryPool:
         own = pa.proxy_memory_pool(before)
+        pools.append(own)
         pa.set_memory_pool(own)
         return own
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -113,9 +113,50 @@ def _halves(batch: Any) -> Iterator[Any]:
 
 
 def to_piece(batch: Any, columns: Sequence[str], first: int) -> Piece:
-    """Return these columns of a batch as Python values; `first` is the number of its first row."""
-    values = {name: _values(batch.column(batch.schema.get_field_index(name))) for name in columns}
-    return Piece(range(first, first + batch.num_rows), values)
+    """Return these columns of a batch as a piece; `first` is the number of its first row."""
+    arrays = {name: batch.column(batch.schema.get_field_index(name)) for name in columns}
+    return Piece(range(first, first + batch.num_rows), ArrowColumns(arrays))
+
+
+class ArrowColumns(Mapping[str, list[Any]]):
+    """Columns of Arrow arrays, which become Python values when they are asked for."""
+
+    def __init__(self, arrays: Mapping[str, Any]) -> None:
+        self.arrays = arrays
+        self._values: dict[str, list[Any]] = {}
+
+    def __getitem__(self, name: str) -> list[Any]:
+        if name not in self._values:
+            self._values[name] = _values(self.arrays[name])
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.arrays)
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+
+def some_columns(columns: Mapping[str, list[Any]], names: Sequence[str]) -> Mapping[str, list[Any]]:
+    """Return some columns of a piece."""
+    if isinstance(columns, ArrowColumns):
+        return ArrowColumns({name: columns.arrays[name] for name in names})
+    return {name: columns[name] for name in names}
+
+
+def some_rows(piece: Piece, places: Sequence[int]) -> Piece:
+    """Return some rows of a piece, by their places in ascending order."""
+    columns: Mapping[str, list[Any]]
+    try:
+        taken = pa.array(places, pa.int64())
+        arrays = piece.columns.arrays if isinstance(piece.columns, ArrowColumns) else {}
+        columns = ArrowColumns({name: array.take(taken) for name, array in arrays.items()})
+    except pa.ArrowNotImplementedError:  # views of texts can't be taken
+        columns = {}
+    if not columns:
+        columns = {name: [values[place] for place in places] for name, values in piece.columns.items()}
+    faults = {number: piece.faults[place] for number, place in enumerate(places) if place in piece.faults}
+    return Piece([piece.numbers[place] for place in places], columns, faults, piece.file)
 
 
 def _values(array: Any) -> list[Any]:

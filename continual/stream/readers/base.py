@@ -1,13 +1,14 @@
 """The interface of a source of rows: its columns, and its rows in pieces of bounded size.
 
-A piece holds plain Python values rather than Arrow arrays, because a line of JSON can hold anything: a number instead
-of text makes one bad row and must not stop the file.
+A piece gives plain Python values, because a line of JSON can hold anything: a number instead of text makes one bad row
+and must not stop the file.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from collections.abc import Mapping as AnyMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,13 +29,13 @@ class Piece:
 
     Attributes:
         numbers: Number of each row in the source, from 1; for text, the number of the line where it begins.
-        columns: Values by column name, one per row.
+        columns: Values by column name, one per row; of typed columns an `ArrowColumns`, which also has the arrays.
         faults: Reasons why rows could not be read, by position in the piece.
         file: The file that the numbers count in; None if the source is one file.
     """
 
     numbers: Sequence[int]
-    columns: dict[str, list[Any]]
+    columns: AnyMapping[str, list[Any]]
     faults: dict[int, str] = field(default_factory=dict)
     file: str | None = None
 

@@ -8,6 +8,7 @@ from typing import Any
 from pyarrow import types
 
 from continual.stream.labels import Values, hints
+from continual.stream.readers.arrays import some_columns
 from continual.stream.readers.base import Piece, Source, schema_of
 from continual.stream.readers.text import SEVERAL
 from continual.stream.schema import Mapping
@@ -63,8 +64,9 @@ class WatchedSource:
         self._values |= fresh
         for piece in self.source.read([*columns, *fresh], batch_rows):
             for name, values in fresh.items():
-                values.add([value for i, value in enumerate(piece.columns[name]) if i not in piece.faults])
-            kept = {name: piece.columns[name] for name in columns}
+                if not values.ruled_out:
+                    values.add([value for i, value in enumerate(piece.columns[name]) if i not in piece.faults])
+            kept = some_columns(piece.columns, columns)
             repeated = {name + SEVERAL for name in fresh}  # a fault of a column that is not asked for is none
             faults = {place: fault for place, fault in piece.faults.items() if fault not in repeated}
             yield Piece(piece.numbers, kept, faults, piece.file)
