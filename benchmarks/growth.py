@@ -1,9 +1,9 @@
 """Show whether a step costs more the longer a stream is: seconds, memory and disk of steps 1 to 200.
 
-    python benchmarks/growth.py [--steps 200] [--rows 60]
+    python benchmarks/growth.py [--steps 200] [--rows 60] [--domains 20]
 
-Each step ingests a new domain of made-up rows and learns it with a random two-layer BERT. Replay and scoring are
-bounded by `replay.rows`, `eval.step_texts`, and probes of four queries. `continual gc` runs after each step, so that
+Each step ingests made-up rows and learns them with a random two-layer BERT. The first steps learn a new domain each; the
+others add to these domains in turn. Replay and scoring are bounded by `replay.rows`, `eval.step_texts`, and probes of four queries. `continual gc` runs after each step, so that
 the disk holds what a step must keep.
 
 All steps run in this process. A figure is the median of a step and the two on either side of it. Memory is what the
@@ -102,6 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--rows", type=int, default=60)
+    parser.add_argument("--domains", type=int, default=20, help="How many; as many as steps: each has its own.")
     args = parser.parse_args()
     steps: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -112,7 +113,7 @@ def main() -> None:
         for step in range(1, args.steps + 1):
             file = write_rows(folder / f"d{step}.parquet", args.rows, step)
             began = time.perf_counter()
-            workspace.ingest(file)
+            workspace.ingest(file, domain=f"d{step % args.domains}")
             ingested = time.perf_counter()
             workspace.update()
             updated = time.perf_counter()

@@ -126,7 +126,7 @@ def evaluate(candidate: Candidate, progress: Progress) -> tuple[Scored, Decision
             decision = judge(found.pairs(), candidate.roles, registry.root, config, candidate.parent.id)
             if decision.final(len(tasks) + 2):  # refused, whatever the other tasks show
                 return found, decision
-            spent += candidate.cost(learning) + candidate.cost(set_of(lacking[1], learning))
+            spent += candidate.cost(learning) + candidate.cost(task for task in lacking[1] if task in learning)
             spent += _score_probes(candidate, scorer, found, progress)
             score(choose(candidate, found, (candidate.texts or 0) - spent))
         decision = judge(found.pairs(), candidate.roles, registry.root, config, candidate.parent.id)
@@ -141,12 +141,6 @@ def evaluate(candidate: Candidate, progress: Progress) -> tuple[Scored, Decision
 def by_task(scores: Iterable[Score]) -> dict[str, Score]:
     """Return scores by the names of their tasks."""
     return {score.task: score for score in scores}
-
-
-def set_of(tasks: Sequence[Task], others: Sequence[Task]) -> list[Task]:
-    """Return the tasks that are in both lists."""
-    names = {task.name for task in others}
-    return [task for task in tasks if task.name in names]
 
 
 def _score_known(
@@ -165,8 +159,8 @@ def _score_probes(candidate: Candidate, scorer: Scorer, found: Scored, progress:
     """
     registry, config = candidate.registry, candidate.config
     have = probes(registry, candidate.tasks, config)
-    known = last_scores(candidate) | last_scores(candidate, "probe")
-    ages = ages_of(candidate, known)
+    full, probe = ages_of(candidate, last_scores(candidate)), ages_of(candidate, last_scores(candidate, "probe"))
+    ages = {name: min(age, probe[name]) for name, age in full.items()}
     largest = config.suites.probe.queries * (2 + config.suites.probe.documents)
     costs = {
         task.name: candidate.cost([task], "probe" if task.name in have else "step")
