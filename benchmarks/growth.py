@@ -2,9 +2,9 @@
 
     python benchmarks/growth.py [--steps 200] [--rows 60] [--domains 20]
 
-Each step ingests made-up rows and learns them with a random two-layer BERT. The first steps learn a new domain each; the
-others add to these domains in turn. Replay and scoring are bounded by `replay.rows`, `eval.step_texts`, and probes of four queries. `continual gc` runs after each step, so that
-the disk holds what a step must keep.
+Each step ingests made-up rows and learns them with a random two-layer BERT. The first steps learn a new domain each,
+and the others add to these domains in turn. Replay and scoring are bounded by `replay.rows`, `eval.step_texts`, and
+probes of four queries. `continual gc` runs after each step, so that the disk holds what a step must keep.
 
 All steps run in this process. A figure is the median of a step and the two on either side of it. Memory is what the
 process holds after the step, and disk what the step added. The last line is one JSON object; `growth` divides the
