@@ -76,14 +76,10 @@ timed(lambda: rows.shuffle(seed=seed).select(range(count)).with_format("arrow")[
 STORE = """
 import sys
 from pathlib import Path
-from continual.registry import Registry
-from generated import add_stored
+from generated import make_store
 
 root = Path(sys.argv[1])
-root.mkdir(parents=True)
-registry = Registry(root)
-registry.catalog.create()
-add_stored(registry, "bench", int(sys.argv[2]), 2)
+make_store(root, int(sys.argv[2]), 2)
 if sys.argv[3]:
     import datasets
 

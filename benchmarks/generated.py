@@ -56,6 +56,14 @@ def _texts(rng: np.random.Generator, words: pa.Array, count: int, least: int, mo
     return pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets), chosen), " ")
 
 
+def make_store(root: Path, rows: int, words: int) -> None:
+    """Make the `.continual` folder of a workspace whose one domain, "bench", holds generated rows; see `add_stored`."""
+    root.mkdir(parents=True)
+    registry = Registry(root)
+    registry.catalog.create()
+    add_stored(registry, "bench", rows, words)
+
+
 def add_stored(registry: Registry, domain: str, rows: int, words: int) -> Batch:
     """Add a batch of stored rows to a workspace without ingesting them.
 

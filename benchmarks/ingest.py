@@ -93,14 +93,9 @@ write_pairs(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), negatives=boo
 HISTORY = """
 import sys
 from pathlib import Path
-from continual.registry import Registry
-from generated import add_stored
+from generated import make_store
 
-root = Path(sys.argv[1])
-root.mkdir(parents=True)
-registry = Registry(root)
-registry.catalog.create()
-add_stored(registry, "bench", int(sys.argv[2]), 3)
+make_store(Path(sys.argv[1]), int(sys.argv[2]), 3)
 """
 
 

@@ -16,7 +16,7 @@ def probes(registry: Registry, tasks: Sequence[Task], config: Config) -> dict[st
     """Return the probe of each task that has one, by name.
 
     A task has none if it ranks no documents, if the probe would be half of what an update scores anyway, or if no
-    ranking of the root base was stored: releases before 0.2 stored none.
+    ranking of the root base was stored: older releases stored none.
 
     Raises:
         DataError: The root base's scores per query are damaged or missing.

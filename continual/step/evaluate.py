@@ -1,4 +1,4 @@
-"""Step 5 of an update: score the new version, on as many texts as cost what its training costs, and judge it.
+"""Step 5 of an update: score the new version, on a limited number of texts, and judge it.
 
 With few tasks, all are scored in full. With more, the tasks of the new domains are, and each other task is scored on a
 probe, a small fixed sample of it. The probes say which tasks may have fallen. Those, and the ones that were last scored
@@ -43,7 +43,7 @@ class Scored:
         new: The new version's, in full.
         old: The parent's, in full; where it has none, that of the nearest version before it.
         new_probes: The new version's probes.
-        old_probes: The parent's.
+        old_probes: Those of the parent; where it has none, that of the nearest version before it.
     """
 
     new: dict[str, Score] = field(default_factory=dict)
@@ -119,8 +119,8 @@ def evaluate(candidate: Candidate, progress: Progress) -> tuple[Scored, Decision
 
         def score(chosen: Sequence[Task]) -> None:
             found.new |= by_task(score_suite(scorer, registry, chosen, config, "step"))
-            found.old = last_scores(candidate)
 
+        found.old = last_scores(candidate)
         score(learning if limited else tasks)
         if limited:
             decision = judge(found.pairs(), candidate.roles, registry.root, config, candidate.parent.id)
@@ -159,7 +159,8 @@ def _score_probes(candidate: Candidate, scorer: Scorer, found: Scored, progress:
     """
     registry, config = candidate.registry, candidate.config
     have = probes(registry, candidate.tasks, config)
-    full, probe = ages_of(candidate, last_scores(candidate)), ages_of(candidate, last_scores(candidate, "probe"))
+    before = last_scores(candidate, "probe")
+    full, probe = ages_of(candidate, found.old), ages_of(candidate, before)
     ages = {name: min(age, probe[name]) for name, age in full.items()}
     largest = config.suites.probe.queries * (2 + config.suites.probe.documents)
     costs = {
@@ -179,9 +180,8 @@ def _score_probes(candidate: Candidate, scorer: Scorer, found: Scored, progress:
     found.new |= by_task(score_suite(scorer, registry, small, config, "step"))
     probed = [task for task in candidate.tasks if task.name in have and task.name in {*chosen, *found.new}]
     found.new_probes |= by_task(score_suite(scorer, registry, probed, config, "probe"))
-    before = last_scores(candidate, "probe")
     _score_known(candidate, candidate.parent, [task for task in probed if task.name not in before], progress, "probe")
-    found.old, found.old_probes = last_scores(candidate), last_scores(candidate, "probe")
+    found.old_probes = last_scores(candidate, "probe")
     return spent
 
 

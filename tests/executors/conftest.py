@@ -18,5 +18,5 @@ def _own_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def started_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start processes that need not import torch anew. How they are started is tested without this."""
+    """Start processes that need not import torch again. How they are started is tested without this."""
     monkeypatch.setattr(processes.multiprocessing, "get_context", lambda method: PROCESSES)
