@@ -7,15 +7,13 @@ most some thousand tokens of nearly equal lengths, and each core computes a batc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from continual.models.threads import in_threads, threads_for
 from continual.models.tokens import Indices, Tokens, micro_batches
 from continual.progress import SILENT, Progress
 
@@ -27,9 +25,6 @@ CPU_TOKENS = 2048
 
 TOKENS = 256
 """Tokens of a text that a batch size in texts reckons with: a batch of shorter texts has more."""
-
-_OWN = ("transformers.", "sentence_transformers.", "torch.")
-"""Packages whose modules can compute in several threads at a time. Code that a model brings may keep state."""
 
 
 def encode(
@@ -66,40 +61,9 @@ def encode(
             return found[:, : model.truncate_dim].float().cpu().numpy()
 
     embeddings: NDArray[np.float32] | None = None
-    for batch, found in _mapped(embed, batches, _threads(model, len(batches))):
+    for batch, found in in_threads(embed, batches, min(threads_for(model), len(batches))):
         if embeddings is None:
             embeddings = np.empty((len(tokens.lengths), found.shape[1]), np.float32)
         embeddings[batch] = found
         progress.advance(len(batch))
     return np.empty((0, 0), np.float32) if embeddings is None else embeddings
-
-
-def _threads(model: SentenceTransformer, batches: int) -> int:
-    """Return how many batches are encoded at a time."""
-    if model.device.type != "cpu" or not all(type(module).__module__.startswith(_OWN) for module in model.modules()):
-        return 1
-    return min(torch.get_num_threads(), batches)
-
-
-def _mapped(
-    function: Callable[[Indices], NDArray[np.float32]], batches: Sequence[Indices], threads: int
-) -> Iterator[tuple[Indices, NDArray[np.float32]]]:
-    """Yield each batch and its result in order. Each of several threads computes with one core."""
-    if threads <= 1:
-        yield from ((batch, function(batch)) for batch in batches)
-        return
-    with _one_core_each(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            yield from zip(batches, pool.map(function, batches), strict=True)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _one_core_each() -> Iterator[None]:
-    """Restore the number of threads afterwards: torch also gives it to threads that are started later."""
-    threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

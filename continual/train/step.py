@@ -7,10 +7,11 @@ the same gradients, summed in the same order.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from continual.config import TrainConfig
 from continual.errors import ConfigError
 from continual.models.encoder import embed, inner_transformer, load_encoder
+from continual.models.threads import in_threads, threads_for
 from continual.models.tokens import Indices, micro_batches
 from continual.progress import SILENT, Progress
 from continual.train.attention import attend_in_fp32
@@ -42,6 +44,8 @@ from continual.train.team import Team
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,11 @@ class Session:
         """The device of this process."""
         return self.team.device
 
+    @property
+    def factors(self) -> list[nn.Parameter]:
+        """The LoRA factors."""
+        return [parameter for _, parameter in self.parameters]
+
     def refresh(self) -> None:
         """Recompute the merged weights; must be called whenever the LoRA factors have changed."""
         self.fused.refresh()
@@ -99,16 +108,16 @@ class Session:
         shared = self._micro_batches(texts)
         micros, counts = shared[self.team.rank], [sum(map(len, own_micros)) for own_micros in shared]
 
-        kept: list[Tensor | None] = []
-        outputs, budget = list[Tensor](), config.micro_batch_tokens
-        for micro in micros:
-            budget -= int(lengths[micro].max()) * len(micro)
-            keep = budget >= 0 or not kept
-            with torch.set_grad_enabled(keep):
-                encoded = self.encode(texts[micro])
-            kept.append(encoded if keep else None)
-            outputs.append(encoded.detach())
+        sizes = np.cumsum([int(lengths[micro].max()) * len(micro) for micro in micros])
+        graphs = max(1, int(np.searchsorted(sizes, config.micro_batch_tokens, side="right")))
+
+        def forward(place: int) -> Tensor:
+            with torch.set_grad_enabled(place < graphs):
+                return self.encode(texts[micros[place]])
+
+        encoded: list[Tensor | None] = [*self._in_threads(forward, len(micros))]
         # [texts, dimensions], in the order of the processes and their micro-batches
+        outputs = [output.detach() for output in encoded if output is not None]
         leaf = self.team.gather(self._joined(outputs), counts).requires_grad_()
         dealt = np.concatenate([micro for own_micros in shared for micro in own_micros])
         back = np.argsort(dealt)[places.reshape(-1)]
@@ -141,14 +150,21 @@ class Session:
         loss.backward()  # type: ignore[no-untyped-call]
 
         assert leaf.grad is not None
-        start = sum(counts[: self.team.rank])
-        for place, micro in enumerate(micros):
-            output, kept[place] = kept[place], None
-            if output is None:
-                output = self.encode(texts[micro])
-            torch.autograd.backward(output, leaf.grad[start : start + len(micro)])
-            start += len(micro)
-        self.team.add_gradients([parameter for _, parameter in self.parameters])
+        own = leaf.grad[sum(counts[: self.team.rank]) :]
+        wanted, factors = own[: counts[self.team.rank]].split([*map(len, micros)]), self.factors
+
+        def backward(place: int) -> tuple[Tensor | None, ...]:
+            output, encoded[place] = encoded[place], None
+            with torch.enable_grad():
+                if output is None or place >= graphs:
+                    output = self.encode(texts[micros[place]])
+                return torch.autograd.grad(output, factors, wanted[place], allow_unused=True)
+
+        for gradients in self._in_threads(backward, len(micros)):
+            for factor, gradient in zip(factors, gradients, strict=True):
+                if gradient is not None:
+                    factor.grad = gradient if factor.grad is None else factor.grad.add_(gradient)
+        self.team.add_gradients(factors)
         return float(loss.detach()), int(lengths.sum())
 
     def encode(self, texts: Indices) -> Tensor:
@@ -211,7 +227,6 @@ class Session:
         config = self.config
         return bool(config.distillation) or config.guide_margin != "off" or config.asks_old_index
 
-    @torch.no_grad()
     def encode_all(self, texts: Indices | None = None, progress: Progress = SILENT) -> Tensor:
         """Return the embeddings of some texts, by default of all, in fp32 on the CPU, [texts, dimensions].
 
@@ -219,11 +234,16 @@ class Session:
         """
         chosen = np.arange(len(self.rows.tokens.lengths)) if texts is None else texts
         shared = self._micro_batches(chosen)
-        parts: list[Tensor] = []
-        progress.start("embedding before training", sum(map(len, shared[self.team.rank])), "texts")
-        for micro in shared[self.team.rank]:
-            parts.append(self.encode(chosen[micro]))
-            progress.advance(len(micro))
+        micros, parts = shared[self.team.rank], list[Tensor]()
+
+        @torch.no_grad()
+        def forward(place: int) -> Tensor:
+            return self.encode(chosen[micros[place]])
+
+        progress.start("embedding before training", sum(map(len, micros)), "texts")
+        for part in self._in_threads(forward, len(micros)):
+            parts.append(part)
+            progress.advance(len(part))
         progress.finish()
         embeddings = self.team.gather(self._joined(parts), [sum(map(len, own_micros)) for own_micros in shared]).cpu()
         dealt = np.concatenate([micro for own_micros in shared for micro in own_micros])
@@ -237,6 +257,17 @@ class Session:
             [share[micro] for micro in micro_batches(lengths[share], limit, groups[share])]
             for share in self.team.shares(lengths)
         ]
+
+    def _in_threads(self, function: Callable[[int], Result], micro_batches: int) -> Iterator[Result]:
+        """Yield the result for each micro-batch, in order.
+
+        Several are computed at a time on a CPU, but not more than may keep their graphs.
+        """
+        graphs = self.config.micro_batch_tokens // micro_batch_limit(self.config, self.device)
+        cores = threads_for(self.model)
+        threads = max(1, min(cores, micro_batches, graphs))
+        for _, result in in_threads(function, range(micro_batches), threads, cores // threads):
+            yield result
 
     def _joined(self, parts: list[Tensor]) -> Tensor:
         """Concatenate the embeddings of this process, [texts, dimensions]; a process of a team may have none."""
