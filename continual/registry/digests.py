@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +124,7 @@ class Digests:
         self,
         *artifacts: Artifact | None,
         full: bool = False,
+        names: Collection[str] | None = None,
         missing_ok: bool = False,
         progress: Progress = SILENT,
     ) -> None:
@@ -134,6 +135,7 @@ class Digests:
         Args:
             *artifacts: None is left out.
             full: Read every file, even if nothing shows that it changed. Artifacts without digests get them.
+            names: With `full`, names of the files to read even so; by default all.
             missing_ok: Whether files may be missing.
 
         Raises:
@@ -143,7 +145,7 @@ class Digests:
         if not chosen:
             return
         recorded = self.recorded(chosen)
-        for damage in self.find_damage(chosen, recorded, full=full, progress=progress):
+        for damage in self.find_damage(chosen, recorded, full=full, names=names, progress=progress):
             if not (missing_ok and damage.missing):
                 self.require_settled(damage.artifact, changed=self.recorded(chosen) != recorded)
                 raise damage_error(self.root, damage)
@@ -156,6 +158,7 @@ class Digests:
         recorded: dict[str, list[FileDigest]] | None = None,
         *,
         full: bool = False,
+        names: Collection[str] | None = None,
         progress: Progress = SILENT,
     ) -> list[Damage]:
         """Return the files of artifacts that differ from their digests, are missing, or are not recorded.
@@ -163,6 +166,7 @@ class Digests:
         Args:
             recorded: What `recorded` returned, if it was called before.
             full: As in `check`.
+            names: As in `check`.
         """
         recorded = self.recorded(artifacts) if recorded is None else recorded
         stamps, right, found = self._load(), dict[str, Stamp](), list[Damage]()
@@ -171,7 +175,8 @@ class Digests:
                 file = self.root / digest.path
                 try:
                     stamp = _stamp(file)
-                    if not full and stamps.get(digest.path) == stamp:
+                    again = full and (names is None or file.name in names)
+                    if not again and stamps.get(digest.path) == stamp:
                         continue
                     problem = _problem(file, stamp, digest, progress)
                 except FileNotFoundError:

@@ -237,11 +237,14 @@ class Registry:
         """Return the folder of a task; see `task_folders`."""
         return self.task_folders([task])[0]
 
-    def task_folders(self, tasks: Sequence[Task], *, full: bool = False) -> list[Path]:
+    def task_folders(
+        self, tasks: Sequence[Task], *, full: bool = False, names: Collection[str] | None = None
+    ) -> list[Path]:
         """Return the folders of tasks, with their files checked against their digests.
 
         Args:
             full: As in `Digests.check`.
+            names: As in `Digests.check`.
 
         Raises:
             DataError: A file of a task is missing or damaged.
@@ -250,7 +253,7 @@ class Registry:
             if missing := self._missing_files(task):
                 self.digests.require_settled(folder_of(task), changed=task not in self.tasks())
                 raise DataError(f"{missing[0]}, a file of the task {task.name}, is missing. {folder_of(task).cure}")
-        self.digests.check(*map(folder_of, tasks), full=full)
+        self.digests.check(*map(folder_of, tasks), full=full, names=names)
         return [self.path(task.path) for task in tasks]
 
     def _missing_files(self, task: Task) -> list[Path]:

@@ -29,6 +29,9 @@ Indices = NDArray[np.int64]
 BEYOND = "g"
 """Sorts after all hashes."""
 
+SMALL = 5_000
+"""Rows of a domain that are read at once, however few of them are wanted."""
+
 COLUMNS = "row_hash, query, positive, negatives, doc_id"
 """Columns of every stored row. Rows of a graded domain also have a score."""
 
@@ -99,24 +102,24 @@ class RowReader:
         self._read_in_full: set[str] = set()
         tasks = registry.tasks()
         self.guarded = [task.name for task in tasks]
-        folders = registry.task_folders(tasks, full=True)
+        folders = registry.task_folders(tasks, full=True, names=("keys.parquet", "leaks.parquet"))
         keys = [str(folder / "keys.parquet") for folder in folders]
         leaks = [str(file) for folder in folders if (file := folder / "leaks.parquet").is_file()]
-        leak = "(SELECT hash FROM read_parquet(?) WHERE kind = '{}')"
-        conditions = ["true"]
-        self._values = []
-        if keys:
-            conditions.append(f"query_hash NOT IN {leak.format('query')}")
-            conditions.append(f"positive_hash NOT IN {leak.format('document')}")
-            self._values += [keys, keys]
-        if leaks:
-            conditions.append("row_hash NOT IN (SELECT row_hash FROM read_parquet(?))")
-            self._values.append(leaks)
-        self._scan = "read_parquet(?) WHERE " + " AND ".join(conditions)
         self.domains = {domain.name: domain for domain in registry.domains()}
         with ExitStack() as stack:
             spill = stack.enter_context(scratch(registry.root / "runs", "spill"))
             self._session = stack.enter_context(duckdb.connect(config={"temp_directory": str(spill)}))
+            # Several queries per domain leave these rows out, so the files are read once.
+            conditions = ["true"]
+            for column, files, hashes in (
+                ("query_hash", keys, "SELECT hash FROM read_parquet(?) WHERE kind = 'query'"),
+                ("positive_hash", keys, "SELECT hash FROM read_parquet(?) WHERE kind = 'document'"),
+                ("row_hash", leaks, "SELECT row_hash FROM read_parquet(?)"),
+            ):
+                if files:
+                    self._session.execute(f"CREATE TEMP TABLE held_{column} AS {hashes}", [files])
+                    conditions.append(f"{column} NOT IN (FROM held_{column})")
+            self._not_held = " AND ".join(conditions)
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -127,19 +130,17 @@ class RowReader:
 
     def count(self, batches: Sequence[Batch]) -> dict[str, int]:
         """Return the number of trainable rows in batches, by domain."""
-        return {domain: self._count(files, self._from(domain)) for domain, files in self._files(batches).items()}
+        counts = self._count([batch for batch in batches if self.domains[batch.domain].in_batch], "true")
+        counts |= self._count([batch for batch in batches if batch.domain not in counts], "len(negatives) > 0")
+        return {domain: counts[domain] for domain in self._files(batches)}
 
     def skipped(self, batches: Sequence[Batch]) -> dict[str, int]:
         """Return the number of rows in batches that are never drawn because they have no negatives, by domain.
 
         Domains without such rows are left out. Rows that would not be drawn for another reason are not counted.
         """
-        counts = {
-            domain: self._count(files, f"{self._scan} AND len(negatives) = 0")
-            for domain, files in self._files(batches).items()
-            if not self.domains[domain].in_batch
-        }
-        return {domain: count for domain, count in counts.items() if count}
+        alone = [batch for batch in batches if not self.domains[batch.domain].in_batch]
+        return {domain: rows for domain, rows in self._count(alone, "len(negatives) = 0").items() if rows}
 
     def read(self, batches: Sequence[Batch]) -> dict[str, pa.Table]:
         """Return all trainable rows of batches by domain, in hash order, with the columns `COLUMNS` and score."""
@@ -201,28 +202,44 @@ class RowReader:
         held_table = pa.concat_tables(held_tables) if held_tables else trained.slice(0, 0)
         return Draw(trained, windows["new"], windows["replay"], held_table, windows["held"])
 
-    def _from(self, domain: str) -> str:
-        """Return the FROM clause of a query for the trainable rows of a domain; its first parameter is the files."""
-        return self._scan + ("" if self.domains[domain].in_batch else " AND len(negatives) > 0")
+    def _count(self, batches: Sequence[Batch], condition: str) -> dict[str, int]:
+        """Return the number of rows that meet a condition and that no task holds, by domain."""
+        files = self._files(batches)
+        domains = {file: domain for domain, of_domain in files.items() for file in of_domain}
+        counts = dict.fromkeys(files, 0)
+        if domains:
+            query = f"SELECT filename, count(*) FROM read_parquet(?) WHERE {self._not_held} AND {condition} GROUP BY 1"
+            for file, rows in self._session.sql(query, params=[list(domains)]).fetchall():
+                counts[domains[file]] += rows
+        return counts
 
-    def _count(self, files: list[str], scan: str) -> int:
-        ((count,),) = self._session.sql(f"SELECT count(*) FROM {scan}", params=[files, *self._values]).fetchall()
-        return int(count)
+    def _from(self, domain: str) -> str:
+        """Return the FROM clause of a query for the trainable rows of a domain; its parameter is the files."""
+        alone = "" if self.domains[domain].in_batch else " AND len(negatives) > 0"
+        return f"read_parquet(?) WHERE {self._not_held}{alone}"
 
     def _window(self, domain: str, files: list[str], after: str, rows: int) -> pa.Table:
         """Return `rows` rows in hash order, starting after the hash `after` and wrapping around."""
         import pyarrow as pa
 
+        ends = _group_ends(files)
+        if rows and sum(count for _, count in ends) <= max(SMALL, 2 * rows):
+            every = self._select(domain, files, "true", [])
+            start = int(np.searchsorted(every["row_hash"].to_numpy(), after, side="right"))
+            beyond = every.slice(start, rows)
+            return pa.concat_tables([beyond, every.slice(0, min(start, rows - beyond.num_rows))])
         parts: list[pa.Table] = []
         for side in (">", "<=") if rows else ():
             wanted = rows - sum(part.num_rows for part in parts)
-            last = self._last(domain, files, side, after, wanted)
+            last = self._last(domain, files, ends, side, after, wanted)
             if last is not None:
                 bounds = f"row_hash {side} ? AND row_hash <= ?"
                 parts.append(self._select(domain, files, bounds, [after, last]))
         return pa.concat_tables(parts) if parts else self._select(domain, files, "false", [])
 
-    def _last(self, domain: str, files: list[str], side: str, after: str, wanted: int) -> str | None:
+    def _last(
+        self, domain: str, files: list[str], ends: list[tuple[str, int]], side: str, after: str, wanted: int
+    ) -> str | None:
         """Return the last hash of `wanted` rows in hash order, on one side of `after`; None if there are no rows.
 
         The narrow column is read first. Then the wide rows are a range of hashes, and Parquet's statistics limit the
@@ -233,14 +250,14 @@ class RowReader:
             f"SELECT count(*), max(row_hash) FROM (SELECT row_hash FROM {self._from(domain)} AND row_hash {side} ? "
             "AND row_hash <= ? ORDER BY row_hash LIMIT ?)"
         )
-        ends = [end for end in _group_ends(files) if side == "<=" or end[0] > after]
+        ends = [end for end in ends if side == "<=" or end[0] > after]
         enough = wanted
         while True:
             place = int(np.searchsorted(np.cumsum([rows for _, rows in ends]), enough))
             # Of the groups that hold `after`, one per file, some rows are on its other side.
             place += len(files)
             bound = ends[place][0] if place < len(ends) else BEYOND
-            values = [files, *self._values, after, bound, wanted]
+            values = [files, after, bound, wanted]
             ((found, last),) = self._session.sql(query, params=values).fetchall()
             if found == wanted or bound == BEYOND:
                 return last if last is None else str(last)
@@ -249,7 +266,7 @@ class RowReader:
     def _select(self, domain: str, files: list[str], bounds: str, values: list[str]) -> pa.Table:
         score = "score" if self.domains[domain].graded else "NULL::DOUBLE AS score"
         query = f"SELECT {COLUMNS}, {score} FROM {self._from(domain)} AND {bounds} ORDER BY row_hash"
-        return self._session.sql(query, params=[files, *self._values, *values]).to_arrow_table()
+        return self._session.sql(query, params=[files, *values]).to_arrow_table()
 
     def _files(self, batches: Sequence[Batch], *, full: bool = False) -> dict[str, list[str]]:
         """Return the files of batches by domain. With `full`, each is read and compared with its digest once."""
@@ -264,7 +281,10 @@ class RowReader:
 
 
 def _group_ends(files: Sequence[str]) -> list[tuple[str, int]]:
-    """Return the last hash and the number of rows of every row group with statistics, in the order of hashes."""
+    """Return the last hash and the number of rows of every row group, in the order of hashes.
+
+    The last hash of a group without statistics is `BEYOND`.
+    """
     import pyarrow.parquet as pq
 
     ends = []
@@ -274,8 +294,8 @@ def _group_ends(files: Sequence[str]) -> list[tuple[str, int]]:
         for number in range(metadata.num_row_groups):
             group = metadata.row_group(number)
             statistics = group.column(place).statistics
-            if statistics is not None and statistics.has_min_max:
-                ends.append((str(statistics.max), group.num_rows))
+            known = statistics is not None and statistics.has_min_max
+            ends.append((str(statistics.max) if known else BEYOND, group.num_rows))
     return sorted(ends)
 
 

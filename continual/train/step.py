@@ -150,8 +150,8 @@ class Session:
         loss.backward()  # type: ignore[no-untyped-call]
 
         assert leaf.grad is not None
-        own = leaf.grad[sum(counts[: self.team.rank]) :]
-        wanted, factors = own[: counts[self.team.rank]].split([*map(len, micros)]), self.factors
+        own = leaf.grad[sum(counts[: self.team.rank]) :][: counts[self.team.rank]]
+        wanted, factors = torch.split(own, [*map(len, micros)]), self.factors
 
         def backward(place: int) -> tuple[Tensor | None, ...]:
             output, encoded[place] = encoded[place], None

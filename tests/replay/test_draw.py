@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from continual.errors import DataError, InputError, NotFoundError
 from continual.registry import Batch, Registry, Task
 from continual.registry.catalog import now
-from continual.replay import RowReader, allot, get_policy
+from continual.replay import RowReader, allot, draw, get_policy
 from continual.replay.policies import policies
 
 AVAILABLE = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(0, 500), max_size=6)
@@ -227,11 +227,18 @@ def test_the_first_window_holds_the_lowest_hashes(registry: Registry) -> None:
     assert set(drawn.table["query"].to_pylist()) == {"b q0"} | {f"a q{number}" for number in expected}
 
 
+@pytest.mark.parametrize("small", [0, 5000])
 @given(wanted=st.integers(1, 130), start=st.integers(-1, 99), leaks=st.sampled_from([0.0, 0.3, 0.95]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_window_is_what_sorting_all_rows_gives(
-    tmp_path_factory: pytest.TempPathFactory, wanted: int, start: int, leaks: float
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    small: int,
+    wanted: int,
+    start: int,
+    leaks: float,
 ) -> None:
+    monkeypatch.setattr(draw, "SMALL", small)
     registry = Registry(tmp_path_factory.mktemp("r") / ".continual")
     registry.catalog.create()
     batches = [store(registry, "a", 60), store(registry, "a", 40, start=60)]
@@ -239,13 +246,14 @@ def test_a_window_is_what_sorting_all_rows_gives(
     drawable = [each for number, each in enumerate(hashes) if (number * 37 % 100) / 100 >= leaks]
     cursor = hashes[start] if start >= 0 else ""
     with RowReader(registry) as rows:
-        rows._scan += f" AND row_hash IN ({', '.join(map(repr, drawable))})"
+        rows._not_held += f" AND row_hash IN ({', '.join(map(repr, drawable))})"
         window = rows._window("a", [str(registry.path(batch.path)) for batch in batches], cursor, wanted)
     around = [each for each in drawable if each > cursor] + [each for each in drawable if each <= cursor]
     assert window["row_hash"].to_pylist() == around[:wanted]
 
 
-def test_row_groups_beyond_a_window_are_not_read(registry: Registry) -> None:
+def test_row_groups_beyond_a_window_are_not_read(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draw, "SMALL", 0)
     batch = store(registry, "a", 2000)
     path = registry.path(batch.path)
     with pq.ParquetFile(path) as file:
