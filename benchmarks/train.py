@@ -1,14 +1,18 @@
 """Compare the training speed of our loop and `SentenceTransformerTrainer`, alternating in one process.
 
-    python benchmarks/train.py --data TRAIN.parquet [--rows N] [--repeats K] [--model packaged] [--negatives 0]
+    python benchmarks/train.py --data TRAIN.parquet [...] [--rows N] [--repeats K] [--length 128] [--tuned]
 
 Both train the same LoRA (rank 16, alpha 32, the same layers) on the same rows, with the same batch size, maximum
 length, in-batch negatives, number of given negatives, precision and learning-rate schedule. Tokenising is timed;
 importing, loading the model and building the trainer are not. The peer runs without evaluation, logging, saving and
-trackers, and with the dropout of the model's configuration.
+trackers, and with the dropout of the model's configuration. Of several files, each gives an equal share of the rows.
 
-The last line is one JSON object: `ratio` (our median divided by the peer's), `ours_pairs_per_s`, `peer_pairs_per_s`,
-`loss_difference` (between the two losses on one batch, in fp32, without dropout), `precision`.
+`--tuned` also times what makes the trainer faster: no dropout, `CachedMultipleNegativesRankingLoss` with
+`mini_batch_num_tokens`, and workers that tokenise. The fastest combination counts as `tuned`.
+
+The last line is one JSON object: `ratio` (our median divided by the peer's), `ratio_tuned`, `ours_pairs_per_s`,
+`peer_pairs_per_s`, `tuned_pairs_per_s`, `loss_difference` (between the two losses on one batch, in fp32, without
+dropout), `precision`.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -32,23 +36,36 @@ import torch
 from continual.config import TrainConfig
 from continual.models.base import resolve_base
 from continual.models.encoder import encoding_prompts, load_encoder
+from continual.models.precision import resolve_precision
 from continual.train import step as our_step
-from continual.train.hardware import resolve_precision
 from continual.train.job import Job
 from continual.train.loop import train
 from continual.train.lora import attach
 from continual.train.team import Team
 
 clock = time.perf_counter
-BATCH, LENGTH, RANK, ALPHA, RATE = 64, 128, 16, 32, 1e-3
+BATCH, RANK, ALPHA, RATE = 64, 16, 32, 1e-3
 
 
-def read(path: Path, rows: int, negatives: int) -> pa.Table:
-    """Return the first rows of a training file that have at least `negatives` negatives."""
-    table = pq.read_table(path)
+class Tuning(NamedTuple):
+    """How the peer trains."""
+
+    mini_batch_tokens: int | None = None
+    dropout: bool = True
+    workers: int = 0
+
+
+DEFAULT = Tuning()
+TUNED = (Tuning(None, False, 0), Tuning(None, False, 2), Tuning(2048, False, 0), Tuning(8192, False, 0))
+
+
+def read(paths: list[Path], rows: int, negatives: int) -> pa.Table:
+    """Return the first rows of training files that have at least `negatives` negatives, equally many of each."""
+    columns = ["query", "positive", "negatives", "doc_id"]
+    tables = [pq.read_table(path, columns=columns) for path in paths]
     if negatives:
-        table = table.filter(pc.greater_equal(pc.list_value_length(table["negatives"]), negatives))
-    table = table.slice(0, rows)
+        tables = [each.filter(pc.greater_equal(pc.list_value_length(each["negatives"]), negatives)) for each in tables]
+    table = pa.concat_tables([each.slice(0, rows // len(tables)) for each in tables], promote_options="permissive")
     return table.append_column("domain", pa.array(["benchmark"] * len(table)))
 
 
@@ -75,15 +92,29 @@ def ours(model: Path, table: pa.Table, config: TrainConfig) -> tuple[float, floa
         our_step.load_encoder = load
 
 
-def peer(model: Path, table: pa.Table, config: TrainConfig, layers: list[str], precision: str) -> tuple[float, float]:
+def peer(
+    model: Path, table: pa.Table, config: TrainConfig, layers: list[str], precision: str, tuning: Tuning = DEFAULT
+) -> tuple[float, float]:
     """Return the seconds of `SentenceTransformerTrainer.train`, and its mean loss."""
     from datasets import Dataset
     from peft import LoraConfig
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+    from sentence_transformers.sentence_transformer.losses import (
+        CachedMultipleNegativesRankingLoss,
+        MultipleNegativesRankingLoss,
+    )
 
     encoder = load_encoder(model)
-    encoder.max_seq_length = min(LENGTH, encoder.max_seq_length or LENGTH)
+    encoder.max_seq_length = min(config.max_length, encoder.max_seq_length or config.max_length)
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.Dropout) and not tuning.dropout:
+            module.p = 0.0
+        elif not tuning.dropout and isinstance(getattr(module, "dropout_prob", None), float):
+            module.dropout_prob = 0.0  # of attention
+    scale = 1 / config.temperature
+    loss: torch.nn.Module = MultipleNegativesRankingLoss(encoder, scale=scale)
+    if tuning.mini_batch_tokens:
+        loss = CachedMultipleNegativesRankingLoss(encoder, scale, mini_batch_num_tokens=tuning.mini_batch_tokens)
     encoder.model_card_data.generate_widget_examples = False
     encoder.add_adapter(LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, target_modules=layers))
     with tempfile.TemporaryDirectory() as folder:
@@ -95,6 +126,7 @@ def peer(model: Path, table: pa.Table, config: TrainConfig, layers: list[str], p
             warmup_steps=config.warmup,
             bf16=precision == "bf16",
             use_cpu=not torch.cuda.is_available(),
+            dataloader_num_workers=tuning.workers,
             dataloader_pin_memory=torch.cuda.is_available(),
             save_strategy="no",
             eval_strategy="no",
@@ -106,7 +138,7 @@ def peer(model: Path, table: pa.Table, config: TrainConfig, layers: list[str], p
             model=encoder,
             args=arguments,
             train_dataset=Dataset.from_dict(columns(table, config.max_negatives)),
-            loss=MultipleNegativesRankingLoss(encoder, scale=1 / config.temperature),
+            loss=loss,
         )
         began = clock()
         output = trainer.train()
@@ -162,11 +194,15 @@ def distinct(table: pa.Table) -> pa.Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="Parquet with query, positive, negatives, doc_id.")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", required=True, help="Parquet: query, positive, negatives, doc_id."
+    )
     parser.add_argument("--rows", type=int, default=512, help="Rows trained per repeat.")
     parser.add_argument("--repeats", type=int, default=3, help="Trainings per side.")
     parser.add_argument("--model", default="packaged", help="A sentence-transformers folder, Hub id, or 'packaged'.")
     parser.add_argument("--negatives", type=int, default=0, help="Given negatives per row, for both sides.")
+    parser.add_argument("--length", type=int, default=128, help="Maximum length in tokens.")
+    parser.add_argument("--tuned", action="store_true", help="Also time the trainer's fastest settings.")
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
     parser.add_argument(
         "--cpu-time", action="store_true", help="Use one thread and measure CPU time; for a busy machine."
@@ -181,7 +217,7 @@ def main() -> None:
     config = TrainConfig(
         epochs=1,
         batch_size=BATCH,
-        max_length=LENGTH,
+        max_length=args.length,
         max_negatives=args.negatives,
         learning_rate=RATE,
         lora_rank=RANK,
@@ -196,24 +232,32 @@ def main() -> None:
     ours(model, table.slice(0, BATCH), config)  # once untimed, to load libraries and choose kernels
     peer(model, table.slice(0, BATCH), config, layers, precision)
 
-    speeds: dict[str, list[float]] = {"ours": [], "peer": []}
-    print(f"{len(table)} rows, batch {BATCH}, {args.negatives} given negatives, {precision}", flush=True)
-    print(f"{'repeat':>6} {'ours pairs/s':>13} {'peer pairs/s':>13} {'ours loss':>10} {'peer loss':>10}")
+    tuned = DEFAULT
+    if args.tuned:
+        part = table.slice(0, 2 * BATCH)
+        seconds = {tuning: peer(model, part, config, layers, precision, tuning)[0] for tuning in TUNED}
+        tuned = min(seconds, key=seconds.__getitem__)
+        for tuning, found in seconds.items():
+            print(f"{tuning}: {len(part) / found:.2f} pairs/s")
+    speeds: dict[str, list[float]] = {side: [] for side in ("ours", "peer", *(["tuned"] if args.tuned else []))}
+    print(f"{len(table)} rows of at most {args.length} tokens, batch {BATCH}, {args.negatives} negatives, {precision}")
     for repeat in range(args.repeats):
-        mine, my_loss = ours(model, table, config)
-        theirs, their_loss = peer(model, table, config, layers, precision)
-        speeds["ours"].append(len(table) / mine)
-        speeds["peer"].append(len(table) / theirs)
-        row = f"{repeat + 1:>6} {speeds['ours'][-1]:>13.2f} {speeds['peer'][-1]:>13.2f}"
-        print(f"{row} {my_loss:>10.4f} {their_loss:>10.4f}", flush=True)
-    mine, theirs = statistics.median(speeds["ours"]), statistics.median(speeds["peer"])
-    figures = {
-        "ratio": round(mine / theirs, 3),
-        "ours_pairs_per_s": round(mine, 2),
-        "peer_pairs_per_s": round(theirs, 2),
-        "loss_difference": difference,
-        "precision": precision,
-    }
+        losses = {}
+        for side, pairs in speeds.items():
+            if side == "ours":
+                spent, losses[side] = ours(model, table, config)
+            else:
+                how = tuned if side == "tuned" else DEFAULT
+                spent, losses[side] = peer(model, table, config, layers, precision, how)
+            pairs.append(len(table) / spent)
+        found = ", ".join(f"{side} {pairs[-1]:.2f} pairs/s (loss {losses[side]:.4f})" for side, pairs in speeds.items())
+        print(f"repeat {repeat + 1}: {found}", flush=True)
+    median = {side: statistics.median(pairs) for side, pairs in speeds.items()}
+    figures: dict[str, Any] = {"ratio": round(median["ours"] / median["peer"], 3)}
+    if args.tuned:
+        figures |= {"ratio_tuned": round(median["ours"] / median["tuned"], 3), "tuned": tuned._asdict()}
+    figures |= {f"{side}_pairs_per_s": round(value, 2) for side, value in median.items()}
+    figures |= {"loss_difference": difference, "precision": precision}
     print(json.dumps(figures))
 
 

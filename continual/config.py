@@ -254,6 +254,11 @@ class EvalConfig(ConfigSection):
 
     batch_size: Positive = Field(64, description="Texts of 256 tokens encoded at a time; on a CPU fewer.")
     max_length: Positive | None = Field(None, description="Most tokens per text; unset: the model's own maximum.")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        description="Precision of encoding; `continual init` chooses bf16 where the hardware computes in it. Scores in "
+        "one precision are not compared with those in the other.",
+    )
     step_texts: Positive | Literal["auto", "all"] = Field(
         "auto",
         description="Texts that an update encodes to score tasks; auto: four per trained pair, at least 2,000; all: "

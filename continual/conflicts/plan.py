@@ -239,7 +239,7 @@ def _machine(config: TrainConfig) -> dict[str, Any]:
     import torch
 
     from continual import __version__
-    from continual.train.hardware import resolve_precision
+    from continual.models.precision import resolve_precision
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision = resolve_precision(config.precision, device)

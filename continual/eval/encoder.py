@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from continual.errors import ModelError
 from continual.models.encode import TOKENS, encode
 from continual.models.encoder import encoding_prompts
+from continual.models.precision import Precision, store_for
 from continual.models.tokens import Tokens
 from continual.progress import SILENT, Progress
 from continual.registry.records import INSTRUCTED
@@ -57,6 +58,7 @@ class OnceEncoder:
         sha256: Digest of the model's weights; mteb uses it as the revision, so it never confuses two versions.
         batch_size: Number of texts of `TOKENS` tokens per forward pass; on a CPU it is smaller.
         max_length: Maximum number of tokens per text; None uses the model's own limit.
+        precision: What the model computes in.
         trust_remote_code: Whether to run code that the model folder brings.
         progress: Advances by one for each encoded text.
         kept: A file that `save` wrote. Its vectors are reused if they are of the same model; it may be missing.
@@ -77,6 +79,7 @@ class OnceEncoder:
         *,
         batch_size: int = 64,
         max_length: int | None = None,
+        precision: Precision = "fp32",
         trust_remote_code: bool = False,
         progress: Progress = SILENT,
         kept: Path | None = None,
@@ -104,7 +107,11 @@ class OnceEncoder:
         default = inner.prompts.get(inner.default_prompt_name) if inner.default_prompt_name else None
         self._by_role = {"query": query, "document": document, "text": default}
         self._vectors: dict[Key, Vectors] = {}
+        self._precision: Precision = precision
+        store_for(inner, precision)
         self._identity = {"sha256": sha256, "max_length": str(inner.max_seq_length)}
+        if precision != "fp32":
+            self._identity["precision"] = precision
         self._kept = _read(kept, self._identity) if kept is not None else {}
 
     def __len__(self) -> int:
@@ -174,7 +181,14 @@ class OnceEncoder:
         tokens.add(texts, prompt, task)
         self.counted += len(texts)
         self.cut += int(tokens.cut.sum())
-        return encode(model, tokens, max_tokens=self.batch_size * TOKENS, task=task, progress=self.progress)
+        return encode(
+            model,
+            tokens,
+            max_tokens=self.batch_size * TOKENS,
+            task=task,
+            precision=self._precision,
+            progress=self.progress,
+        )
 
     def encode(self, inputs: Any, *, task_metadata: Any, prompt_type: PromptType | None = None, **_: Any) -> Vectors:
         """Return the vectors of the texts in mteb's batches, float32, of shape [texts, dimensions]."""

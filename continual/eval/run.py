@@ -97,6 +97,7 @@ class Scorer:
                 sha256,
                 batch_size=config.batch_size,
                 max_length=config.max_length,
+                precision=config.precision,
                 trust_remote_code=trust_remote_code,
                 progress=progress,
                 kept=keep,

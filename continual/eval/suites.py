@@ -102,6 +102,8 @@ def score_settings(config: EvalConfig, sample: Sample = WHOLE, instruction: str 
     An instruction is represented by the first eight digits of its sha256.
     """
     settings = f"max_length={config.max_length or 'model'}"
+    if config.precision != "fp32":
+        settings += f", precision={config.precision}"
     if sample != WHOLE:
         probe = PROBE if isinstance(sample, Probe) else ""
         settings += f"{probe}, queries={sample.queries or 'all'}, documents={sample.documents or 'all'}"

@@ -69,6 +69,7 @@ class Side:
                 self.sha256,
                 batch_size=config.batch_size,
                 max_length=config.max_length,
+                precision=config.precision,
                 trust_remote_code=trust_remote_code,
                 progress=progress,
                 kept=self.kept,

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from continual.models.precision import Precision, computing
 from continual.models.threads import in_threads, threads_for
 from continual.models.tokens import Indices, Tokens, micro_batches
 from continual.progress import SILENT, Progress
@@ -33,6 +34,7 @@ def encode(
     *,
     max_tokens: int,
     task: str | None = None,
+    precision: Precision = "fp32",
     progress: Progress = SILENT,
 ) -> NDArray[np.float32]:
     """Return the embeddings of texts: those of the model's own `encode`, up to rounding.
@@ -44,6 +46,7 @@ def encode(
         tokens: The texts.
         max_tokens: Most padded tokens per batch; on a CPU at most `CPU_TOKENS`.
         task: "query" or "document"; None if the model doesn't distinguish them.
+        precision: What the matrix products are computed in; see `continual.models.precision`.
         progress: Advanced by the number of texts; not started or finished here.
 
     Returns:
@@ -56,7 +59,7 @@ def encode(
     options = {"task": task} if task is not None and "task" in model.get_model_kwargs() else {}
 
     def embed(batch: Indices) -> NDArray[np.float32]:
-        with torch.inference_mode():
+        with torch.inference_mode(), computing(precision, device):
             found: torch.Tensor = model(tokens.features(batch, device), **options)["sentence_embedding"]
             return found[:, : model.truncate_dim].float().cpu().numpy()
 

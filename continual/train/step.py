@@ -8,7 +8,6 @@ the same gradients, summed in the same order.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -21,12 +20,13 @@ from torch import Tensor, nn
 from continual.config import TrainConfig
 from continual.errors import ConfigError
 from continual.models.encoder import embed, inner_transformer, load_encoder
+from continual.models.precision import Precision, computing, resolve_precision
 from continual.models.threads import in_threads, threads_for
 from continual.models.tokens import Indices, micro_batches
 from continual.progress import SILENT, Progress
 from continual.train.attention import attend_in_fp32
 from continual.train.fused import FusedLora
-from continual.train.hardware import micro_batch_limit, resolve_precision
+from continual.train.hardware import micro_batch_limit
 from continual.train.lora import attach
 from continual.train.losses import (
     contrastive,
@@ -71,7 +71,7 @@ class Session:
     rows: TrainingRows
     config: TrainConfig
     team: Team
-    precision: str
+    precision: Precision
     fused: FusedLora
     similarity: Similarity
     before: Tensor | None = None
@@ -173,8 +173,7 @@ class Session:
         The dimensions are those that the model serves, or all if Matryoshka dimensions are trained.
         """
         features = self.rows.tokens.features(texts, self.device)
-        mixed = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
-        with mixed:
+        with computing(self.precision, self.device):
             output: Tensor = embed(self.model, features)
         return (output if self.config.matryoshka else self.similarity.cut(output)).float()
 

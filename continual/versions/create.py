@@ -33,7 +33,7 @@ def create_workspace(directory: str | Path, base: str, *, trust_remote_code: boo
         raise InputError(f"{directory} is a file, but a workspace is a folder. Choose another path.")
     folder = resolve_base(base)
     given = directory / SETTINGS
-    config = load_config(given) if given.exists() else Config(trust_remote_code=trust_remote_code)
+    config = load_config(given) if given.exists() else _settings(trust_remote_code)
     if trust_remote_code and not config.trust_remote_code:
         raise InputError(
             f"--trust-remote-code was given, but {given} does not allow it. Set trust_remote_code = true there."
@@ -55,6 +55,17 @@ def create_workspace(directory: str | Path, base: str, *, trust_remote_code: boo
             with suppress(OSError):
                 made.rmdir()
     return directory
+
+
+def _settings(trust_remote_code: bool) -> Config:
+    """Return the settings of a new workspace. Its scores are computed in what this machine computes fast."""
+    import torch
+    from sentence_transformers.util import get_device_name
+
+    from continual.models.precision import resolve_precision
+
+    precision = resolve_precision("auto", torch.device(get_device_name()))
+    return Config(trust_remote_code=trust_remote_code).replace("eval", precision=precision)
 
 
 def _fill(store: Path, base: Path, name: str, trust_remote_code: bool) -> None:

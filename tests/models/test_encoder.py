@@ -15,7 +15,7 @@ from continual.errors import ModelError
 from continual.models.base import PACKAGED, resolve_base
 from continual.models.encoder import embed, encoding_prompts, inner_transformer, load_encoder
 from continual.models.folder import start_key
-from continual.train.hardware import resolve_precision
+from continual.models.precision import resolve_precision
 from continual.train.rows import TrainingRows, read_rows
 
 ROWS = {
