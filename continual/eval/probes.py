@@ -24,7 +24,7 @@ def probes(registry: Registry, tasks: Sequence[Task], config: Config) -> dict[st
     wanted = {
         task.name: sample for task in tasks if isinstance(sample := sample_of(task, config.suites, "probe"), Probe)
     }
-    known = registry.scores(suite_settings([task for task in tasks if task.name in wanted], config, "step"))
+    known = registry.scores(suite_settings([task for task in tasks if task.name in wanted], config, "step"), ROOT)
     found: dict[str, Sample] = {}
     for name, sample in wanted.items():
         score = known.get((ROOT, name))

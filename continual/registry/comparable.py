@@ -7,19 +7,14 @@ from collections.abc import Iterable, Mapping
 from continual.registry.records import Score
 
 
-def comparable(
-    scores: Iterable[Score], positions: Mapping[str, int], settings: Mapping[str, str] | None = None
-) -> dict[tuple[str, str], Score]:
-    """Return comparable scores by (version, task); see `Registry.scores`.
+def comparable(scores: Iterable[Score], positions: Mapping[str, int]) -> dict[tuple[str, str], Score]:
+    """Return the scores with `common_settings`, without probes, by (version, task).
 
     Args:
         positions: Position of each version by id.
-        settings: Settings by task; by default `common_settings`.
     """
-    scores = list(scores)
-    if settings is None:
-        scores = [score for score in scores if not score.probe]
-        settings = common_settings(scores, positions)
+    scores = [score for score in scores if not score.probe]
+    settings = common_settings(scores, positions)
     return {(score.version, score.task): score for score in scores if settings.get(score.task) == score.settings}
 
 

@@ -54,6 +54,9 @@ from continual.storage.locks import exclusive
 
 Record = TypeVar("Record")
 
+_SETTINGS = "(task, settings) IN (SELECT unnest($1::VARCHAR[]), unnest($2::VARCHAR[]))"
+"""Condition on scores: those with the settings of their task."""
+
 
 class Registry:
     """The records of a workspace.
@@ -387,16 +390,40 @@ class Registry:
 
     # Scores.
 
-    def scores(self, settings: Mapping[str, str] | None = None) -> dict[tuple[str, str], Score]:
+    def scores(
+        self, settings: Mapping[str, str] | None = None, version: str | None = None
+    ) -> dict[tuple[str, str], Score]:
         """Return comparable scores by (version, task): all scores of a task have the same settings.
 
         Args:
             settings: Settings by task; tasks not in it are left out. None takes the settings of the newest version's
                 score on each task; if that version has several scores on a task, the settings of most versions. It
                 leaves out probes.
+            version: With `settings`, the id of the version whose scores are read; by default all.
         """
-        with self.catalog.together():
-            return comparable(self.all_scores(), self._positions(), settings)
+        if settings is None:
+            with self.catalog.together():
+                return comparable(self.all_scores(), self._positions())
+        values: list[Any] = [[*settings], [*settings.values()]]
+        query = f"SELECT {_columns(Score)} FROM scores WHERE {_SETTINGS}"
+        if version is not None:
+            query, values = f"{query} AND version = $3", [*values, version]
+        scores = self._select(Score, f"{query} ORDER BY created_at, version, task", values)
+        return {(score.version, score.task): score for score in scores}
+
+    def last_scores(self, settings: Mapping[str, str], versions: Sequence[str]) -> dict[str, Score]:
+        """Return, by task, the score of the last of some versions that has one with the settings.
+
+        Args:
+            settings: Settings by task; tasks not in it are left out.
+            versions: Ids, in their order.
+        """
+        query = (
+            f"SELECT {_columns(Score)} FROM scores WHERE {_SETTINGS} AND list_contains($3, version) "
+            "QUALIFY row_number() OVER (PARTITION BY task ORDER BY list_position($3, version) DESC) = 1 ORDER BY task"
+        )
+        values = [[*settings], [*settings.values()], [*versions]]
+        return {score.task: score for score in self._select(Score, query, values)}
 
     def all_scores(self) -> list[Score]:
         """Return the scores with any settings, in the order they were recorded."""

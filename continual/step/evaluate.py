@@ -187,10 +187,8 @@ def _score_probes(candidate: Candidate, scorer: Scorer, found: Scored, progress:
 
 def last_scores(candidate: Candidate, suite: SuiteName = "step") -> dict[str, Score]:
     """Return, by task, the score in a suite of the last version of the parent's lineage that has one."""
-    known = candidate.registry.scores(suite_settings(candidate.tasks, candidate.config, suite))
-    found: dict[str, Score] = {}
-    for version in candidate.registry.ancestry(candidate.parent.id):
-        found |= {task: score for (owner, task), score in known.items() if owner == version.id}
+    lineage = [version.id for version in candidate.registry.ancestry(candidate.parent.id)]
+    found = candidate.registry.last_scores(suite_settings(candidate.tasks, candidate.config, suite), lineage)
     candidate.registry.digests.check(*map(queries_of, found.values()))
     return found
 

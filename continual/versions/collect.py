@@ -46,8 +46,9 @@ def collect(registry: Registry, keep_every: int, *, dry_run: bool = False, progr
 
     def candidates() -> Iterator[tuple[Version, str | None]]:
         current = registry.version(CURRENT).id
-        for position, version in enumerate(registry.versions()):
-            if registry.path(version.path).is_dir():
+        for position, entry in enumerate(registry.entries()):
+            if registry.path(entry.path).is_dir():
+                version = registry.version(entry.id)
                 yield version, _reason_to_keep(registry, version, position, current, keep_every)
 
     # The rebuilds take no lock, so that others can read. The reasons are asked for again under the lock, because the

@@ -81,7 +81,7 @@ def unscored(
     registry: Registry, version: Version, tasks: Sequence[Task], config: Config, suite: SuiteName = "step"
 ) -> list[Task]:
     """Return the tasks that a version has no score on with the settings of a suite."""
-    scores = registry.scores(suite_settings(tasks, config, suite))
+    scores = registry.scores(suite_settings(tasks, config, suite), version.id)
     return [task for task in tasks if (version.id, task.name) not in scores]
 
 
@@ -147,7 +147,7 @@ def unranked(
     """Return the tasks that a version has scores per query on, with the settings of a suite, but no rankings."""
     from continual.eval.regressions import has_rankings
 
-    scores = registry.scores(suite_settings(tasks, config, suite))
+    scores = registry.scores(suite_settings(tasks, config, suite), version.id)
     known = [scores[version.id, task.name] for task in tasks if (version.id, task.name) in scores]
     registry.digests.check(*map(queries_of, known))
     paths = {score.task: score.path for score in known}
@@ -238,7 +238,7 @@ def evaluate_version(
     if missing:
         with registry.lock(UPDATE_LOCK, "eval"):  # an update scores versions too
             score_missing(registry, version, chosen, config, progress, suite_name)
-    scores = registry.scores(suite_settings(chosen, config, suite_name))
+    scores = registry.scores(suite_settings(chosen, config, suite_name), version.id)
     flagged = flags_of(registry, version.id)
     task_scores = []
     for task in chosen:
