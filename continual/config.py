@@ -300,9 +300,9 @@ class SuiteConfig(ConfigSection):
 class ProbeConfig(ConfigSection):
     """The size of a probe."""
 
-    queries: Positive = Field(32, description="Queries per task.")
+    queries: Positive = Field(64, description="Queries per task.")
     documents: Positive = Field(
-        5, description="Documents per query: the first that the root base finds, beside those with judgements."
+        1, description="Documents per query: the first that the root base finds, beside those with judgements."
     )
 
 

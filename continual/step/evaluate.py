@@ -1,8 +1,8 @@
 """Step 5 of an update: score the new version, on a limited number of texts, and judge it.
 
 With few tasks, all are scored in full. With more, the tasks of the new domains are, and each other task is scored on a
-probe, a small fixed sample of it. The probes say which tasks may have fallen. Those, and the ones that were last scored
-in full longest ago, are scored in full until `eval.step_texts` is used up.
+probe, a small fixed sample of it. The probes say which tasks may have fallen. What `eval.step_texts` has left is for
+scoring those in full, and the ones that were scored in full longest ago.
 
 A refusal never rests on a probe, nor on a version before the parent: a limit that seems broken is measured again in
 full, with the parent's score. So is one that might be broken.
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 DOUBT = 0.2
 """A change beyond its limit with at most this one-sided p-value might break the limit, so it is measured in full."""
+
+NEAR = 0.5
+"""So is a learned domain whose probe fell by more than this share of the limit: probes show some falls too small."""
 
 
 @dataclass
@@ -152,10 +155,11 @@ def _score_known(
 
 
 def _score_probes(candidate: Candidate, scorer: Scorer, found: Scored, progress: Progress) -> int:
-    """Score the new version on probes, with at most half of the texts; return how many they have.
+    """Score the new version on probes that have at most `eval.step_texts`; return how many they have.
 
-    Those that were scored longest ago come first. A small task has no probe, and is scored in full instead. So that the
-    next step can compare, the new domains are scored on their probes too, which have no texts of their own.
+    Two learned domains and one OOD task take turns: each learned domain has a limit of its own, the OOD tasks share
+    one. Those that were scored longest ago come first. A small task has no probe, and is scored in full instead. So
+    that the next step can compare, the new domains are scored on their probes too, which have no texts of their own.
     """
     registry, config = candidate.registry, candidate.config
     have = probes(registry, candidate.tasks, config)
@@ -171,8 +175,12 @@ def _score_probes(candidate: Candidate, scorer: Scorer, found: Scored, progress:
     quick = [task for task in candidate.tasks if costs.get(task.name, 1 + 2 * largest) <= 2 * largest]
     chosen: set[str] = set()
     spent = 0
-    for task in sorted(quick, key=lambda task: -ages[task.name]):
-        if chosen and spent + costs[task.name] > (candidate.texts or 0) // 2:
+    quick.sort(key=lambda task: -ages[task.name])
+    learned = [task for task in quick if candidate.roles[task.name] == "learned"]
+    others = [task for task in quick if candidate.roles[task.name] != "learned"]
+    turns = zip_longest(learned[::2], learned[1::2], others)
+    for task in (task for turn in turns for task in turn if task is not None):
+        if chosen and spent + costs[task.name] > (candidate.texts or 0):
             break
         chosen.add(task.name)
         spent += costs[task.name]
@@ -206,7 +214,8 @@ def choose(candidate: Candidate, found: Scored, room: int) -> list[Task]:
 
     The task that was scored longest ago and the learned domain whose probe fell most surely take turns, until the texts
     are used up. OOD tasks are chosen by time alone: their mean would be biased if those that fell were. A task is
-    always chosen if it was not scored in the last `eval.step_every` versions.
+    always chosen if it was not scored in the last `eval.step_every` versions. So that not all wait for that, one may be
+    chosen without room, if half of that time has passed.
 
     Args:
         room: Texts left.
@@ -223,8 +232,8 @@ def choose(candidate: Candidate, found: Scored, room: int) -> list[Task]:
     room -= candidate.cost(chosen.values())
     turns = [task for both in zip_longest(oldest, fallen) for task in both if task is not None]
     for task in turns:
-        # One is chosen even without room, unless it alone would cost more than half of what a step may.
-        limit = room if chosen else max(room, (candidate.texts or 0) // 2)
+        waited = not chosen and 2 * ages[task.name] >= candidate.config.eval.step_every
+        limit = max(room, (candidate.texts or 0) // 2) if waited else room
         if task.name not in chosen and candidate.cost([task]) <= limit:
             chosen[task.name] = task
             room -= candidate.cost([task])
@@ -238,6 +247,13 @@ def _doubts(candidate: Candidate, found: Scored, decision: Decision) -> list[Tas
         for finding in decision.findings
         if finding.broken or (finding.beyond and (finding.p is None or finding.p <= DOUBT))
         for task in finding.tasks
-        if task not in found.new or found.old[task].version != candidate.parent.id
     }
-    return [task for task in candidate.tasks if task.name in unsure]
+    near = -NEAR * candidate.config.gate.max_forgetting
+    unsure |= {
+        name
+        for name, change in decision.tasks.items()
+        if name not in found.new and change.role == "learned" and change.difference < near
+        if change.p is None or change.p / 2 <= DOUBT
+    }
+    settled = {name for name in found.new if name in found.old and found.old[name].version == candidate.parent.id}
+    return [task for task in candidate.tasks if task.name in unsure - settled]

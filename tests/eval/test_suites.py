@@ -114,7 +114,7 @@ def test_what_a_probe_is() -> None:
     assert sample_of(task(documents=150), suites, "probe") == Sample(50, None)  # a probe would be more than half
     assert sample_of(task(task_type="STS", metric="cosine_spearman"), suites, "probe") == WHOLE
     small = SuitesConfig(step=SuiteConfig(queries=5, documents=400))
-    assert sample_of(task(), small, "probe") == Probe(5, 5)  # never more queries than the suite step
+    assert sample_of(task(), small, "probe") == Probe(5, 1)  # never more queries than the suite step
 
 
 def test_the_documents_of_a_probe_are_hard_ones() -> None:

@@ -78,7 +78,7 @@ def test_the_new_domain_is_scored_in_full_and_the_others_in_turn(opened: Callabl
         assert changes[domain].since is None
         full = {task for task, change in changes.items() if not change.probe}
         assert set(step.scores) == full
-        assert 2 <= len(full) < len(changes)
+        assert len(full) < len(changes)
         for task in full - {domain}:
             assert changes[task].since == (None if last[task] == f"v{number - 1}" else last[task])
         last |= dict.fromkeys(full, version)
@@ -145,8 +145,8 @@ def of_current(workspace: Workspace, roles: dict[str, Role]) -> Candidate:
 ROLES: dict[str, Role] = {"d": "new", "a": "learned", "b": "learned", "c": "learned", "far": "OOD"}
 
 
-def set_points(workspace: Workspace, version: str, task: str, points: float) -> None:
-    """Replace all scores of a version on a task, those of its probe too."""
+def set_points(workspace: Workspace, version: str, task: str, points: float, *, add: bool = False) -> None:
+    """Replace all scores of a version on a task, those of its probe too, or add to them."""
     registry = workspace.registry
     config = load_config(workspace.directory / "continual.toml")
     tasks = [each for each in registry.tasks() if each.name == task]
@@ -155,9 +155,29 @@ def set_points(workspace: Workspace, version: str, task: str, points: float) -> 
         score = registry.scores(suite_settings(tasks, config, suite))[version, task]
         path = registry.path(str(score.path))
         table = pq.read_table(path)
-        values = pa.array([points / 100] * len(table), pa.float64())
+        values = pa.array([points / 100 + (value if add else 0.0) for value in table["score"].to_pylist()])
         pq.write_table(table.set_column(1, "score", values), path)
-        registry.add_scores([dataclasses.replace(score, score=points)])
+        registry.add_scores([dataclasses.replace(score, score=points + (score.score if add else 0.0))])
+
+
+@pytest.mark.parametrize(("fall", "settled"), [(0.9, False), (1.5, True)])
+def test_a_fall_near_the_limit_is_measured_in_full(
+    fall: float, settled: bool, opened: Callable[[str], Workspace]
+) -> None:
+    settings = LIMITED.replace("max_forgetting = 100", "max_forgetting = 2")
+    workspace = opened(settings.replace("step_texts = 160", "step_texts = 20"))  # no room for another task in full
+    set_points(workspace, "v4", "c", fall, add=True)  # the same model has less
+    scored, decision = evaluate(of_current(workspace, ROLES), SILENT)
+    assert decision.passed
+    assert decision.tasks["c"].difference == pytest.approx(-fall)
+    assert ("c" in scored.new) is settled
+
+
+def test_learned_domains_are_probed_before_most_ood_tasks(opened: Callable[[str], Workspace]) -> None:
+    workspace = opened(LIMITED.replace("step_texts = 160", "step_texts = 50"))
+    _, decision = evaluate(of_current(workspace, ROLES), SILENT)
+    assert set(decision.tasks) >= {"d", "a", "b", "far"}
+    assert "c" not in decision.tasks
 
 
 @pytest.mark.parametrize(("fallen", "passes"), [([], True), (["c"], False), (["far"], False)])
@@ -222,7 +242,7 @@ def test_update_shows_what_was_measured_on_a_probe(opened: Callable[[str], Works
 
 
 def test_probes_take_turns_when_they_are_too_many(opened: Callable[[str], Workspace]) -> None:
-    workspace = opened(LIMITED.replace("step_texts = 160", "step_texts = 30"))  # half of it is one probe
+    workspace = opened(LIMITED.replace("step_texts = 160", "step_texts = 30"))  # two probes
     compared: list[set[str]] = []
     for number, domain in enumerate(("e", "f"), start=5):
         ingest(workspace, domain, seed=number)
