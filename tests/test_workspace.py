@@ -56,6 +56,21 @@ def test_init_keeps_settings_that_are_there(tmp_path: Path, tiny_model: Path) ->
     assert not (wrong / ".continual").exists()
 
 
+def test_init_scores_in_bf16_where_the_hardware_computes_in_it(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for precision in ("bf16", "fp32"):
+        monkeypatch.setattr("continual.models.precision.resolve_precision", lambda *_, found=precision: found)
+        made = Workspace.init(tmp_path / precision, str(tiny_model))
+        assert made.config.eval.precision == precision
+    marks = [(tmp_path / name / "continual.toml").read_text() for name in ("bf16", "fp32")]
+    assert [f'\n# precision = "{name}"' in text for name, text in zip(("bf16", "fp32"), marks, strict=True)] == [
+        False,
+        True,
+    ]
+    assert '\nprecision = "bf16"' in marks[0]
+
+
 def test_init_removes_what_a_killed_init_left(workspace: Workspace) -> None:
     left = workspace.directory / f"..continual.{'0' * 8}-1-{'0' * 8}.partial"
     left.mkdir()

@@ -240,6 +240,19 @@ def test_the_same_version_scores_the_same_twice(tiny_model: Path, tmp_path: Path
     assert before == (tmp_path / two.path).read_bytes()
 
 
+def test_scores_in_another_precision_are_other_scores(tiny_model: Path, tmp_path: Path) -> None:
+    from continual.eval.run import score_tasks
+
+    task = write_task(tmp_path, "t", seed=1)
+    exact, rounded = (
+        score_tasks(tiny_model, "v0", "x", [task], tmp_path, EvalConfig(precision=precision))[0]
+        for precision in ("fp32", "bf16")
+    )
+    assert rounded.settings == f"{exact.settings}, precision=bf16"
+    assert rounded.path != exact.path
+    assert rounded.score == pytest.approx(exact.score, abs=5)
+
+
 def test_mteb_computes_no_metrics_that_nobody_reads(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from continual.models.encode import encode
 from continual.models.encoder import load_encoder
+from continual.models.precision import store_for
 from continual.models.tokens import Tokens
 from tests.models.zoo import make_model
 from tests.pairs import WORDS
@@ -44,6 +45,20 @@ def test_embeddings_are_those_of_the_library(kind: str, tmp_path: Path, two_thre
     expected = model.encode(TEXTS, show_progress_bar=False)
     for max_tokens in (1, 128, 100_000):
         np.testing.assert_allclose(encoded(model, max_tokens=max_tokens), expected, atol=2e-6)
+
+
+def test_bf16_rounds_matrix_products_only(tiny_model: Path, two_threads: None) -> None:
+    model = load_encoder(tiny_model, device="cpu")
+    exact = encoded(model)
+    store_for(model, "bf16")
+    tokens = Tokens(model)
+    tokens.add(TEXTS, None, None)
+    rounded = encode(model, tokens, max_tokens=128, precision="bf16")
+    assert rounded.dtype == np.float32
+    assert 1e-5 < np.abs(rounded - exact).max() < 0.02
+    kept = {name for name, weight in model.named_parameters() if weight.dtype == torch.float32}
+    assert any("LayerNorm" in name for name in kept)
+    assert any("embeddings" in name for name in kept)
 
 
 def test_prompts_and_dimensions_are_the_models(tiny_model: Path, two_threads: None) -> None:

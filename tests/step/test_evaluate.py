@@ -16,8 +16,8 @@ from continual.config import load_config
 from continual.eval.suites import SuiteName, suite_settings
 from continual.models.weights import weights_sha256
 from continual.progress import SILENT
-from continual.registry import Role
-from continual.step.evaluate import Candidate, Scored, evaluate
+from continual.registry import Role, TaskChange
+from continual.step.evaluate import Candidate, Scored, _doubts, evaluate
 from continual.step.gate import Decision
 from continual.versions.scores import score_missing
 from tests.commands import Run
@@ -145,8 +145,8 @@ def of_current(workspace: Workspace, roles: dict[str, Role]) -> Candidate:
 ROLES: dict[str, Role] = {"d": "new", "a": "learned", "b": "learned", "c": "learned", "far": "OOD"}
 
 
-def set_points(workspace: Workspace, version: str, task: str, points: float, *, add: bool = False) -> None:
-    """Replace all scores of a version on a task, those of its probe too, or add to them."""
+def set_points(workspace: Workspace, version: str, task: str, points: float) -> None:
+    """Replace all scores of a version on a task, those of its probe too."""
     registry = workspace.registry
     config = load_config(workspace.directory / "continual.toml")
     tasks = [each for each in registry.tasks() if each.name == task]
@@ -155,22 +155,24 @@ def set_points(workspace: Workspace, version: str, task: str, points: float, *, 
         score = registry.scores(suite_settings(tasks, config, suite))[version, task]
         path = registry.path(str(score.path))
         table = pq.read_table(path)
-        values = pa.array([points / 100 + (value if add else 0.0) for value in table["score"].to_pylist()])
+        values = pa.array([points / 100] * len(table), pa.float64())
         pq.write_table(table.set_column(1, "score", values), path)
-        registry.add_scores([dataclasses.replace(score, score=points + (score.score if add else 0.0))])
+        registry.add_scores([dataclasses.replace(score, score=points)])
 
 
-@pytest.mark.parametrize(("fall", "settled"), [(0.9, False), (1.5, True)])
-def test_a_fall_near_the_limit_is_measured_in_full(
-    fall: float, settled: bool, opened: Callable[[str], Workspace]
+@pytest.mark.parametrize(("fall", "p", "unsure"), [(1.5, 0.3, True), (1.5, 0.5, False), (0.9, 0.01, False)])
+def test_a_fall_of_a_probe_near_the_limit_is_measured_in_full(
+    fall: float, p: float, unsure: bool, opened: Callable[[str], Workspace]
 ) -> None:
-    settings = LIMITED.replace("max_forgetting = 100", "max_forgetting = 2")
-    workspace = opened(settings.replace("step_texts = 160", "step_texts = 20"))  # no room for another task in full
-    set_points(workspace, "v4", "c", fall, add=True)  # the same model has less
-    scored, decision = evaluate(of_current(workspace, ROLES), SILENT)
-    assert decision.passed
-    assert decision.tasks["c"].difference == pytest.approx(-fall)
-    assert ("c" in scored.new) is settled
+    candidate = of_current(opened(LIMITED.replace("max_forgetting = 100", "max_forgetting = 2")), ROLES)
+    changes = {
+        name: TaskChange(-fall, low=None, high=None, adjusted=None, role=role, new=50 - fall, old=50, p=p)
+        for name, role in ROLES.items()
+        if name in "cd"
+    }
+    decision = Decision([], candidate.config.gate, tasks=changes)
+    doubts = _doubts(candidate, Scored(), decision)
+    assert [task.name for task in doubts] == (["c"] if unsure else [])
 
 
 def test_learned_domains_are_probed_before_most_ood_tasks(opened: Callable[[str], Workspace]) -> None:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import signal
+import threading
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from continual.config import BatchBand
 from continual.errors import ConfigError, DataError, NothingToDoError
 from continual.models.encoder import inner_transformer
+from continual.models.tokens import Indices
 from continual.train.checkpoint import FILE
 from continual.train.job import Job
 from continual.train.loop import Schedule, estimate, train
-from continual.train.step import open_session
+from continual.train.step import Session, open_session
 from tests.kills import At, die, exit_code
 from tests.pairs import SCHEMA
 from tests.train.runs import CONFIG, SOLO, Count, Interrupt, StopAt, factors, labelled, make_table, run
@@ -83,6 +86,27 @@ def test_the_same_seed_gives_the_same_bytes(tiny_model: Path, tmp_path: Path) ->
         run(tiny_model, tmp_path / name)
     train(Job(tiny_model, make_table(), CONFIG, 4, tmp_path / "r", tmp_path / "three" / "adapter"))
     assert factors(tmp_path / "one") == factors(tmp_path / "two") != factors(tmp_path / "three")
+
+
+def test_micro_batches_in_threads_give_the_same_bytes(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("continual.train.hardware._CPU_TOKENS", 32)
+    threads: set[int] = set()
+    original = Session.encode
+
+    def encode(self: Session, texts: Indices) -> torch.Tensor:
+        threads.add(threading.get_ident())
+        return original(self, texts)
+
+    monkeypatch.setattr(Session, "encode", encode)
+    config = CONFIG.model_copy(update={"distillation": 5.0, "micro_batch_tokens": 64})  # some are encoded twice
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        run(tiny_model, tmp_path / str(count), config)
+        assert torch.get_num_threads() == count
+        assert (len(threads) > 1) == (count > 1)
+    assert factors(tmp_path / "1") == factors(tmp_path / "2")
 
 
 @pytest.mark.parametrize("batches", [1, 4, 10])
