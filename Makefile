@@ -93,10 +93,8 @@ dist: install ## Build the sdist and the wheel into dist/, and check their conte
 test-dist: dist ## Install the wheel into a new environment outside this folder, and use it
 	$(BIN)/python tools/test_dist.py --pip-flags="$(PIP_FLAGS)"
 
-bench: install ## Run the benchmarks that need no data
-	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/ingest.py
-	$(BIN)/python benchmarks/draw.py
+bench: install ## Run the benchmarks that need no data for ten minutes, and print a table of ratios
+	$(BIN)/python benchmarks/all.py
 
 clean: ## Remove the demo, caches and build products, but no environments
 	rm -rf demo build dist site *.egg-info htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis

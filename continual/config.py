@@ -10,7 +10,7 @@ import reprlib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
@@ -297,6 +297,16 @@ class SuiteConfig(ConfigSection):
     )
 
 
+class StepSuiteConfig(SuiteConfig):
+    """What an update scores of its tasks."""
+
+    pool: Annotated[int, Field(ge=10, le=100)] | None = Field(
+        100,
+        description="Documents per query that make the corpus of a large task, beside those with judgements: the first "
+        "that the root base finds. A task is large if they are at most half of its documents; unset: all documents.",
+    )
+
+
 class ProbeConfig(ConfigSection):
     """The size of a probe."""
 
@@ -309,7 +319,7 @@ class ProbeConfig(ConfigSection):
 class SuitesConfig(ConfigSection):
     """Suites of tasks. A suite is {tasks = [...], queries = N, documents = N}; see docs/evaluation.md."""
 
-    step: SuiteConfig = Field(SuiteConfig(), description="Scored by `continual update`.")
+    step: StepSuiteConfig = Field(StepSuiteConfig(), description="Scored by `continual update`.")
     probe: ProbeConfig = Field(
         ProbeConfig(),
         description="Sample of each task of the suite step that an update scores where eval.step_texts leaves no room "
@@ -451,8 +461,8 @@ class Options(BaseModel):
             if name not in fields:
                 near = did_you_mean(name, fields)
                 faults[name] = f"{cls.call} has no option {name!r}.{near} Pass other settings through `settings`."
-            elif isinstance(value, bool) and fields[name].annotation is not bool:
-                faults[name] = f"{cls.takes.get(name, name)}, not {value}."
+            elif _is_no_number(value, fields[name].annotation):
+                faults[name] = f"{cls.takes.get(name, f'{name} takes another type')}, not {reprlib.repr(value)}."
         found: Self | None = None
         try:
             found = cls(**{name: value for name, value in options.items() if value is not None and name not in faults})
@@ -464,6 +474,19 @@ class Options(BaseModel):
         if faults or found is None:
             raise InputError(" ".join(faults.values()))
         return found
+
+
+def _is_no_number(value: object, annotation: Any) -> bool:
+    """Return whether a value is text or a bool where an option takes a number: pydantic would convert it."""
+    kinds = {*get_args(annotation)} or {annotation}
+    if isinstance(value, bool):
+        return annotation is not bool
+    return isinstance(value, str) and all(_kind(kind) in (int, float, bool, type(None)) for kind in kinds)
+
+
+def _kind(annotation: Any) -> Any:
+    """Return the type behind `Annotated`."""
+    return _kind(annotation.__origin__) if hasattr(annotation, "__metadata__") else annotation
 
 
 RETIRED = {"eval": {"bootstrap"}}

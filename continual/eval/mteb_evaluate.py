@@ -13,6 +13,7 @@ from mteb._evaluators import retrieval_metrics
 from mteb.abstasks import AbsTaskRetrieval
 
 from continual.eval.mteb_tasks import unreadable
+from continual.eval.suites import TOP
 
 
 @dataclass(frozen=True)
@@ -21,24 +22,23 @@ class PerQuery:
 
     Attributes:
         scores: trec_eval's measures, 0 to 1, by query id and name of the measure.
-        first: Ids of the first `TOP` documents, best first, by query id.
+        first: Ids of the first documents, best first, by query id.
     """
 
     scores: dict[str, dict[str, float]]
     first: dict[str, list[str]]
 
 
-TOP = 10
-"""Number of documents kept from each query's ranking."""
-
-
-def evaluate_task(model: Any, task: Any, batch_size: int) -> tuple[Any, dict[tuple[str, str], PerQuery]]:
+def evaluate_task(
+    model: Any, task: Any, batch_size: int, first: int = TOP
+) -> tuple[Any, dict[tuple[str, str], PerQuery]]:
     """Evaluate a model on a loaded task with mteb.
 
     Args:
         model: An encoder or a search model in mteb's sense.
         task: A loaded mteb task.
         batch_size: Texts per batch, passed on to the model.
+        first: Number of documents kept from each query's ranking.
 
     Returns:
         mteb's result of the task, without the metrics `nauc_*`, and the scores and rankings of single queries by split
@@ -48,7 +48,7 @@ def evaluate_task(model: Any, task: Any, batch_size: int) -> tuple[Any, dict[tup
     Raises:
         DataError: The task needs more data and can't load them.
     """
-    with _per_query_scores(task) as per_query, _without_abstention():
+    with _per_query_scores(task, first) as per_query, _without_abstention():
         results = mteb.evaluate(
             model,
             task,
@@ -61,7 +61,7 @@ def evaluate_task(model: Any, task: Any, batch_size: int) -> tuple[Any, dict[tup
 
 
 @contextmanager
-def _per_query_scores(task: Any) -> Iterator[dict[tuple[str, str], PerQuery]]:
+def _per_query_scores(task: Any, first: int) -> Iterator[dict[tuple[str, str], PerQuery]]:
     """Yield a dict that mteb's evaluation of the task fills."""
     per_query: dict[tuple[str, str], PerQuery] = {}
     if not isinstance(task, AbsTaskRetrieval):
@@ -72,8 +72,8 @@ def _per_query_scores(task: Any) -> Iterator[dict[tuple[str, str], PerQuery]]:
     def keep(
         scores: dict[str, dict[str, float]], qrels: Any, results: Any, hf_split: str, hf_subset: str
     ) -> dict[str, float]:
-        first = {query: _first(results.get(query, {})) for query in scores}
-        per_query[hf_split, hf_subset] = PerQuery(scores, first)
+        ranked = {query: _first(results.get(query, {}), first) for query in scores}
+        per_query[hf_split, hf_subset] = PerQuery(scores, ranked)
         try:
             own: dict[str, float] = original(scores, qrels, results, hf_split=hf_split, hf_subset=hf_subset)
         except (OSError, ValueError) as error:  # FollowIR's tasks read more of their dataset here
@@ -105,6 +105,6 @@ def _without_abstention() -> Iterator[None]:
         retrieval_metrics.evaluate_abstention = original
 
 
-def _first(similarity: Mapping[str, float]) -> list[str]:
+def _first(similarity: Mapping[str, float], count: int) -> list[str]:
     """Return the first documents in trec_eval's order: by score, ties by id in descending order."""
-    return [name for _, name in heapq.nlargest(TOP, ((value, name) for name, value in similarity.items()))]
+    return [name for _, name in heapq.nlargest(count, ((value, name) for name, value in similarity.items()))]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from continual.errors import DataError, NothingToDoError
 from continual.eval.query_clusters import cluster_queries, name_query_clusters
 from continual.eval.significance import holm, paired_interval
+from continual.eval.suites import TOP
 from continual.eval.task_texts import TaskTexts
 from continual.registry import Registry, Version
 from continual.registry.artifacts import queries_of
@@ -244,7 +245,7 @@ def _read(path: Path) -> tuple[dict[str, float], dict[str, list[str]]]:
     try:
         with pq.ParquetFile(path) as file:
             columns = file.read(columns=["query_id", "score", "documents"]).to_pydict()
-        queries, ranked = columns["query_id"], columns["documents"]
+        queries, ranked = columns["query_id"], [documents[:TOP] for documents in columns["documents"]]
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
             f"Per-query scores and rankings cannot be read from {path}: {error}. Restore the file from a backup."

@@ -30,6 +30,7 @@ from continual.eval.mteb_tasks import (
 )
 from continual.eval.suites import (
     MEASURES,
+    TOP,
     WHOLE,
     Sample,
     instruction_of,
@@ -54,7 +55,7 @@ class Scorer:
 
     Each distinct text of all tasks is encoded once per prompt. If a task's main score is a mean over the queries of one
     subset and split, its per-query scores are written below `.continual/scores/VERSION/` as Parquet: query_id (string),
-    score (double, 0 to 1, of the main score) and documents (list of string: ids of the first ten, best first).
+    score (double, 0 to 1, of the main score) and documents (list of string: ids of the first ones, best first).
     Otherwise the score has no path.
 
     Args:
@@ -126,6 +127,7 @@ class Scorer:
         tasks: Sequence[Task],
         samples: Mapping[str, Sample] | None = None,
         on_score: Callable[[Score], None] | None = None,
+        first: int = TOP,
     ) -> list[Score]:
         """Score tasks.
 
@@ -133,6 +135,7 @@ class Scorer:
             tasks: The tasks; their paths are relative to `registry_root`.
             samples: How much of each task to score, by task name; tasks without an entry are scored as a whole.
             on_score: Called with each score as soon as it is computed, so that it is kept if a later task fails.
+            first: Number of documents kept from each query's ranking.
 
         Returns:
             One score per task, in the order of `tasks`: mteb's main score in points (0 to 100, or -100 to 100 for
@@ -151,7 +154,7 @@ class Scorer:
         def score(task: Any, record: Task) -> None:
             settings = score_settings(self.config, sample_of[record.name], instruction_of(record))
             encoder.instruct(task.metadata, instruction_of(record))
-            scores[record.name] = _score(encoder, task, record, settings, self.version, self.root)
+            scores[record.name] = _score(encoder, task, record, settings, self.version, self.root, first)
             if on_score is not None:
                 on_score(scores[record.name])
 
@@ -234,8 +237,10 @@ def _groups(tasks: Sequence[tuple[Task, FolderTask]]) -> list[tuple[FolderTask, 
     return [*groups, (first, instruction_of(record), "document", documents)]
 
 
-def _score(encoder: OnceEncoder, task: Any, record: Task, settings: str, version: str, registry_root: Path) -> Score:
-    result, per_query = evaluate_task(encoder, task, encoder.batch_size)
+def _score(
+    encoder: OnceEncoder, task: Any, record: Task, settings: str, version: str, registry_root: Path, first: int
+) -> Score:
+    result, per_query = evaluate_task(encoder, task, encoder.batch_size, first)
     rows = [row for split in result.scores.values() for row in split]
     main = float(result.get_score(getter=lambda row: row[record.metric]))
     if not math.isfinite(main):

@@ -13,14 +13,18 @@ from continual.config import Config, EvalConfig, SuitesConfig
 from continual.errors import NotFoundError, did_you_mean
 from continual.registry.records import PROBE, Task
 
-SuiteName = Literal["step", "release", "probe"]
-"""A suite of the settings, or "probe": the tasks of the suite "step", each in its small sample."""
+SuiteName = Literal["step", "release", "probe", "corpus"]
+"""A suite of the settings, or the tasks of the suite "step" in other samples: "probe", a small one each, or "corpus",
+all documents of those that have a pool."""
 
 RANKED = {"Retrieval", "Reranking", "InstructionRetrieval", "InstructionReranking"}
 """mteb's task types that rank documents for queries."""
 
 MEASURES = {"ndcg_at": "ndcg_cut", "map_at": "map_cut", "recall_at": "recall", "precision_at": "P"}
 """trec_eval's names of mteb's metric families that are means over queries."""
+
+TOP = 10
+"""Number of documents kept from each query's ranking; of the root base's, more are kept where a pool needs them."""
 
 SCORES = "scores"
 """The folder below `.continual/` for per-query scores."""
@@ -44,8 +48,8 @@ WHOLE = Sample()
 
 
 @dataclass(frozen=True, slots=True)
-class Probe(Sample):
-    """A small sample in which an update looks for falls. Its documents are hard ones, so that a fall shows.
+class HardSample(Sample):
+    """A sample whose documents are hard ones. Those of all its queries are one corpus.
 
     Attributes:
         documents: Number of documents per query: the first that the root base finds, and those with judgements.
@@ -55,25 +59,46 @@ class Probe(Sample):
     hard: Mapping[str, Sequence[str]] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Probe(HardSample):
+    """A small sample in which an update looks for falls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool(HardSample):
+    """The part of a large corpus that can be among the first documents of a version near the root base."""
+
+
 def trec_eval_measure(metric: str) -> str | None:
     """Return trec_eval's name of an mteb metric, or None if trec_eval doesn't compute it as a mean over queries."""
     family, _, cut = metric.rpartition("_")
     return f"{MEASURES[family]}_{cut}" if family in MEASURES and cut.isdecimal() else None
 
 
+def _cut_off(metric: str) -> int:
+    return int(metric.rpartition("_")[2])
+
+
 def sample_of(task: Task, suites: SuitesConfig, suite: SuiteName) -> Sample:
     """Return how much of a task a suite scores.
 
     Only tasks that rank documents and whose main score is a mean over queries are sampled; other metrics need all items
-    or pairs of queries. A task that isn't larger than the sample is scored as a whole. If a probe would have more than
-    half the texts of the sample that the suite "step" scores, it is that sample. It has no hard documents yet; see
-    `continual.eval.probes.with_hard`.
+    or pairs of queries. A task that isn't larger than the sample is scored as a whole.
+
+    The suite "step" scores a pool if it has at most half the texts of the whole corpus. A probe has at most half the
+    texts that the suite "step" scores; else it is what that scores. Probe and pool have no hard documents yet; see
+    `continual.eval.samples.samples_of`.
     """
     if task.task_type not in RANKED or trec_eval_measure(task.metric) is None:
         return WHOLE
     chosen = suites.release if suite == "release" else suites.step
     step = Sample(_below(chosen.queries, task.queries), _below(chosen.documents, task.documents))
-    if suite != "probe":
+    if suite in ("release", "corpus"):
+        return step
+    if suites.step.pool is not None and step.documents is None and _cut_off(task.metric) <= suites.step.pool:
+        pool = Pool(step.queries, suites.step.pool)
+        step = pool if 2 * texts_of(task, pool) <= texts_of(task, step) else step
+    if suite == "step":
         return step
     probe = Probe(_below(suites.probe.queries, step.queries or task.queries) or step.queries, suites.probe.documents)
     return probe if 2 * texts_of(task, probe) <= texts_of(task, step) else step
@@ -86,7 +111,7 @@ def _below(limit: int | None, count: int) -> int | None:
 def texts_of(task: Task, sample: Sample) -> int:
     """Return how many texts of a task are in a sample, about: judged documents above the limit are not counted."""
     queries, documents = min(task.queries, sample.queries or task.queries), sample.documents or task.documents
-    if isinstance(sample, Probe):
+    if isinstance(sample, HardSample):
         documents = round(queries * (documents + task.judgements / max(1, task.queries)))
     return queries + min(task.documents, documents)
 
@@ -105,8 +130,8 @@ def score_settings(config: EvalConfig, sample: Sample = WHOLE, instruction: str 
     if config.precision != "fp32":
         settings += f", precision={config.precision}"
     if sample != WHOLE:
-        probe = PROBE if isinstance(sample, Probe) else ""
-        settings += f"{probe}, queries={sample.queries or 'all'}, documents={sample.documents or 'all'}"
+        kind = PROBE if isinstance(sample, Probe) else ", pool" if isinstance(sample, Pool) else ""
+        settings += f"{kind}, queries={sample.queries or 'all'}, documents={sample.documents or 'all'}"
     if instruction is not None:
         settings += f", instruction={hashlib.sha256(instruction.encode()).hexdigest()[:8]}"
     return settings

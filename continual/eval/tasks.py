@@ -15,7 +15,7 @@ from mteb.abstasks import AbsTaskRetrieval
 from mteb.abstasks.task_metadata import TaskMetadata
 
 from continual.errors import DataError
-from continual.eval.suites import WHOLE, Probe, Sample, first_by_hash
+from continual.eval.suites import WHOLE, HardSample, Sample, first_by_hash
 
 MAIN_SCORE = "ndcg_at_10"
 SPLIT = "test"
@@ -145,8 +145,8 @@ def sampled_ids(
     asked = set(queries if sample.queries is None else first_by_hash(queries, sample.queries))
     corpus = set(corpus)
     given = {query: [*qrels[query], *(ranked or {}).get(query, ())] for query in asked}
-    if isinstance(sample, Probe):
-        assert sample.hard is not None, "a probe is completed by `continual.eval.probes.probes`"
+    if isinstance(sample, HardSample):
+        assert sample.hard is not None, "it is completed by `continual.eval.samples.samples_of`"
         hard = (document for query in asked for document in sample.hard.get(query, ())[: sample.documents])
         return asked, corpus & {*hard, *(document for documents in given.values() for document in documents)}
     if sample.documents is None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from continual.config import Config
 from continual.errors import InputError, NothingToDoError
-from continual.eval.suites import sample_of, suite_tasks
+from continual.eval.samples import samples_of
+from continual.eval.suites import suite_tasks
 from continual.index.pair import Pair, open_pair, pair_of
 from continual.index.result import IndexComparison, MapUsed, judge_index
 from continual.index.rows import fitting_texts
@@ -128,7 +129,7 @@ def compare_pair(pair: Pair, tasks: Sequence[Task], fitted: Fitted | None) -> In
         pair.new,
         tasks,
         pair.registry.root,
-        samples={task.name: sample_of(task, pair.config.suites, "step") for task in tasks},
+        samples=samples_of(pair.registry, tasks, pair.config, "step"),
         query_map=query_map,
         progress=pair.progress,
     )

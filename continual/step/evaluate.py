@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from continual.config import Config
-from continual.eval.probes import probes
+from continual.eval.samples import samples_of
 from continual.eval.suites import SuiteName, sample_of, suite_settings, texts_of
 from continual.index.pair import vectors_file
 from continual.progress import Progress
@@ -162,7 +162,7 @@ def _score_probes(candidate: Candidate, scorer: Scorer, found: Scored, progress:
     that the next step can compare, the new domains are scored on their probes too, which have no texts of their own.
     """
     registry, config = candidate.registry, candidate.config
-    have = probes(registry, candidate.tasks, config)
+    have = samples_of(registry, candidate.tasks, config, "probe")
     before = last_scores(candidate, "probe")
     full, probe = ages_of(candidate, found.old), ages_of(candidate, before)
     ages = {name: min(age, probe[name]) for name, age in full.items()}

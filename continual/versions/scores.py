@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from continual.config import Config
 from continual.errors import InputError, NotFoundError, NothingToDoError, did_you_mean
 from continual.eval.ood import flags_of
-from continual.eval.probes import probes
-from continual.eval.suites import SuiteName, sample_of, suite_settings, suite_tasks
+from continual.eval.samples import samples_of, unranked_corpora
+from continual.eval.suites import TOP, SuiteName, suite_settings, suite_tasks
 from continual.progress import SILENT, Progress
 from continual.registry import ROOT, Registry, Score, Task, Version
 from continual.registry.artifacts import queries_of
@@ -99,7 +99,16 @@ def score_missing(
     Args:
         keep: Cache file to read embeddings of texts from, and to write them to.
     """
-    _score_recorded(registry, version, unscored(registry, version, tasks, config, suite), config, progress, suite, keep)
+    missing = unscored(registry, version, tasks, config, suite)
+    if suite == "step":
+        unranked = unranked_corpora(registry, missing, config)
+        if version.id != ROOT:
+            score_missing(registry, registry.version(ROOT), unranked, config, progress)
+        elif unranked:
+            # With one model for both, what is in a pool is encoded once.
+            _score_recorded(registry, version, missing, config, progress, suite, keep, corpora=unranked)
+            return
+    _score_recorded(registry, version, missing, config, progress, suite, keep)
 
 
 def rank_missing(
@@ -128,8 +137,13 @@ def _score_recorded(
     progress: Progress,
     suite: SuiteName,
     keep: Path | None = None,
+    corpora: Sequence[Task] = (),
 ) -> None:
-    """Score a recorded version on tasks, and record each score as soon as it is computed."""
+    """Score a recorded version on tasks, and record each score as soon as it is computed.
+
+    Args:
+        corpora: Tasks whose whole corpora are ranked first, because their pools are made of what is found.
+    """
     if tasks:
         folder = materialise(registry, version, progress)
         prove(registry, version)
@@ -138,6 +152,7 @@ def _score_recorded(
             registry.add_scores([score])
 
         with scorer_of(registry, version.id, folder, version.sha256, config, progress, keep) as scorer:
+            score_suite(scorer, registry, corpora, config, "corpus", record)
             score_suite(scorer, registry, tasks, config, suite, record)
 
 
@@ -198,14 +213,11 @@ def score_suite(
 ) -> list[Score]:
     """Score a model on tasks, with the samples of a suite, after a check of the tasks' files.
 
-    For the suite "probe", all tasks have a probe.
+    For the suite "probe", all tasks have a probe. For "step", the root base has ranked the corpora that pools are of.
     """
     registry.task_folders([task for task in tasks if task.mteb is None])
-    if suite == "probe":
-        samples = probes(registry, tasks, config)
-    else:
-        samples = {task.name: sample_of(task, config.suites, suite) for task in tasks}
-    return scorer.score(tasks, samples, on_score)
+    first = max(TOP, config.suites.step.pool or 0) if suite == "corpus" else TOP
+    return scorer.score(tasks, samples_of(registry, tasks, config, suite), on_score, first)
 
 
 def evaluate_version(
