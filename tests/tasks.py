@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import random
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,6 +28,13 @@ QUERIES = [
     {"_id": "train", "text": "of another split"},
 ]
 QRELS = [("q1", "d1", 2), ("q1", "d3", 0), ("q2", "d2", 1), ("q2", "d1", -1)]
+
+
+def task_record(name: str = "t", **changes: Any) -> Task:
+    """Return the record of a task of 100 queries and 1,000 documents that has no files."""
+    return dataclasses.replace(
+        Task(name, None, f"tasks/{name}", 100, 1000, 100, "folder", "x", datetime.now(UTC).isoformat()), **changes
+    )
 
 
 def write_jsonl(path: Path, rows: list[dict[str, object]]) -> None:

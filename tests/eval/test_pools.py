@@ -11,9 +11,8 @@ from continual.config import EvalConfig, StepSuiteConfig, SuitesConfig
 from continual.eval.suites import WHOLE, Pool, Sample, sample_of, score_settings, suite_settings, texts_of
 from continual.registry import Registry
 from tests.encodings import spied
-from tests.eval.test_suites import task
 from tests.pairs import Write, make_pairs
-from tests.tasks import write_task
+from tests.tasks import task_record, write_task
 from tests.workspaces import make_workspace
 
 DOCUMENTS = 800
@@ -54,13 +53,13 @@ def scores_of(registry: Registry, version: str) -> dict[str, float]:
 
 def test_what_a_pool_is() -> None:
     suites = SuitesConfig(step=StepSuiteConfig(pool=10))
-    large = task(queries=20, documents=2000)
+    large = task_record(queries=20, documents=2000)
     assert sample_of(large, suites, "step") == Pool(None, 10)
     assert sample_of(large, suites, "corpus") == sample_of(large, suites, "release") == WHOLE
     assert texts_of(large, Pool(None, 10)) < 0.5 * texts_of(large, WHOLE)
     assert score_settings(EvalConfig(), Pool(None, 10)) == "max_length=model, pool, queries=all, documents=10"
-    assert sample_of(task(queries=20, documents=300), suites, "step") == WHOLE, "half of it would be scored"
-    assert sample_of(task(queries=20, documents=2000, metric="map_at_100"), suites, "step") == WHOLE
+    assert sample_of(task_record(queries=20, documents=300), suites, "step") == WHOLE, "half of it would be scored"
+    assert sample_of(task_record(queries=20, documents=2000, metric="map_at_100"), suites, "step") == WHOLE
     few = SuitesConfig(step=StepSuiteConfig(pool=10, queries=5))
     assert sample_of(large, few, "step") == Pool(5, 10)
     assert sample_of(large, few, "corpus") == Sample(5)

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +16,7 @@ from continual.config import (
     Config,
     EvalConfig,
     ProbeConfig,
-    SuiteConfig,
+    StepSuiteConfig,
     SuitesConfig,
     load_config,
     validate,
@@ -41,21 +40,16 @@ from continual.eval.suites import (
     trec_eval_measure,
 )
 from continual.eval.tasks import sampled_ids
-from continual.registry import Registry, Score, Task
-from continual.registry.catalog import now
+from continual.registry import Registry, Score
 from continual.registry.migrations import MIGRATIONS
 from continual.versions.settings import render_config
 from tests.commands import Run
 from tests.pairs import make_pairs
 from tests.registries import version
-from tests.tasks import write_task
+from tests.tasks import task_record, write_task
 from tests.workspaces import Once, make_workspace
 
 STEP = "[ingest]\nholdout = 0.3\n[suites]\nstep = {queries = 5, documents = 12}\n"
-
-
-def task(name: str = "t", **changes: Any) -> Task:
-    return dataclasses.replace(Task(name, None, f"tasks/{name}", 100, 1000, 100, "folder", "x", now()), **changes)
 
 
 @pytest.fixture
@@ -96,25 +90,25 @@ def test_only_means_over_queries_have_values_per_query(metric: str, expected: st
 
 
 def test_what_is_sampled() -> None:
-    suites = SuitesConfig(step=SuiteConfig(queries=50, documents=2000))
-    assert sample_of(task(), suites, "step") == Sample(50, None)  # it has no more documents than that
-    assert sample_of(task(), suites, "release") == WHOLE
-    assert sample_of(task(queries=50), suites, "step") == WHOLE
-    assert sample_of(task(task_type="STS", metric="cosine_spearman"), suites, "step") == WHOLE
-    assert sample_of(task(task_type="InstructionReranking", metric="p-MRR"), suites, "step") == WHOLE
-    assert sample_of(task(task_type="Reranking", metric="map_at_1000"), suites, "step") == Sample(50, None)
+    suites = SuitesConfig(step=StepSuiteConfig(queries=50, documents=2000))
+    assert sample_of(task_record(), suites, "step") == Sample(50, None)  # it has no more documents than that
+    assert sample_of(task_record(), suites, "release") == WHOLE
+    assert sample_of(task_record(queries=50), suites, "step") == WHOLE
+    assert sample_of(task_record(task_type="STS", metric="cosine_spearman"), suites, "step") == WHOLE
+    assert sample_of(task_record(task_type="InstructionReranking", metric="p-MRR"), suites, "step") == WHOLE
+    assert sample_of(task_record(task_type="Reranking", metric="map_at_1000"), suites, "step") == Sample(50, None)
 
 
 def test_what_a_probe_is() -> None:
-    suites = SuitesConfig(step=SuiteConfig(queries=50), probe=ProbeConfig(queries=20, documents=4))
-    assert sample_of(task(), suites, "probe") == Probe(20, 4)
+    suites = SuitesConfig(step=StepSuiteConfig(queries=50), probe=ProbeConfig(queries=20, documents=4))
+    assert sample_of(task_record(), suites, "probe") == Probe(20, 4)
     assert score_settings(EvalConfig(), Probe(20, 4)) == "max_length=model, probe, queries=20, documents=4"
-    assert texts_of(task(), Probe(20, 4)) == 20 + 20 * 5
-    assert sample_of(task(queries=10), suites, "probe") == Probe(None, 4)
-    assert sample_of(task(documents=150), suites, "probe") == Sample(50, None)  # a probe would be more than half
-    assert sample_of(task(task_type="STS", metric="cosine_spearman"), suites, "probe") == WHOLE
-    small = SuitesConfig(step=SuiteConfig(queries=5, documents=400))
-    assert sample_of(task(), small, "probe") == Probe(5, 1)  # never more queries than the suite step
+    assert texts_of(task_record(), Probe(20, 4)) == 20 + 20 * 5
+    assert sample_of(task_record(queries=10), suites, "probe") == Probe(None, 4)
+    assert sample_of(task_record(documents=150), suites, "probe") == Sample(50, None)  # a probe would be more than half
+    assert sample_of(task_record(task_type="STS", metric="cosine_spearman"), suites, "probe") == WHOLE
+    small = SuitesConfig(step=StepSuiteConfig(queries=5, documents=400))
+    assert sample_of(task_record(), small, "probe") == Probe(5, 1)  # never more queries than the suite step
 
 
 def test_the_documents_of_a_probe_are_hard_ones() -> None:
@@ -204,7 +198,7 @@ def test_an_update_is_judged_on_the_step_suite(workspace: Workspace) -> None:
 
 
 def test_a_suite_of_some_tasks() -> None:
-    tasks = [task("a"), task("nano-x"), task("nano-y")]
+    tasks = [task_record("a"), task_record("nano-x"), task_record("nano-y")]
     config = validate({"suites": {"step": {"tasks": ["nano-*"]}, "release": {"tasks": ["a"]}}}, "test")
     assert [each.name for each in suite_tasks(tasks, config, "step")] == ["nano-x", "nano-y"]
     assert [each.name for each in suite_tasks(tasks, config, "release")] == ["a"]
@@ -245,7 +239,7 @@ def test_what_eval_prints(workspace: Workspace, run: Run) -> None:
 def test_settings_of_suites_are_read_and_written(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(STEP)
     config = load_config(tmp_path / "c.toml")
-    assert config.suites.step == SuiteConfig(queries=5, documents=12)
+    assert config.suites.step == StepSuiteConfig(queries=5, documents=12)
     (tmp_path / "again.toml").write_text(render_config(config))
     assert load_config(tmp_path / "again.toml") == config
     assert '# step = {tasks = ["*"]}' in render_config(Config())
