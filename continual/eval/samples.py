@@ -24,7 +24,8 @@ def samples_of(registry: Registry, tasks: Sequence[Task], config: Config, suite:
     """
     samples = {task.name: sample_of(task, config.suites, suite) for task in tasks}
     hard = [task for task in tasks if isinstance(samples[task.name], HardSample)]
-    known = registry.scores(suite_settings(hard, config, "corpus"), ROOT)
+    known = registry.scores(suite_settings(hard, config, "corpus"), ROOT) if hard else {}
+    registry.digests.check(*map(queries_of, known.values()))
     found = dict[str, Sample]()
     for task in tasks:
         sample = samples[task.name]
@@ -47,10 +48,7 @@ def unranked_corpora(registry: Registry, tasks: Sequence[Task], config: Config) 
 
 
 def _rankings(registry: Registry, score: Score | None) -> Mapping[str, Sequence[str]] | None:
-    if score is None or score.path is None:
-        return None
-    registry.digests.check(queries_of(score))
-    return read_rankings(registry.path(score.path))
+    return None if score is None or score.path is None else read_rankings(registry.path(score.path))
 
 
 def _deep_enough(rankings: Mapping[str, Sequence[str]], sample: HardSample, task: Task) -> bool:

@@ -99,6 +99,7 @@ class RowReader:
         import duckdb
 
         self._registry = registry
+        self._checked: set[str] = set()
         self._read_in_full: set[str] = set()
         tasks = registry.tasks()
         self.guarded = [task.name for task in tasks]
@@ -269,14 +270,16 @@ class RowReader:
         return self._session.sql(query, params=[files, *values]).to_arrow_table()
 
     def _files(self, batches: Sequence[Batch], *, full: bool = False) -> dict[str, list[str]]:
-        """Return the files of batches by domain. With `full`, each is read and compared with its digest once."""
+        """Return the files of batches by domain, each checked once. With `full`, it is also read in full once."""
         kept = [batch for batch in batches if batch.kept]
-        unread = [batch for batch in kept if batch.id not in self._read_in_full] if full else []
-        self._registry.rows_files(unread, full=True)
-        self._read_in_full |= {batch.id for batch in unread}
+        done = self._read_in_full if full else self._checked
+        self._registry.rows_files([batch for batch in kept if batch.id not in done], full=full)
+        names = {batch.id for batch in kept}
+        self._checked |= names
+        self._read_in_full |= names if full else set()
         files: dict[str, list[str]] = {}
-        for batch, file in zip(kept, self._registry.rows_files(kept), strict=True):
-            files.setdefault(batch.domain, []).append(str(file))
+        for batch in kept:
+            files.setdefault(batch.domain, []).append(str(self._registry.path(batch.path)))
         return files
 
 
