@@ -18,7 +18,7 @@ LOWEST := .venv-lowest
 LOWEST_TESTS := tests/test_package.py tests/cli tests/stream/test_ingest.py tests/train/test_loop.py \
 	tests/eval/test_mteb.py tests/test_workspace.py tests/report/test_report.py
 
-.PHONY: help install demo test test-all test-avalanche test-lowest faults lint docs site dist test-dist bench clean
+.PHONY: help install demo test test-ci test-all test-avalanche test-lowest faults lint docs site dist test-dist bench clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -39,6 +39,9 @@ demo: install ## Run three weeks of updates on real text, and write a report
 
 test: install ## Run the fast tests: those not marked slow, kill, faults, real_model or browser
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not kill and not faults and not real_model and not browser"
+
+test-ci: install ## Run the tests that CI runs: all but the longest; fails if the fast ones cover less than 95 %
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not release" --cov --cov-report=term-missing:skip-covered
 
 test-all: install ## Run all tests; fails if the fast ones cover less than 95 %
 	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term-missing:skip-covered

@@ -55,6 +55,7 @@ def table(rows: list[dict[str, object]], domain: str) -> pa.Table:
     return pa.Table.from_pylist([row | {"domain": domain} for row in rows], schema=SCHEMA)
 
 
+@pytest.mark.release
 @pytest.mark.slow
 def test_equal_domains_do_not_conflict_and_contradictory_ones_do(tiny_model: Path, tmp_path: Path) -> None:
     """Of one and the same rows twice, and of the same queries with the positives of others."""
@@ -212,6 +213,7 @@ def test_one_more_domain_costs_its_own_trainings(three: Workspace) -> None:
         assert len(job.missing) == missing
 
 
+@pytest.mark.release
 @pytest.mark.kill
 def test_a_killed_analysis_goes_on_to_the_same_losses(three: Workspace) -> None:
     two = ["first", "second"]

@@ -99,6 +99,7 @@ def mtebs_own(model: Path, task: Any) -> float:
     return 100 * float(result.task_results[0].get_score())
 
 
+@pytest.mark.release
 @pytest.mark.slow
 def test_every_type_of_mtebs_mock_tasks(offered: Any, prompted: Path, tmp_path: Path, run: Run) -> None:
     workspace = Workspace.init(tmp_path / "w", str(prompted))

@@ -165,6 +165,7 @@ def check_same(workspace: Workspace, elsewhere: RecipeResult) -> None:
     assert [training.threads for training in trained] == [int(os.environ["OMP_NUM_THREADS"])] * 2
 
 
+@pytest.mark.release
 @pytest.mark.slow
 def test_a_killed_worker_changes_no_weights(workspace: Workspace, stocked: Path, tmp_path: Path) -> None:
     from continual.executors import processes

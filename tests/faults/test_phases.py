@@ -40,6 +40,7 @@ def tell(capfd: pytest.CaptureFixture[str]) -> Callable[[str], object]:
     return say if NAME != "short" else lambda line: None
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("phase", PHASES)
 def test_phase(phase: str, stock: Path, tmp_path: Path, tell: Callable[[str], object]) -> None:
     out = (tmp_path if NAME == "short" else ROOT / "build" / "faults") / f"{phase}.jsonl"

@@ -378,6 +378,7 @@ def test_killed_merges_leave_nothing_that_loads(models: list[Path], tmp_path: Pa
     assert [path.name for path in out.parent.iterdir()] == ["out"]  # what the killed ones left is swept
 
 
+@pytest.mark.release
 @pytest.mark.kill
 def test_a_merge_that_is_told_to_stop_leaves_nothing(models: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "result" / "out"

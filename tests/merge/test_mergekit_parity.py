@@ -225,6 +225,7 @@ def fine_tunes(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tens
     return base, models
 
 
+@pytest.mark.release
 @pytest.mark.real_model
 @pytest.mark.parametrize(
     ("method", "has_base", "parameters"),
@@ -266,6 +267,7 @@ def test_multislerp_of_whole_weights_is_nearer_to_the_formula_than_mergekit(fine
         assert np.abs(mine.numpy() - expected).max() <= np.abs(reference.numpy() - expected).max() + 1e-7
 
 
+@pytest.mark.release
 @pytest.mark.real_model
 @pytest.mark.parametrize(("method", "parameters"), [("ties", {"density": 0.4}), ("breadcrumbs", {"density": 0.8})])
 def test_sparse_merges_of_real_fine_tunes_differ_only_where_magnitudes_are_equal(

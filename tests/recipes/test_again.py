@@ -19,6 +19,7 @@ from tests.kills import die, exit_code
 from tests.recipes.stock import ingest
 
 
+@pytest.mark.release
 @pytest.mark.slow
 def test_phased_training_again_after_a_cluster_changed_trains_that_cluster_alone(
     workspace: Workspace, tmp_path: Path
@@ -33,6 +34,7 @@ def test_phased_training_again_after_a_cluster_changed_trains_that_cluster_alone
     assert second.version.id != first.version.id
 
 
+@pytest.mark.release
 @pytest.mark.slow
 def test_a_warm_up_is_kept_as_long_as_its_clusters_are(workspace: Workspace, tmp_path: Path) -> None:
     ingest(workspace, tmp_path, "third", 30, 3, holdout=0.0)

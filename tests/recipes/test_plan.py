@@ -88,6 +88,7 @@ def test_the_phases_of_phased_training(workspace: Workspace, tmp_path: Path) -> 
     assert merged.phases[0].rows == {"big": 27, "small": 9}  # 36 of one cluster, three quarters of them big's
 
 
+@pytest.mark.release
 @pytest.mark.slow
 def test_tokens_are_those_of_the_rows_of_each_phase(workspace: Workspace, tmp_path: Path) -> None:
     # A domain of few long rows: neither the tokens of a pair of the largest phase, nor those of all, are its own.

@@ -154,6 +154,7 @@ def test_a_merge_is_that_of_its_phases_by_the_method_that_was_asked_for(workspac
             torch.testing.assert_close(tensor, 0.75 * one[key] + 0.25 * two[key], rtol=0, atol=1e-6)
 
 
+@pytest.mark.release
 @pytest.mark.slow
 def test_the_search_of_a_merge_is_part_of_its_cost(workspace: Workspace) -> None:
     # 6 and 2 rows are held out, a batch of each domain, and the domains take turns. Each of the 100 steps encodes its
@@ -260,6 +261,7 @@ def test_joint_keeps_its_batches_apart_where_a_workspace_mixes_them(workspace: W
     assert mixing.train("naive").version.provenance.config["train"]["mix_domains"]
 
 
+@pytest.mark.release
 @pytest.mark.slow
 def test_the_searched_merge_is_not_worse_than_any_of_eleven_on_the_line(workspace: Workspace) -> None:
     from continual.recipes.rows import read_training_rows

@@ -237,6 +237,7 @@ Workspace(sys.argv[1]).update(progress=Pause())
 """
 
 
+@pytest.mark.release
 def test_the_dashboard_follows_an_update(
     tab: Tab, serve: Callable[[Board], str], workspace: Workspace, write_pairs: Write
 ) -> None:

@@ -228,6 +228,7 @@ class Labels(Silent):
         self.seen.append(label)
 
 
+@pytest.mark.release
 @pytest.mark.slow
 def test_no_bar_of_a_step_goes_back_a_part(workspace: Workspace, write_pairs: Write) -> None:
     (workspace.directory / "continual.toml").write_text(SETTINGS.replace("step = false", "step = true"))

@@ -37,6 +37,7 @@ def test_a_killed_update_resumes_to_the_same_weights(learned: Workspace, write_p
         assert learned.status().interrupted is None
 
 
+@pytest.mark.release
 @pytest.mark.kill
 def test_an_update_killed_while_it_searches_resumes_to_the_same_weights(learned: Workspace, write_pairs: Write) -> None:
     learned.ingest(write_pairs("c.parquet", make_pairs(120, seed=2)))

@@ -18,6 +18,7 @@ def test_a_search_that_a_domain_has_no_say_in_is_refused_before_training(
     assert workspace.status().interrupted is None
 
 
+@pytest.mark.release
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", ["search", "self-positioning"])
 def test_coefficients_are_searched_on_rows_that_were_not_trained(

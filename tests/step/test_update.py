@@ -82,6 +82,7 @@ def test_a_refused_version_stays_a_candidate(workspace: Workspace, write_pairs: 
         workspace.rollback()
 
 
+@pytest.mark.release
 @pytest.mark.slow
 def test_running_mean_goes_from_the_base_and_remembers(workspace: Workspace, write_pairs: Write) -> None:
     weights = []
