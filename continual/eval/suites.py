@@ -85,8 +85,9 @@ def sample_of(task: Task, suites: SuitesConfig, suite: SuiteName) -> Sample:
     Only tasks that rank documents and whose main score is a mean over queries are sampled; other metrics need all items
     or pairs of queries. A task that isn't larger than the sample is scored as a whole.
 
-    The suite "step" scores a pool if it has at most half the texts of the whole corpus. A probe has at most half the
-    texts that the suite "step" scores; else it is what that scores. Probe and pool have no hard documents yet; see
+    The suite "step" scores a pool if it has at most half the texts of the whole corpus, but not of mteb's tasks: their
+    queries may have few candidates each, or several subsets no common ranking. A probe has at most half the texts that
+    the suite "step" scores; else it is what that scores. Probe and pool have no hard documents yet; see
     `continual.eval.samples.samples_of`.
     """
     if task.task_type not in RANKED or trec_eval_measure(task.metric) is None:
@@ -95,8 +96,9 @@ def sample_of(task: Task, suites: SuitesConfig, suite: SuiteName) -> Sample:
     step = Sample(_below(chosen.queries, task.queries), _below(chosen.documents, task.documents))
     if suite in ("release", "corpus"):
         return step
-    if suites.step.pool is not None and step.documents is None and _cut_off(task.metric) <= suites.step.pool:
-        pool = Pool(step.queries, suites.step.pool)
+    depth = suites.step.pool
+    if depth is not None and task.mteb is None and step.documents is None and _cut_off(task.metric) <= depth:
+        pool = Pool(step.queries, depth)
         step = pool if 2 * texts_of(task, pool) <= texts_of(task, step) else step
     if suite == "step":
         return step

@@ -8,6 +8,7 @@ import pytest
 
 from continual import Workspace
 from continual.config import EvalConfig, StepSuiteConfig, SuitesConfig
+from continual.eval.query_scores import read_rankings
 from continual.eval.suites import WHOLE, Pool, Sample, sample_of, score_settings, suite_settings, texts_of
 from continual.registry import Registry
 from tests.encodings import spied
@@ -59,6 +60,7 @@ def test_what_a_pool_is() -> None:
     assert texts_of(large, Pool(None, 10)) < 0.5 * texts_of(large, WHOLE)
     assert score_settings(EvalConfig(), Pool(None, 10)) == "max_length=model, pool, queries=all, documents=10"
     assert sample_of(task_record(queries=20, documents=300), suites, "step") == WHOLE, "half of it would be scored"
+    assert sample_of(task_record(queries=20, documents=2000, mteb={}), suites, "step") == WHOLE
     assert sample_of(task_record(queries=20, documents=2000, metric="map_at_100"), suites, "step") == WHOLE
     few = SuitesConfig(step=StepSuiteConfig(pool=10, queries=5))
     assert sample_of(large, few, "step") == Pool(5, 10)
@@ -87,6 +89,17 @@ def test_the_corpus_is_encoded_with_the_root_base_alone(pooled: Workspace, monke
     encoded.clear()
     pooled.evaluate("v0", **chosen)
     assert not encoded
+
+
+def test_the_root_base_ranks_as_many_documents_as_the_deepest_pool_takes(tiny_model: Path, tmp_path: Path) -> None:
+    from continual.eval.run import Scorer
+
+    large = write_task(tmp_path, "far", documents=150)
+    with Scorer(tiny_model, "v0", "x", tmp_path, EvalConfig()) as scorer:
+        (score,) = scorer.score([large], first=100)
+    rankings = read_rankings(tmp_path / str(score.path))
+    assert rankings is not None
+    assert {len(documents) for documents in rankings.values()} == {100}
 
 
 def test_an_update_scores_the_pool(pooled: Workspace, write_pairs: Write, monkeypatch: pytest.MonkeyPatch) -> None:

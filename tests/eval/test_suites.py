@@ -242,7 +242,7 @@ def test_settings_of_suites_are_read_and_written(tmp_path: Path) -> None:
     assert config.suites.step == StepSuiteConfig(queries=5, documents=12)
     (tmp_path / "again.toml").write_text(render_config(config))
     assert load_config(tmp_path / "again.toml") == config
-    assert '# step = {tasks = ["*"]}' in render_config(Config())
+    assert '# step = {tasks = ["*"], pool = 100}' in render_config(Config())
     with pytest.raises(ConfigError, match=r"suites\.step\.querys: unknown setting\. Did you mean 'queries'\?"):
         validate({"suites": {"step": {"querys": 3}}}, "test")
     with pytest.raises(ConfigError):
