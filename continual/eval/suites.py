@@ -15,7 +15,7 @@ from continual.registry.records import PROBE, Task
 
 SuiteName = Literal["step", "release", "probe", "corpus"]
 """A suite of the settings, or the tasks of the suite "step" in other samples: "probe", a small one each, or "corpus",
-all documents of those that have a pool."""
+without pools."""
 
 RANKED = {"Retrieval", "Reranking", "InstructionRetrieval", "InstructionReranking"}
 """mteb's task types that rank documents for queries."""

@@ -110,7 +110,7 @@ def train_together(team: Team, job: Job, progress: Progress = SILENT, log: Log =
         progress=progress,
     )
     schedule = Schedule(session, job.seed)
-    parameters = [parameter for _, parameter in session.parameters]
+    parameters = session.factors
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     identity = _identity(job.start, job.anchor, session, job.seed)
     if team.first:
@@ -162,7 +162,7 @@ def _optimizer_step(
             f"The loss is {loss} at {name}, so the training diverged. Lower train.learning_rate (now "
             f"{config.learning_rate:g}) and start the training again instead of resuming it."
         )
-    torch.nn.utils.clip_grad_norm_([parameter for _, parameter in session.parameters], config.max_grad_norm)
+    torch.nn.utils.clip_grad_norm_(session.factors, config.max_grad_norm)
     optimizer.step()
     optimizer.zero_grad()
     session.refresh()

@@ -100,15 +100,13 @@ def score_missing(
         keep: Cache file to read embeddings of texts from, and to write them to.
     """
     missing = unscored(registry, version, tasks, config, suite)
-    if suite == "step":
-        unranked = unranked_corpora(registry, missing, config)
-        if version.id != ROOT:
-            score_missing(registry, registry.version(ROOT), unranked, config, progress)
-        elif unranked:
-            # With one model for both, what is in a pool is encoded once.
-            _score_recorded(registry, version, missing, config, progress, suite, keep, corpora=unranked)
-            return
-    _score_recorded(registry, version, missing, config, progress, suite, keep)
+    corpora = unranked_corpora(registry, missing, config) if suite == "step" else []
+    if corpora and version.id != ROOT:
+        root = registry.version(ROOT)
+        behind = unscored(registry, root, corpora, config)
+        _score_recorded(registry, root, behind, config, progress, suite, corpora=corpora)
+        corpora = []
+    _score_recorded(registry, version, missing, config, progress, suite, keep, corpora)
 
 
 def rank_missing(
@@ -142,9 +140,10 @@ def _score_recorded(
     """Score a recorded version on tasks, and record each score as soon as it is computed.
 
     Args:
-        corpora: Tasks whose whole corpora are ranked first, because their pools are made of what is found.
+        corpora: Tasks whose whole corpora are ranked first, because their pools are made of what is found. What is in
+            a pool is encoded once for both.
     """
-    if tasks:
+    if tasks or corpora:
         folder = materialise(registry, version, progress)
         prove(registry, version)
 

@@ -91,6 +91,16 @@ def test_the_corpus_is_encoded_with_the_root_base_alone(pooled: Workspace, monke
     assert not encoded
 
 
+def test_a_ranking_that_was_lost_is_made_again(pooled: Workspace) -> None:
+    chosen = {"suite": "step", "tasks": ["far"]}
+    pool = pooled.evaluate("v0", **chosen).scores[0].settings
+    own = [score for score in pooled.registry.all_scores() if score.task == "far" and score.settings != pool]
+    pooled.registry.drop_scores(str(own[0].path))
+    assert {*scores_of(pooled.registry, "v0")} == {pool}
+    assert pooled.evaluate("v1", **chosen).scores[0].settings == pool
+    assert {*scores_of(pooled.registry, "v0")} == {pool, "max_length=model"}
+
+
 def test_the_root_base_ranks_as_many_documents_as_the_deepest_pool_takes(tiny_model: Path, tmp_path: Path) -> None:
     from continual.eval.run import Scorer
 

@@ -7,6 +7,7 @@ import dataclasses
 import random
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -240,8 +241,20 @@ def test_the_same_version_scores_the_same_twice(tiny_model: Path, tmp_path: Path
     assert before == (tmp_path / two.path).read_bytes()
 
 
-def test_scores_in_another_precision_are_other_scores(tiny_model: Path, tmp_path: Path) -> None:
+def test_scores_in_another_precision_are_other_scores(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from continual.eval import encoder
     from continual.eval.run import score_tasks
+
+    used: list[str] = []
+    original = encoder.encode
+
+    def encode(*args: Any, precision: str, **options: Any) -> Any:
+        used.append(precision)
+        return original(*args, precision=precision, **options)
+
+    monkeypatch.setattr(encoder, "encode", encode)
 
     task = write_task(tmp_path, "t", seed=1)
     exact, rounded = (
@@ -250,6 +263,7 @@ def test_scores_in_another_precision_are_other_scores(tiny_model: Path, tmp_path
     )
     assert rounded.settings == f"{exact.settings}, precision=bf16"
     assert rounded.path != exact.path
+    assert list(dict.fromkeys(used)) == ["fp32", "bf16"]
     assert rounded.score == pytest.approx(exact.score, abs=5)
 
 
