@@ -172,8 +172,13 @@ def joint(base: Path, files: list[Path], tests: dict[str, Path], batch: int, sha
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
     table = pa.concat_tables([pq.read_table(file, columns=["query", "positive"]) for file in files])
-    table = table.take(range(0, len(table), round(1 / share)))
+    table = table.take(list(range(0, len(table), round(1 / share))))
     model = SentenceTransformer(str(base))
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0  # the trainer's fastest setting, see train.py --tuned
+        elif isinstance(getattr(module, "dropout_prob", None), float):
+            module.dropout_prob = 0.0  # of attention
     model.add_adapter(LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"))
     model.max_seq_length = min(128, model.max_seq_length or 128)
     began = time.perf_counter()

@@ -5,7 +5,9 @@
 DIR holds a folder per domain with `train.parquet` and `test/{corpus,queries,qrels}.parquet`. A cell is a stream of five
 domains learned one by one by `Workspace.update` with the cell's settings, or a recipe of `Workspace.train` on all of
 them. A cell's name states its settings and runs it again: "hard from=current merge=0.6 replay=0.1 seed=0", or "hard
-recipe=joint". Settings that are left out have the value of the regime (see REGIMES) or of BASE.
+recipe=joint". Settings that are left out have the value of the regime (see REGIMES) or of BASE. `keep` is the weight of
+the texts to keep (`merge.keep`); of a recipe's model, it is that of the root base in a merge by RegMean afterwards, on
+the same texts. `to_base=0.8` interpolates between the root base and a recipe's model, which has weight 0.8.
 
 Results are appended to FILE (study.jsonl next to this script). A cell that FILE has with the same settings is skipped,
 so an interrupted study continues. `--cell` runs cells even if FILE has them, and then prints how far the figures
@@ -31,7 +33,9 @@ Figures, in points of nDCG@10:
 - `course` (long streams): the gain after each of the last eleven steps;
 - `kept` (long streams): by domain, the step of its last batch, its gain then and its gain at the end.
 
-Screening scores 200 queries of each task on a smaller corpus; `--full` scores all.
+Screening scores 200 queries of each task on a smaller corpus; `--full` scores all. `--wide` scores eight OOD tasks
+instead of three. `--scores FOLDER` keeps the score of every query at the end of a cell, and `--compare A B` prints how
+two cells differ on the same queries, with an interval.
 """
 
 from __future__ import annotations
@@ -48,13 +52,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from continual import Workspace
 from continual.config import Config, validate
+from continual.eval.significance import mean_interval, paired
+from continual.merge.folders import merge_folders
 from continual.recipes.cost import total_cost
+from continual.step.keep import find_texts, trained_texts
 
 OOD = ["squad_en", "gsm8k", "scitldr"]
+WIDE = [*OOD, "fairytaleqa", "wikitables", "fm2_claims", "mts_dialog", "va_benefits"]
 STANDARD = ["nl2bash", "medquad", "tatqa", "metatool", "banking77"]
 HARD = ["nl2bash", "tatqa", "legal_de", "metatool", "banking77"]
 PLAIN = {"distillation": 0.0, "distillation_scale": "off", "guide_margin": "off"}
@@ -96,6 +105,9 @@ SETTINGS = {
 
 UNUSED = {"from", "merge", "replay", "policy", "order", "distillation", "distillation_loss", "scale", "guide", "anchor"}
 """Words that a recipe can't use: it has no steps, and sets the rest itself."""
+
+AFTERWARDS = {"to_base"}
+"""Words that only a recipe can use."""
 
 EVERY_STEP = ", every step"
 """Suffix of `scored` in a result, if every learned domain was scored at every step."""
@@ -179,7 +191,7 @@ class Cell:
     def parse(cls, name: str) -> Cell:
         regime, *rest = name.split()
         given = dict(word.split("=", 1) for word in rest if "=" in word)
-        known = {*BASE, *SETTINGS, "recipe"}
+        known = {*BASE, *SETTINGS, *AFTERWARDS, "recipe", "keep"}
         if regime not in REGIMES or given.keys() - known or any("=" not in word for word in rest):
             sys.exit(
                 f"{name!r} is not a cell. A cell is one of {', '.join(REGIMES)}, followed by WORD=VALUE with a word "
@@ -191,6 +203,10 @@ class Cell:
             )
         if "recipe" in given and UNUSED & given.keys():
             sys.exit(f"{name!r}: a recipe doesn't use {', '.join(sorted(UNUSED & given.keys()))}. Leave it out.")
+        if "recipe" not in given and AFTERWARDS & given.keys():
+            sys.exit(f"{name!r}: only a recipe uses {', '.join(sorted(AFTERWARDS & given.keys()))}. Leave it out.")
+        if {"keep", "to_base"} <= given.keys():
+            sys.exit(f"{name!r}: a recipe's model is merged with keep or with to_base, not with both.")
         base = {"order": "forth", "seed": "0"} if regime in AS_SET else BASE
         train = {word: REGIMES[regime][1].get(setting) for word, setting in SETTINGS.items()}
         said = {word: value for word, value in given.items() if not _same(value, (base | train).get(word))}
@@ -226,12 +242,17 @@ class Cell:
             data["replay"]["share"] = float(self.words["replay"])
         if "policy" in self.words:
             data["replay"]["policy"] = self.words["policy"]
+        if "keep" in self.words and self.recipe is None:
+            data["merge"]["keep"] = float(self.words["keep"])
         return validate(data, self.name)
 
     def settings(self, base: Config) -> str:
         """Return a digest of all settings that affect the figures, including those that the name leaves out."""
         config = self.config(base)
         sections = {name: getattr(config, name).model_dump(exclude_none=True) for name in ("replay", "merge")}
+        for name in ("keep", "keep_texts"):  # older cells don't have them
+            if not config.merge.keep:
+                del sections["merge"][name]
         decided = json.dumps([config.train.deciding(), sections], sort_keys=True)
         return hashlib.sha256(decided.encode()).hexdigest()[:12]
 
@@ -264,6 +285,11 @@ def _number(text: str) -> bool:
     return True
 
 
+def ood(args: argparse.Namespace) -> list[str]:
+    """Return the OOD tasks."""
+    return WIDE if args.wide else OOD
+
+
 def template(folder: Path, args: argparse.Namespace, domains: list[str], base: Config, *, batches: bool) -> None:
     """Make the workspace that every cell of a stream starts with: all tasks added, and the root base scored.
 
@@ -271,7 +297,7 @@ def template(folder: Path, args: argparse.Namespace, domains: list[str], base: C
     """
     Workspace.init(folder, base=args.base)
     workspace = Workspace(folder)
-    for name in OOD:
+    for name in ood(args):
         workspace.add_task(name, args.data / name / "test")
     for name in domains:
         source = args.data / name
@@ -292,9 +318,14 @@ def batch(args: argparse.Namespace, domain: str, visit: int, folder: Path) -> Pa
 def settings(args: argparse.Namespace) -> Config:
     """Return the settings that all cells share: the gate refuses nothing, and tasks are sampled."""
     cut = {} if args.full else {"queries": 200, "documents": args.documents}
-    suites = {"step": cut}
+    suites = {"step": {**cut, "pool": None}}
     gate = {"max_forgetting": 100.0, "max_ood_loss": 100.0, "min_gain": -100.0}
-    shared = {"suites": suites, "gate": gate, "index": {"step": False}, "eval": {"max_length": 128}}
+    shared = {
+        "suites": suites,
+        "gate": gate,
+        "index": {"step": False},
+        "eval": {"max_length": 128, "step_texts": "all"},
+    }
     return validate(shared, "the study")
 
 
@@ -305,8 +336,7 @@ def run(cell: Cell, args: argparse.Namespace, folder: Path, began: Path) -> dict
     config = cell.config(shared)
     clock = time.perf_counter()
     if cell.recipe is not None:
-        workspace.config = config
-        workspace.train(cell.recipe, seed=int(cell.words["seed"]))
+        train(cell, workspace, config, args)
     steps = cell.steps
     for place, domain in enumerate(steps):
         visit = steps[:place].count(domain)
@@ -320,20 +350,90 @@ def run(cell: Cell, args: argparse.Namespace, folder: Path, began: Path) -> dict
         workspace.config = config.replace("suites", step=config.suites.step.model_dump() | {"tasks": scored})
         step = workspace.update(domains=[domain], **cell.update)
         print(f"  {cell.name}: {step.version.id} +{domain}, {time.perf_counter() - clock:.0f} s", file=sys.stderr)
-    return figures(cell, workspace) | {
+    ended = workspace
+    if {"keep", "to_base"} & cell.words.keys() and cell.recipe is not None:
+        ended = merged(cell, workspace, args, folder)
+    if args.scores is not None:
+        keep_scores(ended, args.scores / cell.name)
+    return figures(cell, workspace, ended, ood(args)) | {
         "settings": cell.settings(shared),
         "precision": next(v.provenance.training.precision for v in workspace.versions() if v.provenance.training),
         "wall": round(time.perf_counter() - clock),
     }
 
 
-def figures(cell: Cell, workspace: Workspace) -> dict[str, Any]:
-    """Return the figures of a finished cell."""
+def train(cell: Cell, workspace: Workspace, config: Config, args: argparse.Namespace) -> None:
+    """Run a cell's recipe. With --keep, cells that differ only in what is done afterwards share one training."""
+    words = sorted((word, value) for word, value in cell.words.items() if word not in ("keep", "to_base"))
+    named = [cell.regime, *("=".join(pair) for pair in words), *(["wide"] if args.wide else [])]
+    named.append("full" if args.full else str(args.documents))
+    trained = args.keep / " ".join(named) if args.keep is not None else None
+    if trained is None or not trained.exists():
+        workspace.config = config
+        workspace.train(cell.recipe, seed=int(cell.words["seed"]))
+        if trained is not None:
+            shutil.copytree(workspace.directory, trained)
+    else:
+        shutil.rmtree(workspace.directory)
+        shutil.copytree(trained, workspace.directory)
+
+
+def merged(cell: Cell, workspace: Workspace, args: argparse.Namespace, folder: Path) -> Workspace:
+    """Return a workspace whose root base is a recipe's model merged with its root base, with scores on all tasks."""
+    root, *_, last = (workspace.registry.path(version.path) for version in workspace.versions())
+    model = folder / "merged"
+    if "keep" in cell.words:
+        rows = pa.concat_tables(pq.read_table(args.data / name / "train.parquet") for name in sorted(cell.domains))
+        texts = [trained_texts(rows), find_texts(folder, workspace.config)[0]]
+        merge_folders([last, root], model, method="regmean", weights=[1.0, float(cell.words["keep"])], texts=texts)
+    else:
+        merge_folders([last], model, method="wise", base=root, weights=[float(cell.words["to_base"])])
+    Workspace.init(folder / "after", base=str(model))
+    after = Workspace(folder / "after")
+    for name in [*sorted(cell.domains), *ood(args)]:
+        after.add_task(name, args.data / name / "test")
+    after.config = settings(args)
+    after.evaluate("v0", suite="step")
+    return after
+
+
+def end_points(workspace: Workspace) -> dict[str, float]:
+    """Return the scores of a workspace's last version by task, in points."""
+    last = workspace.versions()[-1].id
+    return {task: score.score for (_, task), score in workspace.registry.scores(version=last).items()}
+
+
+def keep_scores(workspace: Workspace, folder: Path) -> None:
+    """Copy the scores per query of a workspace's last version to a folder, a file per task."""
+    folder.mkdir(parents=True, exist_ok=True)
+    last = workspace.versions()[-1].id
+    for (_, task), score in workspace.registry.scores(version=last).items():
+        shutil.copyfile(workspace.registry.path(str(score.path)), folder / f"{task}.parquet")
+
+
+def compare(first: Path, second: Path) -> str:
+    """Return how the second of two cells differs from the first, in points over the same queries, with an interval."""
+    lines = []
+    for what, chosen in (("learned", lambda name: name not in WIDE), ("OOD", lambda name: name in WIDE)):
+        names = sorted(path.stem for path in first.glob("*.parquet") if chosen(path.stem))
+        pairs = [paired(second / f"{name}.parquet", first / f"{name}.parquet") for name in names]
+        found = mean_interval(pairs)
+        lines.append(f"{what} ({len(names)} tasks): {found.difference:+.2f} ({found.low:+.2f} to {found.high:+.2f})")
+    return "\n".join(lines)
+
+
+def figures(cell: Cell, workspace: Workspace, ended: Workspace, outside: list[str]) -> dict[str, Any]:
+    """Return the figures of a finished cell.
+
+    Args:
+        ended: The workspace whose last version has the scores at the end.
+        outside: The OOD tasks.
+    """
     versions = workspace.versions()
     points = {(version, task): score.score for (version, task), score in workspace.registry.scores().items()}
     root, last = versions[0].id, versions[-1].id
-    names = cell.domains
-    changes = {name: points[last, name] - points[root, name] for name in [*names, *OOD]}
+    names, at_end = cell.domains, end_points(ended)
+    changes = {name: at_end[name] - points[root, name] for name in [*names, *outside]}
     falls, back, kept = [], [], {}
     for name in cell.steps and names:
         first, latest = cell.steps.index(name) + 1, len(cell.steps) - cell.steps[::-1].index(name)
@@ -350,14 +450,16 @@ def figures(cell: Cell, workspace: Workspace) -> dict[str, Any]:
     return long | {
         "cell": cell.name,
         "gain": sum(changes[name] for name in names) / len(names),
-        "ood": sum(changes[name] for name in OOD) / len(OOD),
+        "ood": sum(changes[name] for name in outside) / len(outside),
         "bwt": sum(back) / len(back) if back else None,
         "forgetting": max(falls) if falls else None,
         "pairs": total_cost(versions).pairs,
+        "tokens": total_cost(versions).tokens,
         "seconds": round(sum(version.seconds for version in versions)),
         "changes": {name: round(change, 3) for name, change in changes.items()},
         "weights": [version.provenance.weight for version in versions[1:]],
-        "sha256": versions[-1].sha256,
+        "norms": [version.provenance.kept.norm for version in versions[1:] if version.provenance.kept],
+        "sha256": ended.versions()[-1].sha256,
     }
 
 
@@ -405,6 +507,9 @@ def main() -> None:
     parser.add_argument(
         "--documents", type=int, default=300, help="Documents in addition to the relevant ones, in screening."
     )
+    parser.add_argument("--wide", action="store_true", help="Score eight OOD tasks instead of three.")
+    parser.add_argument("--scores", type=Path, metavar="FOLDER", help="Keep the score of every query at the end.")
+    parser.add_argument("--compare", nargs=2, metavar="CELL", help="Compare two cells of --scores on the same queries.")
     parser.add_argument("--every-step", action="store_true", help="Score every domain learned so far at every step.")
     parser.add_argument("--keep", type=Path, help="Folder that keeps the start workspaces of the cells, for one DIR.")
     parser.add_argument("--list", action="store_true")
@@ -415,11 +520,15 @@ def main() -> None:
     if args.table:
         print(table(known))
         return
+    if args.compare:
+        print(compare(*(args.scores / Cell.parse(name).name for name in args.compare)))
+        return
     done = {}
     for found in known:  # a run scored at every step was also scored at the end
         for way in {found["scored"].removesuffix(EVERY_STEP), found["scored"]}:
             done[Cell.parse(found["cell"]).name, way, found["settings"]] = found
-    scored = ("full" if args.full else f"cut {args.documents}") + (EVERY_STEP if args.every_step else "")
+    size = "full" if args.full else f"cut {args.documents}"
+    scored = size + (", wide" if args.wide else "") + (EVERY_STEP if args.every_step else "")
     wanted = [cell for group in args.group or ([] if args.cell else GROUPS) for cell in GROUPS[group]]
     named = map(Cell.parse, dict.fromkeys(wanted))
     missing = [cell for cell in named if (cell.name, scored, cell.settings(settings(args))) not in done]
@@ -435,6 +544,7 @@ def main() -> None:
         for number, cell in enumerate(cells, start=1):
             batches = cell.regime == "long"
             known_as = [Path(args.base).name, *sorted(cell.domains), *(["batches"] if batches else [])]
+            known_as += ["wide"] if args.wide else []
             began = kept / "-".join([*known_as, "full" if args.full else str(args.documents)])
             if not began.exists():
                 partial = Path(temporary, "template")

@@ -247,6 +247,19 @@ class MergeConfig(ConfigSection):
         description="For rules that search: largest allowed rise of a domain's loss, as a share of its loss now.",
     )
     parameters: dict[str, Parameter] = Field({}, description="Parameters of the merge method, such as {density = 0.5}.")
+    keep: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="Weight of the texts to keep: the update is shrunk where it would change what the model gives for "
+        "them, the more the higher the weight; 0: not at all. See docs/merging.md.",
+    )
+    keep_texts: Names = Field(
+        ["packaged"],
+        min_length=1,
+        description="Files with texts to keep, relative to the workspace, such as a sample of the index or of the "
+        "queries; packaged: some hundred general texts that come with continual.",
+    )
 
 
 class EvalConfig(ConfigSection):

@@ -33,6 +33,13 @@ def merge(
         list[str] | None,
         typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="Parameter of the method, repeatable."),
     ] = None,
+    texts: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="For regmean: texts that a model is good at, once per model in their order, or once for all.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of methods that draw random numbers, 0 or more.")] = 0,
     dtype: Annotated[
         str | None, typer.Option(metavar="TYPE", help="fp32, fp16 or bf16; by default that of the models.")
@@ -60,9 +67,17 @@ def merge(
     if not models or out is None:
         raise InputError("Name the models to merge and a new folder: continual merge MODEL MODEL --out DIR.")
     from continual.merge.folders import merge_folders
+    from continual.stream.sample import read_sample
 
     call: dict[str, Any] = {"method": method, "base": base, "weights": parse_weights(weights)}
     call |= {"parameters": parse_parameters(parameter), "seed": seed, "dtype": dtype, "workers": workers}
+    samples = [read_sample(str(file)) for file in texts or ()]
+    call["texts"] = [sample.texts for sample in samples] or None
     with Bars() as bars:
         target = merge_folders(models, out, **call, progress=bars)
-    print_json(render.merged_json(target)) if json else render.print_merged(models, method, target)
+    if json:
+        print_json(render.merged_json(target))
+        return
+    for file, sample in zip(texts or (), samples, strict=True):
+        render.print_sample(str(file), sample)
+    render.print_merged(models, method, target)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from continual.errors import InputError, ModelError
+from continual.merge.inputs import read_gram
 from continual.merge.methods import Method
 from continual.merge.sources import Model
 from continual.models.base import UNUSED
@@ -49,6 +50,7 @@ def merge_models(
     dtype: torch.dtype | None = None,
     layout: Model | None = None,
     workers: int | None = None,
+    grams: Sequence[Mapping[str, Path]] | None = None,
     progress: Progress = SILENT,
 ) -> None:
     """Publish the merge of models as a model folder.
@@ -68,12 +70,14 @@ def merge_models(
         dtype: Type to store floating-point tensors in; by default the widest type that a tensor has in the models.
         layout: The model whose files, tokenizer, pooling and prompts the result takes; the first by default.
         workers: See `rewrite`.
+        grams: For a method that needs texts, one per model, as `continual.merge.inputs` writes them.
 
     Raises:
         ModelError: A tensor is missing, differs in shape or in integers, or is not finite; the message names it.
         InputError: The method does not take this number of models, or a parameter is out of its range.
     """
     assert not method.rescaled, "this method needs the whole model: use continual.merge.sequence"
+    assert method.needs_texts == (grams is not None), "only a method that needs texts gets Gram matrices"
     method.check(len(models), base is not None)
     settings = method.resolve(parameters or {})
     if base is not None and method.base == "first":
@@ -96,8 +100,9 @@ def merge_models(
         if origin is not None:
             for vector in vectors:
                 vector.sub_(origin)
-        random = {"generator": _generator(seed, key)} if method.seeded else {}
-        merged = method(vectors, weights, **settings, **random)
+        more: dict[str, object] = {"generator": _generator(seed, key)} if method.seeded else {}
+        more |= {"grams": [read_gram(each, key) for each in grams]} if grams is not None else {}
+        merged = method(vectors, weights, **settings, **more)
         return merged if origin is None else merged.add_(origin)
 
     dtypes = stored_types(models, keys, dtype)

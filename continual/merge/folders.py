@@ -12,11 +12,13 @@ import torch
 
 from continual.errors import InputError, ModelError
 from continual.merge.adapters import ADAPTER_CONFIG
-from continual.merge.engine import merge_models
+from continual.merge.engine import merge_models, save_model
+from continual.merge.inputs import write_grams
 from continual.merge.match import check_match, stored_length, stored_prompts
 from continual.merge.methods import Method, find_method
 from continual.merge.sequence import merge_sequence
 from continual.merge.sources import Adapted, Model
+from continual.models.activations import Texts
 from continual.models.base import check_model, find_folder, resolve_base
 from continual.models.complete import has_all_names, runs_own_code
 from continual.models.encoder import load_encoder
@@ -40,6 +42,7 @@ def merge_folders(
     seed: int = 0,
     dtype: str | None = None,
     workers: int | None = None,
+    texts: Sequence[Texts] | None = None,
     progress: Progress = SILENT,
 ) -> Path:
     """Merge sentence-transformers models into one. Memory does not grow with the size of the models.
@@ -58,6 +61,7 @@ def merge_folders(
         dtype: "fp32", "fp16" or "bf16"; by default the type of the models.
         workers: Tensors merged at the same time; by default one per core, fewer if half of the free memory does not
             hold them.
+        texts: For a method that needs texts: those that each model is good at, or one for all models.
 
     Returns:
         The absolute path of the result.
@@ -68,6 +72,7 @@ def merge_folders(
     """
     chosen, target = find_method(method), empty_folder(directory)
     _check_call(chosen, models, target, base, weights, dtype, seed)
+    _check_texts(chosen, models, texts)
     chosen.resolve(parameters or {})
     places = [find_folder(str(name)) for name in models]
     # A method without a base still needs --base to read adapters, but must not get it as a base.
@@ -90,6 +95,9 @@ def merge_folders(
             else:
                 options |= {"base": root if joined else None, "seed": seed, "layout": opened[0], "workers": workers}
                 vector_weights = _vector_weights(chosen, weights, joined)
+                if texts:
+                    each = list(texts) if len(texts) > 1 else list(texts) * len(opened)
+                    options["grams"] = _grams(opened, each, folder, progress)
                 merge_models(opened, chosen, result, weights=vector_weights, **options)
             _write_card(result, chosen, models, base, weights, parameters or {}, seed, dtype)
             replace(result, target)
@@ -135,6 +143,34 @@ def _check_call(
     adapters = any(_is_adapter(Path(name).expanduser()) for name in models)
     if known or method.base != "none":
         method.check(len(models), base is not None and not (method.base == "none" and adapters))
+
+
+def _check_texts(method: Method, models: Sequence[str | Path], texts: Sequence[Texts] | None) -> None:
+    if not method.needs_texts:
+        if texts:
+            raise InputError(f"{method.name} reads no texts: they would have no effect. Leave --texts out.")
+        return
+    if not texts:
+        raise InputError(
+            f"{method.name} keeps what each model does on the texts it is good at. Give them with --texts FILE, once "
+            "for each model in their order, or once for all."
+        )
+    if len(texts) not in (1, len(models)):
+        raise InputError(
+            f"{len(models)} models were given, and --texts {len(texts)} times. Give it once for each model in their "
+            "order, or once for all."
+        )
+
+
+def _grams(models: Sequence[Model], texts: Sequence[Texts], folder: Path, progress: Progress) -> list[dict[str, Path]]:
+    """Write the Gram matrices of each model's layers on its texts. Adapters are folded first, to be loaded."""
+    grams = []
+    for number, (model, own) in enumerate(zip(models, texts, strict=True)):
+        if isinstance(model, Adapted):
+            save_model(model, folder / f"folded-{number}")
+            model = Model(folder / f"folded-{number}")
+        grams.append(write_grams(model, own, folder / f"grams-{number}", progress))
+    return grams
 
 
 def _is_adapter(folder: Path) -> bool:

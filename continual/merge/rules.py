@@ -113,9 +113,14 @@ def find_rule(name: str) -> Rule:
             "model_stock cannot be a merge rule: the first step has only one task vector, so the result is always the "
             "root base. Use it with `continual merge`, or choose another rule with --merge."
         )
+    if name in methods() and methods()[name].needs_texts:
+        raise InputError(
+            f"{name} cannot be a merge rule: it needs texts for each model. Use it with `continual merge`, or choose "
+            "another rule with --merge."
+        )
     if name in methods():
         return Rule(name, name, None, False, _fixed)
-    rules = {*_SPECIAL, *methods()} - {"model_stock"}
+    rules = {*_SPECIAL, *(name for name, method in methods().items() if not method.needs_texts)} - {"model_stock"}
     raise NotFoundError(f"There is no merge rule {name!r}.{did_you_mean(name, rules)}")
 
 

@@ -72,6 +72,11 @@ def check_phases(recipe: Recipe, phases: Sequence[Phase]) -> None:
         earlier.add(phase.name)
         if isinstance(phase, Merge):
             method = find_method(phase.method)
+            if method.needs_texts:
+                raise InputError(
+                    f"{method.name} needs texts for each model, which {recipe.name} does not give it. Use it with "
+                    "`continual merge`, or choose another method with --option method=..."
+                )
             if not method.fits(len(phase.members), method.base != "none"):
                 raise _wrong_count(recipe, phase)
             if phase.weights is not None and not method.weighted:

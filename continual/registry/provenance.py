@@ -152,6 +152,25 @@ class TrainResult:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """How an update was held back for texts to keep.
+
+    Attributes:
+        weight: Weight of the texts to keep, `merge.keep`.
+        texts: Number of texts to keep.
+        sha256: Digest of these texts.
+        norm: Norm of the update, divided by its norm after training; None before that.
+        seconds: Time to read what the layers get, in seconds.
+    """
+
+    weight: float
+    texts: int
+    sha256: str
+    norm: float | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class Cost:
     """Cost of trainings and of searches for merge coefficients.
 
@@ -208,6 +227,7 @@ class Provenance:
         keeps: sha256 that identifies a phase whose rows stay the same when the domains get more rows.
         clusters: Domains by cluster; only for a phase with `keeps`.
         training: Outcome of the training; None for a merge of `members`.
+        kept: How the update was held back for texts to keep; None if it was not.
         fold_error: Largest difference between embeddings of the folded model and of its base with the adapter.
         search: Outcome of a search for merge coefficients.
         search_cost: Cost of that search.
@@ -243,6 +263,7 @@ class Provenance:
     keeps: str | None = None
     clusters: dict[str, list[str]] = field(default_factory=dict)
     training: TrainResult | None = None
+    kept: Kept | None = None
     fold_error: float | None = None
     search: SearchResult | None = None
     search_cost: Cost | None = None

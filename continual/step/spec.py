@@ -14,6 +14,7 @@ from continual.registry import CURRENT, ROOT, Batch, Provenance, Registry, Run, 
 from continual.registry.provenance import libraries
 from continual.replay import Draw, RowReader, get_policy
 from continual.step.draw import cursors_of, draw_rows
+from continual.step.keep import find_texts
 from continual.step.request import Request
 
 
@@ -64,6 +65,7 @@ def prepare(
         )
     if rule.searches:
         _check_held(drawn)
+    kept = find_texts(registry.root.parent, config)[1] if config.merge.keep else None
 
     decision = rule.decide(config.merge.weight, rule_state(parent, rule))
     moved = {} if get_policy(config.replay.policy).fixed else {window.domain: window.stop for window in drawn.replay}
@@ -82,6 +84,7 @@ def prepare(
         guarded=available.guarded,
         skipped=available.skipped,
         instructions=registry.instructions([*learned, *learning]),
+        kept=kept,
         config=config.model_dump(mode="json"),
         libraries=libraries(),
         recipe=request.recipe or "continual",

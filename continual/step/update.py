@@ -30,7 +30,6 @@ from continual.registry import (
     Score,
     Spec,
     Task,
-    TrainResult,
     Verdict,
     Version,
 )
@@ -39,6 +38,7 @@ from continual.replay import Draw
 from continual.step.evaluate import Candidate, Scored
 from continual.step.evaluate import evaluate as score_and_judge
 from continual.step.judge import as_verdict
+from continual.step.keep import check_unchanged, find_texts, hold_back
 from continual.step.tracking import step_figures
 from continual.storage.files import remove
 from continual.train.coefficients import search
@@ -190,13 +190,14 @@ def update(
         registry.begin_run(run)
     # 2. Train an update model: LoRA on the rows drawn, from the current version or from the root base.
     # 3. Fold the adapter into the weights it was trained on, and check it on a few texts.
-    training, fold_error = train_and_fold(step, run, drawn, resume=resume, progress=progress, log=log)
+    provenance = train_and_fold(step, run, drawn, resume=resume, progress=progress, log=log)
     # 4. Merge with the current version.
-    provenance = replace(spec.provenance, training=training, fold_error=fold_error)
     provenance = merge(step, provenance, drawn, progress)
     sha256 = weights_sha256(step.target)
     # 5. Evaluate the tasks of the suite `step`, and what the new version does to its parent's index.
     roles = task_roles(registry, spec)
+    training = provenance.training
+    assert training is not None, "an update trains"
     found, verdict, index = evaluate(step, sha256, roles, training.pairs, progress)
     # 6. Gate: the new version becomes the current one, or not.
     version = record(step, provenance, sha256, [*found.new.values(), *found.new_probes.values()], verdict, index)
@@ -207,10 +208,10 @@ def update(
     return StepResult(version, step.parent, spec, found.new, found.old, roles, current.id, index)
 
 
-def train_and_fold(
-    step: Step, run: Run, drawn: Draw, *, resume: bool, progress: Progress, log: Log
-) -> tuple[TrainResult, float]:
-    """Train the adapter and fold it in; return the training and the fold's largest error on a few texts.
+def train_and_fold(step: Step, run: Run, drawn: Draw, *, resume: bool, progress: Progress, log: Log) -> Provenance:
+    """Train the adapter and fold it in; return the provenance with what the training did.
+
+    With `merge.keep`, the adapter is held back for the texts to keep before it is folded in for good.
 
     Raises:
         ContinualError: The training or the fold failed; the run is discarded if it would fail again.
@@ -220,11 +221,16 @@ def train_and_fold(
     from continual.train.lora import fold, prove_fold
 
     registry, config, start = step.registry, step.config, step.folder(step.start)
+    made = step.spec.provenance
+    kept = made.kept
+    if kept is not None:
+        to_keep, found = find_texts(registry.root.parent, config)
+        check_unchanged(found, kept, step.spec.version)
     job = Job(
         start=start,
         table=drawn.table,
         config=config.train,
-        seed=step.spec.provenance.seed,
+        seed=made.seed,
         run_dir=step.run,
         adapter_dir=registry.path(step.adapter),
         anchor=step.folder(step.root if config.train.anchor == "base" else step.parent),
@@ -235,6 +241,9 @@ def train_and_fold(
     try:
         training = train(job, progress, log)
         fold(start, job.adapter_dir, folded)
+        if kept is not None:
+            kept = hold_back(job, folded, kept, to_keep, progress)
+            fold(start, job.adapter_dir, folded)
         fold_error = prove_fold(start, job.adapter_dir, folded, texts, trust_remote_code=config.trust_remote_code)
     except WorkspaceBusy:
         raise
@@ -243,7 +252,7 @@ def train_and_fold(
         if isinstance(error, PERMANENT) or not steps_done(step.run):
             discard_run(registry, run)
         raise
-    return training, fold_error
+    return replace(made, training=training, kept=kept, fold_error=fold_error)
 
 
 def merge(step: Step, provenance: Provenance, drawn: Draw, progress: Progress) -> Provenance:

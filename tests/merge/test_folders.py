@@ -22,6 +22,9 @@ from continual.errors import (
     NotFoundError,
 )
 from continual.merge.folders import merge_folders
+from continual.merge.methods.regmean import regmean
+from continual.models.activations import Texts, input_grams
+from continual.models.encoder import load_encoder
 from continual.models.weights import weights_sha256
 from continual.progress import Silent
 from continual.train.lora import fold
@@ -459,3 +462,49 @@ def test_an_adapter_of_the_hub_is_folded(
     assert weights_sha256(tmp_path / "out") == weights_sha256(tmp_path / "expected")
     with pytest.raises(InputError, match="org/adapter is an adapter"):
         merge_folders(["org/adapter", models[0]], tmp_path / "none")
+
+
+def test_regmean_merges_by_what_each_model_sees(models: list[Path], tiny_model: Path, tmp_path: Path) -> None:
+    texts = [Texts(documents=[text]) for text in TEXTS]
+    out = merge_folders(models[:2], tmp_path / "out", method="regmean", weights=[1.0, 0.5], texts=texts)
+    encoders = [load_encoder(model, device="cpu") for model in models[:2]]
+    grams = [dict(input_grams(encoder, own.tokens(encoder))) for encoder, own in zip(encoders, texts, strict=True)]
+    one, two, merged = (weights(folder) for folder in (*models[:2], out))
+    linear = 0
+    for name, tensor in merged.items():
+        layer = f"0.{{}}.{name.removesuffix('.weight')}"
+        (full, *_) = [known for known in grams[0] if known.endswith(f".{name.removesuffix('.weight')}")] or [layer]
+        own = [known.get(full) if "pooler" not in name else None for known in grams]
+        expected = regmean([one[name], two[name]], [1.0, 0.5], own)
+        np.testing.assert_allclose(tensor, expected, atol=1e-6, err_msg=name)
+        linear += own[0] is not None
+    assert linear == 12
+    assert "regmean" in (out / "README.md").read_text()
+
+
+def test_regmean_reads_adapters_and_one_set_of_texts_for_all(tiny_model: Path, tmp_path: Path) -> None:
+    adapters = [make_adapter(tiny_model, tmp_path / f"a{seed}", seed) for seed in range(2)]
+    for number, adapter in enumerate(adapters):
+        fold(tiny_model, adapter, tmp_path / f"f{number}")
+    texts = [Texts(queries=TEXTS)]
+    folded = merge_folders([tmp_path / "f0", tmp_path / "f1"], tmp_path / "folded", method="regmean", texts=texts)
+    direct = merge_folders(adapters, tmp_path / "direct", method="regmean", base=tiny_model, texts=texts)
+    assert weights_sha256(direct) == weights_sha256(folded)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_texts_are_asked_for_only_where_they_are_read(models: list[Path], tmp_path: Path) -> None:
+    texts = [Texts(queries=TEXTS)]
+    with pytest.raises(InputError, match="--texts FILE, once for each model"):
+        merge_folders(models, tmp_path / "out", method="regmean")
+    with pytest.raises(InputError, match="3 models were given, and --texts 2 times"):
+        merge_folders(models, tmp_path / "out", method="regmean", texts=texts * 2)
+    with pytest.raises(InputError, match="linear reads no texts"):
+        merge_folders(models, tmp_path / "out", texts=texts)
+    file = tmp_path / "texts.txt"
+    file.write_text("\n".join(TEXTS))
+    names = [str(model) for model in models[:2]]
+    call = ["merge", *names, "--method", "regmean", "--texts", str(file), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, call)
+    assert done.exit_code == 0, done.output
+    assert "texts.txt: 2 documents." in done.output.replace("\n", "")

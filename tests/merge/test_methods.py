@@ -32,8 +32,10 @@ def draw(shape: tuple[int, ...], count: int, seed: int = 0, scale: float = 1.0) 
 
 
 def call(method: Method, vectors: list[Tensor], weights: list[float], seed: int = 0, **parameters: float) -> Tensor:
-    seeded = {"generator": torch.Generator().manual_seed(seed)} if method.seeded else {}
-    return method(vectors, weights, **method.resolve(parameters), **seeded)
+    more: dict[str, object] = {"generator": torch.Generator().manual_seed(seed)} if method.seeded else {}
+    if method.needs_texts:  # every model sees inputs of its own
+        more["grams"] = [vector.double().T @ vector.double() if vector.ndim == 2 else None for vector in vectors]
+    return method(vectors, weights, **method.resolve(parameters), **more)
 
 
 def numbers(vectors: list[Tensor]) -> list[np.ndarray]:
@@ -56,6 +58,7 @@ def test_every_method_is_found() -> None:
         "multislerp",
         "opcm",
         "pairwise_slerp",
+        "regmean",
         "sce",
         "slerp",
         "task_arithmetic",
@@ -438,3 +441,50 @@ def test_opcm_of_a_low_rank_update_takes_out_only_its_directions() -> None:
     new64 = numbers([new])[0]
     expected = new64 - basis @ basis.T @ new64 @ other @ other.T
     np.testing.assert_allclose(added, expected, atol=1e-4)
+
+
+def inputs(count: int, rows: int = 60, width: int = 7) -> list[np.ndarray]:
+    """Return what a layer sees in some models: correlated inputs of different sizes."""
+    generator = np.random.default_rng(5)
+    return [
+        (number + 1) * generator.normal(size=(rows, width)) @ generator.normal(size=(width, width))
+        for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0], [2.0, 0.5, 1.0]])
+def test_regmean_is_the_least_squares_fit_of_what_each_model_gives(weights: list[float]) -> None:
+    vectors, seen = draw((4, 7), 3), inputs(3)
+    grams = [torch.from_numpy(rows.T @ rows) for rows in seen]
+    merged = find_method("regmean")(vectors, weights, grams=grams, off_diagonal=1.0)
+    rows, wanted = [], []
+    for weight, each, vector in zip(weights, seen, numbers(vectors), strict=True):
+        scaled = each * np.sqrt(weight / (each**2).sum())  # each model counts as much, whatever its inputs' size
+        rows.append(scaled)
+        wanted.append(scaled @ vector.T)
+    fit, *_ = np.linalg.lstsq(np.vstack(rows), np.vstack(wanted), rcond=None)
+    np.testing.assert_allclose(merged.numpy(), fit.T, rtol=1e-4, atol=1e-4)
+
+
+def test_regmean_of_equal_models_is_that_model_bit_for_bit() -> None:
+    (vector,) = draw((4, 7), 1)
+    grams = [torch.from_numpy(rows.T @ rows) for rows in inputs(2)]
+    assert torch.equal(find_method("regmean")([vector, vector.clone()], [1.0, 3.0], grams=grams), vector)
+
+
+def test_regmean_without_correlations_weighs_each_input_by_its_variance() -> None:
+    vectors = draw((3, 4), 2)
+    variances = torch.tensor([[4.0, 0.0, 0.0, 0.0], [0.0, 0.0, 2.0, 2.0]], dtype=torch.float64)
+    merged = find_method("regmean")(vectors, [1.0, 1.0], grams=[row.diag() for row in variances], off_diagonal=0.0)
+    first, second = vectors
+    np.testing.assert_allclose(merged[:, 0], first[:, 0], atol=1e-4)  # only the first model uses it
+    np.testing.assert_allclose(merged[:, 1], (first[:, 1] + second[:, 1]) / 2, atol=1e-4)  # neither does
+    np.testing.assert_allclose(merged[:, 2:], second[:, 2:], atol=1e-4)
+
+
+def test_regmean_of_other_tensors_is_the_weighted_mean() -> None:
+    vectors = draw((5,), 2)
+    merged = find_method("regmean")(vectors, [1.0, 3.0], grams=[None, None])
+    torch.testing.assert_close(merged, 0.25 * vectors[0] + 0.75 * vectors[1])
+    with pytest.raises(InputError, match="weights of 0 or more"):
+        find_method("regmean")(vectors, [1.0, -3.0], grams=[None, None])

@@ -10,12 +10,24 @@ from continual.cli.render.console import say
 
 if TYPE_CHECKING:
     from continual.merge.methods import Method, Parameter
+    from continual.stream.sample import TextSample
 
 
 def print_merged(models: Sequence[str], method: str, target: Path) -> None:
     """Print what was merged, and where the result is."""
     what = f"{len(models)} models" if len(models) > 1 else "1 model"
     say(f"Merged {what} by {method} into {target}: SentenceTransformer({str(target)!r}) loads it.")
+
+
+def print_sample(file: str, sample: TextSample) -> None:
+    """Print which texts of a file were used."""
+    texts = sample.texts
+    roles = {"queries": len(texts.queries), "documents": len(texts.documents)}
+    some = " and ".join(f"{count:,} {role}" for role, count in roles.items() if count)
+    drawn = f", drawn from {sample.found:,} texts" if sample.found > len(texts) else ""
+    unused = f" Values without text: {sample.unused:,}." if sample.unused else ""
+    unread = f" Not read: {', '.join(sample.unread)}." if sample.unread else ""
+    say(f"{file}: {some}{drawn}.{unused}{unread}")
 
 
 def merged_json(target: Path) -> dict[str, str]:

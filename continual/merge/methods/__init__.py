@@ -64,6 +64,8 @@ class Method:
         rescaled: Whether models are merged one after another: `merge` gets the merged model so far and one more, and
             the engine then divides the task vector of the whole merged model, so that its norm is the mean norm of
             all task vectors so far (https://arxiv.org/abs/2501.09522).
+        needs_texts: Whether `merge` also gets `grams`, one per vector: G = X' X of what the layer gets as its inputs in
+            that model on some texts, or None if the tensor is not the weight of a linear layer.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Method:
     seeded: bool = False
     weighted: bool = True
     rescaled: bool = False
+    needs_texts: bool = False
 
     @property
     def settable(self) -> dict[str, Parameter]:
@@ -159,8 +162,9 @@ class Method:
         """
         from torch import Generator, zeros
 
-        random = {"generator": Generator()} if self.seeded else {}
-        self([zeros(1) for _ in weights], weights, **settings, **random)
+        more: dict[str, object] = {"generator": Generator()} if self.seeded else {}
+        more |= {"grams": [None for _ in weights]} if self.needs_texts else {}
+        self([zeros(1) for _ in weights], weights, **settings, **more)
 
     def __call__(self, vectors: Sequence[Tensor], weights: Sequence[float], **more: object) -> Tensor:
         """Merge one tensor of all models."""
