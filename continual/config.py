@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from continual.errors import ConfigError, InputError, did_you_mean
 
@@ -262,6 +262,35 @@ class MergeConfig(ConfigSection):
     )
 
 
+class MineConfig(ConfigSection):
+    """Mining of hard negatives."""
+
+    negatives: Annotated[int, Whole, Field(ge=1, le=100)] = Field(7, description="Most negatives per row.")
+    range_min: Count = Field(0, description="Passages to skip: the nearest ones that pass the other rules.")
+    range_max: Annotated[int, Whole, Field(ge=1, le=1000)] = Field(
+        100, description="Nearest passages of a query that negatives are taken from."
+    )
+    relative_margin: Annotated[float, Field(ge=0, le=1)] | Literal["off"] = Field(
+        0.05,
+        description="A negative's score is at least this share of the positive's below it: 0.05 allows 95 % of it; "
+        "'off': no such rule.",
+    )
+    absolute_margin: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="A negative's score is at least this far below the positive's; unset: no such rule."
+    )
+    max_score: float | None = Field(None, description="Largest score of a negative; unset: any.")
+    min_score: float | None = Field(None, description="Smallest score of a negative; unset: any.")
+
+    @model_validator(mode="after")
+    def _check_range(self) -> Self:
+        if self.range_min + self.negatives > self.range_max:
+            raise ValueError(
+                f"range_max = {self.range_max} has no room for {self.negatives} negatives after range_min = "
+                f"{self.range_min}; raise range_max"
+            )
+        return self
+
+
 class EvalConfig(ConfigSection):
     """Evaluation of versions."""
 
@@ -400,6 +429,7 @@ class Config(ConfigSection):
     ingest: IngestConfig = IngestConfig()
     replay: ReplayConfig = ReplayConfig()
     train: TrainConfig = TrainConfig()
+    mine: MineConfig = MineConfig()
     merge: MergeConfig = MergeConfig()
     eval: EvalConfig = EvalConfig()
     suites: SuitesConfig = SuitesConfig()

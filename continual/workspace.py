@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from continual.forget.certificate import Certificate
     from continual.index.fit import FittedFolder
     from continual.index.result import IndexComparison
+    from continual.pairs.mine import Mined
     from continual.recipes.cost import RecipePlan
     from continual.recipes.result import RecipeResult
     from continual.report.report import Report
@@ -236,6 +237,29 @@ class Workspace:
 
         return evaluate_version(self.registry, self.config, name, suite, tasks, progress)
 
+    def mine(self, *, progress: Progress = SILENT, **options: Any) -> Iterator[Mined]:
+        """Mine hard negatives for the rows of domains, and yield the result of each domain as soon as it is written.
+
+        Updates add what was mined last to the negatives that are given with the rows.
+
+        Args:
+            progress: A bar per domain.
+            **options: domains, version, corpora, negatives, show, settings; `continual.pairs.request.MineRequest`
+                describes them.
+
+        Raises:
+            NotFoundError: A domain or version does not exist.
+            InputError: An option is wrong, or a domain takes no mined negatives.
+            NothingToDoError: There are no rows to mine for.
+            WorkspaceBusy: An update is running.
+
+        Examples:
+            >>> list(workspace.mine(domains=["medical"], negatives=7))  # doctest: +SKIP
+        """
+        from continual.pairs.request import MineRequest, mine
+
+        return mine(self.registry, self.config, MineRequest.of(**options), progress)
+
     def plan(self, *, progress: Progress = SILENT, **options: Any) -> Plan:
         """Return what `update` would train and evaluate, with its cost beside a full retraining. Changes nothing.
 
@@ -258,7 +282,7 @@ class Workspace:
             restart: Discard the step that was interrupted and begin a new one.
             progress: A bar per part of the step.
             **options: What the step is to do; `continual.step.request.Request` describes them: replay, merge, start,
-                recipe, domains, seed, compatible, settings.
+                recipe, domains, seed, compatible, mine, settings.
 
         Returns:
             The step; `passed` says whether its version is the current one now.

@@ -18,7 +18,7 @@ from continual.stream.sweep import ANNOUNCED as INGEST_NOTE
 from continual.versions.sweep import ANNOUNCED as STEP_NOTE
 
 FREE = (
-    *("conflicts", "vectors", "tracking", "rejects", LOST, "runs/conflicts", CHECKED, "scores/remembered.npz"),
+    *("conflicts", "vectors", "mined", "tracking", "rejects", LOST, "runs/conflicts", CHECKED, "scores/remembered.npz"),
     *("certificates", TARGETS),
 )
 """Folders and files whose content the catalog does not record: caches, logs, rejected rows, and certificates."""

@@ -15,7 +15,7 @@ from continual.storage.terminal import warn
 
 # Each of these modules adds its commands to the groups, in the order of `continual --help` and docs/cli.md.
 # isort: off
-from continual.cli import loop, report, compare, versions, tasks, train, merge, index, analyze, care  # noqa: F401
+from continual.cli import loop, pairs, report, compare, versions, tasks, train, merge, index, analyze, care  # noqa: F401
 # isort: on
 
 INTERRUPTED = 130

@@ -230,6 +230,9 @@ def update(
             help="Train so that new queries keep working on the current index (train.anchor = current).",
         ),
     ] = False,
+    mine: Annotated[
+        bool, typer.Option("--mine", help="First find hard negatives for the new rows; see `continual mine`.")
+    ] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Print the rows and the cost, and change nothing.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted update.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Discard the interrupted update and start over.")] = False,
@@ -248,7 +251,7 @@ def update(
         raise InputError("--plan is for a new update. Leave --resume and --restart out, or leave --plan out.")
     opened = open_workspace(workspace)
     options: dict[str, Any] = {"replay": replay, "domains": domain or None, "start": start, "seed": seed}
-    options |= {"merge": parse_merge(merge), "recipe": recipe, "compatible": compatible}
+    options |= {"merge": parse_merge(merge), "recipe": recipe, "compatible": compatible, "mine": mine}
     options["settings"] = parse_settings(setting)
     try:
         with Bars() as bars:

@@ -29,7 +29,7 @@ from continual.stream.leaks import LEAKS
 from continual.stream.readers.base import file_sha256
 from continual.versions.build import PHASE_RUN
 
-CACHES = ("vectors", "scores/remembered.npz", "runs/conflicts", "staging")
+CACHES = ("vectors", "mined", "scores/remembered.npz", "runs/conflicts", "staging")
 """Caches and leftovers that are removed as a whole: they were made from rows and texts of tasks."""
 
 

@@ -217,6 +217,7 @@ class Provenance:
             for versions made before this was recorded.
         skipped: Number of new rows left out, by domain, because rows of classification and clustering domains need
             negatives of their own.
+        mined: Mined negatives that the draw added to the rows: the SHA-256 of their file, by id of the batch.
         instructions: Instructions for queries, by domain, of all domains in the lineage that have one.
         config: The settings in `continual.toml` and in the call, complete with defaults.
         libraries: Versions of the libraries that decide the weights, by name.
@@ -253,6 +254,7 @@ class Provenance:
     cursors: dict[str, str] = field(default_factory=dict)
     guarded: list[str] | None = None
     skipped: dict[str, int] = field(default_factory=dict)
+    mined: dict[str, str] = field(default_factory=dict)
     instructions: dict[str, str] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     libraries: dict[str, str] = field(default_factory=dict)

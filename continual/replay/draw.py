@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from continual.registry import Batch, Domain, Registry, Window
+from continual.replay.mined import mined_file
 from continual.storage.files import scratch
 
 if TYPE_CHECKING:
@@ -90,16 +91,23 @@ class RowReader:
     Use it as a context manager. It holds an in-memory DuckDB and its own spill folder, because a plan can draw while an
     update runs.
 
+    Args:
+        registry: The workspace's registry.
+        mined: Mined negatives to add to those given with the rows: the SHA-256 of their file, by id of the batch.
+
     Attributes:
         guarded: Names of the tasks whose rows are left out: all tasks registered now.
         domains: The domains of the workspace, by name.
     """
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, mined: Mapping[str, str] | None = None) -> None:
         import duckdb
 
         self._registry = registry
+        self._mined = dict(mined or {})
         self._checked: set[str] = set()
+        self._batch_files: dict[str, str] = {}
+        self._mined_files: dict[str, str] = {}
         self._read_in_full: set[str] = set()
         tasks = registry.tasks()
         self.guarded = [task.name for task in tasks]
@@ -121,6 +129,7 @@ class RowReader:
                     self._session.execute(f"CREATE TEMP TABLE held_{column} AS {hashes}", [files])
                     conditions.append(f"{column} NOT IN (FROM held_{column})")
             self._not_held = " AND ".join(conditions)
+            self._has_held = bool(keys)
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -266,8 +275,32 @@ class RowReader:
 
     def _select(self, domain: str, files: list[str], bounds: str, values: list[str]) -> pa.Table:
         score = "score" if self.domains[domain].graded else "NULL::DOUBLE AS score"
-        query = f"SELECT {COLUMNS}, {score} FROM {self._from(domain)} AND {bounds} ORDER BY row_hash"
-        return self._session.sql(query, params=[files, *values]).to_arrow_table()
+        query = f"SELECT {COLUMNS}, {score} FROM {self._from(domain)} AND {bounds}"
+        if not (found := self._mined_of(files)):
+            return self._session.sql(f"{query} ORDER BY row_hash", params=[files, *values]).to_arrow_table()
+        held = " WHERE hash NOT IN (FROM held_positive_hash)" if self._has_held else ""
+        mined = (
+            "SELECT row_hash, list(text ORDER BY place) AS mined FROM (SELECT row_hash, unnest(hashes) AS hash, "
+            "unnest(negatives) AS text, generate_subscripts(negatives, 1) AS place FROM read_parquet(?) "
+            f"WHERE {bounds}){held} GROUP BY row_hash"
+        )
+        # Those given with a row come first, because train.max_negatives may leave no room for all.
+        added = "list_concat(negatives, list_filter(mined, lambda each: NOT list_contains(negatives, each)))"
+        joined = (
+            f"SELECT row_hash, query, positive, CASE WHEN mined IS NULL THEN negatives ELSE {added} END AS negatives, "
+            f"doc_id, score FROM ({query}) LEFT JOIN ({mined}) USING (row_hash) ORDER BY row_hash"
+        )
+        return self._session.sql(joined, params=[files, *values, found, *values]).to_arrow_table()
+
+    def _mined_of(self, files: Sequence[str]) -> list[str]:
+        """Return the files of mined negatives of batches, each checked once."""
+        found = []
+        for batch, sha256 in self._mined.items():
+            if self._batch_files.get(batch) in files:
+                if batch not in self._mined_files:
+                    self._mined_files[batch] = str(mined_file(self._registry, batch, sha256))
+                found.append(self._mined_files[batch])
+        return found
 
     def _files(self, batches: Sequence[Batch], *, full: bool = False) -> dict[str, list[str]]:
         """Return the files of batches by domain, each checked once. With `full`, it is also read in full once."""
@@ -279,7 +312,8 @@ class RowReader:
         self._read_in_full |= names if full else set()
         files: dict[str, list[str]] = {}
         for batch in kept:
-            files.setdefault(batch.domain, []).append(str(self._registry.path(batch.path)))
+            self._batch_files[batch.id] = str(self._registry.path(batch.path))
+            files.setdefault(batch.domain, []).append(self._batch_files[batch.id])
         return files
 
 

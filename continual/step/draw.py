@@ -47,6 +47,7 @@ def draw_rows(
     held: int,
     seed: int,
     look: bool,
+    mined: Mapping[str, str] | None = None,
     progress: Progress = SILENT,
 ) -> tuple[Draw, Available]:
     """Return the rows of a step, and what they were drawn from.
@@ -59,12 +60,13 @@ def draw_rows(
         seed: Seed of the step.
         look: Let a policy that needs embeddings choose among the candidates. If False, take the first candidates
             instead, the same number of rows.
+        mined: As for `RowReader`.
         progress: A bar over the candidates that are embedded.
     """
     policy = get_policy(config.replay.policy)
     cursors = cursors_of(parent, policy)
     picked: dict[str, str] = {}
-    with RowReader(registry) as reader:
+    with RowReader(registry, mined) as reader:
         rows = reader.count(history)
         available = Available(reader.count([*history, *new]), reader.guarded, reader.skipped(new))
         quotas = allot(

@@ -28,6 +28,7 @@ class Request(Options):
         seed: Seed of the step, from 0 up; 0 by default.
         compatible: Train for the index of the current version: keep texts near their embeddings under it, and
             queries near its documents (`train.anchor = "current"`).
+        mine: Mine hard negatives for the new rows first, with the current version; see `continual.pairs`.
         settings: Settings of `continual.toml` for this step alone, by section: `{"train": {"learning_rate": 3e-4}}`.
     """
 
@@ -47,6 +48,7 @@ class Request(Options):
     domains: list[str] | None = None
     seed: Seed | None = None
     compatible: bool = False
+    mine: bool = False
     settings: dict[str, dict[str, Any]] | None = None
 
     @property

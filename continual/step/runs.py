@@ -6,10 +6,11 @@ import logging
 
 from continual.config import Config
 from continual.errors import InputError, NothingToDoError
+from continual.pairs.request import mine_new
 from continual.progress import SILENT, Progress
 from continual.registry import Registry
 from continual.step.request import Request
-from continual.step.spec import prepare, reopen
+from continual.step.spec import new_batches, prepare, reopen
 from continual.step.tracking import tracked
 from continual.step.update import StepResult, update
 from continual.storage.locks import UPDATE_LOCK
@@ -53,6 +54,8 @@ def run_update(
                 )
             if run is None and restart:
                 _logger.warning("No update was interrupted, so --restart discards nothing.")
+            if request.mine:
+                mine_new(registry, request.resolve(config), new_batches(registry, request.domains), progress)
             spec, drawn = prepare(registry, config, request, progress=progress)
         with tracked(registry, spec, resume=resume) as log:
             if run is not None and restart:

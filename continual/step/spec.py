@@ -13,6 +13,7 @@ from continual.progress import SILENT, Progress
 from continual.registry import CURRENT, ROOT, Batch, Provenance, Registry, Run, Spec, Version
 from continual.registry.provenance import libraries
 from continual.replay import Draw, RowReader, get_policy
+from continual.replay.mined import find_mined
 from continual.step.draw import cursors_of, draw_rows
 from continual.step.keep import find_texts
 from continual.step.request import Request
@@ -54,8 +55,9 @@ def prepare(
         batch for batch in _new_batches(registry, learned, request.domains) if batches is None or batch.id in batches
     ]
     held = config.merge.search_rows if rule.searches else 0
+    mined = find_mined(registry, [*new, *history])
     drawn, available = draw_rows(
-        registry, config, parent, new, history, held=held, seed=seed, look=look, progress=progress
+        registry, config, parent, new, history, held=held, seed=seed, look=look, mined=mined, progress=progress
     )
     if not any(window.rows for window in drawn.new):
         lacking = ", or has no negatives in a domain that needs them" if available.skipped else ""
@@ -84,6 +86,7 @@ def prepare(
         guarded=available.guarded,
         skipped=available.skipped,
         instructions=registry.instructions([*learned, *learning]),
+        mined=mined,
         kept=kept,
         config=config.model_dump(mode="json"),
         libraries=libraries(),
@@ -123,7 +126,9 @@ def reopen(registry: Registry, run: Run) -> tuple[Spec, Draw]:
     learned = registry.learned(parent)
     batches = registry.batches()
     config = validate(made.config, "the run's settings")
-    with RowReader(registry) as rows:
+    if find_mined(registry, [batch for batch in batches if batch.id in {*spec.batches, *learned}]) != made.mined:
+        raise InputError(f"The mined negatives changed since {spec.version} was started. {again}")
+    with RowReader(registry, made.mined) as rows:
         drawn = rows.draw(
             [batch for batch in batches if batch.id in spec.batches],
             [batch for batch in batches if batch.id in learned],
@@ -159,6 +164,16 @@ def _check_merge(merge: MergeConfig) -> Rule:
         )
     method.resolve(merge.parameters)
     return rule
+
+
+def new_batches(registry: Registry, domains: Sequence[str] | None) -> list[Batch]:
+    """Return the batches that the current version has not learned, of some domains or of all.
+
+    Raises:
+        NothingToDoError: There is none.
+        NotFoundError: A domain does not exist.
+    """
+    return _new_batches(registry, registry.learned(registry.version(CURRENT)), domains)
 
 
 def _new_batches(registry: Registry, learned: set[str], domains: Sequence[str] | None) -> list[Batch]:

@@ -55,28 +55,52 @@ def read_sample(source: str, most: int = MOST) -> TextSample:
     Raises:
         DataError: The file cannot be read, has no column of texts or several for one role, or holds no text.
     """
-    columns: dict[str, str] = {}  # role by column
-    unread: list[str] = []
-    if Path(source).suffix.lower() == LINES:
-        values = _lines(Path(source))
-    else:
-        opened = open_source(source)
-        columns, unread = _roles(source, opened.columns)
-        values = (
-            (columns[name], value)
-            for piece in opened.read(list(columns), BATCH)
-            for name in columns
-            for value in piece.columns[name]
-        )
+    values, columns, unread = _values(source)
     drawn = _Draw(most)
     for role, value in values:
-        for text in value if isinstance(value, list | tuple) else [value]:
-            drawn.add(role, text)
+        drawn.add(role, value)
     if not drawn.kept:
         raise DataError(f"{source} holds no text. Give a file with queries, documents, or a text per line.")
     chosen = [(role, text) for _, role, text in sorted(drawn.kept, key=lambda entry: -entry[0])]
     texts = Texts(*([text for role, text in chosen if role == wanted] for wanted in ("query", "document")))
     return TextSample(texts, drawn.found, drawn.unused, tuple(columns), tuple(unread))
+
+
+def documents_of(source: str) -> Iterator[str]:
+    """Yield the documents of a file, as `read_sample` finds them, in their order and with repetitions.
+
+    Raises:
+        DataError: The file cannot be read, or has no column of documents or several.
+    """
+    values, columns, _ = _values(source)
+    if columns and "document" not in columns.values():
+        raise DataError(f"{source} has no column of documents. Name one `document` or `text`.")
+    for role, value in values:
+        text = _text(value) if role == "document" else None
+        if text is not None:
+            yield text
+
+
+def _values(source: str) -> tuple[Iterator[tuple[str, object]], dict[str, str], list[str]]:
+    """Return the roles and values of a file, the role of each column that is read, and the other columns."""
+    if Path(source).suffix.lower() == LINES:
+        return _lines(Path(source)), {}, []
+    opened = open_source(source)
+    columns, unread = _roles(source, opened.columns)
+    values = (
+        (columns[name], text)
+        for piece in opened.read(list(columns), BATCH)
+        for name in columns
+        for value in piece.columns[name]
+        for text in (value if isinstance(value, list | tuple) else [value])
+    )
+    return values, columns, unread
+
+
+def _text(value: object) -> str | None:
+    """Return a value as text that can be stored; None if it is none."""
+    text = clean(value) if isinstance(value, str) else ""
+    return None if not text or fault(text) else text
 
 
 class _Draw:
@@ -93,8 +117,8 @@ class _Draw:
         return len(self._seen)
 
     def add(self, role: str, value: object) -> None:
-        text = clean(value) if isinstance(value, str) else ""
-        if not text or fault(text):
+        text = _text(value)
+        if text is None:
             self.unused += 1
             return
         number = int.from_bytes(hashlib.blake2b(f"{role}\0{text}".encode(), digest_size=8).digest())

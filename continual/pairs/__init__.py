@@ -1,0 +1,1 @@
+"""Pairs: what makes rows out of what a team has."""
