@@ -25,7 +25,7 @@ from hypothesis import settings
 from continual import Workspace
 from continual.cli import main
 from tests.commands import Result, Run
-from tests.pairs import WORDS, Write
+from tests.rows import WORDS, Write
 from tests.workspaces import Once, learn, make_workspace
 
 # No test fails for being slow, and CI draws the same examples every time.

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from continual.registry import Task
-from tests.pairs import sentence
+from tests.rows import sentence
 
 CORPUS = [
     {"_id": "d1", "title": "Title", "text": "first  document"},

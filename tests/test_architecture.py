@@ -17,6 +17,7 @@ ORDER = [
     "forget",
     "step",
     "recipes",
+    "pairs",
     "export",
     "care",
     "report",

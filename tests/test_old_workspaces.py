@@ -20,7 +20,7 @@ from continual import Workspace
 from continual.errors import InputError
 from continual.models.weights import weights_sha256
 from tests import ROOT
-from tests.pairs import Write, make_pairs
+from tests.rows import Write, make_pairs
 from tests.workspaces import Once
 
 WEIGHTS = {

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from continual import Workspace
-from tests.pairs import make_pairs
+from tests.rows import make_pairs
 
 Once = Callable[[str, Callable[[Path], object]], Path]
 """Makes a folder once for all workers of a run, by a name: the fixture `once`."""

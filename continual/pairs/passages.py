@@ -186,9 +186,9 @@ class Passages:
 
     def rows(self, file: Path) -> pa.RecordBatchReader:
         """Return the rows of a batch that got negatives, in hash order, a piece at a time."""
-        return self._connection.execute(
-            "SELECT row_hash, negatives, hashes, scores, positive_score FROM chosen JOIN queries ON query = number JOIN "
-            f"(SELECT row_hash, query_hash FROM rows SEMI JOIN {scan([file], 'row_hash')} USING (row_hash)) ON "
+        return self._connection.sql(
+            "SELECT row_hash, negatives, hashes, scores, positive_score FROM chosen JOIN queries ON query = number "
+            f"JOIN (SELECT row_hash, query_hash FROM rows SEMI JOIN {scan([file], 'row_hash')} USING (row_hash)) ON "
             "query_hash = hash WHERE len(negatives) > 0 ORDER BY row_hash"
         ).to_arrow_reader(PIECE)
 

@@ -97,8 +97,8 @@ def _domains(registry: Registry, names: Sequence[str] | None) -> dict[str, list[
     unfit = [name for name in chosen if name not in known]
     if names and unfit:
         raise InputError(
-            f"{unfit[0]} takes no mined negatives: it has no rows, its pairs are graded, or its rows use only negatives "
-            "that are given with them. Name other domains."
+            f"{unfit[0]} takes no mined negatives: it has no rows, its pairs are graded, or its rows use only "
+            "negatives that are given with them. Name other domains."
         )
     found = {name: known[name] for name in chosen if name in known}
     if not found:

@@ -34,7 +34,7 @@ def nearest(queries: Vectors, blocks: Iterable[Vectors], k: int) -> tuple[Scores
     indices = torch.full((len(queries), k), -1, dtype=torch.int64)
     start = 0
     for block in blocks:
-        found = asked @ torch.from_numpy(np.ascontiguousarray(block)).T  # [queries, block]
+        found = asked @ torch.from_numpy(np.array(block)).T  # [queries, block]
         best, places = _top(found, min(k, found.shape[1]))
         both = torch.cat([scores, best], dim=1), torch.cat([indices, places + start], dim=1)
         scores, kept = _top(both[0], k)

@@ -20,7 +20,7 @@ from continual.errors import DataError, InputError, NotFoundError, WorkspaceBusy
 from continual.storage import files
 from tests.commands import Run
 from tests.kills import interrupt_update
-from tests.pairs import Write, make_pairs
+from tests.rows import Write, make_pairs
 
 
 def digests(workspace: Workspace) -> list[str]:

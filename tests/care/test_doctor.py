@@ -17,7 +17,7 @@ from continual.errors import DataError, WorkspaceBusy
 from continual.models.weights import weights_sha256
 from continual.storage.locks import INGEST_LOCK, UPDATE_LOCK, exclusive
 from tests.kills import interrupt_update
-from tests.pairs import Write, make_pairs
+from tests.rows import Write, make_pairs
 
 pytestmark = pytest.mark.faults
 

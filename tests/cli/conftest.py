@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from continual import Workspace
-from tests.pairs import make_pairs
+from tests.rows import make_pairs
 from tests.workspaces import Once
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from continual import Workspace
 from continual.registry import Registry
-from tests.pairs import Write, make_pairs
 from tests.registries import batch
+from tests.rows import Write, make_pairs
 
 pytestmark = pytest.mark.slow
 

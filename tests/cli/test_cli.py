@@ -13,7 +13,7 @@ import pytest
 
 from continual import Workspace
 from tests.commands import Run
-from tests.pairs import Write, make_pairs
+from tests.rows import Write, make_pairs
 from tests.tasks import write_beir
 from tests.workspaces import SETTINGS
 

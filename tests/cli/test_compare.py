@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import Run
-from tests.pairs import Write, make_pairs
+from tests.rows import Write, make_pairs
 
 
 def test_four_comparisons_of_two_versions(folder: Path, run: Run, write_pairs: Write) -> None:

@@ -18,7 +18,7 @@ from continual.cli.render.console import table
 from continual.storage.terminal import harmless, make_console
 from tests import ROOT
 from tests.commands import Result, Run
-from tests.pairs import Write, make_pairs
+from tests.rows import Write, make_pairs
 from tests.tasks import write_beir
 
 EVIL = "a\x1b[2J\rb\u202ec"

@@ -9,7 +9,7 @@ import pytest
 
 from continual.recipes import recipes
 from tests.commands import Run
-from tests.pairs import Write, make_pairs
+from tests.rows import Write, make_pairs
 
 
 def test_recipes_are_listed_with_what_they_cost(folder: Path, run: Run) -> None:

@@ -36,7 +36,7 @@ from continual.registry import Batch
 from continual.storage.locks import UPDATE_LOCK, exclusive
 from tests.commands import Run
 from tests.kills import kill
-from tests.pairs import SCHEMA, WORDS, Write, make_pairs, sentence
+from tests.rows import SCHEMA, WORDS, Write, make_pairs, sentence
 from tests.workspaces import Once
 
 

@@ -25,8 +25,8 @@ from continual.step.gate import decide
 from continual.step.judge import as_verdict
 from continual.stream.leaks import LEAKS_SCHEMA, write_leaks
 from tests.commands import Run
-from tests.pairs import make_pairs
 from tests.reports import START, add_domain, add_version, make_registry, make_task
+from tests.rows import make_pairs
 from tests.tasks import write_beir
 from tests.workspaces import SETTINGS
 

@@ -12,7 +12,7 @@ from continual.eval.query_scores import read_rankings
 from continual.eval.suites import WHOLE, Pool, Sample, sample_of, score_settings, suite_settings, texts_of
 from continual.registry import Registry
 from tests.encodings import spied
-from tests.pairs import Write, make_pairs
+from tests.rows import Write, make_pairs
 from tests.tasks import task_record, write_task
 from tests.workspaces import make_workspace
 

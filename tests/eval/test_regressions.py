@@ -27,8 +27,8 @@ from continual.eval.regressions import Regressions, find_regressions, has_rankin
 from continual.eval.significance import holm, paired_interval
 from continual.registry import Registry, Score
 from continual.stream import import_task
-from tests.pairs import make_pairs
 from tests.reports import add_version, make_registry, make_task
+from tests.rows import make_pairs
 from tests.workspaces import SETTINGS, Once, learn, make_workspace
 
 SUBJECTS = ("dosage of the drug", "invoices of the bank")

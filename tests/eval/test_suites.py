@@ -44,8 +44,8 @@ from continual.registry import Registry, Score
 from continual.registry.migrations import MIGRATIONS
 from continual.versions.settings import render_config
 from tests.commands import Run
-from tests.pairs import make_pairs
 from tests.registries import version
+from tests.rows import make_pairs
 from tests.tasks import task_record, write_task
 from tests.workspaces import Once, make_workspace
 

@@ -23,7 +23,7 @@ from continual.cli import app
 from continual.errors import InputError
 from continual.export.card import _eval_result, hub_id
 from continual.registry import Score, Task
-from tests.pairs import Write, make_pairs
+from tests.rows import Write, make_pairs
 from tests.workspaces import Once, make_workspace
 
 BASE_CARD = """---

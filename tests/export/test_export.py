@@ -19,7 +19,7 @@ from continual.export.rounding import PLAIN_TEXTS
 from continual.models.weights import weights_sha256
 from continual.versions.dtypes import base_dtype, stored_dtype
 from tests.commands import Run
-from tests.pairs import make_pairs
+from tests.rows import make_pairs
 from tests.variants import variant
 
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from continual import Workspace
 from tests.kills import interrupt_update
-from tests.pairs import make_pairs
+from tests.rows import make_pairs
 
 
 def flip(file: Path, at: int | None = None, bit: int = 0, *, keep_times: bool = False) -> None:

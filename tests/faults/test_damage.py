@@ -19,7 +19,7 @@ from continual.models.weights import weights_sha256
 from continual.registry.digests import CHECKED
 from tests.commands import Run
 from tests.faults.stock import flip
-from tests.pairs import Write, make_pairs
+from tests.rows import Write, make_pairs
 
 pytestmark = pytest.mark.faults
 

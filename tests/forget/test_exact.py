@@ -12,7 +12,7 @@ import pytest
 from continual import Workspace
 from continual.errors import NotFoundError
 from tests.commands import Run
-from tests.pairs import Write, make_pairs
+from tests.rows import Write, make_pairs
 from tests.texts import FROM_BASE
 from tests.workspaces import Once, make_workspace
 

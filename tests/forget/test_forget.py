@@ -17,7 +17,7 @@ from continual.forget.scan import Search, Searcher, forms_of, search_folder
 from continual.registry.text import hash_row
 from tests.commands import Run
 from tests.kills import interrupt_update
-from tests.pairs import Write, make_pairs
+from tests.rows import Write, make_pairs
 from tests.texts import FROM_BASE, occurrences, texts_of
 from tests.workspaces import learn, make_workspace
 

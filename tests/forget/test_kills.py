@@ -12,7 +12,7 @@ from continual import Workspace
 from continual.forget import journal
 from continual.registry.erase import FORGETTING
 from tests.kills import kill_everywhere
-from tests.pairs import make_pairs
+from tests.rows import make_pairs
 from tests.texts import occurrences, texts_of
 
 

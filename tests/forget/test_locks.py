@@ -13,7 +13,7 @@ from continual.errors import WorkspaceBusy
 from continual.forget import journal
 from continual.storage.locks import FORGETTING, INGEST_LOCK, UPDATE_LOCK
 from continual.versions.build import share_snapshots
-from tests.pairs import make_pairs
+from tests.rows import make_pairs
 from tests.texts import occurrences, texts_of
 
 

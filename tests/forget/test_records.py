@@ -13,7 +13,7 @@ from continual.registry import Registry
 from continual.storage.files import publish
 from continual.storage.locks import FORGETTING
 from tests.kills import PROCESSES
-from tests.pairs import Write, make_pairs
+from tests.rows import Write, make_pairs
 
 
 def test_the_id_of_a_forgotten_batch_is_not_used_again(averaged: Workspace, write_pairs: Write) -> None:

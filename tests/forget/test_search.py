@@ -18,7 +18,7 @@ from continual.forget import journal, run, scan
 from continual.forget.scan import Search, search_folder
 from continual.storage.locks import FORGETTING, UPDATE_LOCK, held
 from tests.commands import Run
-from tests.pairs import make_pairs
+from tests.rows import make_pairs
 
 QUERY = str(make_pairs(60, seed=2)[0]["query"])
 """A query of the domain "third"."""

@@ -29,7 +29,7 @@ from continual.registry import Task
 from tests import ROOT
 from tests.commands import Run
 from tests.encodings import spied
-from tests.pairs import Write, make_pairs
+from tests.rows import Write, make_pairs
 from tests.tasks import write_task
 from tests.workspaces import SETTINGS, Once, make_workspace
 

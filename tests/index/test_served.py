@@ -13,7 +13,7 @@ import pytest
 from continual import Workspace
 from continual.errors import ModelError
 from tests.commands import Run
-from tests.pairs import make_pairs
+from tests.rows import make_pairs
 from tests.variants import variant
 from tests.workspaces import SETTINGS, make_workspace
 

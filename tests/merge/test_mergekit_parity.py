@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from continual.merge.methods import find_method
-from tests.pairs import make_pairs
+from tests.rows import make_pairs
 
 pytest.importorskip("mergekit")
 

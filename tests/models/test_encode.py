@@ -16,8 +16,8 @@ from continual.models.encoder import load_encoder
 from continual.models.precision import store_for
 from continual.models.tokens import Tokens
 from tests.models.zoo import make_model
-from tests.pairs import WORDS
 from tests.progress import Count
+from tests.rows import WORDS
 
 TEXTS = [" ".join(WORDS[place : place + length]) for place, length in enumerate([1, 30, 7, 60, 2, 3, 4, 9] * 5)]
 

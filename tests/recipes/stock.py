@@ -12,7 +12,7 @@ import torch
 
 from continual import Workspace
 from continual.merge.sources import Model
-from tests.pairs import make_pairs
+from tests.rows import make_pairs
 from tests.workspaces import Once, make_workspace
 
 ROWS = {"big": 60, "small": 20}

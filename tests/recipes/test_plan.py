@@ -23,7 +23,7 @@ from continual.recipes.recipe import (
     Train,
 )
 from continual.recipes.systems import boom
-from tests.pairs import make_pairs
+from tests.rows import make_pairs
 
 
 @pytest.mark.slow

@@ -39,8 +39,8 @@ from continual.train.candidates import (
     given_losses,
     row_losses,
 )
-from tests.pairs import SCHEMA, make_pairs
 from tests.registries import version
+from tests.rows import SCHEMA, make_pairs
 from tests.workspaces import Once, make_workspace
 
 SIZES = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(0, 500), max_size=6)

@@ -24,8 +24,8 @@ from continual.report.build import build_report
 from continual.report.dashboard import make_app
 from continual.report.html import write_html
 from tests.conflicts.results import keep, made
-from tests.pairs import Write, make_pairs
 from tests.reports import HOSTILE, HOSTILE_DOCUMENT, HOSTILE_QUERY, HOSTILE_TASK, hostile_registry
+from tests.rows import Write, make_pairs
 
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = [

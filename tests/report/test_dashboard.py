@@ -25,8 +25,8 @@ from continual.storage.files import sweep_dead
 from continual.storage.locks import UPDATE_LOCK, exclusive
 from continual.storage.recorder import PROGRESS_FILE, Recorder
 from tests.kills import die, exit_code, kill
-from tests.pairs import Write, make_pairs
 from tests.reports import HOSTILE, HOSTILE_DOCUMENT, HOSTILE_QUERY, add_version, hostile_registry, make_registry
+from tests.rows import Write, make_pairs
 from tests.workspaces import SETTINGS
 
 

@@ -21,7 +21,7 @@ from continual.step.evaluate import Candidate, Scored, _doubts, evaluate
 from continual.step.gate import Decision
 from continual.versions.scores import score_missing
 from tests.commands import Run
-from tests.pairs import make_pairs
+from tests.rows import make_pairs
 from tests.tasks import write_task
 from tests.workspaces import SETTINGS, Once, learn, make_workspace
 

@@ -13,7 +13,7 @@ from continual import Workspace
 from continual.models.encoder import load_encoder
 from continual.replay import RowReader
 from continual.stream import Columns
-from tests.pairs import Write, make_pairs, sentence
+from tests.rows import Write, make_pairs, sentence
 from tests.workspaces import make_workspace
 
 

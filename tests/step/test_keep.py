@@ -12,7 +12,7 @@ from continual.registry import Provenance
 from continual.step.keep import GENERAL, trained_texts
 from continual.stream.sample import read_sample
 from tests.kills import interrupt_update
-from tests.pairs import Write, make_pairs
+from tests.rows import Write, make_pairs
 
 
 def keeping(weight: float, *files: str) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from continual import Workspace
-from tests.pairs import Write, make_pairs
+from tests.rows import Write, make_pairs
 
 
 def test_a_plan_counts_and_changes_nothing(learned: Workspace, write_pairs: Write) -> None:

@@ -14,7 +14,7 @@ from continual.errors import (
     NothingToDoError,
 )
 from tests.kills import interrupt_update, kill
-from tests.pairs import Write, make_pairs
+from tests.rows import Write, make_pairs
 
 
 @pytest.mark.kill

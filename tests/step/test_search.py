@@ -6,7 +6,7 @@ import pytest
 
 from continual import Workspace
 from continual.errors import InputError
-from tests.pairs import Write, make_pairs
+from tests.rows import Write, make_pairs
 
 
 def test_a_search_that_a_domain_has_no_say_in_is_refused_before_training(

@@ -16,7 +16,7 @@ from continual import Workspace
 from continual.cli import app
 from continual.errors import InputError, NotFoundError
 from tests.kills import kill
-from tests.pairs import Write, make_pairs
+from tests.rows import Write, make_pairs
 from tests.workspaces import SETTINGS
 
 

@@ -18,7 +18,7 @@ from continual.errors import (
 )
 from continual.models.weights import weights_sha256
 from continual.storage.locks import exclusive
-from tests.pairs import Write, make_pairs
+from tests.rows import Write, make_pairs
 from tests.workspaces import SETTINGS
 
 

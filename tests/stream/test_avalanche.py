@@ -12,7 +12,7 @@ from typing import Any
 from continual.eval.avalanche import RetrievalScores, retrieval_metrics
 from continual.stream.avalanche import ReplayBuffer, WorkspaceBenchmark
 from tests import ROOT
-from tests.pairs import Write, make_pairs
+from tests.rows import Write, make_pairs
 
 # isort: split
 import numpy as np

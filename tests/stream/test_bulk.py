@@ -24,7 +24,7 @@ from continual.stream.cells import BadRow, read_query
 from continual.stream.hashers import Hashers, hash_column, hex_column
 from continual.stream.shingles import first_shingles, shingles
 from continual.stream.shingles import words as words_of
-from tests.pairs import make_pairs
+from tests.rows import make_pairs
 from tests.stream.rows import new_registry, stored, task_rows
 
 CONFIG = IngestConfig(max_reject_share=1.0, max_chars=60, batch_rows=7)

@@ -21,7 +21,7 @@ from continual.stream import (
     ingest,
 )
 from continual.stream.sweep import ANNOUNCED
-from tests.pairs import make_pairs
+from tests.rows import make_pairs
 from tests.stream.rows import CONFIG, new_registry, state, stored, task_rows, write_rows
 
 

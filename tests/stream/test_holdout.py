@@ -14,7 +14,7 @@ from continual.errors import (
 from continual.registry import Registry
 from continual.registry.text import hash_text
 from continual.stream import ingest
-from tests.pairs import make_pairs
+from tests.rows import make_pairs
 from tests.stream.rows import CONFIG, balanced, state, stored, task_rows, write_rows
 
 

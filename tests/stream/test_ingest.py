@@ -26,7 +26,7 @@ from continual.stream import (
     ingest,
 )
 from continual.stream.stage import BATCH_SCHEMA
-from tests.pairs import make_pairs
+from tests.rows import make_pairs
 from tests.stream.rows import CONFIG, balanced, new_registry, state, stored, task_rows, write_rows
 
 

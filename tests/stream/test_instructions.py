@@ -22,7 +22,7 @@ from continual.train.objective import Objective
 from continual.train.step import open_session
 from continual.train.team import Team
 from continual.versions.build import merge_members
-from tests.pairs import SCHEMA, Write, make_pairs
+from tests.rows import SCHEMA, Write, make_pairs
 
 SAYS = "zat zot zil"
 PROMPT = f"Instruct: {SAYS}\nQuery: "

@@ -28,7 +28,7 @@ from continual.stream.near import (
     write_shingles,
 )
 from continual.stream.shingles import TEXTS, shingles, words
-from tests.pairs import WORDS, make_pairs, sentence
+from tests.rows import WORDS, make_pairs, sentence
 from tests.stream.rows import new_registry, stored, task_rows, write_rows
 from tests.tasks import write_beir
 

@@ -11,7 +11,7 @@ from continual.config import IngestConfig
 from continual.errors import DataError
 from continual.registry import Registry
 from continual.stream import ingest
-from tests.pairs import make_pairs
+from tests.rows import make_pairs
 from tests.stream.rows import CONFIG, balanced, state, stored, write_rows
 
 BAD = [

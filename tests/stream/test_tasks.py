@@ -16,7 +16,7 @@ from continual.registry.text import hash_text
 from continual.stream import TaskReport, import_task, ingest
 from continual.stream.task_files import read_task
 from continual.stream.task_tables import TaskReading, task_tables, write_task
-from tests.pairs import make_pairs
+from tests.rows import make_pairs
 from tests.tasks import CORPUS, QRELS, QUERIES, write_beir, write_jsonl
 
 

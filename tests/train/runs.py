@@ -17,7 +17,7 @@ from continual.train.job import Job
 from continual.train.loop import train
 from continual.train.step import Session, open_session
 from continual.train.team import Team
-from tests.pairs import SCHEMA, make_pairs
+from tests.rows import SCHEMA, make_pairs
 
 SOLO = Team(0, 1, torch.device("cpu"))
 CONFIG = TrainConfig(

@@ -17,7 +17,7 @@ from continual.merge.search import SearchResult, line_search
 from continual.models.encoder import load_encoder
 from continual.train.objective import Effort, Objective
 from continual.train.team import Team
-from tests.pairs import SCHEMA, make_pairs
+from tests.rows import SCHEMA, make_pairs
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(batch_size=4, precision="fp32", max_length=48)

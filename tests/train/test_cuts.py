@@ -13,7 +13,7 @@ from continual.models.encoder import load_encoder
 from continual.registry import Cuts, Provenance
 from continual.train.rows import read_rows
 from tests.commands import Run
-from tests.pairs import SCHEMA, Write, make_pairs
+from tests.rows import SCHEMA, Write, make_pairs
 from tests.train.runs import CONFIG, run
 from tests.workspaces import SETTINGS, make_workspace
 

@@ -14,7 +14,7 @@ import torch
 from continual.errors import ConfigError
 from continual.models.encoder import load_encoder
 from continual.train.step import open_session
-from tests.pairs import SCHEMA
+from tests.rows import SCHEMA
 from tests.train.runs import CONFIG, SOLO, gradients, labelled, make_table, moved_from, run, session
 
 

@@ -16,7 +16,7 @@ from continual.models.activations import Texts, input_grams
 from continual.models.encoder import load_encoder
 from continual.train.keep import keep_texts, projected
 from continual.train.lora import fold, prove_fold
-from tests.pairs import WORDS
+from tests.rows import WORDS
 from tests.weights import make_adapter, weights
 
 HALF = len(WORDS) // 2

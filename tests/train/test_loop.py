@@ -22,7 +22,7 @@ from continual.train.job import Job
 from continual.train.loop import Schedule, estimate, train
 from continual.train.step import Session, open_session
 from tests.kills import At, die, exit_code
-from tests.pairs import SCHEMA
+from tests.rows import SCHEMA
 from tests.train.runs import CONFIG, SOLO, Count, Interrupt, StopAt, factors, labelled, make_table, run
 
 

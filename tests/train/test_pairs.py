@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from continual.models.encoder import load_encoder
 from continual.train.pairs import PairDataset, PairEncoder, PairLoss
-from tests.pairs import SCHEMA, make_pairs
+from tests.rows import SCHEMA, make_pairs
 
 
 def table_of(rows: list[dict[str, Any]], domain: str = "a") -> pa.Table:

@@ -20,7 +20,7 @@ from continual.merge.sources import Model
 from continual.train.launch import leading
 from continual.train.team import Team
 from tests.kills import PROCESSES
-from tests.pairs import Write, make_pairs
+from tests.rows import Write, make_pairs
 from tests.workspaces import SETTINGS, make_workspace
 
 Function = Callable[[Path], None]

@@ -23,7 +23,7 @@ from continual.errors import (
 from continual.models.weights import weights_sha256
 from continual.versions.diff import group_of
 from tests.kills import kill_everywhere
-from tests.pairs import make_pairs
+from tests.rows import make_pairs
 from tests.workspaces import Once, make_workspace
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from continual import Workspace
 from continual.errors import DataError
-from tests.pairs import Write, make_pairs
+from tests.rows import Write, make_pairs
 
 
 @pytest.mark.faults

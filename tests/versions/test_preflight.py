@@ -16,7 +16,7 @@ from continual.errors import ModelError
 from continual.models.complete import stored_names
 from continual.models.weights import weights_sha256
 from tests.models.zoo import SPECIAL, make_model
-from tests.pairs import WORDS, Write, make_pairs
+from tests.rows import WORDS, Write, make_pairs
 from tests.workspaces import make_workspace
 
 
