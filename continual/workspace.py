@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from continual.index.fit import FittedFolder
     from continual.index.result import IndexComparison
     from continual.pairs.mine import Mined
+    from continual.pairs.synthesis.records import Synthesis
     from continual.recipes.cost import RecipePlan
     from continual.recipes.result import RecipeResult
     from continual.report.report import Report
@@ -259,6 +260,29 @@ class Workspace:
         from continual.pairs.request import MineRequest, mine
 
         return mine(self.registry, self.config, MineRequest.of(**options), progress)
+
+    def synthesize(self, passages: str | Path, *, progress: Progress = SILENT, **options: Any) -> Synthesis:
+        """Write queries for passages that have none, filter them, and write a file of pairs that `ingest` takes.
+
+        Args:
+            passages: A file with a column of documents, or a .txt file with one per line.
+            progress: A bar per part.
+            **options: out, method, per_passage, consistency, version, model, endpoint, language, prompts, at_once,
+                max_tokens, max_cost, prices; `continual.pairs.synthesis.request.SynthesizeRequest` describes them.
+
+        Raises:
+            DataError: The file can't be read, or holds no passage.
+            InputError: An option is wrong, or the endpoint refuses the call.
+            ModelError: The endpoint can't be reached.
+            NothingToDoError: No query passes the filters.
+
+        Examples:
+            >>> workspace.synthesize("passages.parquet", out="pairs.parquet")  # doctest: +SKIP
+        """
+        from continual.pairs.synthesis.request import SynthesizeRequest, run
+
+        request = SynthesizeRequest.of(passages=str(passages), **options)
+        return run(self.registry, self.config, request, progress)
 
     def plan(self, *, progress: Progress = SILENT, **options: Any) -> Plan:
         """Return what `update` would train and evaluate, with its cost beside a full retraining. Changes nothing.

@@ -1,7 +1,8 @@
-"""The commands that make pairs better before a model learns them: mine."""
+"""The commands that make pairs: mine and synthesize."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,7 +10,8 @@ import typer
 from continual.cli.bars import Bars
 from continual.cli.groups import app
 from continual.cli.options import JsonOption, SettingOption, WorkspaceOption, open_workspace, print_json
-from continual.cli.parse import parse_settings
+from continual.cli.parse import parse_settings, parse_weights
+from continual.storage.terminal import warn
 
 
 @app.command()
@@ -57,3 +59,71 @@ def mine(
                 render.print_mined(mined, opened.config.train.max_negatives)
     if json:
         print_json({"domains": [mined.to_json() for mined in found]})
+
+
+@app.command()
+def synthesize(
+    passages: Annotated[
+        str, typer.Argument(metavar="PASSAGES", help="File with a column of documents, or .txt with one per line.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Parquet file to write; by default NAME-synthetic.parquet."),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(metavar="extract|llm", help="Parts of the passages, or queries of a language model.")
+    ] = "extract",
+    per_passage: Annotated[int, typer.Option("--queries", metavar="N", min=1, help="Most queries per passage.")] = 2,
+    consistency: Annotated[
+        int,
+        typer.Option(metavar="N", min=0, help="Keep a query if its passage is among the N nearest ones; 0: always."),
+    ] = 20,
+    version: Annotated[
+        str | None, typer.Option(metavar="V", help="Version that ranks the passages; by default the current one.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="Language model at the endpoint.")] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Endpoint with OpenAI's protocol; by default $OPENAI_BASE_URL or OpenAI's."),
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Language of the queries; by default that of the passage.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder with system.txt, query.txt and personas.txt of your own.")
+    ] = None,
+    at_once: Annotated[int, typer.Option("--at-once", metavar="N", min=1, help="Requests at a time.")] = 8,
+    max_tokens: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Stop at this many tokens, of requests and answers.")
+    ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(metavar="X", help="Stop at this much money; needs --prices.")
+    ] = None,
+    prices: Annotated[
+        str | None, typer.Option(metavar="IN,OUT", help="Price of a million tokens of requests, and of answers.")
+    ] = None,
+    show: Annotated[int, typer.Option("--show", metavar="N", min=0, help="Print N pairs of the file.")] = 5,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write queries for passages that have none.
+
+    The result is a file of pairs for `continual ingest`. Queries are filtered: those that copy the passage, that occur
+    twice, that a task holds, or for which the current version does not find the passage. A language model is asked
+    through any server with OpenAI's protocol; the key is read from $OPENAI_API_KEY. A killed call goes on where it
+    stopped: answers are kept beside the file, and nothing is asked twice.
+    """
+    from continual.cli.render import pairs as render
+
+    opened = open_workspace(workspace)
+    options: dict[str, Any] = {"out": out, "method": method, "per_passage": per_passage, "consistency": consistency}
+    options |= {"version": version, "model": model, "endpoint": endpoint, "language": language, "prompts": prompts}
+    options |= {"at_once": at_once, "max_tokens": max_tokens, "max_cost": max_cost}
+    options["prices"] = parse_weights(prices)
+    try:
+        with Bars() as bars:
+            found = opened.synthesize(passages, **options, progress=bars)
+    except KeyboardInterrupt:
+        warn("interrupted. Run the same command again to continue.")
+        raise typer.Exit(130) from None
+    print_json(found.to_json()) if json else render.print_synthesis(found, show)

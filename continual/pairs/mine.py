@@ -19,21 +19,17 @@ import pyarrow.parquet as pq
 
 from continual.config import Config
 from continual.errors import NothingToDoError
-from continual.models.encode import TOKENS, encode
-from continual.models.encoder import encoding_prompts, load_encoder
-from continual.models.tokens import Tokens
 from continual.pairs.choose import choose
+from continual.pairs.encoder import PairEncoder, Vectors
 from continual.pairs.passages import PIECE, Corpus, Passages
-from continual.pairs.search import BLOCK, Vectors, nearest
+from continual.pairs.search import BLOCK, nearest
 from continual.progress import SILENT, Progress
 from continual.registry import Batch, Registry
-from continual.registry.records import INSTRUCTED
 from continual.replay.mined import publish_mined
 from continual.storage.files import scratch
 from continual.stream.database import database
 from continual.stream.near import NEAR
 from continual.stream.shingles import shingles
-from continual.train.similarity import similarity_of
 
 NEGATIVES = pa.schema(
     [
@@ -143,9 +139,9 @@ def mine_domain(
             if not found.queries:
                 raise NothingToDoError(f"{domain} has no row that can be trained on, so there is nothing to mine for.")
             instruction = registry.instructions([batches[0].id]).get(domain)
-            encoder = _Encoder(model, config, instruction, progress)
+            encoder = PairEncoder(model, config, instruction, progress)
             progress.start(f"mining negatives for {domain}", found.passages + found.queries, "texts")
-            passages = _vectors(folder / "passages.npy", found, encoder)
+            passages = encoder.write(folder / "passages.npy", found.passages, found.read("passages"))
             near = 0
             for place, texts in enumerate(found.read("queries")):
                 near += _mine_piece(found, place * PIECE, encoder.queries(texts), passages, config)
@@ -172,58 +168,6 @@ def mine_domain(
         encoding=encoder.seconds,
         examples=examples,
     )
-
-
-class _Encoder:
-    """Embeds queries and passages, normalised if the model compares by cosine.
-
-    Attributes:
-        seconds: Time spent on it.
-    """
-
-    def __init__(self, model: Path, config: Config, instruction: str | None, progress: Progress) -> None:
-        self._model = load_encoder(model, trust_remote_code=config.trust_remote_code)
-        limit = config.train.max_length
-        self._model.max_seq_length = min(limit, self._model.max_seq_length or limit)
-        self._unit = similarity_of(self._model, config.train, folder=model).name == "cosine"
-        self._query, self._document = encoding_prompts(self._model)
-        if instruction is not None:
-            self._query = INSTRUCTED.format(instruction)
-        self._max_tokens = config.eval.batch_size * TOKENS
-        self._precision = config.eval.precision
-        self._progress = progress
-        self.seconds = 0.0
-
-    def queries(self, texts: list[str]) -> Vectors:
-        return self._embed(texts, self._query, "query")
-
-    def passages(self, texts: list[str]) -> Vectors:
-        return self._embed(texts, self._document, "document")
-
-    def _embed(self, texts: list[str], prompt: str | None, task: str) -> Vectors:
-        began = time.monotonic()
-        tokens = Tokens(self._model)
-        tokens.add(texts, prompt, task)
-        options: dict[str, Any] = {"max_tokens": self._max_tokens, "precision": self._precision}
-        vectors = encode(self._model, tokens, task=task, progress=self._progress, **options)
-        if self._unit:
-            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        self.seconds += time.monotonic() - began
-        return vectors
-
-
-def _vectors(file: Path, found: Passages, encoder: _Encoder) -> Vectors:
-    """Embed the passages into a file, and return it as an array that is read as needed, [passages, dimensions]."""
-    vectors: Any = None
-    start = 0
-    for texts in found.read("passages"):
-        part = encoder.passages(texts)
-        if vectors is None:
-            vectors = np.lib.format.open_memmap(file, "w+", np.float32, (found.passages, part.shape[1]))
-        vectors[start : start + len(part)] = part
-        start += len(part)
-    vectors.flush()
-    return np.load(file, mmap_mode="r")
 
 
 def _mine_piece(found: Passages, first: int, queries: Vectors, passages: Vectors, config: Config) -> int:
