@@ -318,7 +318,7 @@ def batch(args: argparse.Namespace, domain: str, visit: int, folder: Path) -> Pa
 def settings(args: argparse.Namespace) -> Config:
     """Return the settings that all cells share: the gate refuses nothing, and tasks are sampled."""
     cut = {} if args.full else {"queries": 200, "documents": args.documents}
-    suites = {"step": {**cut, "pool": None}}
+    suites = {"step": {**cut, "pool": "off"}}
     gate = {"max_forgetting": 100.0, "max_ood_loss": 100.0, "min_gain": -100.0}
     shared = {
         "suites": suites,

@@ -342,10 +342,10 @@ class SuiteConfig(ConfigSection):
 class StepSuiteConfig(SuiteConfig):
     """What an update scores of its tasks."""
 
-    pool: Annotated[int, Field(ge=10, le=100)] | None = Field(
+    pool: Annotated[int, Field(ge=10, le=100)] | Literal["off"] = Field(
         100,
         description="Documents per query that make the corpus of a large task, beside those with judgements: the first "
-        "that the root base finds. A task is large if they are at most half of its documents; unset: all documents.",
+        "that the root base finds. A task is large if they are at most half of its documents; 'off': all documents.",
     )
 
 
@@ -353,7 +353,7 @@ class ProbeConfig(ConfigSection):
     """The size of a probe."""
 
     queries: Positive = Field(64, description="Queries per task.")
-    documents: Positive = Field(
+    documents: Annotated[int, Whole, Field(ge=1, le=10)] = Field(
         1, description="Documents per query: the first that the root base finds, beside those with judgements."
     )
 

@@ -108,6 +108,7 @@ class OnceEncoder:
         self._by_role = {"query": query, "document": document, "text": default}
         self._vectors: dict[Key, Vectors] = {}
         self._precision: Precision = precision
+        inner.float()  # the library takes the type that config.json names, whatever the weights are stored in
         store_for(inner, precision)
         self._identity = {"sha256": sha256, "max_length": str(inner.max_seq_length)}
         if precision != "fp32":
@@ -244,7 +245,9 @@ def _read(path: Path, identity: dict[str, str]) -> dict[bytes, Vectors]:
     try:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
-            if {name: metadata.get(name) for name in identity} != identity:
+            same = {name: metadata.get(name) for name in identity} == identity
+            # Files of fp32 vectors don't name their precision.
+            if not same or metadata.get("precision") != identity.get("precision"):
                 return {}
             names, vectors = file.get_tensor("names"), file.get_tensor("vectors")
             if metadata.get("content") != _sha256(names, vectors):

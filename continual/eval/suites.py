@@ -61,7 +61,13 @@ class HardSample(Sample):
 
 @dataclass(frozen=True, slots=True)
 class Probe(HardSample):
-    """A small sample in which an update looks for falls."""
+    """A small sample in which an update looks for falls.
+
+    Attributes:
+        corpus: Number of documents that the root base ranked, if the suite "step" limits them; None: all.
+    """
+
+    corpus: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +103,14 @@ def sample_of(task: Task, suites: SuitesConfig, suite: SuiteName) -> Sample:
     if suite in ("release", "corpus"):
         return step
     depth = suites.step.pool
-    if depth is not None and task.mteb is None and step.documents is None and _cut_off(task.metric) <= depth:
+    if depth != "off" and task.mteb is None and step.documents is None and _cut_off(task.metric) <= depth:
         pool = Pool(step.queries, depth)
         step = pool if 2 * texts_of(task, pool) <= texts_of(task, step) else step
     if suite == "step":
         return step
-    probe = Probe(_below(suites.probe.queries, step.queries or task.queries) or step.queries, suites.probe.documents)
+    queries = _below(suites.probe.queries, step.queries or task.queries) or step.queries
+    ranked = None if isinstance(step, Pool) else step.documents
+    probe = Probe(queries, suites.probe.documents, corpus=ranked)
     return probe if 2 * texts_of(task, probe) <= texts_of(task, step) else step
 
 
@@ -134,6 +142,8 @@ def score_settings(config: EvalConfig, sample: Sample = WHOLE, instruction: str 
     if sample != WHOLE:
         kind = PROBE if isinstance(sample, Probe) else ", pool" if isinstance(sample, Pool) else ""
         settings += f"{kind}, queries={sample.queries or 'all'}, documents={sample.documents or 'all'}"
+        if isinstance(sample, Probe) and sample.corpus is not None:
+            settings += f" of {sample.corpus}"
     if instruction is not None:
         settings += f", instruction={hashlib.sha256(instruction.encode()).hexdigest()[:8]}"
     return settings

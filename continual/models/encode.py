@@ -39,7 +39,8 @@ def encode(
 ) -> NDArray[np.float32]:
     """Return the embeddings of texts: those of the model's own `encode`, up to rounding.
 
-    A text's embedding can differ in the last bits with the texts beside it, but not with the number of cores.
+    A text's embedding can differ in the last bits with the texts beside it. With more than one batch it does not depend
+    on the number of cores; a single one is computed with all of them.
 
     Args:
         model: A model in evaluation mode.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from continual.config import Config
 from continual.eval.samples import samples_of
-from continual.eval.suites import SuiteName, sample_of, suite_settings, texts_of
+from continual.eval.suites import Probe, SuiteName, sample_of, suite_settings, texts_of
 from continual.index.pair import vectors_file
 from continual.progress import Progress
 from continual.registry import Registry, Role, Score, Task, Version
@@ -56,11 +56,17 @@ class Scored:
 
     def pairs(self) -> dict[str, tuple[Score, Score]]:
         """Return the new and the old score of each task: in full where there are both, else of the probe."""
-        probes = {
-            task: (score, self.old_probes[task]) for task, score in self.new_probes.items() if task in self.old_probes
-        }
-        full = {task: (score, self.old[task]) for task, score in self.new.items() if task in self.old}
-        return probes | full
+        return self.of_probes() | self._both(self.new, self.old)
+
+    def of_probes(self) -> dict[str, tuple[Score, Score]]:
+        """Return the new and the old score of each probe."""
+        return self._both(self.new_probes, self.old_probes)
+
+    @staticmethod
+    def _both(new: Mapping[str, Score], old: Mapping[str, Score]) -> dict[str, tuple[Score, Score]]:
+        """Return two scores of each task; those with other settings are not comparable."""
+        same = (task for task in new if task in old and new[task].settings == old[task].settings)
+        return {task: (new[task], old[task]) for task in same}
 
 
 @dataclass(frozen=True)
@@ -109,10 +115,10 @@ def evaluate(candidate: Candidate, progress: Progress) -> tuple[Scored, Decision
     """Score a new version, its parent and the root base where they lack scores, and decide."""
     registry, config, tasks = candidate.registry, candidate.config, candidate.tasks
     learning = [task for task in tasks if candidate.roles[task.name] in ("new", "again")]
-    lacking = [unscored(registry, version, tasks, config) for version in (candidate.root, candidate.parent)]
-    spent = candidate.cost(lacking[0])
+    spent = candidate.cost(unscored(registry, candidate.root, tasks, config))
     _score_known(candidate, candidate.root, tasks, progress)
-    everything = spent + candidate.cost(lacking[1]) + candidate.cost(tasks)
+    lacking = unscored(registry, candidate.parent, tasks, config)
+    everything = spent + candidate.cost(lacking) + candidate.cost(tasks)
     limited = candidate.texts is not None and everything > candidate.texts
     _score_known(candidate, candidate.parent, learning if limited else tasks, progress)
     keep = candidate.vectors(candidate.version)
@@ -129,11 +135,17 @@ def evaluate(candidate: Candidate, progress: Progress) -> tuple[Scored, Decision
             decision = judge(found.pairs(), candidate.roles, registry.root, config, candidate.parent.id)
             if decision.final(len(tasks) + 2):  # refused, whatever the other tasks show
                 return found, decision
-            spent += candidate.cost(learning) + candidate.cost(task for task in lacking[1] if task in learning)
+            spent += candidate.cost(learning) + candidate.cost(task for task in lacking if task in learning)
             spent += _score_probes(candidate, scorer, found, progress)
-            score(choose(candidate, found, (candidate.texts or 0) - spent))
-        decision = judge(found.pairs(), candidate.roles, registry.root, config, candidate.parent.id)
-        while doubts := _doubts(candidate, found, decision):
+            chosen = choose(candidate, found, (candidate.texts or 0) - spent)
+            score(chosen)
+            _score_known(candidate, candidate.parent, [task for task in chosen if task.name not in found.old], progress)
+            found.old = last_scores(candidate)
+        decision, probes = (
+            judge(pairs, candidate.roles, registry.root, config, candidate.parent.id)
+            for pairs in (found.pairs(), found.of_probes())
+        )
+        while doubts := _doubts(candidate, found, decision, probes):
             score([task for task in doubts if task.name not in found.new])
             _score_known(candidate, candidate.parent, doubts, progress)
             found.old = last_scores(candidate)
@@ -166,13 +178,10 @@ def _score_probes(candidate: Candidate, scorer: Scorer, found: Scored, progress:
     before = last_scores(candidate, "probe")
     full, probe = ages_of(candidate, found.old), ages_of(candidate, before)
     ages = {name: min(age, probe[name]) for name, age in full.items()}
-    largest = config.suites.probe.queries * (2 + config.suites.probe.documents)
-    costs = {
-        task.name: candidate.cost([task], "probe" if task.name in have else "step")
-        for task in candidate.tasks
-        if task.name not in found.new
-    }
-    quick = [task for task in candidate.tasks if costs.get(task.name, 1 + 2 * largest) <= 2 * largest]
+    rest = [task for task in candidate.tasks if task.name not in found.new]
+    costs = {task.name: candidate.cost([task], "probe" if task.name in have else "step") for task in rest}
+    small = Probe(config.suites.probe.queries, config.suites.probe.documents)
+    quick = [task for task in rest if task.name in have or costs[task.name] <= 2 * texts_of(task, small)]
     chosen: set[str] = set()
     spent = 0
     quick.sort(key=lambda task: -ages[task.name])
@@ -184,8 +193,8 @@ def _score_probes(candidate: Candidate, scorer: Scorer, found: Scored, progress:
             break
         chosen.add(task.name)
         spent += costs[task.name]
-    small = [task for task in quick if task.name in chosen and task.name not in have]
-    found.new |= by_task(score_suite(scorer, registry, small, config, "step"))
+    whole = [task for task in quick if task.name in chosen and task.name not in have]
+    found.new |= by_task(score_suite(scorer, registry, whole, config, "step"))
     probed = [task for task in candidate.tasks if task.name in have and task.name in {*chosen, *found.new}]
     found.new_probes |= by_task(score_suite(scorer, registry, probed, config, "probe"))
     _score_known(candidate, candidate.parent, [task for task in probed if task.name not in before], progress, "probe")
@@ -194,10 +203,29 @@ def _score_probes(candidate: Candidate, scorer: Scorer, found: Scored, progress:
 
 
 def last_scores(candidate: Candidate, suite: SuiteName = "step") -> dict[str, Score]:
-    """Return, by task, the score in a suite of the last version of the parent's lineage that has one."""
-    lineage = [version.id for version in candidate.registry.ancestry(candidate.parent.id)]
-    found = candidate.registry.last_scores(suite_settings(candidate.tasks, candidate.config, suite), lineage)
-    candidate.registry.digests.check(*map(queries_of, found.values()))
+    """Return, by task, the score in a suite of the last version of the parent's lineage that has one.
+
+    A score of a version that had not learned the domain yet says nothing about forgetting, and is left out for the
+    tasks of learned domains.
+    """
+    registry = candidate.registry
+    lineage = registry.ancestry(candidate.parent.id)
+    settings = suite_settings(candidate.tasks, candidate.config, suite)
+    found = registry.last_scores(settings, [version.id for version in lineage])
+    registry.digests.check(*map(queries_of, found.values()))
+    stale = {score.version for score in found.values()} - {candidate.parent.id}
+    if stale:
+        domain_of = {batch.id: batch.domain for batch in registry.batches()}
+        learned = {
+            version.id: {domain_of[batch] for batch in registry.learned(version)}
+            for version in lineage
+            if version.id in stale
+        }
+        for task in candidate.tasks:
+            score = found.get(task.name)
+            late = score is not None and score.version in stale and task.domain not in learned[score.version]
+            if late and candidate.roles[task.name] == "learned":
+                del found[task.name]
     return found
 
 
@@ -240,20 +268,26 @@ def choose(candidate: Candidate, found: Scored, room: int) -> list[Task]:
     return [task for task in rest if task.name in chosen]
 
 
-def _doubts(candidate: Candidate, found: Scored, decision: Decision) -> list[Task]:
-    """Return the tasks of limits that are or might be broken, and that were not scored in full with the parent."""
+def _doubts(candidate: Candidate, found: Scored, decision: Decision, probes: Decision) -> list[Task]:
+    """Return the tasks of limits that are or might be broken, and that were not scored in full with the parent.
+
+    A score in full may be compared with a version that was worse than the parent; then only the probe shows a fall.
+
+    Args:
+        probes: The decision on probes alone.
+    """
     unsure = {
         task
         for finding in decision.findings
         if finding.broken or (finding.beyond and (finding.p is None or finding.p <= DOUBT))
         for task in finding.tasks
     }
+    settled = {name for name in found.new if name in found.old and found.old[name].version == candidate.parent.id}
     near = -NEAR * candidate.config.gate.max_forgetting
     unsure |= {
         name
-        for name, change in decision.tasks.items()
-        if name not in found.new and change.role == "learned" and change.difference < near
+        for name, change in probes.tasks.items()
+        if name not in settled and change.role == "learned" and change.difference < near
         if change.p is None or change.p / 2 <= DOUBT
     }
-    settled = {name for name in found.new if name in found.old and found.old[name].version == candidate.parent.id}
     return [task for task in candidate.tasks if task.name in unsure - settled]

@@ -100,7 +100,8 @@ def score_missing(
         keep: Cache file to read embeddings of texts from, and to write them to.
     """
     missing = unscored(registry, version, tasks, config, suite)
-    corpora = unranked_corpora(registry, missing, config) if suite == "step" else []
+    # Also of tasks that the version has scores on: another version is about to be scored on their pools.
+    corpora = unranked_corpora(registry, tasks, config) if suite == "step" else []
     if corpora and version.id != ROOT:
         root = registry.version(ROOT)
         behind = unscored(registry, root, corpora, config)
@@ -215,7 +216,8 @@ def score_suite(
     For the suite "probe", all tasks have a probe. For "step", the root base has ranked the corpora that pools are of.
     """
     registry.task_folders([task for task in tasks if task.mteb is None])
-    first = max(TOP, config.suites.step.pool or 0) if suite == "corpus" else TOP
+    pool = config.suites.step.pool
+    first = max(TOP, pool if pool != "off" else 0) if suite == "corpus" else TOP
     return scorer.score(tasks, samples_of(registry, tasks, config, suite), on_score, first)
 
 

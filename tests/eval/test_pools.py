@@ -67,7 +67,7 @@ def test_what_a_pool_is() -> None:
     assert sample_of(large, few, "corpus") == Sample(5)
     random = SuitesConfig(step=StepSuiteConfig(documents=500))
     assert sample_of(large, random, "step") == Sample(None, 500)
-    assert sample_of(large, SuitesConfig(step=StepSuiteConfig(pool=None)), "step") == WHOLE
+    assert sample_of(large, SuitesConfig(step=StepSuiteConfig(pool="off")), "step") == WHOLE
 
 
 def test_the_corpus_is_encoded_with_the_root_base_alone(pooled: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

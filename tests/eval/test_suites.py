@@ -108,7 +108,10 @@ def test_what_a_probe_is() -> None:
     assert sample_of(task_record(documents=150), suites, "probe") == Sample(50, None)  # a probe would be more than half
     assert sample_of(task_record(task_type="STS", metric="cosine_spearman"), suites, "probe") == WHOLE
     small = SuitesConfig(step=StepSuiteConfig(queries=5, documents=400))
-    assert sample_of(task_record(), small, "probe") == Probe(5, 1)  # never more queries than the suite step
+    limited = sample_of(task_record(), small, "probe")
+    assert limited == Probe(5, 1, corpus=400)  # never more queries than the suite step
+    # Of another part of the corpus, other documents are hard.
+    assert score_settings(EvalConfig(), limited) == "max_length=model, probe, queries=5, documents=1 of 400"
 
 
 def test_the_documents_of_a_probe_are_hard_ones() -> None:

@@ -235,7 +235,7 @@ def test_prompts_of_ones_own(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has a field that is not one of .*'tone'"):
         ask("http://127.0.0.1:9/v1", tmp_path / "journal", prompts=tmp_path / "own")
     (tmp_path / "own/query.txt").write_text("Passage:\nall the same\n\n")
-    with pytest.raises(InputError, match="lacks the field {passage}"):
+    with pytest.raises(InputError, match=r"lacks the field \{passage\}"):
         ask("http://127.0.0.1:9/v1", tmp_path / "journal", prompts=tmp_path / "own")
     with pytest.raises(InputError, match="cannot be read as text"):
         ask("http://127.0.0.1:9/v1", tmp_path / "journal", prompts=tmp_path / "none")

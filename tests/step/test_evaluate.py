@@ -16,8 +16,8 @@ from continual.config import load_config
 from continual.eval.suites import SuiteName, suite_settings
 from continual.models.weights import weights_sha256
 from continual.progress import SILENT
-from continual.registry import Role, TaskChange
-from continual.step.evaluate import Candidate, Scored, _doubts, evaluate
+from continual.registry import Role, Score, TaskChange
+from continual.step.evaluate import Candidate, Scored, _doubts, evaluate, last_scores
 from continual.step.gate import Decision
 from continual.versions.scores import score_missing
 from tests.commands import Run
@@ -170,9 +170,38 @@ def test_a_fall_of_a_probe_near_the_limit_is_measured_in_full(
         for name, role in ROLES.items()
         if name in "cd"
     }
-    decision = Decision([], candidate.config.gate, tasks=changes)
-    doubts = _doubts(candidate, Scored(), decision)
+    nothing, probes = (Decision([], candidate.config.gate, tasks=tasks) for tasks in ({}, changes))
+    doubts = _doubts(candidate, Scored(), nothing, probes)
     assert [task.name for task in doubts] == (["c"] if unsure else [])
+    # Scored in full, but compared with a version before the parent; and then with the parent.
+    full = Score("v9", "c", "ndcg_at_10", 60.0, 16, None)
+    for version, settled in (("v3", False), ("v4", True)):
+        scored = Scored(new={"c": full}, old={"c": dataclasses.replace(full, version=version, score=40.0)})
+        doubts = _doubts(candidate, scored, nothing, probes)
+        assert [task.name for task in doubts] == (["c"] if unsure and not settled else [])
+
+
+def test_a_score_from_before_a_domain_was_learned_says_nothing_about_forgetting(
+    opened: Callable[[str], Workspace],
+) -> None:
+    workspace = opened(LIMITED.replace("max_forgetting = 100", "max_forgetting = 2"))
+    registry = workspace.registry
+    task = next(task for task in registry.tasks() if task.name == "b")
+    known = registry.scores(suite_settings([task], load_config(workspace.directory / "continual.toml"), "step"))
+    for version in ("v2", "v3", "v4"):  # b was learned by v2
+        registry.drop_scores(str(known[version, "b"].path))
+    assert "b" in last_scores(of_current(workspace, {"b": "OOD"}))
+    assert "b" not in last_scores(of_current(workspace, ROLES))
+    _, decision = evaluate(of_current(workspace, ROLES), SILENT)
+    assert decision.tasks["b"].since is None
+    assert decision.tasks["b"].difference == pytest.approx(0, abs=1e-6), "with the parent, not with the root base"
+
+
+def test_scores_with_other_settings_are_not_compared() -> None:
+    new = Score("v9", "c", "ndcg_at_10", 60.0, 16, None, settings="max_length=model, pool, queries=all, documents=100")
+    old = dataclasses.replace(new, version="v4", settings="max_length=model")
+    assert Scored(new={"c": new}, old={"c": old}).pairs() == {}
+    assert set(Scored(new={"c": new}, old={"c": dataclasses.replace(new, version="v4")}).pairs()) == {"c"}
 
 
 def test_learned_domains_are_probed_before_most_ood_tasks(opened: Callable[[str], Workspace]) -> None:

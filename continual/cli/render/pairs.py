@@ -52,9 +52,7 @@ def print_synthesis(found: Synthesis, show: int) -> None:
     share = found.covered / found.passages
     say(f"{found.kept:,} pairs for {found.covered:,} of {found.passages:,} passages ({share:.0%}): {found.file}")
     if found.method == "extract":
-        say(
-            "The queries are parts of the passages, and weak. A language model writes better ones (--method llm)."
-        )
+        say("The queries are parts of the passages, and weak. A language model writes better ones (--method llm).")
     if found.held:
         say(f"Left out: {found.held:,} passages that evaluation tasks hold.")
     _print_kinds("type", found.types)
