@@ -366,7 +366,7 @@ def train(cell: Cell, workspace: Workspace, config: Config, args: argparse.Names
     """Run a cell's recipe. With --keep, cells that differ only in what is done afterwards share one training."""
     words = sorted((word, value) for word, value in cell.words.items() if word not in ("keep", "to_base"))
     named = [cell.regime, *("=".join(pair) for pair in words), *(["wide"] if args.wide else [])]
-    named.append("full" if args.full else str(args.documents))
+    named += ["full" if args.full else str(args.documents), Path(args.base).name, cell.settings(settings(args))]
     trained = args.keep / " ".join(named) if args.keep is not None else None
     if trained is None or not trained.exists():
         workspace.config = config
@@ -521,6 +521,8 @@ def main() -> None:
         print(table(known))
         return
     if args.compare:
+        if args.scores is None:
+            sys.exit("--compare needs --scores FOLDER, where the scores of both cells are.")
         print(compare(*(args.scores / Cell.parse(name).name for name in args.compare)))
         return
     done = {}

@@ -249,6 +249,11 @@ def update(
 
     if plan and (resume or restart):
         raise InputError("--plan is for a new update. Leave --resume and --restart out, or leave --plan out.")
+    if plan and mine:
+        raise InputError(
+            "--plan changes nothing, so it can't mine. Leave --mine out, or run `continual mine` first: a plan counts "
+            "the negatives that it found."
+        )
     opened = open_workspace(workspace)
     options: dict[str, Any] = {"replay": replay, "domains": domain or None, "start": start, "seed": seed}
     options |= {"merge": parse_merge(merge), "recipe": recipe, "compatible": compatible, "mine": mine}

@@ -19,6 +19,7 @@ from continual.forget.certificate import Rebuilt
 from continual.forget.taint import tainted
 from continual.merge.rules import find_rule
 from continual.models.weights import weights_sha256
+from continual.pairs.request import mine_batches
 from continual.progress import SILENT, Progress
 from continual.registry import CURRENT, ROOT, Registry, Version
 from continual.registry.catalog import now
@@ -160,6 +161,9 @@ def _retrain(registry: Registry, step: Version, parent: Version, batches: list[s
     made = step.provenance
     config = validate(made.config, f"the settings of {step.id}")
     request = Request(seed=made.seed)
+    if made.mined:
+        # What was mined is gone, because it may have held what is forgotten. Mine again, as before the step.
+        mine_batches(registry, config, parent.id, made.mined, progress)
     spec, drawn = prepare(registry, config, request, parent=parent, batches=batches, progress=progress)
     provenance = replace(spec.provenance, recipe=made.recipe, replaces=step.id)
     result = update(registry, replace(spec, provenance=provenance), drawn, progress=progress)

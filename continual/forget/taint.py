@@ -15,7 +15,8 @@ def rows_trained(registry: Registry, removed: Mapping[str, Sequence[str]], batch
     """Return how many of the removed rows the training of each version drew, by id; versions without any are left out.
 
     A window tells the range of hashes that it was drawn from. If a policy chose some of its rows, all rows in the range
-    count, so the number is an upper bound.
+    count, so the number is an upper bound. So does every row of a domain that mined negatives come from: its positive
+    may have been one of them.
 
     Args:
         removed: Hashes of the removed rows, by id of the batch.
@@ -28,9 +29,11 @@ def rows_trained(registry: Registry, removed: Mapping[str, Sequence[str]], batch
             continue
         made = version.provenance
         windows = [window for window in (*made.new, *made.replay, *made.held) if window.rows]
+        learned = registry.learned(version)
         count = sum(
-            any(window.domain == domain_of[batch] and _inside(window, key) for window in windows)
-            for batch in removed.keys() & registry.learned(version)
+            domain_of[batch] in made.mined_from
+            or (batch in learned and any(w.domain == domain_of[batch] and _inside(w, key) for w in windows))
+            for batch in removed
             for key in removed[batch]
         )
         if count:

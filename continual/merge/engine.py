@@ -2,8 +2,8 @@
 
 Each worker reads one tensor from every model, merges it and writes it before it takes the next tensor. So memory does
 not depend on the size of the models: a worker needs at most (number of models + 2) times the largest tensor, in fp32.
-Only `opcm` needs more, about eight times the largest matrix, because it decomposes matrices. A worker computes with one
-thread, so that the same models give the same bytes on any number of cores.
+Only `opcm` needs more, about eight times the largest matrix, because it decomposes matrices, and `regmean`, which holds
+matrices of the width of a layer's inputs in float64. A worker computes with one thread, so that the same models give the same bytes on any number of cores.
 """
 
 from __future__ import annotations
@@ -106,6 +106,10 @@ def merge_models(
         return merged if origin is None else merged.add_(origin)
 
     dtypes = stored_types(models, keys, dtype)
+    if grams is not None and workers is None:
+        # Some matrices in float64 for each layer: one per model, their sum, and what solving it needs.
+        widths = [models[0].entries[key].shape[-1] for key in keys if key in grams[0]]
+        workers = _workers((len(models) + 3) * 8 * max(widths, default=0) ** 2)
     rewrite(layout or models[0], out, compute, dtypes, workers, progress, models=len(inputs))
 
 

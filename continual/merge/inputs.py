@@ -45,10 +45,15 @@ def write_grams(model: Model, texts: Texts, folder: Path, progress: Progress = S
     encoder = load_encoder(model.folder)
     layers = {name: layer.weight for name, layer in linear_layers(encoder).items()}
     keys = {name: _key(model, encoder, name) for name in depends_on(encoder, layers)}
+    if not keys:
+        raise ModelError(
+            f"{model} has no linear layer that its embeddings depend on (GPT-2's are Conv1D), so a merge by what its "
+            "layers get would be the plain mean. Use --method linear."
+        )
     tokens = texts.tokens(encoder)
     folder.mkdir()
     files: dict[str, Path] = {}
-    progress.start("reading what the layers get", len(texts) * passes(encoder, keys), "texts")
+    progress.start("collecting layer inputs", len(texts) * passes(encoder, keys), "texts")
     for name, gram in input_grams(encoder, tokens, keys, progress=progress):
         file = folder / f"{len(files)}.npy"
         np.save(file, gram.numpy())
@@ -71,7 +76,8 @@ def _key(model: Model, encoder: SentenceTransformer, name: str) -> str:
         wanted = [whole, whole.partition(".")[2]]  # a key has no prefix that all names of the transformer share
     else:
         place, _, rest = name.partition(".")
-        wanted = [(Path(read_modules(model.folder)[int(place)].path) / f"{rest}.weight").as_posix()]
+        module = read_modules(model.folder)[[*dict(encoder.named_children())].index(place)]
+        wanted = [(Path(module.path) / f"{rest}.weight").as_posix()]
     for key in wanted:
         if key in model.entries and model.entries[key].shape == tuple(layer.weight.shape):
             return key

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from continual.config import Config
+from continual.errors import ModelError
 from continual.models.encode import TOKENS, encode
 from continual.models.encoder import encoding_prompts, load_encoder
 from continual.models.tokens import Tokens
@@ -27,6 +28,7 @@ class PairEncoder:
     """
 
     def __init__(self, model: Path, config: Config, instruction: str | None, progress: Progress) -> None:
+        self._folder = model
         self._model = load_encoder(model, trust_remote_code=config.trust_remote_code)
         limit = config.train.max_length
         self._model.max_seq_length = min(limit, self._model.max_seq_length or limit)
@@ -53,6 +55,11 @@ class PairEncoder:
         tokens.add(texts, prompt, task)
         options: dict[str, Any] = {"max_tokens": self._max_tokens, "precision": self._precision}
         vectors = encode(self._model, tokens, task=task, progress=self._progress, **options)
+        if not np.isfinite(vectors).all():
+            raise ModelError(
+                f"{self._folder} gives embeddings that are not finite, so it can't rank passages. Name another version "
+                "with --version, or go back to an earlier one with `continual rollback`."
+            )
         if self._unit:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         self.seconds += time.monotonic() - began
@@ -62,17 +69,14 @@ class PairEncoder:
         """Embed passages into a file, and return it as an array that is read as needed, [passages, dimensions].
 
         Args:
-            file: The file to make, of numpy's format.
+            file: The file to make: the rows one after another.
             count: Number of passages.
             pieces: The passages, some at a time.
         """
-        vectors: Any = None
-        start = 0
-        for texts in pieces:
-            part = self.passages(texts)
-            if vectors is None:
-                vectors = np.lib.format.open_memmap(file, "w+", np.float32, (count, part.shape[1]))
-            vectors[start : start + len(part)] = part
-            start += len(part)
-        vectors.flush()
-        return np.load(file, mmap_mode="r")
+        width = 0
+        with file.open("wb") as opened:  # a file with holes would end the process with a signal on a full disk
+            for texts in pieces:
+                part = self.passages(texts)
+                width = part.shape[1]
+                opened.write(np.ascontiguousarray(part).tobytes())
+        return np.memmap(file, np.float32, "r", shape=(count, width))

@@ -23,6 +23,9 @@ from continual.stream.sample import documents_of
 PIECE = 4_096
 """Texts that are read at a time."""
 
+RANGE = 50_000
+"""Texts that are sorted at a time."""
+
 Indices = NDArray[np.int64]
 Corpus = Sequence[Batch] | str
 """More passages: the positives of another domain's batches, or the documents of a file."""
@@ -30,17 +33,21 @@ Corpus = Sequence[Batch] | str
 
 @dataclass(frozen=True)
 class Links:
-    """Which passages are no negatives of some queries.
+    """What rules out passages as negatives of some queries.
 
     Attributes:
         query: Number of the query, from the first one of the piece, [links].
-        passage: Number of the passage, [links].
-        positive: Whether it is a positive of the query, and not only of the same document as one, [links].
+        passage: Number of a passage that is a positive of the query, or the query's own text, [links].
+        positive: Whether it is a positive, [links].
+        document_query: Number of the query, likewise, [documents].
+        document: Code of the document of one of its positives, [documents].
     """
 
     query: Indices
     passage: Indices
     positive: NDArray[np.bool_]
+    document_query: Indices
+    document: Indices
 
 
 class Passages:
@@ -49,12 +56,14 @@ class Passages:
     Attributes:
         queries: Number of distinct queries.
         passages: Number of passages.
-        most_links: Largest number of passages that are no negatives of one query.
+        documents: Code of each passage's document, -1 without one, [passages]. Of several, the first.
+        most_links: Largest number of passages that are positives of one query.
 
     Args:
         connection: An empty database.
         registry: The workspace's registry.
         batches: The batches of the domain.
+        targets: Those whose rows get negatives.
         corpora: Where else to find passages.
 
     Raises:
@@ -66,6 +75,7 @@ class Passages:
         connection: duckdb.DuckDBPyConnection,
         registry: Registry,
         batches: Sequence[Batch],
+        targets: Sequence[Batch],
         corpora: Sequence[Corpus],
     ) -> None:
         self._connection = connection
@@ -80,9 +90,9 @@ class Passages:
         free = (
             "WHERE row_hash NOT IN (FROM leaked) AND query_hash NOT IN (FROM held) AND positive_hash NOT IN (FROM held)"
         )
-        own, other = (
+        own, asked, other = (
             f"read_parquet([{', '.join(literal(registry.path(batch.path)) for batch in group)}])" if group else ""
-            for group in (batches, others)
+            for group in (batches, targets, others)
         )
         run(f"CREATE TABLE rows AS SELECT row_hash, query_hash, positive_hash, doc_id FROM {own} {free}")
         run("CREATE TABLE texts (hash VARCHAR, text VARCHAR)")
@@ -92,17 +102,10 @@ class Passages:
         found = f"SELECT positive_hash AS hash, positive AS text FROM {own} {free} UNION ALL FROM texts"
         if other:
             found += f" UNION ALL SELECT positive_hash, positive FROM {other} {free}"
-        numbered = "SELECT row_number() OVER (ORDER BY hash) - 1 AS number, hash, text FROM"
-        run(
-            f"CREATE TABLE passages AS {numbered} (SELECT hash, min(text) AS text FROM ({found}) "
-            "WHERE hash NOT IN (FROM held) GROUP BY hash) ORDER BY number"
-        )
-        run(
-            f"CREATE TABLE queries AS {numbered} (SELECT query_hash AS hash, min(query) AS text FROM {own} {free} "
-            "GROUP BY query_hash) ORDER BY number"
-        )
-        self._link()
+        self._number("passages", f"SELECT hash, text FROM ({found}) WHERE hash NOT IN (FROM held)")
+        self._number("queries", f"SELECT query_hash AS hash, query AS text FROM {asked} {free}")
         self.queries, self.passages = (count(connection, f"SELECT count(*) FROM {t}") for t in ("queries", "passages"))
+        self._link()
         self.most_links = count(
             connection, "SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM links GROUP BY query)"
         )
@@ -124,92 +127,82 @@ class Passages:
         if texts:
             insert()
 
+    def _number(self, table: str, texts: str) -> None:
+        """Make a table of distinct texts, sorted by their numbers.
+
+        Hashes are numbered first, and texts sorted a range of numbers at a time: DuckDB's sort of all texts takes more
+        memory than it is allowed.
+        """
+        run = self._connection.execute
+        run(
+            f"CREATE TABLE {table}_numbers AS SELECT row_number() OVER (ORDER BY hash) - 1 AS number, hash FROM "
+            f"(SELECT DISTINCT hash FROM ({texts}))"
+        )
+        run(f"CREATE TABLE {table} (number BIGINT, text VARCHAR)")
+        for start in range(0, count(self._connection, f"SELECT count(*) FROM {table}_numbers"), RANGE):
+            run(
+                f"INSERT INTO {table} SELECT number, min(text) FROM ({texts}) JOIN (SELECT number, hash FROM "
+                f"{table}_numbers WHERE number >= {start} AND number < {start + RANGE}) USING (hash) "
+                "GROUP BY number ORDER BY number"
+            )
+
     def _link(self) -> None:
-        """Record which passages are positives of a query, or of the same document as one."""
-        self._connection.execute(
+        """Record the positives of each query, and the documents of queries and passages."""
+        run = self._connection.execute
+        run("CREATE TABLE codes AS SELECT doc_id, row_number() OVER (ORDER BY doc_id) - 1 AS code FROM "
+            "(SELECT DISTINCT doc_id FROM rows WHERE doc_id IS NOT NULL)")  # fmt: skip
+        run(
             "CREATE TABLE links AS SELECT query, passage, bool_or(positive) AS positive FROM ("
             "SELECT q.number AS query, p.number AS passage, true AS positive FROM rows r "
-            "JOIN queries q ON q.hash = r.query_hash JOIN passages p ON p.hash = r.positive_hash "
-            "UNION ALL SELECT q.number, p.number, false FROM rows r JOIN queries q ON q.hash = r.query_hash "
-            "JOIN (SELECT DISTINCT doc_id, positive_hash FROM rows WHERE doc_id IS NOT NULL) d ON d.doc_id = r.doc_id "
-            "JOIN passages p ON p.hash = d.positive_hash) GROUP BY query, passage ORDER BY query, passage"
+            "JOIN queries_numbers q ON q.hash = r.query_hash JOIN passages_numbers p ON p.hash = r.positive_hash "
+            "UNION ALL SELECT q.number, p.number, false FROM queries_numbers q JOIN passages_numbers p USING (hash)) "
+            "GROUP BY query, passage ORDER BY query, passage"
         )
+        run(
+            "CREATE TABLE asked_documents AS SELECT DISTINCT q.number AS query, code FROM rows r "
+            "JOIN queries_numbers q ON q.hash = r.query_hash JOIN codes USING (doc_id) ORDER BY query, code"
+        )
+        self.documents = np.full(self.passages, -1, np.int64)
+        told = run(
+            "SELECT p.number, min(code) AS code FROM rows r JOIN passages_numbers p ON p.hash = r.positive_hash "
+            "JOIN codes USING (doc_id) GROUP BY p.number"
+        ).fetchnumpy()
+        self.documents[told["number"]] = told["code"]
 
     def read(self, table: str) -> Iterator[list[str]]:
         """Yield the texts of `queries` or `passages` in the order of their numbers."""
         for start in range(0, getattr(self, table), PIECE):
-            yield self._texts(f"SELECT text FROM {table} WHERE number >= {start} AND number < {start + PIECE}")
+            query = f"SELECT text FROM {table} WHERE number >= ? AND number < ? ORDER BY number"
+            yield [text for (text,) in self._connection.execute(query, [start, start + PIECE]).fetchall()]
 
-    def _texts(self, query: str) -> list[str]:
-        return [text for (text,) in self._connection.execute(f"{query} ORDER BY number").fetchall()]
-
-    def passages_at(self, numbers: Indices) -> dict[int, str]:
-        """Return the texts of some passages by their numbers."""
+    def texts(self, table: str, numbers: Indices) -> dict[int, str]:
+        """Return some texts of `queries` or `passages` by their numbers."""
         self._connection.register("wanted", pa.table({"number": np.unique(numbers)}))
-        rows = self._connection.execute("SELECT number, text FROM passages SEMI JOIN wanted USING (number)").fetchall()
+        rows = self._connection.execute(f"SELECT number, text FROM {table} SEMI JOIN wanted USING (number)").fetchall()
         self._connection.unregister("wanted")
         return dict(rows)
 
     def links(self, start: int, stop: int) -> Links:
-        """Return the links of the queries from `start` to before `stop`."""
-        found = self._connection.execute(
-            "SELECT query - ?, passage, positive FROM links WHERE query >= ? AND query < ? ORDER BY ALL",
-            [start, start, stop],
-        ).fetchnumpy()
-        query, passage, positive = found.values()
-        return Links(query.astype(np.int64), passage.astype(np.int64), positive.astype(bool))
-
-    def add_negatives(
-        self,
-        first: int,
-        negatives: Sequence[Sequence[str]],
-        scores: Sequence[Sequence[float]],
-        positives: Sequence[float],
-    ) -> None:
-        """Add what was chosen for the queries from number `first` on, with the score of each query's positive."""
-        self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS chosen (query BIGINT, negatives VARCHAR[], hashes VARCHAR[], scores FLOAT[], "
-            "positive_score FLOAT)"
+        """Return what rules out passages for the queries from `start` to before `stop`."""
+        between = "FROM {} WHERE query >= ? AND query < ? ORDER BY ALL"
+        query, passage, positive = self._connection.execute(
+            f"SELECT query - ?, passage, positive {between.format('links')}", [start, start, stop]
+        ).fetchnumpy().values()  # fmt: skip
+        asked, code = self._connection.execute(
+            f"SELECT query - ?, code {between.format('asked_documents')}", [start, start, stop]
+        ).fetchnumpy().values()  # fmt: skip
+        return Links(
+            query.astype(np.int64),
+            passage.astype(np.int64),
+            positive.astype(bool),
+            asked.astype(np.int64),
+            code.astype(np.int64),
         )
-        added = pa.table(
-            {
-                "query": pa.array(range(first, first + len(negatives)), pa.int64()),
-                "negatives": pa.array(negatives, pa.list_(pa.string())),
-                "hashes": pa.array([[hash_text(text) for text in texts] for texts in negatives], pa.list_(pa.string())),
-                "scores": pa.array(scores, pa.list_(pa.float32())),
-                "positive_score": pa.array(positives, pa.float32()),
-            }
-        )
-        self._connection.register("added", added)
-        self._connection.execute("INSERT INTO chosen FROM added")
-        self._connection.unregister("added")
 
-    def rows(self, file: Path) -> pa.RecordBatchReader:
-        """Return the rows of a batch that got negatives, in hash order, a piece at a time."""
-        return self._connection.sql(
-            "SELECT row_hash, negatives, hashes, scores, positive_score FROM chosen JOIN queries ON query = number "
-            f"JOIN (SELECT row_hash, query_hash FROM rows SEMI JOIN {scan([file], 'row_hash')} USING (row_hash)) ON "
-            "query_hash = hash WHERE len(negatives) > 0 ORDER BY row_hash"
-        ).to_arrow_reader(PIECE)
-
-    def figures(self, files: Sequence[Path], wanted: int) -> tuple[int, int, int, int, float | None]:
-        """Return the rows of batches, their negatives, rows with `wanted` ones and with none, and the mean margin."""
-        query = (
-            "SELECT count(*), coalesce(sum(len(negatives)), 0), count(*) FILTER (len(negatives) >= ?), "
-            "count(*) FILTER (len(negatives) = 0), "
-            "sum(len(negatives) * positive_score - list_sum(scores)) / nullif(sum(len(negatives)), 0) FROM "
-            f"(SELECT query_hash FROM rows SEMI JOIN {scan(files, 'row_hash')} USING (row_hash)) JOIN queries ON "
-            "query_hash = hash JOIN chosen ON query = number"
-        )
-        ((rows, negatives, full, none, margin),) = self._connection.execute(query, [wanted]).fetchall()
-        return int(rows), int(negatives), int(full), int(none), None if margin is None else float(margin)
-
-    def examples(self, most: int) -> list[tuple[str, str, float, list[str], list[float]]]:
-        """Return query, positive, its score, negatives and their scores of some queries, evenly from all."""
-        return self._connection.execute(
-            "SELECT q.text, min(p.text), any_value(positive_score), any_value(negatives), any_value(scores) "
-            "FROM queries q JOIN chosen c ON c.query = q.number JOIN links l ON l.query = q.number AND l.positive "
-            "JOIN passages p ON p.number = l.passage WHERE q.number IN "
-            "(SELECT unnest(range(0, ?, greatest(1, ? // ?)))) GROUP BY q.number, q.text ORDER BY q.number LIMIT ?",
-            [self.queries, self.queries, max(most, 1), most],
-        ).fetchall()
+    def rows(self, file: Path) -> tuple[pa.ChunkedArray, Indices]:
+        """Return the row hashes of a batch in their order, and the number of each row's query; without held rows."""
+        table = self._connection.sql(
+            f"SELECT row_hash, number FROM rows SEMI JOIN {scan([file], 'row_hash')} USING (row_hash) "
+            "JOIN queries_numbers ON query_hash = hash ORDER BY row_hash"
+        ).to_arrow_table()
+        return table["row_hash"], table["number"].to_numpy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,30 +63,60 @@ def mine(registry: Registry, config: Config, request: MineRequest, progress: Pro
     config = request.resolve(config)
     domains = _domains(registry, request.domains)
     corpora = [_corpus(registry, name) for name in request.corpora or ()]
-    with registry.lock(UPDATE_LOCK, "mine"), kept(registry, request.version or CURRENT, progress=progress) as (model,):
-        version = registry.version(request.version or CURRENT).id
-        for batches in domains.values():
+    chosen = request.version or CURRENT
+    found = 0
+    for name, batches in domains.items():
+        with registry.lock(UPDATE_LOCK, "mine"), kept(registry, chosen, progress=progress) as (model,):
+            if (run := registry.interrupted()) is not None:
+                raise InputError(
+                    f"The update to {run.id} was interrupted, and it resumes only with the negatives it began with. "
+                    "Continue it with `continual update --resume`, or discard it with `continual update --restart`."
+                )
+            version = registry.version(chosen).id
             options: dict[str, Any] = {"corpora": corpora, "show": request.show, "progress": progress}
-            yield mine_domain(registry, config, model, version, batches, **options)
-
-
-def mine_new(registry: Registry, config: Config, batches: Sequence[Batch], progress: Progress = SILENT) -> list[Mined]:
-    """Mine negatives for the rows of new batches by the current version, in the passages of their whole domains.
-
-    The caller holds the update lock.
-    """
-    new = {batch.id for batch in batches}
-    known = _by_domain(registry)
-    found = []
-    with kept(registry, CURRENT, progress=progress) as (model,):
-        version = registry.version(CURRENT).id
-        for domain in dict.fromkeys(batch.domain for batch in batches):
-            if domain not in known:
+            try:
+                mined = mine_domain(registry, config, model, version, batches, **options)
+            except NothingToDoError as error:
+                if len(domains) == 1:
+                    raise
+                _logger.warning("No negatives are mined for %s: %s", name, error)
                 continue
-            targets = [batch for batch in known[domain] if batch.id in new]
-            found.append(
-                mine_domain(registry, config, model, version, known[domain], targets=targets, progress=progress)
-            )
+        found += 1
+        yield mined
+    if not found:
+        raise NothingToDoError("No domain has rows that can be trained on, so there is nothing to mine for.")
+
+
+def mine_batches(
+    registry: Registry, config: Config, version: str, names: Iterable[str], progress: Progress = SILENT
+) -> list[Mined]:
+    """Mine negatives for the rows of some batches, in the passages of their whole domains.
+
+    Domains without rows that mined negatives are for are left out. The caller holds the update lock.
+
+    Args:
+        version: Id of the version that finds them.
+        names: Ids of the batches.
+    """
+    wanted, found = set(names), []
+    with kept(registry, version, progress=progress) as (model,):
+        for domain, batches in _by_domain(registry).items():
+            targets = [batch for batch in batches if batch.id in wanted]
+            if not targets:
+                continue
+            try:
+                mined = mine_domain(registry, config, model, version, batches, targets=targets, progress=progress)
+            except NothingToDoError:
+                continue
+            if mined.suspect:
+                _logger.warning(
+                    "%s: per query, %.1f other passages score as high as the positive or nearly so, so some negatives "
+                    "may be right answers. Look at them with `continual mine %s --show 10`.",
+                    domain,
+                    mined.near,
+                    domain,
+                )
+            found.append(mined)
     return found
 
 

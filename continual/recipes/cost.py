@@ -122,12 +122,13 @@ def _phase_cost(planned: PlannedPhase) -> PhaseCost:
 
 
 def total_cost(versions: Sequence[Version]) -> Cost:
-    """Return the total cost of the trainings and searches that made versions."""
+    """Return the total cost of the trainings and searches that made versions, and of projections for texts to keep."""
+    projected = sum(version.provenance.kept.seconds for version in versions if version.provenance.kept is not None)
     searches = [cost for version in versions if (cost := version.provenance.search_cost) is not None]
     return Cost(
         pairs=sum(version.pairs_trained for version in versions) + sum(cost.pairs for cost in searches),
         tokens=sum(version.tokens_trained for version in versions) + sum(cost.tokens for cost in searches),
-        seconds=sum(version.seconds for version in versions) + sum(cost.seconds for cost in searches),
+        seconds=sum(version.seconds for version in versions) + sum(cost.seconds for cost in searches) + projected,
         forward_pairs=sum(cost.forward_pairs for cost in searches),
         forward_tokens=sum(cost.forward_tokens for cost in searches),
     )

@@ -153,7 +153,7 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class Kept:
-    """How an update was held back for texts to keep.
+    """How an update was projected for texts to keep.
 
     Attributes:
         weight: Weight of the texts to keep, `merge.keep`.
@@ -218,6 +218,7 @@ class Provenance:
         skipped: Number of new rows left out, by domain, because rows of classification and clustering domains need
             negatives of their own.
         mined: Mined negatives that the draw added to the rows: the SHA-256 of their file, by id of the batch.
+        mined_from: Domains that these negatives may come from.
         instructions: Instructions for queries, by domain, of all domains in the lineage that have one.
         config: The settings in `continual.toml` and in the call, complete with defaults.
         libraries: Versions of the libraries that decide the weights, by name.
@@ -228,7 +229,7 @@ class Provenance:
         keeps: sha256 that identifies a phase whose rows stay the same when the domains get more rows.
         clusters: Domains by cluster; only for a phase with `keeps`.
         training: Outcome of the training; None for a merge of `members`.
-        kept: How the update was held back for texts to keep; None if it was not.
+        kept: How the update was projected for texts to keep; None if it was not.
         fold_error: Largest difference between embeddings of the folded model and of its base with the adapter.
         search: Outcome of a search for merge coefficients.
         search_cost: Cost of that search.
@@ -255,6 +256,7 @@ class Provenance:
     guarded: list[str] | None = None
     skipped: dict[str, int] = field(default_factory=dict)
     mined: dict[str, str] = field(default_factory=dict)
+    mined_from: list[str] = field(default_factory=list)
     instructions: dict[str, str] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     libraries: dict[str, str] = field(default_factory=dict)

@@ -278,19 +278,29 @@ class RowReader:
         query = f"SELECT {COLUMNS}, {score} FROM {self._from(domain)} AND {bounds}"
         if not (found := self._mined_of(files)):
             return self._session.sql(f"{query} ORDER BY row_hash", params=[files, *values]).to_arrow_table()
-        held = " WHERE hash NOT IN (FROM held_positive_hash)" if self._has_held else ""
+        # A text that became a positive of the query since, or that a task holds now, is no negative any more.
+        query = query.replace("SELECT ", "SELECT query_hash, ", 1)
+        held = "AND hash NOT IN (FROM held_positive_hash)" if self._has_held else ""
         mined = (
-            "SELECT row_hash, list(text ORDER BY place) AS mined FROM (SELECT row_hash, unnest(hashes) AS hash, "
-            "unnest(negatives) AS text, generate_subscripts(negatives, 1) AS place FROM read_parquet(?) "
-            f"WHERE {bounds}){held} GROUP BY row_hash"
+            "SELECT row_hash, list(text ORDER BY place) AS mined FROM (SELECT row_hash, query_hash, unnest(hashes) AS "
+            "hash, unnest(m.negatives) AS text, generate_subscripts(m.negatives, 1) AS place FROM "
+            f"(FROM read_parquet(?) WHERE {bounds}) m JOIN (FROM drawn) USING (row_hash)) "
+            f"WHERE (query_hash, hash) NOT IN (SELECT (query_hash, positive_hash) FROM read_parquet(?) "
+            f"WHERE query_hash IN (SELECT query_hash FROM drawn)) {held} GROUP BY row_hash"
         )
         # Those given with a row come first, because train.max_negatives may leave no room for all.
         added = "list_concat(negatives, list_filter(mined, lambda each: NOT list_contains(negatives, each)))"
         joined = (
-            f"SELECT row_hash, query, positive, CASE WHEN mined IS NULL THEN negatives ELSE {added} END AS negatives, "
-            f"doc_id, score FROM ({query}) LEFT JOIN ({mined}) USING (row_hash) ORDER BY row_hash"
+            f"WITH drawn AS MATERIALIZED ({query}) SELECT row_hash, query, positive, CASE WHEN mined IS NULL THEN "
+            f"negatives ELSE {added} END AS negatives, doc_id, score FROM drawn LEFT JOIN ({mined}) USING (row_hash) "
+            "ORDER BY row_hash"
         )
-        return self._session.sql(joined, params=[files, *values, found, *values]).to_arrow_table()
+        return self._session.sql(joined, params=[files, *values, found, *values, self._all(domain)]).to_arrow_table()
+
+    def _all(self, domain: str) -> list[str]:
+        """Return the files of all batches of a domain."""
+        batches = [batch for batch in self._registry.batches() if batch.domain == domain]
+        return self._files(batches)[domain]
 
     def _mined_of(self, files: Sequence[str]) -> list[str]:
         """Return the files of mined negatives of batches, each checked once."""

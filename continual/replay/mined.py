@@ -7,7 +7,9 @@ is noticed without a record in the catalog.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from continual.errors import DataError
@@ -36,6 +38,21 @@ def find_mined(registry: Registry, batches: Iterable[Batch]) -> dict[str, str]:
     return {name: file.name.split(".")[1] for name, file in found.items()}
 
 
+def domains_of(registry: Registry, mined: Mapping[str, str]) -> list[str]:
+    """Return the domains that mined negatives may come from, sorted.
+
+    Args:
+        mined: As `find_mined` returns it.
+    """
+    import pyarrow.parquet as pq
+
+    names: set[str] = set()
+    for batch, sha256 in mined.items():
+        metadata = pq.read_schema(mined_file(registry, batch, sha256)).metadata or {}
+        names.update(json.loads(metadata[b"domains"]))
+    return sorted(names)
+
+
 def mined_file(registry: Registry, batch: str, sha256: str) -> Path:
     """Return the file of a batch's mined negatives, checked against its name.
 
@@ -57,8 +74,11 @@ _CURE = "Delete it, and mine again with `continual mine`."
 
 def _files(registry: Registry, batch: Batch) -> list[Path]:
     """Return the files of a batch, the newest last; more than one only if a mining was killed."""
-    files = registry.path(FOLDER).glob(f"{batch.id}.*.parquet")
-    return sorted(files, key=lambda file: (file.stat().st_mtime_ns, file.name))
+    found = []
+    for file in registry.path(FOLDER).glob(f"{batch.id}.*.parquet"):
+        with suppress(FileNotFoundError):  # replaced meanwhile
+            found.append((file.stat().st_mtime_ns, file.name, file))
+    return [file for *_, file in sorted(found)]
 
 
 def _sha256(file: Path) -> str:

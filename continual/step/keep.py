@@ -1,4 +1,4 @@
-"""The texts that a step keeps what the model gives for: those of `merge.keep_texts`."""
+"""The texts whose embeddings a step keeps: those of `merge.keep_texts`."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def find_texts(directory: Path, config: Config) -> tuple[Texts, Kept]:
     return texts, Kept(config.merge.keep, len(texts), digest.hexdigest())
 
 
-def hold_back(job: Job, trained: Path, kept: Kept, texts: Texts, progress: Progress = SILENT) -> Kept:
-    """Hold the adapter of a training back for the texts to keep; see `continual.train.keep`.
+def project_adapter(job: Job, trained: Path, kept: Kept, texts: Texts, progress: Progress = SILENT) -> Kept:
+    """Project the adapter of a training for the texts to keep; see `continual.train.keep`.
 
     Args:
         job: The training; its adapter is replaced.

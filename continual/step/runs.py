@@ -6,9 +6,9 @@ import logging
 
 from continual.config import Config
 from continual.errors import InputError, NothingToDoError
-from continual.pairs.request import mine_new
+from continual.pairs.request import mine_batches
 from continual.progress import SILENT, Progress
-from continual.registry import Registry
+from continual.registry import CURRENT, Registry
 from continual.step.request import Request
 from continual.step.spec import new_batches, prepare, reopen
 from continual.step.tracking import tracked
@@ -55,7 +55,8 @@ def run_update(
             if run is None and restart:
                 _logger.warning("No update was interrupted, so --restart discards nothing.")
             if request.mine:
-                mine_new(registry, request.resolve(config), new_batches(registry, request.domains), progress)
+                new = [batch.id for batch in new_batches(registry, request.domains)]
+                mine_batches(registry, request.resolve(config), registry.version(CURRENT).id, new, progress)
             spec, drawn = prepare(registry, config, request, progress=progress)
         with tracked(registry, spec, resume=resume) as log:
             if run is not None and restart:

@@ -13,7 +13,7 @@ from continual.progress import SILENT, Progress
 from continual.registry import CURRENT, ROOT, Batch, Provenance, Registry, Run, Spec, Version
 from continual.registry.provenance import libraries
 from continual.replay import Draw, RowReader, get_policy
-from continual.replay.mined import find_mined
+from continual.replay.mined import domains_of, find_mined
 from continual.step.draw import cursors_of, draw_rows
 from continual.step.keep import find_texts
 from continual.step.request import Request
@@ -87,6 +87,7 @@ def prepare(
         skipped=available.skipped,
         instructions=registry.instructions([*learned, *learning]),
         mined=mined,
+        mined_from=domains_of(registry, mined),
         kept=kept,
         config=config.model_dump(mode="json"),
         libraries=libraries(),

@@ -38,7 +38,7 @@ from continual.replay import Draw
 from continual.step.evaluate import Candidate, Scored
 from continual.step.evaluate import evaluate as score_and_judge
 from continual.step.judge import as_verdict
-from continual.step.keep import check_unchanged, find_texts, hold_back
+from continual.step.keep import check_unchanged, find_texts, project_adapter
 from continual.step.tracking import step_figures
 from continual.storage.files import remove
 from continual.train.coefficients import search
@@ -211,7 +211,7 @@ def update(
 def train_and_fold(step: Step, run: Run, drawn: Draw, *, resume: bool, progress: Progress, log: Log) -> Provenance:
     """Train the adapter and fold it in; return the provenance with what the training did.
 
-    With `merge.keep`, the adapter is held back for the texts to keep before it is folded in for good.
+    With `merge.keep`, the adapter is projected for the texts to keep before it is folded in for good.
 
     Raises:
         ContinualError: The training or the fold failed; the run is discarded if it would fail again.
@@ -242,7 +242,7 @@ def train_and_fold(step: Step, run: Run, drawn: Draw, *, resume: bool, progress:
         training = train(job, progress, log)
         fold(start, job.adapter_dir, folded)
         if kept is not None:
-            kept = hold_back(job, folded, kept, to_keep, progress)
+            kept = project_adapter(job, folded, kept, to_keep, progress)
             fold(start, job.adapter_dir, folded)
         fold_error = prove_fold(start, job.adapter_dir, folded, texts, trust_remote_code=config.trust_remote_code)
     except WorkspaceBusy:

@@ -1,8 +1,8 @@
-"""Keep what a model gives for texts that are not trained on: take out of an adapter what would change it there.
+"""Keep the embeddings of texts that are not trained on: take out of an adapter what would change them.
 
 An adapter changes what a layer gives for every input that has a part in the rows of A. The texts of the training use
 some directions of a layer's inputs, and the texts to keep use others. Here the part of the update in the second ones is
-shrunk. So an update is held back by direction, where a weight or a lower rate holds it back everywhere.
+shrunk. So an update is shrunk by direction, where a weight or a lower rate shrinks it everywhere.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def keep_texts(
     trust_remote_code: bool = False,
     progress: Progress = SILENT,
 ) -> float:
-    """Project an adapter, so that it changes less what the start model gives for the texts to keep.
+    """Project an adapter, so that it changes the embeddings of the texts to keep less.
 
     The same models and texts give the same bytes, whatever the number of cores.
 
@@ -91,7 +91,7 @@ def keep_texts(
         input_grams(model, texts.tokens(model), layers, progress=progress)
         for model, texts in zip(models, (new, keep), strict=True)
     ]
-    progress.start("reading what the layers get", (len(new) + len(keep)) * passes(models[0], layers), "texts")
+    progress.start("collecting layer inputs", (len(new) + len(keep)) * passes(models[0], layers), "texts")
     for (name, learned), (_, kept) in zip(*both, strict=True):
         layer = layers[name]
         a, b = factors[layer + _A], factors[layer + _B]

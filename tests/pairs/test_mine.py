@@ -162,13 +162,56 @@ def test_an_update_can_mine_first(filled: Workspace, write_pairs: Write) -> None
 def test_what_was_mined_must_not_change_on_the_way(filled: Workspace) -> None:
     mine(filled)
     interrupt_update(filled, "training", 1, seed=3)
-    filled_rows = mined_rows(filled)
-    mine(filled, negatives=2)
+    with pytest.raises(InputError, match="resumes only with the negatives it began with"):
+        mine(filled)
+    (file,) = filled.registry.path("mined").iterdir()
+    aside = file.rename(filled.directory / "aside")
     with pytest.raises(InputError, match="mined negatives changed since"):
         filled.update(resume=True)
-    mine(filled)
-    assert mined_rows(filled) == filled_rows
+    aside.rename(file)
     assert filled.update(resume=True).version.provenance.mined
+
+
+def test_a_negative_that_became_a_positive_is_left_out(filled: Workspace, write_pairs: Write) -> None:
+    mine(filled)
+    query, row = next((query, row) for query, row in mined_rows(filled).items() if row["negatives"])
+    first, *rest = row["negatives"]
+    added: list[dict[str, object]] = [{"query": query, "positive": first, "negatives": [], "doc_id": "new"}]
+    filled.ingest(write_pairs("b.parquet", added), domain="a", holdout=0.0)
+    from continual.step.request import Request
+    from continual.step.spec import prepare
+
+    _, drawn = prepare(filled.registry, filled.config, Request())
+    for row in drawn.table.to_pylist():
+        if row["query"] == query:
+            assert first not in row["negatives"]
+            assert row["negatives"][1:] == (rest if row["positive"] != first else [])
+
+
+def test_the_query_itself_is_no_negative(workspace: Workspace, write_pairs: Write) -> None:
+    texts = [str(row["query"]) for row in make_pairs(30)]
+    rows: list[dict[str, object]] = [
+        {"query": one, "positive": other, "negatives": []} for one, other in zip(texts, texts[1:], strict=False)
+    ]
+    workspace.ingest(write_pairs("a.parquet", rows), holdout=0.0)
+    mine(workspace, settings={"mine": {"relative_margin": "off"}})
+    found = mined_rows(workspace)
+    assert found
+    assert not [query for query, row in found.items() if query in row["negatives"]]
+
+
+def test_forgetting_reaches_versions_that_had_a_row_as_a_negative(filled: Workspace, write_pairs: Write) -> None:
+    filled.ingest(write_pairs("b.parquet", make_pairs(30, seed=5)), holdout=0.0)
+    mine(filled, domains=["a"], corpora=["b"])
+    version = filled.update(domains=["a"], seed=3).version
+    assert version.provenance.mined_from == ["a", "b"]
+    certificate = filled.forget(domain="b", rebuild=True)
+    assert certificate.rebuilt is not None
+    assert certificate.rebuilt.removed == [version.id]
+    again = filled.version()
+    assert again.id != version.id
+    assert again.provenance.mined_from == ["a"]
+    assert again.provenance.mined
 
 
 def test_a_damaged_file_is_refused(filled: Workspace) -> None:

@@ -25,7 +25,7 @@ def ready(learned: Workspace, write_pairs: Write) -> Workspace:
     return learned
 
 
-def test_an_update_is_held_back_recorded_and_rebuilt(ready: Workspace) -> None:
+def test_an_update_is_projected_recorded_and_rebuilt(ready: Workspace) -> None:
     plain = ready.update(seed=5, replay=0.5).version
     ready.promote("v2")
     version = ready.update(seed=5, replay=0.5, settings=keeping(0.5)).version
@@ -41,13 +41,13 @@ def test_an_update_is_held_back_recorded_and_rebuilt(ready: Workspace) -> None:
     assert ready.rebuild(version.id).sha256 == version.sha256
 
 
-def test_an_interrupted_update_is_held_back_once(ready: Workspace) -> None:
+def test_an_interrupted_update_is_projected_once(ready: Workspace) -> None:
     expected = ready.update(seed=5, settings=keeping(0.5)).version
     ready.promote("v2")
-    interrupt_update(ready, "reading what", 1, seed=5, settings=keeping(0.5))
+    interrupt_update(ready, "collecting layer", 1, seed=5, settings=keeping(0.5))
     assert ready.update(resume=True).version.sha256 == expected.sha256
     ready.promote("v2")
-    interrupt_update(ready, "evaluating", 1, seed=5, settings=keeping(0.5))  # the adapter is held back already
+    interrupt_update(ready, "evaluating", 1, seed=5, settings=keeping(0.5))  # the adapter is projected already
     assert ready.update(resume=True).version.sha256 == expected.sha256
 
 

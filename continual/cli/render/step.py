@@ -8,7 +8,13 @@ from rich.markup import escape
 
 from continual.cli.bars import per_second
 from continual.cli.render.console import console, say, table
-from continual.cli.render.words import describe_replay, describe_rows, describe_skipped, describe_training
+from continual.cli.render.words import (
+    describe_kept,
+    describe_replay,
+    describe_rows,
+    describe_skipped,
+    describe_training,
+)
 from continual.report.figures.numbers import duration
 from continual.report.report import measured
 
@@ -30,7 +36,7 @@ def print_step(step: StepResult) -> None:
         say(f"Replayed {replayed} rows: {chosen}.")
     if made.skipped:
         say(describe_skipped(made.skipped, "Skipped"))
-    for sentence in describe_training(made):
+    for sentence in [*describe_training(made), *describe_kept(made)]:
         say(sentence)
     if step.current == version.id:
         say(f"{version.id} passed the gate and is now the current version; it was {step.parent.id}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from continual.cli.render.console import say
-from continual.cli.render.words import describe_replay, describe_rows, describe_training
+from continual.cli.render.words import describe_kept, describe_replay, describe_rows, describe_training
 from continual.merge.methods import find_method
 from continual.merge.rules import find_rule
 from continual.registry import Version
@@ -36,7 +36,7 @@ def print_version(version: Version, lineage: list[Version]) -> None:
             f"trained {version.pairs_trained:,} pairs, {version.tokens_trained:,} tokens in "
             f"{duration(version.seconds)}, seed {made.seed}"
         )
-        for sentence in describe_training(made):
+        for sentence in [*describe_training(made), *describe_kept(made)]:
             say(sentence)
         search, cost = made.search_cost, made.cost
         if search is not None:

@@ -74,6 +74,17 @@ def describe_training(made: Provenance) -> list[str]:
     return said
 
 
+def describe_kept(made: Provenance) -> list[str]:
+    """Return how the update was projected for texts to keep, as sentences."""
+    kept = made.kept
+    if kept is None or kept.norm is None:
+        return []
+    return [
+        f"Projected for {kept.texts:,} texts to keep (merge.keep = {kept.weight:g}): the update's norm is "
+        f"{kept.norm:.2f} of what was trained."
+    ]
+
+
 def share_of(part: int, whole: int) -> str:
     """Return a share in percent that is 0% or 100% only if it is exact."""
     share = 100 * part / whole if whole else 0.0

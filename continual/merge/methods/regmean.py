@@ -79,6 +79,6 @@ METHOD = Method(
     base="none",
     merge=regmean,
     least=2,
-    parameters={"off_diagonal": Parameter(0.95, 0, 1, "factor of what two inputs of a layer have in common")},
+    parameters={"off_diagonal": Parameter(0.95, 0, 0.999, "factor of what two inputs of a layer have in common")},
     needs_texts=True,
 )

@@ -154,7 +154,7 @@ def synthesize(
     _drop_repeated(_left(fates))
     with scratch(registry.root / "runs", "synthesis") as folder:
         folder.mkdir(parents=True, exist_ok=True)
-        _rank(fates, passages.texts, PairEncoder(model, config, None, progress), folder / "passages.npy", progress)
+        _rank(fates, passages.texts, PairEncoder(model, config, None, progress), folder / "passages", progress)
     kept_of = defaultdict[int, int](int)
     for fate in _left(fates):
         if consistency and fate.rank > consistency:
