@@ -251,8 +251,8 @@ class MergeConfig(ConfigSection):
         0.0,
         ge=0,
         le=100,
-        description="Weight of the texts to keep: the update is shrunk where it would change their embeddings, the more "
-        "the higher the weight; 0: not at all. See docs/merging.md.",
+        description="Weight of the texts to keep: the update is shrunk where it would change their embeddings; 0: not "
+        "at all. See docs/merging.md.",
     )
     keep_texts: Names = Field(
         ["packaged"],

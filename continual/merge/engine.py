@@ -2,8 +2,9 @@
 
 Each worker reads one tensor from every model, merges it and writes it before it takes the next tensor. So memory does
 not depend on the size of the models: a worker needs at most (number of models + 2) times the largest tensor, in fp32.
-Only `opcm` needs more, about eight times the largest matrix, because it decomposes matrices, and `regmean`, which holds
-matrices of the width of a layer's inputs in float64. A worker computes with one thread, so that the same models give the same bytes on any number of cores.
+Two methods need more: `opcm` about eight times the largest matrix, because it decomposes matrices, and `regmean` some
+matrices in float64 that are as wide as a layer's inputs. A worker computes with one thread, so that the same models
+give the same bytes on any number of cores.
 """
 
 from __future__ import annotations

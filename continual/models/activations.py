@@ -125,6 +125,7 @@ def _one_pass(
 
         def run(batch: Indices) -> dict[str, Tensor]:
             features = tokens.features(batch, device)
+            grams: dict[str, Tensor]
             with torch.inference_mode(), record(features["attention_mask"].bool()) as grams:
                 model(features)
             return grams

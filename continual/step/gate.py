@@ -60,6 +60,7 @@ class Decision:
         confidence: Level of the intervals.
         comparisons: How many p-values were adjusted together.
         tasks: The change on every compared task.
+        left: Tasks of learned domains that were not compared.
     """
 
     findings: list[Finding]
@@ -67,6 +68,7 @@ class Decision:
     confidence: float = 0.95
     comparisons: int = 0
     tasks: dict[str, TaskChange] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
@@ -147,7 +149,8 @@ def decide(
         )
         for task in change
     }
-    return Decision(findings, limits, confidence, len(adjusted), tasks)
+    left = [task for task, role in roles.items() if role in ("learned", "again") and task not in change]
+    return Decision(findings, limits, confidence, len(adjusted), tasks, left)
 
 
 def _adjusted(

@@ -5,6 +5,9 @@ from __future__ import annotations
 from continual.registry import Change
 from continual.step.gate import Decision, Finding
 
+SHOWN = 5
+"""Tasks that a sentence names; the others are counted."""
+
 
 def explain(decision: Decision) -> list[str]:
     """Return one sentence per limit: of those that are broken if any is, otherwise of those that held."""
@@ -25,6 +28,9 @@ def explain(decision: Decision) -> list[str]:
     probes = [name for name, task in decision.tasks.items() if task.probe]
     if probes:
         held.append(f"{len(probes)} of {len(decision.tasks)} tasks were compared on a probe, not in full")
+    if decision.tasks and decision.left:
+        verb = "was" if len(decision.left) == 1 else "were"
+        held.append(f"{_list(decision.left[:SHOWN])}{_more(decision.left)} {verb} not compared in this step")
     if not decision.tasks:
         held.append("there was no task to compare on, so no limit was checked")
     return held
@@ -103,6 +109,10 @@ def _points(value: float) -> str:
     # Two decimals if one would round a nonzero value to 0.0.
     text = f"{value:.1f}" if abs(value) >= 0.05 or value == 0 else f"{value:.2f}"
     return text.removeprefix("-") if float(text) == 0 else text
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
 
 
 def _list(names: list[str]) -> str:

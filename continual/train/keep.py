@@ -42,7 +42,8 @@ def projected(a: Tensor, new: Tensor, keep: Tensor, weight: float) -> Tensor:
     """
     learned = normalised(new, OFF_DIAGONAL)
     total = learned + weight * normalised(keep, OFF_DIAGONAL)
-    return torch.linalg.solve(total, a.double() @ learned, left=False)
+    shrunk: Tensor = torch.linalg.solve(total, a.double() @ learned, left=False)
+    return shrunk
 
 
 def keep_texts(

@@ -267,6 +267,23 @@ def test_scores_in_another_precision_are_other_scores(
     assert rounded.score == pytest.approx(exact.score, abs=5)
 
 
+def test_kept_vectors_of_another_precision_are_not_used(tiny_model: Path, tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    from continual.eval.encoder import OnceEncoder
+
+    def kept(precision: str, file: Path) -> OnceEncoder:
+        return OnceEncoder(tiny_model, "v0", "x", precision=precision, kept=file)  # type: ignore[arg-type]
+
+    for made, read in (("bf16", "fp32"), ("fp32", "bf16")):
+        file = tmp_path / f"{made}.safetensors"
+        encoder = kept(made, file)
+        encoder.learn("document", ["bal cem", "dis"], SimpleNamespace(name="t"))
+        encoder.save(file)
+        assert kept(made, file)._kept
+        assert not kept(read, file)._kept
+
+
 def test_mteb_computes_no_metrics_that_nobody_reads(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

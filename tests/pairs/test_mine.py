@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +192,7 @@ def test_a_negative_that_became_a_positive_is_left_out(filled: Workspace, write_
 def test_the_query_itself_is_no_negative(workspace: Workspace, write_pairs: Write) -> None:
     texts = [str(row["query"]) for row in make_pairs(30)]
     rows: list[dict[str, object]] = [
-        {"query": one, "positive": other, "negatives": []} for one, other in zip(texts, texts[1:], strict=False)
+        {"query": one, "positive": other, "negatives": []} for one, other in pairwise(texts)
     ]
     workspace.ingest(write_pairs("a.parquet", rows), holdout=0.0)
     mine(workspace, settings={"mine": {"relative_margin": "off"}})

@@ -206,3 +206,13 @@ def test_scores_without_per_query_values_are_judged_by_points(tmp_path: Path) ->
     verdict = as_verdict(judge({"bash": (new, old)}, {"bash": "learned"}, tmp_path, Config(), "v0"))
     assert verdict.reasons == ["bash fell by 10.0 points, more than gate.max_forgetting = 2.0"]
     assert verdict.tasks["bash"].low is None
+
+
+def test_learned_domains_that_were_not_compared_are_named() -> None:
+    roles: dict[str, Role] = dict.fromkeys("abcdefg", "learned") | {"new": "new"}
+    decision = decide({"a": 50, "new": 60}, {"a": 50, "new": 50}, roles, GateConfig())
+    assert decision.left == list("bcdefg")
+    reasons = as_verdict(decision).reasons
+    assert "b, c, d, e and f and 1 more were not compared in this step" in reasons
+    everything = decide(dict.fromkeys(roles, 50), dict.fromkeys(roles, 50), roles, GateConfig())
+    assert not any("not compared" in reason for reason in as_verdict(everything).reasons)

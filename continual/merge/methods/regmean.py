@@ -69,7 +69,8 @@ def regmean(
         scaled = normalised(gram, off_diagonal).mul_(share)
         total += scaled
         moved += (vector.double() - first.double()) @ scaled  # measured from one model, so that equal ones stay exact
-    return (first.double() + torch.linalg.solve(total, moved, left=False)).float()
+    change: Tensor = torch.linalg.solve(total, moved, left=False)
+    return (first.double() + change).float()
 
 
 METHOD = Method(

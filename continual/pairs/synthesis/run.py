@@ -181,7 +181,7 @@ def synthesize(
         kept=len(kept),
         rejected=_rejected(fates, passages.texts),
         types=_kinds(fates, lambda candidate: candidate.type),
-        traits={name: _kinds(fates, lambda candidate, name=name: candidate.traits.get(name)) for name in _names(fates)},
+        traits={name: _kinds(fates, _trait(name)) for name in _names(fates)},
         missing=dict(missing or {}),
         spent=spent,
         passage_words=float(np.mean([len(text.split()) for text in passages.texts])),
@@ -262,6 +262,10 @@ def _rejected(fates: Sequence[_Fate], passages: Sequence[str]) -> dict[str, Reje
 
 def _names(fates: Sequence[_Fate]) -> list[str]:
     return sorted({name for fate in fates for name in fate.candidate.traits if name != "persona"})
+
+
+def _trait(name: str) -> Callable[[Candidate], str | None]:
+    return lambda candidate: candidate.traits.get(name)
 
 
 def _kinds(fates: Sequence[_Fate], key: Callable[[Candidate], str | None]) -> dict[str, Kind]:
