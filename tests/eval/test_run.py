@@ -278,7 +278,7 @@ def test_kept_vectors_of_another_precision_are_not_used(tiny_model: Path, tmp_pa
     for made, read in (("bf16", "fp32"), ("fp32", "bf16")):
         file = tmp_path / f"{made}.safetensors"
         encoder = kept(made, file)
-        encoder.learn("document", ["bal cem", "dis"], SimpleNamespace(name="t"))
+        encoder.learn("document", ["bal cem", "dis"], SimpleNamespace(name="t", type="Retrieval"))
         encoder.save(file)
         assert kept(made, file)._kept
         assert not kept(read, file)._kept
