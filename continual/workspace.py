@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from continual.executors.protocol import Executor
     from continual.export.export import Exported
     from continual.forget.certificate import Certificate
+    from continual.index.fill import Checked, Filled
     from continual.index.fit import FittedFolder
     from continual.index.result import IndexComparison
     from continual.pairs.mine import Mined
@@ -733,6 +734,38 @@ class Workspace:
         from continual.index.check import index_comparisons
 
         return index_comparisons(self.registry)
+
+    def fill_index(
+        self, source: str | Path, target: str | Path, version: str = CURRENT, progress: Progress = SILENT
+    ) -> Filled:
+        """Embed the texts of a file into a folder of Parquet files with a manifest. Only what changed is embedded.
+
+        Args:
+            source: A file with a column of documents, and one of ids if it has them; else the hash of a text is its id.
+            target: The folder. A killed call goes on where it stopped.
+            version: Id or alias of the version that embeds them.
+
+        Raises:
+            DataError: The file can't be read, or has an id twice.
+            InputError: Another model filled the folder.
+        """
+        from continual.index.fill import fill
+
+        return fill(self.registry, self.config, str(source), Path(target), version, progress)
+
+    def check_index(self, target: str | Path, version: str = CURRENT, progress: Progress = SILENT) -> Checked:
+        """Say whether queries of a version may ask an index, from its manifest and from texts that are embedded again.
+
+        Args:
+            target: A folder that `fill_index` made.
+            version: Id or alias.
+
+        Raises:
+            DataError: There is no index, or it is damaged.
+        """
+        from continual.index.fill import check
+
+        return check(self.registry, self.config, Path(target), version, progress)
 
     def fit_index(
         self,

@@ -21,6 +21,7 @@ MOST = 2_000
 
 BATCH = 10_000
 LINES = ".txt"
+_IDS = ("_id", "id", "doc_id", "document_id", "docid", "passage_id", "chunk_id")
 _QUERIES = NAMES["query"]
 _DOCUMENTS = (*NAMES["positive"], "contents", "body", "chunk", "content")
 
@@ -79,6 +80,33 @@ def documents_of(source: str) -> Iterator[str]:
         text = _text(value) if role == "document" else None
         if text is not None:
             yield text
+
+
+def identified_documents_of(source: str) -> Iterator[tuple[str | None, str]]:
+    """Yield the documents of a file with their ids, in their order; the id is None if the file has none.
+
+    Raises:
+        DataError: As `documents_of`; or a document has no id although the file has a column of them.
+    """
+    if Path(source).suffix.lower() == LINES:
+        yield from ((None, text) for text in documents_of(source))
+        return
+    opened = open_source(source)
+    columns, _ = _roles(source, opened.columns)
+    documents = [name for name, role in columns.items() if role == "document"]
+    if not documents:
+        raise DataError(f"{source} has no column of documents. Name one `document` or `text`.")
+    identity = next((name for name in opened.columns if plain_name(name) in _IDS), None)
+    wanted = [*documents, *([identity] if identity is not None else [])]
+    for piece in opened.read(wanted, BATCH):
+        for place, value in enumerate(piece.columns[documents[0]]):
+            text = _text(value)
+            if text is None:
+                continue
+            name = piece.columns[identity][place] if identity is not None else None
+            if identity is not None and (name is None or str(name) == ""):
+                raise DataError(f"{source}, row {piece.numbers[place]}, has no {identity}. Give every text an id.")
+            yield None if name is None else str(name), text
 
 
 def _values(source: str) -> tuple[Iterator[tuple[str, object]], dict[str, str], list[str]]:

@@ -11,6 +11,7 @@ from rich.table import Table
 from continual.cli.render.console import console, say, table
 
 if TYPE_CHECKING:
+    from continual.index.fill import Checked, Filled
     from continual.index.fit import FittedFolder
     from continual.index.result import IndexComparison
 
@@ -78,3 +79,33 @@ def _table(*columns: str, texts: int, gap: int = 2) -> Table:
     for column in made.columns[texts:]:
         column.no_wrap = True
     return made
+
+
+def print_filled(filled: Filled) -> None:
+    """Print what a fill did."""
+    rate = filled.embedded / filled.seconds if filled.seconds else 0.0
+    say(
+        f"{filled.count:,} texts by {filled.version} in {filled.target} ({filled.bytes / 1e6:,.1f} MB): "
+        f"{filled.embedded:,} embedded in {filled.seconds:.0f} s ({rate:,.0f} texts/s), {filled.unchanged:,} "
+        f"unchanged, {filled.removed:,} removed."
+    )
+
+
+def print_checked(found: Checked) -> None:
+    """Print whether a version's queries may search an index, and why."""
+    filled = found.manifest
+    if found.verdict == "yes":
+        say(f"Yes: {found.version} embeds as {filled.version} did, which filled the index.")
+    elif found.verdict == "no":
+        how = "; ".join(found.differences)
+        say(f"No: {filled.version} filled the index, and {found.version} embeds otherwise: {how}.")
+        say(
+            f"Search it with {filled.version}, fill another index with {found.version}, or ask it through a query map: "
+            f"`continual index fit {filled.version} {found.version} --out DIR`."
+        )
+    else:
+        say(f"No: the vectors are not those of {filled.version}, though the manifest says so. Fill the index again.")
+    if found.cosine is not None:
+        say(
+            f"{found.probes} texts embedded again have a cosine of at least {found.cosine:.4f} to their stored vectors."
+        )
