@@ -38,6 +38,7 @@ from continual.config import Config, load_config
 from continual.models.weights import weights_sha256
 from continual.registry import Role
 from continual.step.evaluate import Candidate, evaluate
+from continual.step.reasons import explain
 
 DOMAINS = ["nl2bash", "medquad", "tatqa", "metatool", "banking77"]
 OOD = ["squad_en", "gsm8k", "scitldr", "fm2_claims"]
@@ -117,8 +118,8 @@ def bad_versions(
 
 def judged(
     workspace: Workspace, config: Config, folder: Path, parent: str, domain: str, pairs: int
-) -> tuple[bool, int]:
-    """Return whether a version passes, and how many texts were scored for it."""
+) -> tuple[bool, int, list[str]]:
+    """Return whether a version passes, how many texts were scored for it, and why."""
     registry = workspace.registry
     before = registry.ancestry(parent)
     batches = {batch.id: batch.domain for batch in registry.batches()}
@@ -142,7 +143,7 @@ def judged(
     counter = Counter()
     _, decision = evaluate(candidate, counter)
     shutil.rmtree(registry.path("scores/v99"))
-    return decision.passed, counter.texts
+    return decision.passed, counter.texts, explain(decision)
 
 
 class Counter:
@@ -173,6 +174,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=420)
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--share", type=float, default=0.4, help="Share of all texts that may be scored.")
+    parser.add_argument("--first", type=int, default=3, help="First step whose versions are judged.")
     args = parser.parse_args()
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -192,16 +194,16 @@ def main() -> None:
             workspace.ingest(scratch / f"{domain}.parquet", domain=domain, task=args.data / domain / "test")
             parent = workspace.version().id
             made = workspace.update(settings=OPEN).version
-            if step < 3:
+            if step < args.first:
                 continue
             for name, make in bad_versions(workspace, scratch, step, made.id, parent, domain, rows):
                 model = shutil.copytree(workspace.registry.path(made.path), scratch / "model")
                 save_file(make(), model / "model.safetensors", {"format": "pt"})
                 config = load_config(settings)
                 began = time.perf_counter()
-                full, all_texts = judged(workspace, config, model, parent, domain, made.pairs_trained)
+                full, all_texts, why = judged(workspace, config, model, parent, domain, made.pairs_trained)
                 limited = config.replace("eval", step_texts=max(1, round(args.share * all_texts)))
-                few, texts = judged(workspace, limited, model, parent, domain, made.pairs_trained)
+                few, texts, why_few = judged(workspace, limited, model, parent, domain, made.pairs_trained)
                 shutil.rmtree(model)
                 found.append(
                     {"step": step, "version": name, "full": full, "few": few, "texts": texts, "all_texts": all_texts}
@@ -211,6 +213,8 @@ def main() -> None:
                     f"{'passes' if few else 'refused'} on {texts:,} ({time.perf_counter() - began:.0f} s)",
                     flush=True,
                 )
+                if few != full:
+                    print(f"  on all texts: {'; '.join(why)}\n  on few: {'; '.join(why_few)}", flush=True)
     kinds = sorted({row["version"].split()[0] for row in found})
     print("| kind | versions | refused on all texts | refused on few | agree | share of the texts |")
     print("|---|---:|---:|---:|---:|---:|")

@@ -16,7 +16,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from continual.config import Config
+from continual.config import Config, GateConfig
 from continual.eval.samples import samples_of
 from continual.eval.suites import Probe, SuiteName, sample_of, suite_settings, texts_of
 from continual.index.pair import vectors_file
@@ -24,7 +24,7 @@ from continual.progress import Progress
 from continual.registry import Registry, Role, Score, Task, Version
 from continual.registry.artifacts import queries_of
 from continual.step.budget import texts_allowed
-from continual.step.gate import Decision
+from continual.step.gate import Decision, Finding
 from continual.step.judge import judge
 from continual.versions.scores import score_missing, score_suite, scorer_of, unscored
 
@@ -35,7 +35,8 @@ DOUBT = 0.2
 """A change beyond its limit with at most this one-sided p-value might break the limit, so it is measured in full."""
 
 NEAR = 0.5
-"""So is a learned domain whose probe fell by more than this share of the limit: probes show some falls too small."""
+"""So is a learned domain whose probe fell by more than this share of its limit, and the OOD tasks if their mean did:
+probes show some falls too small."""
 
 
 @dataclass
@@ -276,14 +277,15 @@ def _doubts(candidate: Candidate, found: Scored, decision: Decision, probes: Dec
     Args:
         probes: The decision on probes alone.
     """
+    limits = candidate.config.gate
     unsure = {
         task
         for finding in decision.findings
-        if finding.broken or (finding.beyond and (finding.p is None or finding.p <= DOUBT))
+        if finding.broken or ((finding.beyond or _near(finding, limits)) and (finding.p is None or finding.p <= DOUBT))
         for task in finding.tasks
     }
     settled = {name for name in found.new if name in found.old and found.old[name].version == candidate.parent.id}
-    near = -NEAR * candidate.config.gate.max_forgetting
+    near = -NEAR * limits.max_forgetting
     unsure |= {
         name
         for name, change in probes.tasks.items()
@@ -291,3 +293,8 @@ def _doubts(candidate: Candidate, found: Scored, decision: Decision, probes: Dec
         if change.p is None or change.p / 2 <= DOUBT
     }
     return [task for task in candidate.tasks if task.name in unsure - settled]
+
+
+def _near(finding: Finding, limits: GateConfig) -> bool:
+    """Return whether the mean of the OOD tasks fell by more than half of its limit."""
+    return finding.limit == "max_ood_loss" and finding.change.difference < -NEAR * limits.max_ood_loss

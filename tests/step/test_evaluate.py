@@ -16,9 +16,9 @@ from continual.config import load_config
 from continual.eval.suites import SuiteName, suite_settings
 from continual.models.weights import weights_sha256
 from continual.progress import SILENT
-from continual.registry import Role, Score, TaskChange
+from continual.registry import Change, Role, Score, TaskChange
 from continual.step.evaluate import Candidate, Scored, _doubts, evaluate, last_scores
-from continual.step.gate import Decision
+from continual.step.gate import Decision, Finding
 from continual.versions.scores import score_missing
 from tests.commands import Run
 from tests.rows import make_pairs
@@ -202,6 +202,16 @@ def test_scores_with_other_settings_are_not_compared() -> None:
     old = dataclasses.replace(new, version="v4", settings="max_length=model")
     assert Scored(new={"c": new}, old={"c": old}).pairs() == {}
     assert set(Scored(new={"c": new}, old={"c": dataclasses.replace(new, version="v4")}).pairs()) == {"c"}
+
+
+@pytest.mark.parametrize(("fall", "p", "unsure"), [(0.6, 0.1, True), (0.6, 0.3, False), (0.4, 0.01, False)])
+def test_a_mean_of_ood_tasks_near_its_limit_is_measured_in_full(
+    fall: float, p: float, unsure: bool, opened: Callable[[str], Workspace]
+) -> None:
+    candidate = of_current(opened(LIMITED.replace("max_ood_loss = 100", "max_ood_loss = 1")), ROLES)
+    finding = Finding("max_ood_loss", ["far"], Change(-fall), p=p)
+    decision, nothing = (Decision(found, candidate.config.gate) for found in ([finding], []))
+    assert [task.name for task in _doubts(candidate, Scored(), decision, nothing)] == (["far"] if unsure else [])
 
 
 def test_learned_domains_are_probed_before_most_ood_tasks(opened: Callable[[str], Workspace]) -> None:
