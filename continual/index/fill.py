@@ -30,7 +30,7 @@ PART = 4_096
 PROBES = 32
 """Stored texts that a check embeds again."""
 
-SAME = 0.999
+SAME = 0.9999
 """Least cosine of a stored vector and the vector of the same text now, if the model is the same."""
 
 WORKS, MISMATCH, OTHER = "yes", "no", "unlike its manifest"

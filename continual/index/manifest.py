@@ -13,6 +13,9 @@ from typing import Any
 from continual.errors import DataError, InputError, SchemaError
 
 SCHEMA = 1
+UNLIMITED = 1e9
+"""Lengths from here on are tokenizers' way to say that there is no limit."""
+
 NAME = "continual"
 """Key of the manifest in the metadata of a store."""
 
@@ -161,8 +164,9 @@ def _width(folder: Path, modules: Any) -> int:
             width = data.get("out_features")
         elif module.class_name == "Pooling":
             own = data.get("word_embedding_dimension") or data.get("embedding_dimension") or width
-            modes = sum(bool(value) for name, value in data.items() if name.startswith("pooling_mode_"))
-            width = own * max(1, modes) if own else None
+            mode = data.get("pooling_mode")
+            modes = sum(value is True for name, value in data.items() if name.startswith("pooling_mode_"))
+            width = own * (len(mode) if isinstance(mode, list) else max(1, modes)) if own else None
         else:
             width = data.get("hidden_size") or data.get("d_model") or data.get("dim") or width
     if not isinstance(width, int):
@@ -171,11 +175,15 @@ def _width(folder: Path, modules: Any) -> int:
 
 
 def _max_length(folder: Path, modules: Any) -> int | None:
+    """Return the number of tokens at which a model cuts texts, as stored; releases store it in two places."""
     from continual.models.folder import read_json
 
-    for name in ("sentence_bert_config.json", "sentence_transformers_config.json"):
-        path = folder / modules[0].path / name
-        if path.is_file():
-            value = read_json(path, dict).get("max_seq_length")
-            return int(value) if value else None
+    place = folder / modules[0].path
+    for path, key in (
+        *((file, "max_seq_length") for file in sorted(place.glob("sentence_*_config.json"))),
+        (place / "tokenizer_config.json", "model_max_length"),
+    ):
+        value = read_json(path, dict).get(key) if path.is_file() else None
+        if isinstance(value, int | float) and value < UNLIMITED:
+            return int(value)
     return None

@@ -19,7 +19,9 @@ from continual.errors import DataError
 from continual.index.manifest import NAME, Manifest
 from continual.storage.files import publish, remove, sweep_unfinished
 
-MANIFEST = "manifest.json"
+MANIFEST = "_manifest.json"
+"""Readers of Parquet folders skip names that begin with "_"."""
+
 PARTS = "part-*.parquet"
 READ = 8_192
 

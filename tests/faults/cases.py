@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from continual import Workspace
 from tests.faults.stock import flip
 
 
@@ -60,6 +61,11 @@ def damage(room: Path) -> None:
     os.utime(left, (0, 0))
 
 
+def fill(room: Path) -> None:
+    """Fill an index with the current version."""
+    Workspace(room / "w").fill_index(room / "beir/corpus.jsonl", room / "index")
+
+
 CASES = (
     Case("init", ("../out", "--base", "../model"), needs_room=False),
     Case("ingest", ("../third.jsonl", "--domain", "other"), light=True),
@@ -82,6 +88,10 @@ CASES = (
     Case("backup", ("../store", "--verify"), light=True),
     Case("restore", ("../store", "../out"), light=True, needs_room=False),
     Case("index fit", ("v1", "v2", "--out", "../out")),
+    Case("index fill", ("../beir/corpus.jsonl", "../out"), light=True),
+    Case("index check", ("../index", "v2"), writes=False, prepare=fill),
+    Case("mine", ("first",), light=True),
+    Case("synthesize", ("../beir/corpus.jsonl", "--out", "../out.parquet", "--consistency", "0"), light=True),
     Case("compare", ("v1", "v2", "--index")),
     Case("analyze conflicts", ("--rows", "32")),
     Case("report", ("--html", "../out.html", "--figures", "../out")),
