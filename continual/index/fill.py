@@ -95,7 +95,7 @@ def fill(
 ) -> Filled:
     """Fill an index with the texts of a source; see `Workspace.fill_index`."""
     began = time.monotonic()
-    target = target.expanduser().absolute()
+    target = target.expanduser().resolve()
     if target.exists() and not target.is_dir():
         raise InputError(f"{target} is a file, but an index is a folder. Choose another path.")
     store = VectorFolder(target)
@@ -136,10 +136,11 @@ def fill(
 
 def check(registry: Registry, config: Config, target: Path, version: str, progress: Progress = SILENT) -> Checked:
     """Compare an index with a version; see `Workspace.check_index`."""
-    store = VectorFolder(target.expanduser().absolute())
+    name = registry.version(version).id
+    store = VectorFolder(target.expanduser().resolve())
     manifest = store.manifest()
     if manifest is None:
-        raise DataError(f"{store.folder} holds no filled index. Fill it with `continual index fill SOURCE {target}`.")
+        raise DataError(f"{store.folder} holds no filled index. Fill it with `continual index fill SOURCE {store.folder}`.")
     with kept(registry, version, progress=progress) as (model,):
         encoding, _ = describe(model)
         found = differences(manifest, encoding)
@@ -148,7 +149,6 @@ def check(registry: Registry, config: Config, target: Path, version: str, progre
         if vectors.shape[1] == encoding.dimension:
             again = _Embedder(model, config, encoding, SILENT)(texts)
             cosine = float(_cosines(again, vectors).min())
-    name = registry.version(version).id
     same = cosine is not None and cosine >= SAME
     verdict = MISMATCH if found else WORKS if same else OTHER
     return Checked(verdict, found, cosine, len(texts), manifest, name)
