@@ -108,7 +108,8 @@ def fill(
                 f"{target} was filled by {before.version}, and {name} embeds texts otherwise: "
                 f"{'; '.join(differences(before, encoding))}. Vectors of two models can't be mixed. Fill a new folder."
             )
-        manifest = Manifest(name, encoding, query_prompt, "float32", 0, _now())
+        # The files say neither their number nor their time, so that the same texts give the same bytes.
+        manifest = Manifest(name, encoding, query_prompt, "float32", 0, "")
         known = store.hashes()
         embedder = _Embedder(model, config, encoding, progress)
         seen: set[str] = set()

@@ -12,7 +12,7 @@ import duckdb
 State = dict[str, set[str]]
 """By table of the catalog, or "out" for files that a command makes elsewhere: rows as text."""
 
-VOLATILE = {"seconds", "cost", "search_cost", "peak_memory", "training"}
+VOLATILE = {"created", "seconds", "cost", "search_cost", "peak_memory", "training"}
 """Columns and keys that hold times and the like, which differ each time."""
 
 
