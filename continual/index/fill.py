@@ -99,6 +99,7 @@ def fill(
     if target.exists() and not target.is_dir():
         raise InputError(f"{target} is a file, but an index is a folder. Choose another path.")
     store = VectorFolder(target)
+    store.sweep()
     with kept(registry, version, progress=progress) as (model,):
         name = registry.version(version).id
         encoding, query_prompt = describe(model)
@@ -141,7 +142,9 @@ def check(registry: Registry, config: Config, target: Path, version: str, progre
     store = VectorFolder(target.expanduser().resolve())
     manifest = store.manifest()
     if manifest is None:
-        raise DataError(f"{store.folder} holds no filled index. Fill it with `continual index fill SOURCE {store.folder}`.")
+        raise DataError(
+            f"{store.folder} holds no filled index. Fill it with `continual index fill SOURCE {store.folder}`."
+        )
     with kept(registry, version, progress=progress) as (model,):
         encoding, _ = describe(model)
         found = differences(manifest, encoding)

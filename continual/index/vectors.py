@@ -61,6 +61,11 @@ class VectorFolder:
         file = self.folder / MANIFEST
         return Manifest.from_json(file.read_bytes(), str(file)) if file.is_file() else None
 
+    def sweep(self) -> None:
+        """Remove what killed processes left half written."""
+        if self.folder.is_dir():
+            sweep_unfinished(self.folder, "*")
+
     def begun(self) -> Manifest | None:
         """Return the manifest that the last file was written with; None if there is no file.
 
@@ -88,18 +93,11 @@ class VectorFolder:
             found.update(zip(table["id"].to_pylist(), table["hash"].to_pylist(), strict=True))
         return found
 
-    def clear(self) -> None:
-        """Remove everything that a fill wrote."""
-        for file in [self.folder / MANIFEST, *self.parts]:
-            if file.exists():
-                remove(file)
-
     def add(
         self, ids: Sequence[str], hashes: Sequence[str], texts: Sequence[str], vectors: Vectors, manifest: Manifest
     ) -> None:
         """Publish texts with their vectors in a file of their own."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        sweep_unfinished(self.folder, "*")
         number = int(self.parts[-1].stem.removeprefix("part-")) + 1 if self.parts else 0
         width = vectors.shape[1]
         schema = pa.schema(
