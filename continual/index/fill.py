@@ -214,7 +214,8 @@ def _probes(store: VectorFolder) -> tuple[list[str], Vectors]:
 
 def _cosines(first: Vectors, second: Vectors) -> Vectors:
     lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    return (first * second).sum(axis=1) / np.maximum(lengths, 1e-12)
+    found: Vectors = (first * second).sum(axis=1) / np.maximum(lengths, 1e-12)
+    return found
 
 
 def _now() -> str:
