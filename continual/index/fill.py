@@ -13,7 +13,7 @@ import numpy as np
 
 from continual.config import Config
 from continual.errors import DataError, InputError
-from continual.index.manifest import Encoding, Manifest, describe, differences
+from continual.index.manifest import Manifest, describe, differences
 from continual.index.vectors import VectorFolder, Vectors
 from continual.models.encode import TOKENS, encode
 from continual.models.encoder import encoding_prompts, load_encoder
@@ -112,11 +112,12 @@ def fill(
         # The files say neither their number nor their time, so that the same texts give the same bytes.
         manifest = Manifest(name, encoding, query_prompt, "float32", 0, "")
         known = store.hashes()
-        embedder = _Embedder(model, config, encoding, progress)
+        embedder = _Embedder(model, config, progress)
         seen: set[str] = set()
         embedded = 0
         progress.start("embedding texts for the index", None, "texts")
         for ids, hashes, texts in _pieces(source, known, seen):
+            store.open()
             store.add(ids, hashes, texts, embedder(texts), manifest)
             embedded += len(ids)
         progress.finish()
@@ -151,7 +152,7 @@ def check(registry: Registry, config: Config, target: Path, version: str, progre
         texts, vectors = _probes(store)
         cosine = None
         if vectors.shape[1] == encoding.dimension:
-            again = _Embedder(model, config, encoding, SILENT)(texts)
+            again = _Embedder(model, config, SILENT)(texts)
             cosine = float(_cosines(again, vectors).min())
     same = cosine is not None and cosine >= SAME
     verdict = MISMATCH if found else WORKS if same else OTHER
@@ -161,10 +162,10 @@ def check(registry: Registry, config: Config, target: Path, version: str, progre
 class _Embedder:
     """Embeds documents as the version does in service."""
 
-    def __init__(self, model: Path, config: Config, encoding: Encoding, progress: Progress) -> None:
+    def __init__(self, model: Path, config: Config, progress: Progress) -> None:
         self._model = load_encoder(model, trust_remote_code=config.trust_remote_code)
         self._prompt = encoding_prompts(self._model)[1]
-        self._config, self._encoding, self._progress = config, encoding, progress
+        self._config, self._progress = config, progress
 
     def __call__(self, texts: list[str]) -> Vectors:
         tokens = Tokens(self._model)
@@ -208,6 +209,8 @@ def _probes(store: VectorFolder) -> tuple[list[str], Vectors]:
         places = list(range(0, len(stored.texts), step))
         texts += [stored.texts[place] for place in places]
         vectors += [stored.vectors[place] for place in places]
+    if not texts:
+        raise DataError(f"{store.folder} has a manifest and no vectors. Fill the index again.")
     chosen = np.unique(np.linspace(0, len(texts) - 1, PROBES).round().astype(int))
     return [texts[place] for place in chosen], np.stack([vectors[place] for place in chosen])
 

@@ -66,6 +66,11 @@ class VectorFolder:
         if self.folder.is_dir():
             sweep_unfinished(self.folder, "*")
 
+    def open(self) -> None:
+        """Remove the manifest: until a fill ends, a text may be there twice, so the folder doesn't count as filled."""
+        if (self.folder / MANIFEST).exists():
+            remove(self.folder / MANIFEST)
+
     def begun(self) -> Manifest | None:
         """Return the manifest that the last file was written with; None if there is no file.
 

@@ -91,6 +91,24 @@ def test_a_fill_that_was_killed_goes_on_where_it_stopped(
     assert all(np.allclose(one[name], other[name], atol=1e-6) for name in one)
 
 
+def test_an_index_that_is_being_changed_does_not_count_as_filled(
+    workspace: Workspace, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace.fill_index(corpus, tmp_path / "index")
+    monkeypatch.setattr("continual.index.fill.PART", 1)
+    changed = write(tmp_path / "new.jsonl", TEXTS | {"d5": "bal cem dis", "d6": "fol gum"})
+    with pytest.raises(KeyboardInterrupt):
+        workspace.fill_index(changed, tmp_path / "index", progress=At(interrupt, "embedding texts", 2))
+    with pytest.raises(DataError, match="holds no filled index"):
+        workspace.check_index(tmp_path / "index")
+    assert workspace.fill_index(changed, tmp_path / "index").count == 60
+    assert len(pq.read_table(tmp_path / "index")) == 60
+    for part in VectorFolder(tmp_path / "index").parts:
+        part.unlink()
+    with pytest.raises(DataError, match="a manifest and no vectors"):
+        workspace.check_index(tmp_path / "index")
+
+
 def test_vectors_of_two_models_are_not_mixed(learned: Workspace, corpus: Path, tmp_path: Path) -> None:
     learned.fill_index(corpus, tmp_path / "index", "v0")
     with pytest.raises(InputError, match=r"was filled by v0, and v2 embeds texts otherwise: the weights"):
