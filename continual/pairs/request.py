@@ -110,7 +110,7 @@ def mine_batches(
                 continue
             if mined.suspect:
                 _logger.warning(
-                    "%s: per query, %.1f other passages score as high as the positive or nearly so, so some negatives "
+                    "%s: per query, %.1f other passages score about as high as the positive, so some negatives "
                     "may be right answers. Look at them with `continual mine %s --show 10`.",
                     domain,
                     mined.near,

@@ -35,7 +35,7 @@ def print_mined(mined: Mined, used: int) -> None:
         )
     if mined.suspect:
         say(
-            f"  Per query, {mined.near:.1f} other passages score as high as the positive or nearly so. Many may be "
+            f"  Per query, {mined.near:.1f} other passages score about as high as the positive. Many may be "
             "right answers that are not marked as such: look with --show 10, and raise mine.relative_margin."
         )
     if mean > used:
